@@ -1,0 +1,245 @@
+"""What travels between modules: frozen, keyword-only records of plain values and arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float32]
+    Pixels: TypeAlias = NDArray[np.uint8]
+
+Task = Literal["stethoscope", "chest_xray", "audioset"]
+Progress = Callable[[float, str], None]  # fraction done 0..1, what is being done
+TASKS: tuple[Task, ...] = ("stethoscope", "chest_xray", "audioset")
+DISCLAIMER = "For education and research. Not a medical device."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Where one weights file lives on the Hub, and how to know it is that file."""
+
+    repo_id: str
+    filename: str
+    revision: str | None  # a full commit hash; None: still open, taken on the first fetch
+    sha256: str | None  # None: still open
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogMel:
+    """How a recording becomes the picture a network sees: a log-mel spectrogram in decibels."""
+
+    sample_rate_hz: int
+    n_fft: int
+    win_length: int
+    hop_length: int
+    n_mels: int
+    f_min_hz: float
+    f_max_hz: float
+    window_s: float  # what the network sees at once
+    window_hop_s: float
+    min_s: float  # the shortest sound the network takes; shorter ones are repeated up to it
+    top_db: float | None = None  # floor, in decibels below the recording's maximum
+    standardise: bool = False  # to mean 0, deviation 1 over the recording
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raster:
+    """How a picture becomes the array a network sees: one grey channel, 0..1, then (x - mean) / std."""
+
+    height: int
+    width: int
+    mean: float
+    std: float
+    crop: Literal["squash", "centre"] = "squash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A measured figure with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Everything about a model but its weights: what `config.json` in its directory says."""
+
+    name: str
+    title: str
+    task: Task
+    architecture: str
+    labels: tuple[str, ...]
+    preprocessing: LogMel | Raster
+    activation: Literal["softmax", "sigmoid"]
+    licence: str
+    data: str  # on what it was trained, and how the split was made
+    citation: str
+    temperature: float = 1.0
+    operating_points: Mapping[str, float] = field(default_factory=dict)
+    uncertain_below: float | None = None  # a top probability under this is answered "uncertain"
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    sha256: str | None = None  # of model.safetensors
+    normal_label: str | None = None  # the label that means "nothing found"
+
+    def to_config(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Model:
+        """The record that `to_config` wrote; raises KeyError, TypeError or ValueError on anything else."""
+        values = dict(config)
+        kind = Raster if values["task"] == "chest_xray" else LogMel
+        values["preprocessing"] = kind(**values["preprocessing"])
+        values["labels"] = tuple(values["labels"])
+        values["metrics"] = {k: Metric(**v) for k, v in values.get("metrics", {}).items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A sound as read: mono, at the rate asked for."""
+
+    samples: Floats  # (time,), -1..1
+    sample_rate_hz: int
+    facts: Mapping[str, Any]  # for the report's `input`: as the file had it
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.sample_rate_hz
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Radiograph:
+    """A picture as read: one grey channel."""
+
+    pixels: Floats  # (height, width), 0..1, bright is dense
+    facts: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The answer in one word. `label` is None where the model is uncertain; `reason` says why in a sentence."""
+
+    label: str | None
+    probability: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Where the network looked for one label."""
+
+    explainer: str
+    target: str
+    probability: float
+    layer: str
+    values: Floats  # (rows, columns) of the explained layer, 0..1; sound: row 0 is the lowest frequency
+    heatmap: Floats  # the same at the size of the network's input, 0..1
+    peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the picture
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "explainer": self.explainer,
+            "target": self.target,
+            "probability": round(self.probability, 6),
+            "layer": self.layer,
+            "grid": list(self.values.shape),
+            "values": [[round(float(v), 5) for v in row] for row in self.values],
+            "peak": {k: round(v, 4) for k, v in self.peak.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A stretch of a recording in which a label was found."""
+
+    label: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInUse:
+    """Which weights answered, and on what."""
+
+    name: str
+    architecture: str
+    source: str  # bundled, cache, hub or local
+    repo_id: str | None
+    revision: str | None
+    sha256: str
+    backend: str  # torch or onnx
+    device: str  # cpu or cuda
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One answer, whole; `to_json` is the contract's report."""
+
+    task: Task
+    file: str
+    model: ModelInUse
+    input: Mapping[str, Any]
+    predictions: tuple[Prediction, ...]  # most probable first
+    decision: Decision
+    explanations: tuple[Explanation, ...]  # the one asked for first, then other labels of the same pass
+    events: tuple[Event, ...]
+    timing_ms: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values: finite numbers, strings, lists and dictionaries."""
+        return {
+            "task": self.task,
+            "file": self.file,
+            "model": dataclasses.asdict(self.model),
+            "input": dict(self.input),
+            "predictions": [
+                {"label": p.label, "probability": round(p.probability, 6)} for p in self.predictions
+            ],
+            "decision": dataclasses.asdict(self.decision),
+            "explanations": [e.to_json() for e in self.explanations],
+            "events": [dataclasses.asdict(e) for e in self.events],
+            "timing_ms": {k: round(v, 2) for k, v in self.timing_ms.items()},
+            "warnings": list(self.warnings),
+            "disclaimer": DISCLAIMER,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The picture that heat is laid over, with what its axes mean."""
+
+    pixels: Pixels  # (rows, columns) grey, row 0 at the top of the drawing
+    duration_s: float | None = None  # spectrogram: the width in seconds
+    row_frequencies_hz: tuple[float, ...] = ()  # spectrogram: centre of each row, lowest first
+    decibels: tuple[float, float] | None = None  # spectrogram: levels drawn as black and white
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """A report with the pictures and sounds that belong to it."""
+
+    report: Report
+    view: View
+    sounds: Mapping[str, Floats] = field(default_factory=dict)  # original, explanation, remainder
+    sample_rate_hz: int | None = None
