@@ -1,0 +1,254 @@
+"""A thorax phantom: a schematic frontal chest film with, on request, opacities in known places.
+
+Drawn as thicknesses that attenuate X-rays (soft tissue, bone, less the air), then turned into grey
+as a film does: air dark, bone bright, outside the body black. The patient's right is on the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from xai_demo.errors import UnsuitableError
+from xai_demo.synthesis.truth import Box, Phantom
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Plane: TypeAlias = NDArray[np.float64]
+    Points: TypeAlias = Sequence[tuple[float, float]]
+
+SIZE = 512
+_FINE = 2  # outlines are drawn this much larger, for smooth edges
+
+# Outlines as (x, y) fractions of the film, x measured for the side drawn on the left.
+_TORSO = (
+    (0.39, -0.20), (0.385, -0.05), (0.38, 0.035), (0.32, 0.080), (0.21, 0.105), (0.12, 0.16),
+    (0.10, 0.27), (0.118, 0.42), (0.110, 0.60), (0.100, 0.80), (0.100, 1.00), (0.105, 1.20),
+)  # fmt: skip
+_RIGHT_LUNG = (
+    (0.375, 0.135), (0.43, 0.20), (0.445, 0.32), (0.44, 0.45), (0.425, 0.58), (0.42, 0.675),
+    (0.35, 0.645), (0.27, 0.655), (0.20, 0.705), (0.155, 0.765), (0.148, 0.68), (0.158, 0.55),
+    (0.185, 0.40), (0.235, 0.26), (0.305, 0.165),
+)  # fmt: skip
+_LEFT_LUNG = (
+    (0.625, 0.135), (0.57, 0.20), (0.555, 0.31), (0.575, 0.40), (0.62, 0.50), (0.66, 0.60),
+    (0.675, 0.695), (0.73, 0.69), (0.79, 0.725), (0.845, 0.785), (0.852, 0.69), (0.842, 0.55),
+    (0.815, 0.40), (0.765, 0.26), (0.695, 0.165),
+)  # fmt: skip
+_HEART = (
+    (0.475, 0.26), (0.44, 0.36), (0.415, 0.50), (0.415, 0.62), (0.45, 0.70), (0.56, 0.735),
+    (0.66, 0.72), (0.69, 0.665), (0.665, 0.575), (0.61, 0.46), (0.565, 0.36), (0.55, 0.27),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opacity:
+    """A cloudy patch to be drawn; its centre and its two radii are fractions of the film."""
+
+    label: str
+    x: float
+    y: float
+    radius_x: float
+    radius_y: float
+    strength: float = 0.95  # 1: as dense as the heart at its core
+
+
+def thorax(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom:
+    """A film with the opacities asked for, and their boxes; the same seed, the same film."""
+    rng = np.random.default_rng(seed)
+    lungs = _smooth(_filled(_RIGHT_LUNG), 1.6) + _smooth(_filled(_LEFT_LUNG), 1.6)
+    body = _soft_tissue(lungs)
+    bone = _bones(rng)
+    vessels = _vessels(rng) * lungs
+    grey = body + 0.62 * bone * (1 - 0.75 * body) + 0.16 * vessels
+    clouds = np.zeros_like(grey)
+    boxes = []
+    for opacity in opacities:
+        cloud = _cloud(rng, opacity) * np.clip(lungs, 0, 1)
+        boxes.append(_box(opacity.label, cloud))
+        clouds = np.maximum(clouds, opacity.strength * cloud)
+    # Fluid takes the place of air: the patch rises towards soft tissue and hides the vessels in it.
+    grey += clouds * np.clip(0.74 - body - 0.12 * vessels, 0, None)
+    grain = _smooth(rng.standard_normal((SIZE, SIZE)), 0.7)
+    film = np.clip(grey, 0, 1) + 0.014 * grain * (0.3 + np.clip(grey, 0, 1))
+    pixels = np.clip(255 * film + 3, 0, 255).astype(np.uint8)
+    return Phantom(pixels=_marked(pixels), truth=tuple(boxes))
+
+
+def _soft_tissue(lungs: Plane) -> Plane:
+    """Muscle, mediastinum, heart and abdomen less the air in lungs and windpipe: grey, 0..1."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    torso = _filled(_TORSO + tuple((1 - px, py) for px, py in reversed(_TORSO)))
+    arms = _filled(_stroke(((0.15, 0.17), (0.05, 0.42), (-0.03, 0.75), (-0.10, 1.0)), 0.070))
+    arms = np.maximum(arms, arms[:, ::-1])
+    skin = _smooth(torso, 2.5) * (0.35 + 0.65 * _smooth(torso, 22))
+    grey = np.maximum(0.56 * skin, 0.36 * _smooth(arms, 3) * (0.4 + 0.6 * _smooth(arms, 16)))
+    grey += 0.10 * np.exp(-(((x - 0.5) / 0.16) ** 2)) * torso  # thicker towards the middle
+    depth = np.clip(_smooth(lungs, 14) ** 1.5, 0, 1)
+    grey -= lungs * (0.14 + 0.23 * depth) * (1 - 0.25 * (y - 0.4))
+    heart = _smooth(_filled(_HEART), 3.2)
+    grey += heart * (0.10 + 0.27 * lungs)
+    abdomen = 1 / (1 + np.exp(-(y - 0.70) / 0.02)) * np.clip(torso - lungs, 0, 1)
+    grey += 0.14 * _smooth(abdomen, 3)
+    windpipe = _filled(_stroke(((0.5, -0.10), (0.5, 0.16), (0.495, 0.29)), 0.016))
+    grey -= 0.09 * _smooth(windpipe, 4) * np.clip(2.6 - 8 * y, 0, 1)
+    bubble = np.exp(-(((x - 0.71) / 0.05) ** 2) - ((y - 0.80) / 0.03) ** 2)
+    return np.asarray(np.clip(grey - 0.13 * bubble, 0, 1))
+
+
+def _bones(rng: np.random.Generator) -> Plane:
+    """Ribs, spine, collar bones, shoulder blades and upper arms: thickness, 0..1."""
+    bone = np.zeros((SIZE, SIZE))
+    for rib in range(10):
+        back, front = _rib(rib)
+        bone += 0.27 * _tube(back, 0.0105)
+        if rib < 7:  # the lower ones end in cartilage, which films do not show
+            bone += 0.11 * _tube(front, 0.0100)
+    bone = np.maximum(bone, bone[:, ::-1])
+    collar = ((0.452, 0.188), (0.41, 0.176), (0.34, 0.142), (0.26, 0.124), (0.185, 0.128))
+    blade = ((0.175, 0.15), (0.205, 0.22), (0.205, 0.30), (0.175, 0.38))
+    humerus = ((0.135, 0.165), (0.055, 0.40), (-0.03, 0.75))
+    sides = 0.36 * _tube(collar, 0.0115) + 0.13 * _tube(blade, 0.012) + 0.32 * _tube(humerus, 0.02)
+    bone += sides + sides[:, ::-1]
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    column = np.exp(-(((x - 0.5) / 0.042) ** 6))
+    level = (y + 0.004 * rng.standard_normal()) / 0.058 * (1 - 0.12 * y)
+    disc = np.exp(-(((level % 1) - 0.5) ** 2) / 0.012)
+    bone += column * (0.24 - 0.10 * disc + 0.05 * np.exp(-(((x - 0.5) / 0.008) ** 2)))
+    return np.clip(_smooth(bone, 0.9), 0, 1)
+
+
+def _rib(number: int) -> tuple[Points, Points]:
+    """One rib: its hind part, spine to flank, and its fainter front, flank to breastbone."""
+    y = 0.125 + 0.066 * number
+    flank = (0.335, 0.245, 0.195, 0.165, 0.150, 0.142, 0.138, 0.134, 0.130, 0.128)[number]
+    fall = 0.035 + 0.012 * min(number, 6)
+    back = (
+        (0.47, y),
+        (0.41, y - 0.016),
+        (0.41 + 0.55 * (flank - 0.41), y + 0.10 * fall),
+        (flank + 0.035, y + 0.55 * fall),
+        (flank + 0.004, y + 1.15 * fall),
+        (flank + 0.006, y + 1.75 * fall),
+    )
+    front = (
+        back[-1],
+        (flank + 0.035, y + 2.15 * fall),
+        (flank + 0.45 * (0.40 - flank), y + 2.3 * fall + 0.01),
+        (0.385, y + 2.2 * fall - 0.005 * number),
+    )
+    return back, front
+
+
+def _tube(path: Points, radius: float) -> Plane:
+    """A hollow bone seen from the side: its walls are brighter than its middle."""
+    outer = _smooth(_filled(_stroke(path, radius)), 1.2)
+    inner = _smooth(_filled(_stroke(path, 0.45 * radius)), 1.4)
+    return outer - 0.35 * inner
+
+
+def _vessels(rng: np.random.Generator) -> Plane:
+    """Branching shadows from both lung roots, thinner outwards: thickness, 0..1."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("L", (SIZE * _FINE, SIZE * _FINE))
+    draw = ImageDraw.Draw(canvas)
+    scale = SIZE * _FINE
+    for side, root_x in ((-1, 0.425), (1, 0.59)):
+        for spread in np.linspace(-1.3, 1.3, 7):
+            angle = spread + rng.normal(0, 0.2)
+            twigs = [(root_x, 0.42, angle, 0.0085)]
+            while twigs:
+                x, y, angle, width = twigs.pop()
+                length = rng.uniform(0.035, 0.06)
+                end_x = x + side * length * np.cos(angle)
+                end_y = y + length * np.sin(angle)
+                ends = (x * scale, y * scale, end_x * scale, end_y * scale)
+                draw.line(ends, fill=int(110 + 12000 * width), width=max(1, int(width * scale)))
+                if width > 0.0016:
+                    for turn in (rng.uniform(0.15, 0.6), -rng.uniform(0.1, 0.5)):
+                        twigs.append((end_x, end_y, angle + turn, width * rng.uniform(0.6, 0.78)))
+    drawn = np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), np.float64) / 255
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    roots = sum(
+        np.exp(-(((x - cx) / 0.03) ** 2) - ((y - 0.42) / 0.06) ** 2) for cx in (0.425, 0.60)
+    )
+    return np.asarray(np.clip(_smooth(drawn, 1.1) + 0.6 * roots, 0, 1))
+
+
+def _cloud(rng: np.random.Generator, opacity: Opacity) -> Plane:
+    """An uneven patch with soft edges: thickness, 0..1."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    texture = _smooth(rng.standard_normal((SIZE, SIZE)), 9)
+    texture /= texture.std()
+    reach = np.hypot((x - opacity.x) / opacity.radius_x, (y - opacity.y) / opacity.radius_y)
+    solid = 1 / (1 + np.exp((reach + 0.11 * texture - 0.84) / 0.16))
+    return np.asarray(_smooth(solid, 5) * np.clip(0.93 + 0.07 * texture, 0, 1))
+
+
+def _box(label: str, cloud: Plane) -> Box:
+    """The smallest box that holds everything denser than a quarter of the densest part."""
+    if cloud.max() <= 0.05:
+        raise UnsuitableError(f"The opacity {label!r} lies outside both lungs; wanted: inside one.")
+    rows, columns = np.nonzero(cloud > cloud.max() / 4)
+    left, top = columns.min() / SIZE, rows.min() / SIZE
+    width, height = (np.ptp(columns) + 1) / SIZE, (np.ptp(rows) + 1) / SIZE
+    return Box(
+        label=label,
+        x=round(float(left), 4),
+        y=round(float(top), 4),
+        width=round(float(width), 4),
+        height=round(float(height), 4),
+    )
+
+
+def _marked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The film with the letter that names the patient's right side."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    film = Image.fromarray(pixels)
+    ImageDraw.Draw(film).text((22, 44), "R", fill=225, font=ImageFont.load_default(26))
+    return np.asarray(film)
+
+
+def _filled(outline: Points) -> Plane:
+    """The inside of a closed smooth curve through the points: 0..1, (SIZE, SIZE)."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("L", (SIZE * _FINE, SIZE * _FINE))
+    corners = [(px * SIZE * _FINE, py * SIZE * _FINE) for px, py in _curve(outline)]
+    ImageDraw.Draw(canvas).polygon(corners, fill=255)
+    return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), np.float64) / 255
+
+
+def _curve(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
+    """Points along a Catmull-Rom spline through the given ones: (number, 2)."""
+    knots = np.asarray(points, np.float64)
+    ends = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
+    knots = np.concatenate([ends[0], knots, ends[1]])
+    t = np.linspace(0, 1, 16, endpoint=False)[:, None]
+    pieces = []
+    for a, b, c, d in zip(knots, knots[1:], knots[2:], knots[3:], strict=False):
+        bend = t * (c - a) + t**2 * (2 * a - 5 * b + 4 * c - d) + t**3 * (3 * b - a - 3 * c + d)
+        pieces.append(b + bend / 2)
+    return np.concatenate(pieces if closed else [*pieces, knots[-1:]])
+
+
+def _stroke(path: Points, radius: float) -> list[tuple[float, float]]:
+    """The outline of a band of a given half width along a smooth path."""
+    middle = _curve(path, closed=False)[::6]
+    along = np.gradient(middle, axis=0)
+    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    across = radius * np.stack([-along[:, 1], along[:, 0]], axis=1)
+    outline = np.concatenate([middle + across, (middle - across)[::-1]])
+    return [(float(px), float(py)) for px, py in outline]
+
+
+def _smooth(plane: Plane, sigma: float) -> Plane:
+    from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
+
+    return np.asarray(gaussian_filter(plane, sigma, mode="nearest"))
