@@ -1,0 +1,58 @@
+"""The models: where each one's weights are, in order of preference within a task.
+
+A bundled model is described by `weights/<name>/config.json`; one on the Hub by its record here.
+To add a model: for a bundled one, its directory and a line in `MODELS`; for one on the Hub, a file
+beside this one with its record, and a line.
+
+`labels/audioset.txt` holds the 527 display names of AudioSet in the order of the networks trained on
+it: AudioSet ontology, CC BY 4.0 (Gemmeke et al. 2017, https://research.google.com/audioset/).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.records import Checkpoint, Model, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One model of the demo, and how its weights file is laid out."""
+
+    task: Task
+    checkpoint: Checkpoint | None = None  # None: bundled
+    model: Model | None = None  # None: `weights/<name>/config.json` says it
+    stand_in_for: str | None = (
+        None  # the larger model that this one answers for when it cannot be had
+    )
+    state_key: str | None = None  # where in a pickled dictionary the tensors are
+    key_prefix: str = ""  # what every tensor's name starts with
+
+    @property
+    def pin_is_open(self) -> bool:
+        """Whether the revision or the sha256 is still to be written here."""
+        return self.checkpoint is not None and None in (
+            self.checkpoint.revision,
+            self.checkpoint.sha256,
+        )
+
+
+MODELS: dict[str, Entry] = {
+    "pneumonia-resnet18": Entry(task="chest_xray"),
+    "lung-resnet18": Entry(task="stethoscope"),
+    "cnn14": Entry(
+        task="audioset",
+        model=CNN14,
+        # A pickle, because this is the file whose sha256 is published; read with `weights_only=True`.
+        checkpoint=Checkpoint(
+            repo_id="thelou1s/panns-inference",
+            filename="Cnn14_mAP=0.431.pth",
+            revision=None,
+            sha256="0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
+            size_bytes=327_428_481,
+        ),
+        state_key="model",
+    ),
+    "everyday-cnn6": Entry(task="audioset", stand_in_for="cnn14"),
+}

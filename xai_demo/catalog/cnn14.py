@@ -1,0 +1,34 @@
+"""PANNs Cnn14: 527 everyday sounds, trained on AudioSet by Kong et al. 2020."""
+
+from xai_demo.catalog.labels import labels
+from xai_demo.records import LogMel, Model
+
+CNN14 = Model(
+    name="cnn14",
+    title="PANNs Cnn14 (527 everyday sounds)",
+    task="audioset",
+    architecture="cnn14",
+    labels=labels("audioset"),
+    preprocessing=LogMel(
+        sample_rate_hz=32_000,
+        n_fft=1024,
+        win_length=1024,
+        hop_length=320,
+        n_mels=64,
+        f_min_hz=50.0,
+        f_max_hz=14_000.0,
+        window_s=10.0,
+        window_hop_s=5.0,
+        min_s=0.31,  # 9,920 samples: less leaves no frame after five halvings
+    ),
+    activation="sigmoid",
+    licence="MIT (code); Apache-2.0 or CC BY 4.0 (weights, attribute PANNs)",
+    data=(
+        "AudioSet: 1.9 million 10-second clips from YouTube, the published split; published mean"
+        " average precision on its evaluation part 0.431 (without an interval; not measured here)"
+    ),
+    citation=(
+        "Kong, Cao, Iqbal, Wang, Wang, Plumbley (2020): PANNs: Large-Scale Pretrained Audio Neural"
+        " Networks for Audio Pattern Recognition. IEEE/ACM TASLP 28, 2880-2894. arXiv:1912.10211"
+    ),
+)

@@ -1,0 +1,234 @@
+"""Where a checkpoint's bytes come from: bundled, cache, Hub. What is handed out has been verified.
+
+The environment of the Hub's own client (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) works as
+everywhere; no message repeats a token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from xai_demo.catalog import MODELS, Entry
+from xai_demo.errors import (
+    CheckpointUnavailableError,
+    UnknownNameError,
+    UnreadableFileError,
+    UnsuitableError,
+    WeightsError,
+)
+from xai_demo.hub.bundle import CONFIG, WEIGHTS, Digests, read_config, read_model
+from xai_demo.hub.store import Located, Store
+from xai_demo.records import Checkpoint, Model, Progress, Task
+from xai_demo.settings import Settings
+
+__all__ = ["Hub", "Located"]
+
+_SUFFIXES = (".safetensors", ".pth")
+_URI = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@/]+))?(/(?P<file>[^@]+))?")
+_WANTED = (
+    f"wanted: a model directory (config.json and {WEIGHTS}), a .safetensors or .pth file, or"
+    " hf://owner/name[@revision][/file]"
+)
+
+
+class Hub:
+    """The catalogue's models on this machine: which there are, and their verified weights."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Mapping[str, Entry] = MODELS,
+        endpoint: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self._catalog = catalog
+        self._digests = Digests()
+        self._store = Store(
+            settings.cache_dir,
+            offline=settings.offline,
+            endpoint=endpoint,
+            digests=self._digests,
+        )
+
+    def names(self, task: Task | None = None) -> tuple[str, ...]:
+        """The models of a task, or all, in the catalogue's order of preference."""
+        return tuple(n for n, entry in self._catalog.items() if task in (None, entry.task))
+
+    def entry(self, name: str) -> Entry:
+        """The catalogue's line; raises UnknownNameError."""
+        if name not in self._catalog:
+            raise UnknownNameError("model", name, self._catalog)
+        return self._catalog[name]
+
+    def model(self, name: str) -> Model:
+        """The model's record; raises UnknownNameError, or CheckpointUnavailableError without one."""
+        entry = self.entry(name)
+        directory = self.settings.weights_dir / name
+        if entry.model is not None and not (directory / CONFIG).is_file():
+            return entry.model
+        try:
+            model = read_model(directory)
+        except UnreadableFileError as error:
+            raise CheckpointUnavailableError(f"{error} {_mending(name)}") from error
+        if (model.name, model.task) != (name, entry.task):
+            raise CheckpointUnavailableError(
+                f"{directory / CONFIG} describes {model.name!r} for {model.task!r};"
+                f" wanted: {name!r} for {entry.task!r}. {_mending(name)}"
+            )
+        return model
+
+    def available(self, name: str) -> bool:
+        """Whether the model can answer now, without the network.
+
+        A cached checkpoint is only weighed here: 327 MB take a second to hash. `located` verifies.
+        """
+        try:
+            if checkpoint := self._remote(name):
+                return self._store.cached(checkpoint) is not None
+            self._bundled(name)
+        except WeightsError:
+            return False
+        return True
+
+    def default_model(self, task: Task) -> str:
+        """The task's first model that is available; CheckpointUnavailableError when none is."""
+        names = self.names(task)
+        for name in names:
+            if self.available(name):
+                return name
+        raise CheckpointUnavailableError(
+            f"No model for {task!r} is here: looked for {', '.join(names)} in"
+            f" {self.settings.weights_dir} and {self.settings.cache_dir}. {_mending(names[-1])}"
+        )
+
+    def located(self, name: str, *, progress: Progress | None = None) -> Located:
+        """The model's verified weights: bundled, else cached, else fetched from the Hub."""
+        checkpoint = self._remote(name)
+        if checkpoint is None:
+            return self._bundled(name)
+        try:
+            return self._store.fetched(checkpoint, progress=progress)
+        except CheckpointUnavailableError as error:
+            raise CheckpointUnavailableError(
+                f"The weights of {name!r} are not here: looked in"
+                f" {self.settings.weights_dir / name}, in {self.settings.cache_dir} and on the Hub."
+                f" {error} Where the Hub can be reached, `python -m xai_demo fetch {name}` brings"
+                " them."
+            ) from error
+
+    def located_weights(
+        self, uri: str, *, like: Model, progress: Progress | None = None
+    ) -> tuple[Model, Located]:
+        """Weights that a person named, and their model; a bare checkpoint makes one like `like`."""
+        if match := _URI.fullmatch(uri):
+            return self._named_on_hub(uri, match, like, progress)
+        path = Path(uri).expanduser()
+        if path.is_dir():
+            model, path = _of_task(read_model(path), like, uri), path / WEIGHTS
+        elif path.suffix in _SUFFIXES:
+            model = _uncalibrated(like)
+        else:
+            raise UnsuitableError(f"The weights are {uri!r}; {_WANTED}.")
+        if not path.is_file():
+            raise UnreadableFileError(f"{path} is not there; {_WANTED}.")
+        sha256 = self._digests.verified(path, sha256=model.sha256)
+        return model, Located(path=path, source="local", repo_id=None, revision=None, sha256=sha256)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """One row of `models --json`: what is known of the model; `note` says what is amiss."""
+        entry, remote = self.entry(name), self._remote(name)
+        row: dict[str, Any] = {
+            "name": name,
+            "title": name,
+            "task": entry.task,
+            "architecture": None,
+            "labels": [],
+            "source": "hub" if remote else "bundled",
+            "available": self.available(name),
+            "licence": None,
+            "metrics": {},
+            "sha256": None,
+            "stand_in_for": entry.stand_in_for,
+            "pin": "open" if remote and entry.pin_is_open else "closed",
+            "note": "",
+        }
+        try:
+            model = self.model(name)
+            row |= dataclasses.asdict(model) | {"labels": list(model.labels)}
+            if remote:
+                row |= dataclasses.asdict(self._store.pinned(remote))
+                row["note"] = _standing(name, entry, available=row["available"])
+            else:
+                self._bundled(name)
+        except WeightsError as error:
+            row["note"] = str(error)
+        return row
+
+    def _remote(self, name: str) -> Checkpoint | None:
+        """Where to fetch the model from; None when it is bundled."""
+        bundled = (self.settings.weights_dir / name / CONFIG).is_file()
+        return None if bundled else self.entry(name).checkpoint
+
+    def _bundled(self, name: str) -> Located:
+        model = self.model(name)
+        path = self.settings.weights_dir / name / WEIGHTS
+        if not path.is_file():
+            raise CheckpointUnavailableError(f"{path} is missing. {_mending(name)}")
+        sha256 = self._digests.verified(path, sha256=model.sha256)
+        return Located(path=path, source="bundled", repo_id=None, revision=None, sha256=sha256)
+
+    def _named_on_hub(
+        self, uri: str, match: re.Match[str], like: Model, progress: Progress | None
+    ) -> tuple[Model, Located]:
+        filename, branch = match["file"] or WEIGHTS, match["revision"] or "main"
+        if not filename.endswith(_SUFFIXES) or ".." in PurePosixPath(filename).parts:
+            raise UnsuitableError(f"The weights are {uri!r}; {_WANTED}.")
+        wanted = Checkpoint(repo_id=match["repo"], filename=filename, revision=None, sha256=None)
+        wanted = self._store.latest(wanted, branch)
+        model = None if match["file"] else self._model_on_hub(uri, wanted, branch, like)
+        located = self._store.fetched(wanted, branch=branch, progress=progress)
+        return model or _uncalibrated(like), located
+
+    def _model_on_hub(self, uri: str, wanted: Checkpoint, branch: str, like: Model) -> Model | None:
+        """What the repository's `config.json` says; None when it has none or another tool's."""
+        config = dataclasses.replace(wanted, filename=CONFIG, sha256=None)
+        try:
+            path = self._store.fetched(config, branch=branch).path
+        except CheckpointUnavailableError:
+            return None
+        if not {"preprocessing", "labels"} <= set(read_config(path)):
+            return None
+        return _of_task(read_model(path.parent), like, uri)
+
+
+def _of_task(model: Model, like: Model, uri: str) -> Model:
+    if model.task != like.task:
+        raise UnsuitableError(f"The weights {uri!r} are for {model.task!r}; wanted: {like.task!r}.")
+    return model
+
+
+def _uncalibrated(like: Model) -> Model:
+    """The same network with other weights: metrics and calibration belong to the weights."""
+    return dataclasses.replace(
+        like, sha256=None, metrics={}, temperature=1.0, operating_points={}, uncertain_below=None
+    )
+
+
+def _mending(name: str) -> str:
+    return (
+        "Check the repository out again, or train it:"
+        f" `python -m xai_demo train {name} --data DIR --out weights/{name}`."
+    )
+
+
+def _standing(name: str, entry: Entry, *, available: bool) -> str:
+    notes = [] if available else [f"Not here yet: `python -m xai_demo fetch {name}` brings it."]
+    if entry.checkpoint and entry.pin_is_open:
+        which = "revision" if entry.checkpoint.sha256 else "revision and sha256"
+        notes.append(f"Its pin is open ({which}): the first fetch closes it for this cache.")
+    return " ".join(notes)
