@@ -4,8 +4,8 @@ A bundled model is described by `weights/<name>/config.json`; one on the Hub by 
 To add a model: for a bundled one, its directory and a line in `MODELS`; for one on the Hub, a file
 beside this one with its record, and a line.
 
-`labels/audioset.txt` holds the 527 display names of AudioSet in the order of the networks trained on
-it: AudioSet ontology, CC BY 4.0 (Gemmeke et al. 2017, https://research.google.com/audioset/).
+`labels/audioset.txt` holds the 527 display names of AudioSet in the order of its networks' outputs:
+AudioSet ontology, CC BY 4.0 (Gemmeke et al. 2017, https://research.google.com/audioset/).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MODELS: dict[str, Entry] = {
     "cnn14": Entry(
         task="audioset",
         model=CNN14,
-        # A pickle, because this is the file whose sha256 is published; read with `weights_only=True`.
+        # A pickle, but the file whose sha256 is published; read with `weights_only=True`.
         checkpoint=Checkpoint(
             repo_id="thelou1s/panns-inference",
             filename="Cnn14_mAP=0.431.pth",

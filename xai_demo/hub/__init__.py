@@ -66,7 +66,7 @@ class Hub:
         return self._catalog[name]
 
     def model(self, name: str) -> Model:
-        """The model's record; raises UnknownNameError, or CheckpointUnavailableError without one."""
+        """The model's record; raises UnknownNameError, or CheckpointUnavailableError."""
         entry = self.entry(name)
         directory = self.settings.weights_dir / name
         if entry.model is not None and not (directory / CONFIG).is_file():

@@ -111,7 +111,7 @@ class Store:
             return located
 
     def _kept(self, path: Path, pinned: Checkpoint, source: str) -> Located:
-        """The file if it is the one wanted; else it is deleted, and CheckpointMismatchError raised."""
+        """The file if it is the one wanted; else it is deleted: CheckpointMismatchError."""
         repo_id, revision = pinned.repo_id, pinned.revision
         try:
             sha256 = self._digests.verified(
