@@ -1,0 +1,10 @@
+"""The demo's entry point: `python app.py`, and what a Hugging Face Space runs."""
+
+import logging
+
+from xai_demo.settings import Settings
+from xai_demo.tabs.server import launch
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    launch(Settings.from_env())

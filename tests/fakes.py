@@ -1,0 +1,318 @@
+"""An analyser that needs no network, no weights and no time: for the tests of the page."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import wave
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xai_demo.errors import CheckpointUnavailableError, UnknownNameError, UnreadableFileError
+from xai_demo.records import (
+    Analysis,
+    Decision,
+    Event,
+    Explanation,
+    LogMel,
+    Metric,
+    Model,
+    ModelInUse,
+    Prediction,
+    Progress,
+    Raster,
+    Report,
+    Task,
+    View,
+)
+
+SOUND = LogMel(
+    sample_rate_hz=16000,
+    n_fft=1024,
+    win_length=1024,
+    hop_length=160,
+    n_mels=64,
+    f_min_hz=50,
+    f_max_hz=4000,
+    window_s=8,
+    window_hop_s=8,
+    min_s=0.5,
+)
+SHA = "0123456789abcdef" * 4
+
+
+def model(name: str, title: str, task: Task, labels: tuple[str, ...], **more: object) -> Model:
+    return Model(
+        name=name,
+        title=title,
+        task=task,
+        architecture="resnet18",
+        labels=labels,
+        preprocessing=Raster(height=224, width=224, mean=0.5, std=0.25)
+        if task == "chest_xray"
+        else SOUND,
+        activation="softmax" if len(labels) < 5 else "sigmoid",
+        licence="MIT",
+        data="Made-up recordings of 40 persons, split by person.",
+        citation="Nobody et al. 2026",
+        operating_points=dict.fromkeys(labels[1:4], 0.4),
+        metrics={
+            "auroc": Metric(value=0.912, low=0.89, high=0.934),
+            "sensitivity": Metric(value=0.81, low=0.77, high=0.85),
+        },
+        sha256=SHA,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+SOUNDS = tuple(f"Everyday sound {n}" for n in range(1, 528))
+MODELS = (
+    model(
+        "lung-resnet18",
+        "Lung sounds, ResNet-18",
+        "stethoscope",
+        ("normal", "crackle", "wheeze", "both"),
+        normal_label="normal",
+    ),
+    model(
+        "pneumonia-resnet18",
+        "Pneumonia, ResNet-18",
+        "chest_xray",
+        ("Normal", "Pneumonia"),
+        normal_label="Normal",
+    ),
+    model("big-cnn14", "PANNs Cnn14", "audioset", SOUNDS),
+    model(
+        "everyday-cnn6",
+        "Everyday sounds, Cnn6",
+        "audioset",
+        ("Rain", "Dog", "Rooster", "Sea waves", "Chainsaw", "Fire", "Helicopter", "Sneeze"),
+    ),
+)
+
+
+@dataclass
+class FakeHub:
+    """What the page asks of a hub: the models above; `big-cnn14` is not here."""
+
+    absent: frozenset[str] = frozenset({"big-cnn14"})
+
+    def names(self, task: Task | None = None) -> tuple[str, ...]:
+        return tuple(m.name for m in MODELS if task in (None, m.task))
+
+    def model(self, name: str) -> Model:
+        for each in MODELS:
+            if each.name == name:
+                return each
+        raise UnknownNameError("model", name, self.names())
+
+    def available(self, name: str) -> bool:
+        return name not in self.absent
+
+    def default_model(self, task: Task) -> str:
+        for name in self.names(task):
+            if self.available(name):
+                return name
+        raise CheckpointUnavailableError(f"No model for {task} is here; wanted: weights.")
+
+    def describe(self, name: str) -> dict[str, object]:
+        return {"name": name, "task": self.model(name).task, "available": self.available(name)}
+
+
+@dataclass
+class FakeAnalyser:
+    """Answers by the name of the file: "silence", "uncertain", "refuse" and "break" do as told."""
+
+    hub: FakeHub = field(default_factory=FakeHub)
+    calls: list[dict[str, object]] = field(default_factory=list)
+    delay_s: float = 0.0
+
+    def warm_up(self) -> None:
+        """Nothing to load."""
+
+    def analyse(
+        self,
+        task: Task,
+        path: str | Path,
+        *,
+        model: str | None = None,
+        explainer: str = "Grad-CAM++",
+        target: str | None = None,
+        backend: str = "auto",
+        weights: str | None = None,
+        progress: Progress | None = None,
+    ) -> Analysis:
+        name = Path(path).name
+        self.calls.append(
+            {"task": task, "file": name, "model": model, "explainer": explainer, "target": target}
+        )
+        for step, words in enumerate(("Reading the file", "Predicting", "Explaining")):
+            if progress:
+                progress(step / 3, words)
+            time.sleep(self.delay_s / 3)
+        if "refuse" in name or name.endswith(".txt"):
+            raise UnreadableFileError(
+                f"{name} is a text file, wanted: a WAV, FLAC, Ogg or MP3 recording."
+            )
+        if "break" in name:
+            raise ZeroDivisionError("secret detail")
+        chosen = self.hub.model(model or self.hub.default_model(task))
+        if not self.hub.available(chosen.name):
+            raise CheckpointUnavailableError(
+                f"The weights of {chosen.name} are not here; wanted: `python -m xai_demo fetch`."
+            )
+        if target is not None and target not in chosen.labels:
+            raise UnknownNameError("label", target, chosen.labels[:10])
+        return answer(chosen, name, explainer, target)
+
+
+def answer(model: Model, name: str, explainer: str, target: str | None) -> Analysis:
+    probabilities = np.geomspace(0.83, 0.0004, len(model.labels))
+    if "uncertain" in name:
+        probabilities = np.full(len(model.labels), 0.3)
+    order = model.labels[::-1] if len(model.labels) < 5 else model.labels
+    predictions = tuple(
+        Prediction(label=label, probability=float(p))
+        for label, p in zip(order, probabilities, strict=True)
+    )
+    first = target or predictions[0].label
+    targets = [first, *(p.label for p in predictions if p.label != first)][:10]
+    by_label = {p.label: p.probability for p in predictions}
+    sound = model.task != "chest_xray"
+    view = spectrogram() if sound else film()
+    explanations = tuple(
+        explanation(view, label, by_label[label], i, explainer) for i, label in enumerate(targets)
+    )
+    top = predictions[0]
+    decision = Decision(
+        label=top.label,
+        probability=top.probability,
+        reason="It is above its operating point, 40 %.",
+    )
+    if "uncertain" in name:
+        decision = Decision(
+            label=None,
+            probability=0.3,
+            reason="No label reaches its operating point; the nearest is wheeze at 30 %.",
+        )
+    warnings = (
+        ("The recording is silent: there is nothing to explain.",) if "silence" in name else ()
+    )
+    report = Report(
+        task=model.task,
+        file=name,
+        model=ModelInUse(
+            name=model.name,
+            architecture=model.architecture,
+            source="bundled",
+            repo_id=None,
+            revision=None,
+            sha256=SHA,
+            backend="torch",
+            device="cpu",
+        ),
+        input={"duration_s": 8.0, "sample_rate_hz": 44100, "channels": 2}
+        if sound
+        else {"width": 1024, "height": 1024},
+        predictions=predictions,
+        decision=decision,
+        explanations=explanations,
+        events=(
+            Event(label="wheeze", start_s=0.8, end_s=1.4, probability=0.83),
+            Event(label="crackle", start_s=4.1, end_s=4.6, probability=0.61),
+        )
+        if model.task == "stethoscope"
+        else (),
+        timing_ms={"read": 12, "prepare": 8, "predict": 55, "explain": 20, "render": 30},
+        warnings=warnings,
+    )
+    if not sound:
+        return Analysis(report=report, view=view)
+    t = np.arange(8 * 16000) / 16000
+    tone = (0.2 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+    sounds = {"original": tone, "explanation": tone * 0.5, "remainder": tone * 0.1}
+    return Analysis(report=report, view=view, sounds=sounds, sample_rate_hz=16000)
+
+
+def spectrogram() -> View:
+    rng = np.random.default_rng(7)
+    rows, columns = 64, 801
+    mel = np.linspace(2595 * np.log10(1 + 50 / 700), 2595 * np.log10(1 + 4000 / 700), rows)
+    hz = 700 * (10 ** (mel / 2595) - 1)
+    t = np.linspace(0, 8, columns)
+    breath = 0.5 + 0.5 * np.sin(2 * np.pi * t / 2.6) ** 2
+    level = np.exp(-np.linspace(0, 2.5, rows))[:, None] * breath * 150
+    level += 25 * rng.random((rows, columns))
+    wheeze = np.exp(-(((np.arange(rows)[:, None] - 24) / 1.6) ** 2)) * ((t > 0.8) & (t < 1.4))
+    level = np.clip(level + 130 * wheeze, 0, 255).astype(np.uint8)[::-1]
+    return View(
+        pixels=level,
+        duration_s=8.0,
+        row_frequencies_hz=tuple(float(f) for f in hz),
+        decibels=(-80.0, 0.0),
+    )
+
+
+def film() -> View:
+    y, x = np.mgrid[-1:1:512j, -1:1:512j]
+    body = 150 * np.exp(-((x / 0.85) ** 6)) + 40 * np.exp(-((x / 0.12) ** 2))
+    for centre in (-0.42, 0.42):
+        body -= 110 * np.exp(-((((x - centre) / 0.3) ** 2 + (y / 0.65) ** 2) ** 2))
+    body += 60 * np.exp(-(((x - 0.15) / 0.25) ** 2 + ((y - 0.35) / 0.25) ** 2))
+    body += 12 * np.sin(14 * y + 3 * x**2)
+    return View(pixels=np.clip(body, 0, 255).astype(np.uint8))
+
+
+def explanation(view: View, label: str, p: float, index: int, explainer: str) -> Explanation:
+    sound = view.duration_s is not None
+    rows, columns = (64, 801) if sound else (224, 224)
+    y, x = np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j]
+    cx, cy = ((0.14, 0.38), (0.55, 0.3), (0.8, 0.6))[index % 3] if sound else (0.3, 0.62)
+    cx = (cx + 0.07 * index) % 1
+    heat = np.exp(-(((x - cx) / (0.05 if sound else 0.14)) ** 2 + ((y - cy) / 0.16) ** 2))
+    heat = heat.astype(np.float32) / heat.max()
+    peak = (
+        {
+            "time_s": cx * (view.duration_s or 0),
+            "frequency_hz": view.row_frequencies_hz[int(cy * 63)],
+        }
+        if sound
+        else {"x": cx, "y": cy}
+    )
+    return Explanation(
+        explainer=explainer,
+        target=label,
+        probability=p,
+        layer="layer4",
+        values=heat[:: rows // 7, :: columns // 7],
+        heatmap=heat,
+        peak=peak,
+    )
+
+
+def without_heat(analysis: Analysis) -> Analysis:
+    """The same answer where nothing could be explained."""
+    return replace(analysis, report=replace(analysis.report, explanations=()))
+
+
+def write_tone(path: Path, *, seconds: float = 1.0, rate: int = 16000) -> Path:
+    t = np.arange(int(seconds * rate)) / rate
+    samples = (8000 * np.sin(2 * np.pi * 440 * t)).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return path
+
+
+def write_film(path: Path) -> Path:
+    Image.fromarray(film().pixels).save(path)
+    return path
+
+
+def copy_as(source: Path, name: str) -> Path:
+    return Path(shutil.copy(source, source.with_name(name)))

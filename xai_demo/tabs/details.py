@@ -1,0 +1,169 @@
+"""What stands under "Look closer": figures, origin, timing, downloads and the snippet (pure)."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from html import escape
+
+import numpy as np
+
+from xai_demo import render
+from xai_demo.records import Analysis, Model, ModelInUse
+from xai_demo.tabs import words
+
+_METRICS = {
+    "auroc": "AUROC (area under the ROC curve; 1 is perfect, 0.5 is chance)",
+    "auroc_abnormal": "AUROC, abnormal against normal",
+    "accuracy": "Accuracy (share of right answers)",
+    "balanced_accuracy": "Balanced accuracy (mean over the labels)",
+    "precision": "Precision (share of alarms that were right)",
+    "recall": "Recall (share of cases found)",
+    "f1": "F1 (precision and recall in one figure)",
+    "sensitivity": "Sensitivity (share of the ill that were found)",
+    "specificity": "Specificity (share of the healthy that were left alone)",
+    "average_score": "Average score (mean of sensitivity and specificity)",
+    "harmonic_score": "Harmonic score",
+    "total_score": "Total score",
+    "ece": "Calibration error (0 is perfect)",
+}
+_STEPS = {
+    "read": "Reading the file",
+    "prepare": "Preparing it",
+    "predict": "Predicting",
+    "explain": "Explaining",
+    "render": "Drawing",
+}
+
+
+def details(analysis: Analysis, model: Model) -> str:
+    """Everything a careful reader wants to know about one answer."""
+    return (
+        '<div class="xai-details">'
+        f"{_section('How good this model is', _quality(model))}"
+        f"{_section('Where the weights come from', _origin(analysis.report.model, model))}"
+        f"{_section('What was read, and how long it took', _timing(analysis))}"
+        f"{_section('Take it with you', _downloads(analysis))}"
+        f"{_section('The same from Python', _snippet(analysis))}"
+        "</div>"
+    )
+
+
+def _section(title: str, inside: str) -> str:
+    return f"<section><h3>{title}</h3>{inside}</section>"
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows)
+    return f'<div class="xai-scroll"><table>{cells}</table></div>'
+
+
+def _quality(model: Model) -> str:
+    rows = [
+        (_METRICS.get(name, name), f"{m.value:.3f} ({m.low:.3f} to {m.high:.3f})")
+        for name, m in model.metrics.items()
+    ]
+    measured = _table(rows) if rows else "<p>Nobody has measured this model here yet.</p>"
+    note = "In brackets: 95 % bootstrap interval, drawn by person." if rows else ""
+    return f'{measured}<p class="xai-quiet">{note} {escape(model.data)}</p>'
+
+
+def _origin(used: ModelInUse, model: Model) -> str:
+    return _table(
+        [
+            ("Model", f"{model.title} ({used.name})"),
+            ("Architecture", used.architecture),
+            ("Source", used.source),
+            ("Repository", used.repo_id or "none: the file is part of this project"),
+            ("Revision", used.revision or "none"),
+            ("sha256", used.sha256),
+            ("Runs with", f"{used.backend} on {used.device}"),
+            ("Licence", model.licence),
+            ("To cite", model.citation),
+        ]
+    )
+
+
+def _timing(analysis: Analysis) -> str:
+    facts = [
+        (k.replace("_", " "), str(v))
+        for k, v in analysis.report.input.items()
+        if isinstance(v, str | int | float | bool)
+    ]
+    steps = [
+        (_STEPS.get(name, name), f"{spent:.0f} ms")
+        for name, spent in analysis.report.timing_ms.items()
+    ]
+    return _table(facts + steps)
+
+
+def _downloads(analysis: Analysis) -> str:
+    links = [
+        _link("overlay.png", "image/png", overlay_png(analysis), "Picture with heat"),
+        _link("report.json", "application/json", report_json(analysis).encode(), "Report"),
+    ]
+    if analysis.report.explanations:
+        links.insert(1, _link("heatmap.npy", "application/octet-stream", _npy(analysis), "Heatmap"))
+    if analysis.report.events:
+        links.append(_link("events.csv", "text/csv", events_csv(analysis).encode(), "Events"))
+    return f'<p class="xai-downloads">{"".join(links)}</p>'
+
+
+def _link(name: str, kind: str, content: bytes, title: str) -> str:
+    # In the page itself, so that no file of a visitor's is left behind on the server.
+    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    size = words.file_size(len(content))
+    return f'<a download="{name}" href="{uri}">{title} <span>{name}, {size}</span></a>'
+
+
+def overlay_png(analysis: Analysis) -> bytes:
+    """The picture with the heat of the label asked for, as a PNG file."""
+    first = analysis.report.explanations[0] if analysis.report.explanations else None
+    stream = io.BytesIO()
+    title = f"{words.plain(first.target)} {words.percent(first.probability)}" if first else ""
+    picture = render.overlay(analysis.view, first, events=analysis.report.events, title=title)
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def report_json(analysis: Analysis) -> str:
+    """The contract's report as text."""
+    return json.dumps(analysis.report.to_json(), indent=1, ensure_ascii=False)
+
+
+def events_csv(analysis: Analysis) -> str:
+    """The events as a table: label, start, end, probability."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["label", "start_s", "end_s", "probability"])
+    for e in analysis.report.events:
+        writer.writerow([e.label, f"{e.start_s:.3f}", f"{e.end_s:.3f}", f"{e.probability:.4f}"])
+    return stream.getvalue()
+
+
+def _npy(analysis: Analysis) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, analysis.report.explanations[0].heatmap.astype(np.float32), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _snippet(analysis: Analysis) -> str:
+    report = analysis.report
+    first = report.explanations[0] if report.explanations else None
+    lines = [
+        "from gradio_client import Client, handle_file",
+        "",
+        'client = Client("<span data-here>http://127.0.0.1:7860/</span>")',
+        "report, *rest = client.predict(",
+        f"    handle_file({escape(json.dumps(report.file))}),",
+        f"    model={escape(json.dumps(report.model.name))},",
+    ]
+    if first:
+        lines += [
+            f"    explainer={escape(json.dumps(first.explainer))},",
+            f"    target={escape(json.dumps(first.target))},",
+        ]
+    lines += [f'    api_name="/{report.task}",', ")", 'print(report["predictions"][0])']
+    return f'<pre tabindex="0"><code>{chr(10).join(lines)}</code></pre>'

@@ -1,0 +1,53 @@
+// Runs once for each answer area, with `element` its root: everything here is instant, no request.
+const settle = () => {
+  const figure = element.querySelector(".xai-figure");
+  if (!figure) return;
+  const base = figure.querySelector(".xai-pane-heat .xai-base");
+  figure.querySelectorAll(".xai-copy").forEach((copy) => { copy.src = base.src; });
+  const slider = figure.querySelector("input[type=range]");
+  if (slider) figure.style.setProperty("--heat", slider.value / 100);
+  const here = window.location.origin + window.location.pathname;
+  document.querySelectorAll("[data-here]").forEach((place) => { place.textContent = here; });
+};
+const show = (index) => {
+  element.querySelectorAll("[data-layer]").forEach((part) => {
+    part.hidden = part.dataset.layer !== index;
+    if (!part.hidden && part.dataset.alt) {
+      element.querySelector(".xai-pane-heat .xai-plot").setAttribute("aria-label", part.dataset.alt);
+    }
+  });
+  element.querySelectorAll("[data-target]").forEach((bar) => {
+    bar.setAttribute("aria-pressed", String(bar.dataset.target === index));
+  });
+};
+const view = (name) => {
+  element.querySelector(".xai-figure").dataset.view = name;
+  element.querySelectorAll("[data-show]").forEach((button) => {
+    button.setAttribute("aria-pressed", String(button.dataset.show === name));
+  });
+};
+const play = (start, end) => {
+  const name = element.closest("[id$='-result']").id.replace(/-result$/, "-original");
+  window.xaiPlay(document.getElementById(name), start, end);
+};
+element.addEventListener("click", (event) => {
+  const pressed = event.target.closest("button");
+  if (!pressed) return;
+  if (pressed.dataset.target !== undefined) show(pressed.dataset.target);
+  if (pressed.dataset.show !== undefined) view(pressed.dataset.show);
+  if (pressed.dataset.start !== undefined) play(+pressed.dataset.start, +pressed.dataset.end);
+});
+element.addEventListener("input", (event) => {
+  if (event.target.type !== "range") return;
+  element.querySelector(".xai-figure").style.setProperty("--heat", event.target.value / 100);
+});
+watch("value", () => {
+  settle();
+  const result = element.querySelector(".xai-result");
+  if (!result || result.dataset.state === "empty") return;
+  const top = result.getBoundingClientRect().top;
+  if (top < window.innerHeight * 0.7 && top > -40) return;
+  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  result.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+});
+settle();

@@ -1,0 +1,239 @@
+"""Analysis -> the interactive picture: layers, axes, legend and controls as HTML and SVG (pure)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xai_demo import render
+from xai_demo.records import Analysis, Event, Explanation, View
+from xai_demo.tabs import words
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats, Pixels
+
+_NICE_STEPS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+_NICE_HZ = (50, 100, 200, 300, 500, 1000, 2000, 3000, 4000, 6000, 8000, 12000, 16000)
+_TICKS = 9  # at most: more do not fit on a phone
+_LEAST_GAP = 0.075  # of the height, between two frequency labels
+_LARGE = 400_000  # pixels: from here on JPEG, a tenth of PNG's size at no visible loss
+_START_OPACITY = 60  # per cent
+
+
+def figure(analysis: Analysis) -> str:
+    """The whole figure: bare and with the heat of every explained label, one of which is shown."""
+    view = analysis.view
+    sound = view.duration_s is not None
+    explanations = analysis.report.explanations
+    base = f'<img class="xai-base" alt="" src="{_grey_uri(view.pixels)}">'
+    layers = "".join(_layer(view, e, i) for i, e in enumerate(explanations))
+    alt = _alternative(analysis, explanations[0]) if explanations else _bare_alternative(analysis)
+    heat = _pane(view, base + layers, "heat", alt, analysis.report.events)
+    # The bare picture is filled in by the page's script from the first one: it travels once.
+    bare = _pane(
+        view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alternative(analysis)
+    )
+    kind = "sound" if sound else "film"
+    return (
+        f'<figure class="xai-figure xai-{kind}" data-view="{"heat" if sound else "both"}">'
+        f"{_controls(view, bool(explanations))}"
+        f'<div class="xai-panes">{heat}{bare}</div>{_where_lines(analysis)}</figure>'
+    )
+
+
+def heat_uri(heatmap: Floats) -> str:
+    """A heatmap, row 0 at the top, as a PNG of 256 translucent colours in a data URI."""
+    from PIL import Image
+
+    scale = render.heat_rgba(np.linspace(0, 1, 256, dtype=np.float32)[None, :])[0]
+    levels = np.clip(np.rint(255 * heatmap), 0, 255).astype(np.uint8)
+    picture = Image.fromarray(levels)  # putpalette turns grey levels into indices as they are
+    picture.putpalette(scale[:, :3].tobytes())
+    return _uri(picture, "PNG", transparency=scale[:, 3].tobytes())
+
+
+def _grey_uri(pixels: Pixels) -> str:
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    return _uri(picture, "JPEG", quality=92) if pixels.size > _LARGE else _uri(picture, "PNG")
+
+
+def _uri(picture: object, kind: str, **options: object) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)  # type: ignore[attr-defined]
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _layer(view: View, explanation: Explanation, index: int) -> str:
+    """The heat of one label and the ring round its peak; only the first is shown at first."""
+    sound = view.duration_s is not None
+    heatmap = explanation.heatmap[::-1] if sound else explanation.heatmap
+    x, y = _peak(view, explanation)
+    hidden = " hidden" if index else ""
+    ring = f'<span class="xai-peak" style="left:{x:.2%};top:{y:.2%}"></span>'
+    return (
+        f'<div class="xai-layer" data-layer="{index}"{hidden}>'
+        f'<img class="xai-heat" alt="" src="{heat_uri(heatmap)}">'
+        f"{ring if float(explanation.heatmap.max()) > 0 else ''}</div>"
+    )
+
+
+def _peak(view: View, explanation: Explanation) -> tuple[float, float]:
+    peak = explanation.peak
+    if view.duration_s is None:
+        return peak["x"], peak["y"]
+    return peak["time_s"] / view.duration_s, 1 - words.height_of(view, peak["frequency_hz"])
+
+
+def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] = ()) -> str:
+    title = {"heat": "With heat", "bare": "Original"}[name]
+    ratio = "" if view.duration_s is not None else _ratio(view)
+    plot = f'<div class="xai-plot" role="img" aria-label="{escape(alt)}"{ratio}>{images}</div>'
+    if view.duration_s is not None:
+        plot = (
+            f'<div class="xai-axes">{_frequency_axis(view)}{plot}'
+            f"{_time_axis(view.duration_s)}{_marks(events, view.duration_s)}</div>"
+        )
+    return (
+        f'<div class="xai-pane xai-pane-{name}"><p class="xai-pane-title">{title}</p>{plot}</div>'
+    )
+
+
+def _ratio(view: View) -> str:
+    rows, columns = view.pixels.shape
+    return f' style="aspect-ratio:{columns}/{rows};--ratio:{columns / rows:.4f}"'
+
+
+def time_ticks(duration_s: float) -> list[float]:
+    """Round times from 0 to the end, few enough for a phone."""
+    step = next((s for s in _NICE_STEPS_S if duration_s / s <= _TICKS), duration_s / _TICKS)
+    return [step * i for i in range(math.floor(duration_s / step + 1e-9) + 1)]
+
+
+def frequency_ticks(view: View) -> list[tuple[float, float]]:
+    """Round frequencies with their heights (0 foot, 1 top), none too near to another."""
+    low, high = view.row_frequencies_hz[0], view.row_frequencies_hz[-1]
+    ticks: list[tuple[float, float]] = []
+    for frequency in (f for f in _NICE_HZ if low <= f <= high):
+        height = words.height_of(view, frequency)
+        if not ticks or height - ticks[-1][1] >= _LEAST_GAP:
+            ticks.append((float(frequency), height))
+    return ticks
+
+
+def _frequency_axis(view: View) -> str:
+    marks = "".join(
+        f'<line x1="92%" x2="100%" y1="{1 - h:.2%}" y2="{1 - h:.2%}"/>'
+        f'<text x="100%" dx="-9" y="{1 - h:.2%}" dy="0.35em" text-anchor="end">'
+        f"{words.hertz(f)}</text>"
+        for f, h in frequency_ticks(view)
+    )
+    return f'<svg class="xai-axis xai-axis-y" aria-hidden="true">{marks}</svg>'
+
+
+def _time_axis(duration_s: float) -> str:
+    ticks = time_ticks(duration_s)
+    places = max(0, *(len(f"{t:.2f}".rstrip("0").split(".")[1]) for t in ticks))
+    parts = []
+    for tick in ticks:
+        x = f"{tick / duration_s:.2%}"
+        anchor = "start" if tick == 0 else "end" if tick > 0.985 * duration_s else "middle"
+        parts.append(
+            f'<line x1="{x}" x2="{x}" y1="0" y2="5"/>'
+            f'<text x="{x}" y="19" text-anchor="{anchor}">{tick:.{places}f} s</text>'
+        )
+    return f'<svg class="xai-axis xai-axis-x" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _marks(events: Sequence[Event], duration_s: float) -> str:
+    """One line for each label: where it was found; a press plays from there."""
+    rows = []
+    for label in dict.fromkeys(e.label for e in events):
+        buttons = "".join(_mark(e, duration_s) for e in events if e.label == label)
+        rows.append(
+            f'<span class="xai-lane-name">{escape(words.plain(label))}</span>'
+            f'<div class="xai-lane">{buttons}</div>'
+        )
+    return "".join(rows)
+
+
+def _mark(event: Event, duration_s: float) -> str:
+    span = f"{event.start_s:.2f} to {words.seconds(event.end_s)}"
+    words_ = f"{words.plain(event.label)}, {span}, {words.percent(event.probability)}"
+    return (
+        f'<button type="button" class="xai-event" data-start="{event.start_s:.3f}" '
+        f'data-end="{event.end_s:.3f}" aria-label="Play {escape(words_)}" '
+        f'title="{escape(words_)}: press to play" '
+        f'style="left:{event.start_s / duration_s:.2%};'
+        f'width:{(event.end_s - event.start_s) / duration_s:.2%}"></button>'
+    )
+
+
+def _controls(view: View, explained: bool) -> str:
+    if not explained:
+        return ""
+    choices = (("heat", "With heat"), ("both", "Both"), ("bare", "Original"))
+    chosen = "heat" if view.duration_s is not None else "both"
+    buttons = "".join(
+        f'<button type="button" data-show="{key}" aria-pressed="{str(key == chosen).lower()}">'
+        f"{text}</button>"
+        for key, text in choices
+    )
+    return (
+        '<div class="xai-controls">'
+        f'<div class="xai-switch" role="group" aria-label="What to show">{buttons}</div>'
+        '<label class="xai-strength"><span>Strength of the heat</span>'
+        f'<input type="range" min="0" max="100" value="{_START_OPACITY}" step="1" '
+        'aria-label="Strength of the heat, per cent"></label>'
+        f'<div class="xai-legends">{_legends(view)}</div></div>'
+    )
+
+
+def _legends(view: View) -> str:
+    stops = render.HEAT_COLOURS[np.linspace(0, 255, 12).astype(int)]
+    colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in stops.tolist())
+    heat = _legend("Heat", "low", "high", colours)
+    if view.decibels is None:
+        return heat
+    quiet, loud = (f"{level:.0f} dB".replace("-", "−") for level in view.decibels)
+    return heat + _legend("Level", quiet, loud, "#000, #fff")
+
+
+def _legend(name: str, low: str, high: str, colours: str) -> str:
+    return (
+        f'<span class="xai-legend"><b>{name}</b> {low}'
+        f'<i style="background:linear-gradient(90deg, {colours})"></i>{high}</span>'
+    )
+
+
+def _where_lines(analysis: Analysis) -> str:
+    lines = "".join(
+        f'<p data-layer="{i}"{" hidden" if i else ""} '
+        f'data-alt="{escape(_alternative(analysis, e))}">'
+        f"<b>{escape(words.plain(e.target))}, {words.percent(e.probability)}.</b> "
+        f"{escape(words.where(analysis.view, e))}</p>"
+        for i, e in enumerate(analysis.report.explanations)
+    )
+    return f'<figcaption aria-live="polite">{lines}</figcaption>'
+
+
+def _alternative(analysis: Analysis, explanation: Explanation) -> str:
+    """What a screen reader says for the picture: the finding, and the region that spoke for it."""
+    return (
+        f"{_bare_alternative(analysis)} with the heat of {explanation.explainer} for "
+        f"{words.plain(explanation.target)} ({words.percent(explanation.probability)}). "
+        f"{words.where(analysis.view, explanation)}"
+    )
+
+
+def _bare_alternative(analysis: Analysis) -> str:
+    if analysis.view.duration_s is None:
+        return "The radiograph as the network saw it"
+    return f"Spectrogram of {words.seconds(analysis.view.duration_s)} of sound"

@@ -1,0 +1,350 @@
+"""What the tabs share: the order on the page, and what follows from a click."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+import gradio as gr
+import numpy as np
+
+from xai_demo.errors import WeightsError
+from xai_demo.explainers import describe as explainer_rows
+from xai_demo.records import DISCLAIMER, Analysis, Model, Task
+from xai_demo.synthesis import EXAMPLES, example_path
+from xai_demo.tabs import words
+from xai_demo.tabs.answer import answered, empty, refused
+from xai_demo.tabs.ask import BACKENDS, DEFAULT_EXPLAINER, Analyser, Picks, Refusal, ask
+from xai_demo.tabs.details import details
+from xai_demo.tabs.theme import FIGURE_JS
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
+
+_PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
+_MOST_PROBABLE = ("The most probable", "")
+_SOUNDS = {
+    "original": "Original",
+    "explanation": "What the network listened to",
+    "remainder": "What it ignored",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tab:
+    """What differs between the tabs: words, and the kind of file."""
+
+    task: Task
+    title: str
+    brings: Literal["sound", "film"]
+    sentence: str
+    invitation: str
+    guide: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """The widgets of one tab."""
+
+    tab: Tab
+    file: gr.Audio | gr.File
+    preview: gr.HTML | None
+    state: gr.HTML
+    analyse: gr.Button
+    examples: dict[str, gr.Button]
+    result: gr.HTML
+    players: tuple[gr.Audio, ...]
+    hear: gr.Column
+    model: gr.Dropdown
+    explainer: gr.Dropdown
+    target: gr.Dropdown
+    backend: gr.Dropdown
+    details: gr.HTML
+
+    @property
+    def picks(self) -> list[gr.Dropdown]:
+        """What the visitor may pick, in the order that `Picks` is filled."""
+        return [self.model, self.explainer, self.target, self.backend]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What an answer fills."""
+        return [self.result, self.details, self.hear, *self.players]
+
+
+def lay_out(tab: Tab, analyser: Analyser) -> Panel:
+    """Put one tab on the page, top to bottom, and connect it."""
+    gr.HTML(_opening(tab, analyser), elem_classes="xai-opening")
+    with gr.Row(elem_classes="xai-bring", equal_height=False):
+        with gr.Column(scale=3, min_width=280):
+            file, preview = _drop_zone(tab)
+            analyse = gr.Button(
+                "Analyse", variant="primary", interactive=False, elem_id=f"{tab.task}-analyse"
+            )
+            state = gr.HTML(
+                _state(tab, None), elem_classes="xai-state", elem_id=f"{tab.task}-state"
+            )
+        with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
+            examples = _example_cards(tab)
+    result = gr.HTML(
+        empty(tab.invitation),
+        js_on_load=FIGURE_JS,
+        apply_default_css=False,
+        elem_id=f"{tab.task}-result",
+        elem_classes="xai-result-frame",
+    )
+    hear, players = _players(tab)
+    panel = Panel(
+        tab=tab,
+        file=file,
+        preview=preview,
+        state=state,
+        analyse=analyse,
+        examples=examples,
+        result=result,
+        hear=hear,
+        players=players,
+        **_closer(tab, analyser),
+    )
+    gr.HTML(f'<div class="xai-guide"><h3>How to read the heat</h3><p>{tab.guide}</p></div>')
+    _connect(panel, analyser)
+    return panel
+
+
+def _opening(tab: Tab, analyser: Analyser) -> str:
+    return (
+        f'<p class="xai-sentence">{escape(tab.sentence)}</p>'
+        f'<p class="xai-disclaimer">{DISCLAIMER}</p>{_stand_in(tab, analyser)}'
+    )
+
+
+def _stand_in(tab: Tab, analyser: Analyser) -> str:
+    """A note where a smaller model answers because the first of the catalogue is not here."""
+    hub = analyser.hub
+    try:
+        first, chosen = hub.names(tab.task)[0], hub.default_model(tab.task)
+    except (IndexError, WeightsError) as error:
+        return f'<p class="xai-notice xai-warning" role="note">{escape(str(error))}</p>'
+    if chosen == first:
+        return ""
+    wanted, stand_in = hub.model(first), hub.model(chosen)
+    return (
+        f'<p class="xai-notice xai-stand-in" role="note">{escape(wanted.title)} '
+        f"({len(wanted.labels)} labels) is not on this machine. Meanwhile "
+        f"{escape(stand_in.title)} answers: {len(stand_in.labels)} labels.</p>"
+    )
+
+
+def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
+    if tab.brings == "sound":
+        sound = gr.Audio(
+            sources=["upload", "microphone"],
+            type="filepath",
+            label="A recording: drop it here, choose it, or record it",
+            elem_id=f"{tab.task}-file",
+            buttons=[],
+        )
+        return sound, None
+    # Not gr.Image: it opens the picture itself, and takes no file but what browsers call a picture.
+    film = gr.File(
+        label="A chest X-ray (PNG, JPEG): drop it here or choose it",
+        elem_id=f"{tab.task}-file",
+        height=150,
+    )
+    return film, gr.HTML("", elem_classes="xai-preview")
+
+
+def _example_cards(tab: Tab) -> dict[str, gr.Button]:
+    gr.HTML('<p class="xai-or">Or try one of these, made by this project:</p>')
+    return {
+        name: gr.Button(
+            f"{example.title}\n{example.expectation}",
+            elem_classes="xai-card",
+            elem_id=f"{tab.task}-example-{name}",
+        )
+        for name, example in EXAMPLES.items()
+        if example.task == tab.task
+    }
+
+
+def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
+    with gr.Column(visible=False, elem_classes="xai-hear") as hear:
+        if tab.brings != "sound":
+            return hear, ()
+        gr.HTML('<h3 class="xai-title">Hear it</h3>')
+        with gr.Row():
+            players = tuple(
+                gr.Audio(
+                    label=label,
+                    interactive=False,
+                    elem_id=f"{tab.task}-{name}",
+                    buttons=["download"],
+                    min_width=240,
+                )
+                for name, label in _SOUNDS.items()
+            )
+    return hear, players
+
+
+def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
+    hub = analyser.hub
+    try:
+        chosen: Model | None = hub.model(hub.default_model(tab.task))
+    except WeightsError:
+        chosen = None
+    with gr.Accordion("Look closer", open=False, elem_classes="xai-closer"):
+        with gr.Row():
+            model = gr.Dropdown(
+                [(_model_title(analyser, name), name) for name in hub.names(tab.task)],
+                value=chosen.name if chosen else None,
+                label="Model",
+                elem_id=f"{tab.task}-model",
+            )
+            explainer = gr.Dropdown(
+                explainers_for(chosen),
+                value=DEFAULT_EXPLAINER,
+                label="Explainer",
+                info="How the heat is worked out",
+                elem_id=f"{tab.task}-explainer",
+            )
+            target = gr.Dropdown(
+                targets_of(chosen),
+                value="",
+                label="Target",
+                info="The label to explain",
+                elem_id=f"{tab.task}-target",
+            )
+            backend = gr.Dropdown(
+                list(BACKENDS),
+                value="auto",
+                label="Backend",
+                info="What runs the network",
+                elem_id=f"{tab.task}-backend",
+            )
+        figures = gr.HTML(
+            '<p class="xai-quiet">Figures, origin, timing and downloads come with the answer.</p>'
+        )
+    return {
+        "model": model,
+        "explainer": explainer,
+        "target": target,
+        "backend": backend,
+        "details": figures,
+    }
+
+
+def _model_title(analyser: Analyser, name: str) -> str:
+    note = "" if analyser.hub.available(name) else " (not on this machine)"
+    return f"{analyser.hub.model(name).title}{note}"
+
+
+def targets_of(model: Model | None) -> list[tuple[str, str]]:
+    """The choices of the target picker."""
+    labels = model.labels if model else ()
+    return [_MOST_PROBABLE, *((words.plain(label), label) for label in labels)]
+
+
+def explainers_for(model: Model | None) -> list[str]:
+    """The explainers that fit a model."""
+    return [str(row["name"]) for row in explainer_rows()]
+
+
+def _state(tab: Tab, path: str | None) -> str:
+    if path:
+        return "Ready: press Analyse."
+    bring = "a recording" if tab.brings == "sound" else "a picture"
+    return f"Waiting for {bring}; the button wakes when it has arrived."
+
+
+def _connect(panel: Panel, analyser: Analyser) -> None:
+    """Say what follows from what; nothing here is part of the published interface."""
+    quiet: dict[str, Any] = {"api_visibility": "private"}
+    instant: dict[str, Any] = {**quiet, "queue": False, "show_progress": "hidden"}
+    working: dict[str, Any] = {**quiet, "show_progress_on": panel.state, "show_progress": "full"}
+    answer = _answer(panel, analyser)
+
+    def wake(path: str | None) -> tuple[Any, str]:
+        return gr.update(interactive=bool(path)), _state(panel.tab, path)
+
+    def follow_model(name: str) -> tuple[Any, Any]:
+        model = analyser.hub.model(name)
+        return (
+            gr.update(choices=explainers_for(model), value=DEFAULT_EXPLAINER),
+            gr.update(choices=targets_of(model), value=""),
+        )
+
+    panel.file.change(wake, panel.file, [panel.analyse, panel.state], **instant)
+    if panel.preview is not None:
+        panel.file.change(None, panel.file, panel.preview, js=_PREVIEW_JS, **quiet)
+    asked = [panel.file, *panel.picks]
+    panel.analyse.click(answer, asked, panel.outputs, **working)
+    for picker in (panel.explainer, panel.target, panel.backend):
+        picker.input(answer, asked, panel.outputs, **working)
+    panel.model.input(follow_model, panel.model, [panel.explainer, panel.target], **instant).then(
+        answer, asked, panel.outputs, **working
+    )
+    for name, card in panel.examples.items():
+        show = _example(name, answer)
+        card.click(show, panel.picks, [panel.file, *panel.outputs], **working)
+
+
+def _answer(panel: Panel, analyser: Analyser) -> Callable[..., list[Any]]:
+    def answer(
+        path: str | None,
+        model: str | None,
+        explainer: str | None,
+        target: str | None,
+        backend: str | None,
+        progress: gr.Progress = _PROGRESS,
+    ) -> list[Any]:
+        if not path:
+            return [gr.skip() for _ in panel.outputs]
+        picks = Picks(model=model, explainer=explainer, target=target, backend=backend)
+        outcome = ask(
+            analyser, panel.tab.task, path, picks, lambda done, what: progress(done, desc=what)
+        )
+        return _filled(panel, analyser, outcome)
+
+    return answer
+
+
+def _example(name: str, answer: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def show(
+        model: str | None,
+        explainer: str | None,
+        target: str | None,
+        backend: str | None,
+        progress: gr.Progress = _PROGRESS,
+    ) -> list[Any]:
+        path = str(example_path(name))
+        return [path, *answer(path, model, explainer, target, backend, progress)]
+
+    return show
+
+
+def _filled(panel: Panel, analyser: Analyser, outcome: Analysis | Refusal) -> list[Any]:
+    if isinstance(outcome, Refusal):
+        html = refused(outcome.message, advice=outcome.advice, title=outcome.title)
+        return [html, "", gr.update(visible=False), *(None for _ in panel.players)]
+    model = analyser.hub.model(outcome.report.model.name)
+    players = [
+        playable(outcome.sounds[name], outcome.sample_rate_hz) if name in outcome.sounds else None
+        for name in list(_SOUNDS)[: len(panel.players)]
+    ]
+    hear = gr.update(visible=any(p is not None for p in players))
+    return [answered(outcome, model), details(outcome, model), hear, *players]
+
+
+def playable(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:
+    """A sound as a player takes it: 16 bit, so that quiet stays quiet (floats are made louder)."""
+    scaled = np.clip(np.rint(32767 * samples), -32768, 32767).astype(np.int16)
+    return sample_rate_hz or 16000, scaled
+
+
+_PREVIEW_JS = """(file) => {
+  const one = Array.isArray(file) ? file[0] : file;
+  if (!one || !one.url || !/\\.(png|jpe?g|webp|bmp|gif)$/i.test(one.path || "")) return "";
+  return `<img alt="Your picture" src="${encodeURI(decodeURI(one.url)).replaceAll('"', "%22")}">`;
+}"""

@@ -1,0 +1,46 @@
+"""The server: how the page is offered to visitors."""
+
+from __future__ import annotations
+
+import threading
+
+import gradio as gr
+
+from xai_demo.pipeline import Analyser
+from xai_demo.settings import Settings
+from xai_demo.synthesis import EXAMPLES, example_path
+from xai_demo.tabs import build, theme
+
+_WAITING = 32  # visitors in the queue; the next one is told to come back
+_AT_ONCE = 2  # answers worked on at the same moment
+
+
+def launch(settings: Settings) -> None:
+    """Serve the page until the process is stopped; networks are loaded once it is up."""
+    analyser = Analyser(settings)
+    page = serve(build(analyser), settings)
+    threading.Thread(target=analyser.warm_up, name="warm-up", daemon=True).start()
+    page.block_thread()
+
+
+def serve(page: gr.Blocks, settings: Settings, *, port: int | None = None) -> gr.Blocks:
+    """Start serving and return at once; the address is the page's `local_url`."""
+    page.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
+    page.launch(
+        theme=theme.theme(),
+        css=theme.CSS,
+        head=theme.HEAD,
+        server_port=port,
+        footer_links=["api"],
+        run_history=False,
+        show_error=False,  # unexpected faults: no detail leaves the server
+        max_file_size=settings.max_upload_bytes,
+        allowed_paths=[str(example_path(next(iter(EXAMPLES))).parent)],
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    return page

@@ -1,0 +1,157 @@
+"""Analysis -> plain sentences: what was found, where the network looked, who said so (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xai_demo.records import Explanation, ModelInUse, View
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HOT = 0.5  # of the strongest heat: what counts as "mostly"
+_SPREAD = 0.85  # of an axis: more than this is "all of it", which is worth saying plainly
+_SOURCES = {
+    "bundled": "shipped with this page",
+    "cache": "fetched earlier from the Hugging Face Hub",
+    "hub": "fetched from the Hugging Face Hub",
+    "local": "a local file",
+}
+
+
+def plain(label: str) -> str:
+    """A label as a person writes it: "Pleural_Thickening" -> "Pleural thickening"."""
+    words = label.replace("_", " ").strip()
+    if not words:
+        return label
+    rest = words[1:]
+    return words[0].upper() + (rest if "_" not in label else rest.lower())
+
+
+def percent(probability: float) -> str:
+    """A probability to two significant digits, with its sign: 0.834 -> "83 %"."""
+    if probability >= 0.995:
+        return "> 99 %"
+    if probability < 0.001:
+        return "< 0.1 %"
+    return f"{100 * probability:.{0 if probability >= 0.0995 else 1}f} %"
+
+
+def seconds(value: float) -> str:
+    """A time or a length with its unit, to a hundredth of a second below ten seconds."""
+    if value >= 60:
+        return f"{int(value // 60)} min {value % 60:.0f} s"
+    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+
+
+def hertz(value: float) -> str:
+    """A frequency with its unit, to two significant digits: 1234.0 -> "1.2 kHz"."""
+    if value >= 999.5:
+        return f"{value / 1000:.2g} kHz" if value < 9950 else f"{value / 1000:.0f} kHz"
+    return f"{float(f'{value:.2g}'):.0f} Hz"
+
+
+def file_size(count: float) -> str:
+    """A number of bytes as a person reads it."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 0.1):.1f} kB"
+
+
+def short_hash(digest: str | None) -> str:
+    """The first twelve digits of a hash or a revision."""
+    return digest[:12] if digest else "not pinned"
+
+
+def region(x: float, y: float) -> str:
+    """The ninth of the picture that holds a point, given as fractions from its upper left."""
+    row = ("upper", "middle", "lower")[min(int(3 * y), 2)]
+    column = ("left", "centre", "right")[min(int(3 * x), 2)]
+    return {"middle centre": "centre"}.get(f"{row} {column}", f"{row} {column}")
+
+
+def hot_span(profile: NDArray[np.floating]) -> tuple[float, float]:
+    """The stretch round the maximum where a profile stays above half of it, as fractions 0..1."""
+    hot = profile >= _HOT * profile.max()
+    first = last = int(np.argmax(profile))
+    while first > 0 and hot[first - 1]:
+        first -= 1
+    while last < len(profile) - 1 and hot[last + 1]:
+        last += 1
+    return first / len(profile), (last + 1) / len(profile)
+
+
+def where(view: View, explanation: Explanation) -> str:
+    """One sentence that says where the heat lies, in the units of the picture."""
+    if float(np.max(explanation.heatmap)) <= 0:
+        return f"Nothing in it spoke for {plain(explanation.target).lower()}: the heat is zero."
+    if view.duration_s is None:
+        return _where_in_picture(explanation)
+    return _where_in_sound(view, explanation)
+
+
+def _where_in_picture(explanation: Explanation) -> str:
+    x, y = explanation.peak["x"], explanation.peak["y"]
+    hot = float(np.mean(explanation.heatmap >= _HOT * explanation.heatmap.max()))
+    return (
+        f"It looked mostly at the {region(x, y)} of the picture; the strongest heat is "
+        f"{percent(x)} from the left and {percent(y)} from the top, and {percent(hot)} of the "
+        "picture is at least half as hot. Left and right are as you see them: in a usual chest "
+        "X-ray the patient's right side is on your left."
+    )
+
+
+def _where_in_sound(view: View, explanation: Explanation) -> str:
+    duration = view.duration_s or 0.0
+    start, end = (duration * f for f in hot_span(explanation.heatmap.max(axis=0)))
+    low, high = hot_span(explanation.heatmap.max(axis=1))
+    when = (
+        "over the whole recording"
+        if end - start > _SPREAD * duration
+        else f"mostly between {start:.1f} and {seconds(end)}"
+        if duration >= 5
+        else f"mostly between {start:.2f} and {seconds(end)}"
+    )
+    pitch = (
+        "at all frequencies"
+        if high - low > _SPREAD
+        else f"between {hertz(frequency_at(view, low))} and {hertz(frequency_at(view, high))}"
+    )
+    peak = explanation.peak
+    return (
+        f"It listened {when}, {pitch}; the strongest heat is at "
+        f"{seconds(peak['time_s'])}, {hertz(peak['frequency_hz'])}."
+    )
+
+
+def frequency_at(view: View, height: float) -> float:
+    """The frequency at a height of the spectrogram, 0 its foot and 1 its top."""
+    rows = np.asarray(view.row_frequencies_hz, dtype=np.float64)
+    return float(np.interp(height * len(rows) - 0.5, np.arange(len(rows)), rows))
+
+
+def height_of(view: View, frequency_hz: float) -> float:
+    """Where a frequency lies in the spectrogram: 0 its foot, 1 its top."""
+    rows = np.asarray(view.row_frequencies_hz, dtype=np.float64)
+    row = float(np.interp(frequency_hz, rows, np.arange(len(rows))))
+    return min(max((row + 0.5) / len(rows), 0.0), 1.0)
+
+
+def who(model: ModelInUse, title: str) -> str:
+    """One sentence that says which weights answered, and on what."""
+    origin = _SOURCES.get(model.source, model.source)
+    if model.repo_id:
+        origin += f" ({model.repo_id} at {short_hash(model.revision)})"
+    device = {"cpu": "the processor (CPU)", "cuda": "a graphics card (CUDA)"}.get(
+        model.device, model.device
+    )
+    return (
+        f"{title} ({model.name}), {origin}; sha256 {short_hash(model.sha256)}; "
+        f"ran with {model.backend} on {device}."
+    )
+
+
+def listing(items: Sequence[str]) -> str:
+    """Words joined as in a sentence: "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
