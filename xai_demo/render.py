@@ -1,0 +1,302 @@
+"""Arrays -> pictures: heat in colour, and the finished figure for reports and papers (pure)."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from xai_demo.records import DISCLAIMER, Event, Explanation, View
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xai_demo.records import Pixels
+
+WIDTH = 1200  # of a figure, in pixels
+_PLOT_HEIGHT = 340  # of a spectrogram
+_LARGEST_FILM = (1010, 840)
+_LEFT, _RIGHT = 92, 150  # margins of a spectrogram, for its axis and its legend
+_LANE = 22  # height of one label's event bars
+_INK, _PALE, _LINE, _ACCENT = (28, 32, 38), (98, 104, 114), (150, 156, 166), (14, 116, 144)
+_BEHIND_LEGEND = (96, 96, 96)
+
+# "inferno" by Nathaniel Smith and Stéfan van der Walt (matplotlib, CC0): every fifteenth colour.
+# Its lightness grows evenly, so it reads the same to the colour-blind and in grey print.
+_INFERNO = (
+    "000004 0a0722 1e0c45 380962 510e6c 69166e 801f6c 982766 b0315b c63d4d d94d3d e9612b f47918 "
+    "fa9407 fcb014 f8cd37 f2ea69 fcffa4"
+)
+
+
+def _scale() -> Pixels:
+    points = np.array([list(bytes.fromhex(colour)) for colour in _INFERNO.split()])
+    places = np.linspace(0, 255, len(points))
+    channels = [np.interp(np.arange(256), places, channel) for channel in points.T]
+    return np.asarray(np.rint(np.stack(channels, axis=1)), np.uint8)
+
+
+HEAT_COLOURS: Pixels = _scale()  # (256, 3), cool to hot
+
+# Cool is clear, so that the picture stays readable; from two thirds on the heat covers fully.
+_RAMP = np.clip((np.arange(256) / 255 - 0.06) / 0.60, 0, 1)
+_ALPHA = np.rint(255 * _RAMP**2 * (3 - 2 * _RAMP)).astype(np.uint8)
+
+
+def heat_rgba(heatmap: NDArray[np.floating[Any]]) -> Pixels:
+    """Heat 0..1 as translucent colours, cooler is clearer: (rows, columns, 4), rows as given."""
+    table = np.concatenate([HEAT_COLOURS, _ALPHA[:, None]], axis=1)
+    return np.asarray(table[_levels(heatmap)])
+
+
+def ticks(low: float, high: float, most: int) -> tuple[float, ...]:
+    """At most so many multiples of 1, 2 or 5 times a power of ten that lie in low..high."""
+    if not (math.isfinite(low) and math.isfinite(high) and high > low and most > 0):
+        return ()
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 5, 10, 20, 50):
+        step = factor * power
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 <= most:
+            break
+    return tuple(round(index * step, 12) for index in range(first, last + 1))
+
+
+def height_of(view: View, frequency_hz: float) -> float:
+    """Where a frequency lies on the spectrogram's axis: 0 foot, 1 top."""
+    rows = len(view.row_frequencies_hz)
+    row = float(np.interp(frequency_hz, view.row_frequencies_hz, np.arange(rows)))
+    return (row + 0.5) / rows
+
+
+def png_bytes(picture: Pixels | Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    stream = io.BytesIO()
+    image.save(stream, "PNG", compress_level=4)
+    return stream.getvalue()
+
+
+def overlay(
+    view: View,
+    explanation: Explanation | None,
+    *,
+    opacity: float = 0.55,
+    events: Sequence[Event] = (),
+    title: str = "",
+) -> Image.Image:
+    """The finished figure: the picture with the heat over it, axes, legends, peak and events.
+
+    Without an explanation: the bare picture with its axes.
+    """
+    sound = view.duration_s is not None
+    lanes = tuple(dict.fromkeys(event.label for event in events)) if sound else ()
+    plot, size = _layout(view, len(lanes), title)
+    figure = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(figure)
+    _write_heading(draw, plot, explanation, title)
+    drawn = Image.fromarray(view.pixels).resize((plot.width, plot.height), Image.Resampling.BICUBIC)
+    picture = drawn.convert("RGB")
+    if explanation is not None:
+        heatmap = explanation.heatmap[::-1] if sound else explanation.heatmap
+        _lay_heat(picture, heatmap, opacity)
+    figure.paste(picture, (plot.left, plot.top))
+    draw.rectangle((plot.left - 1, plot.top - 1, plot.right, plot.bottom), outline=_LINE)
+    if explanation is not None and _levels(explanation.heatmap).any():
+        _ring_peak(figure, plot, view, explanation)
+    if sound:
+        _draw_frequencies(draw, plot, view)
+        _draw_times(draw, plot, view, len(lanes))
+        _draw_events(draw, plot, view, lanes, events)
+    _draw_legends(figure, plot, view, opacity if explanation is not None else None)
+    draw.text((plot.left, size[1] - 14), DISCLAIMER, _PALE, _font(17), anchor="ls")
+    return figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plot:
+    """Where the picture lies in the figure, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+
+def _layout(view: View, lanes: int, title: str) -> tuple[_Plot, tuple[int, int]]:
+    """The place of the picture and the size of the figure."""
+    top = 84 if title else 50
+    if view.duration_s is not None:
+        plot = _Plot(left=_LEFT, top=top, width=WIDTH - _LEFT - _RIGHT, height=_PLOT_HEIGHT)
+        return plot, (WIDTH, plot.bottom + _LANE * lanes + 66)
+    rows, columns = view.pixels.shape
+    scale = min(_LARGEST_FILM[0] / columns, _LARGEST_FILM[1] / rows)
+    width, height = max(1, round(columns * scale)), max(1, round(rows * scale))
+    plot = _Plot(left=(WIDTH - 120 - width) // 2, top=top, width=width, height=height)
+    return plot, (WIDTH, plot.bottom + 46)
+
+
+def _lay_heat(picture: Image.Image, heatmap: NDArray[np.floating[Any]], opacity: float) -> None:
+    """Lay heat, row 0 at the top, over the picture, smoothly enlarged to it."""
+    coarse = Image.fromarray(_levels(heatmap).astype(np.float32) + 0.5)
+    levels = coarse.resize(picture.size, Image.Resampling.BICUBIC).convert("L")
+    strength = min(max(opacity, 0.0), 1.0)
+    mask = levels.point([round(strength * int(alpha)) for alpha in _ALPHA])
+    levels.putpalette(HEAT_COLOURS.tobytes())
+    picture.paste(levels.convert("RGB"), mask=mask)
+
+
+def _levels(heatmap: NDArray[np.floating[Any]]) -> Pixels:
+    finite = np.nan_to_num(heatmap, nan=0, posinf=1, neginf=0)
+    return np.asarray(np.rint(255 * np.clip(finite, 0, 1)), np.uint8)
+
+
+def _write_heading(
+    draw: ImageDraw.ImageDraw, plot: _Plot, explanation: Explanation | None, title: str
+) -> None:
+    """The title, and under it what the heat is."""
+    if title:
+        text = _shortened(draw, title, WIDTH - plot.left - 30, _font(28))
+        draw.text((plot.left, 40), text, _INK, _font(28), anchor="ls")
+    if explanation is not None:
+        text = f"{explanation.explainer} for {explanation.target} ({explanation.probability:.2f})"
+        text += _peak_words(explanation)
+        text = _shortened(draw, text, WIDTH - plot.left - 30, _font(19))
+        draw.text((plot.left, plot.top - 16), text, _PALE, _font(19), anchor="ls")
+
+
+def _peak_words(explanation: Explanation) -> str:
+    peak = explanation.peak
+    if not _levels(explanation.heatmap).any():
+        return ", no heat"
+    if "time_s" in peak:
+        return f", peak at {peak['time_s']:.2f} s, {peak['frequency_hz']:.0f} Hz"
+    return ", peak ringed"
+
+
+def _ring_peak(figure: Image.Image, plot: _Plot, view: View, explanation: Explanation) -> None:
+    peak = explanation.peak
+    x, y = peak.get("x", 0.0), peak.get("y", 0.0)
+    if view.duration_s is not None:
+        x, y = peak["time_s"] / view.duration_s, 1 - height_of(view, peak["frequency_hz"])
+    # Drawn four times as large and reduced: Pillow draws circles without smoothing.
+    ring = Image.new("RGBA", (128, 128))
+    draw = ImageDraw.Draw(ring)
+    draw.ellipse((12, 12, 116, 116), outline=(0, 0, 0, 200), width=24)
+    draw.ellipse((18, 18, 110, 110), outline=(255, 255, 255, 255), width=11)
+    ring = ring.resize((32, 32), Image.Resampling.LANCZOS)
+    centre_x = plot.left + round(min(max(x, 0), 1) * (plot.width - 1))
+    centre_y = plot.top + round(min(max(y, 0), 1) * (plot.height - 1))
+    figure.paste(ring, (centre_x - 16, centre_y - 16), ring)
+
+
+def _draw_frequencies(draw: ImageDraw.ImageDraw, plot: _Plot, view: View) -> None:
+    if not view.row_frequencies_hz:
+        return
+    low, high = view.row_frequencies_hz[0], view.row_frequencies_hz[-1]
+    taken: list[float] = []
+    # Roundest first: the others fill the gaps that are left.
+    for factors in ((1,), (2, 5), (3, 4, 7), (1.5, 6, 8)):
+        for frequency in (f * 10.0**power for f in factors for power in range(1, 5)):
+            y = plot.bottom - height_of(view, frequency) * plot.height
+            if low <= frequency <= high and all(abs(y - other) >= 32 for other in taken):
+                taken.append(y)
+                draw.line((plot.left - 7, y, plot.left - 2, y), _LINE)
+                draw.text((plot.left - 12, y), f"{frequency:.0f}", _INK, _font(17), anchor="rm")
+    name = _upright("Frequency (Hz)")
+    draw.bitmap((14, plot.top + (plot.height - name.height) // 2), name, _PALE)
+
+
+def _draw_times(draw: ImageDraw.ImageDraw, plot: _Plot, view: View, lanes: int) -> None:
+    duration_s = view.duration_s or 0.0
+    y = plot.bottom + _LANE * lanes
+    for time_s in ticks(0.0, duration_s, 11):
+        x = plot.left + time_s / duration_s * (plot.width - 1)
+        draw.line((x, plot.bottom + 1, x, y + 6), _LINE)
+        draw.text((x, y + 11), f"{time_s:g}", _INK, _font(17), anchor="mt")
+    draw.text((plot.right, y + 36), "Time (s)", _PALE, _font(17), anchor="rt")
+
+
+def _draw_events(
+    draw: ImageDraw.ImageDraw,
+    plot: _Plot,
+    view: View,
+    lanes: tuple[str, ...],
+    events: Sequence[Event],
+) -> None:
+    """One line of bars for every label, between the picture and the time axis."""
+    duration_s = view.duration_s or math.inf
+    for event in events:
+        top = plot.bottom + 6 + _LANE * lanes.index(event.label)
+        spans = np.clip(np.array([event.start_s, event.end_s]) / duration_s, 0, 1)
+        first, last = (plot.left + float(span) * (plot.width - 1) for span in spans)
+        draw.rectangle((first, top, max(last, first + 3), top + 11), _ACCENT)
+    for lane, label in enumerate(lanes):
+        place = (plot.left - 12, plot.bottom + 11 + _LANE * lane)
+        text = _shortened(draw, label, _LEFT - 16, _font(17))
+        draw.text(place, text, _ACCENT, _font(17), anchor="rm")
+
+
+def _draw_legends(figure: Image.Image, plot: _Plot, view: View, opacity: float | None) -> None:
+    """Upright colour bars at the right: the heat as it looks on grey, and the level in decibels."""
+    height = min(plot.height - 60, 260)
+    top = plot.top + (plot.height - height) // 2
+    x = plot.right + 24
+    if opacity is not None:
+        bar = Image.new("RGB", (16, height), _BEHIND_LEGEND)
+        _lay_heat(bar, np.linspace(1, 0, height, dtype=np.float32)[:, None], opacity)
+        _draw_bar(figure, (x, top), bar, ("Heat", "high", "low"))
+        x += 62
+    if view.decibels is not None:
+        grey = np.linspace(255, 0, height).astype(np.uint8)
+        bar = Image.fromarray(np.repeat(grey[:, None], 16, axis=1)).convert("RGB")
+        quiet, loud = view.decibels
+        _draw_bar(figure, (x, top), bar, ("dB", f"{loud:.0f}", f"{quiet:.0f}"))
+
+
+def _draw_bar(
+    figure: Image.Image, place: tuple[int, int], bar: Image.Image, words: tuple[str, str, str]
+) -> None:
+    (x, y), (name, high, low) = place, words
+    draw = ImageDraw.Draw(figure)
+    figure.paste(bar, place)
+    draw.rectangle((x - 1, y - 1, x + bar.width, y + bar.height), outline=_LINE)
+    draw.text((x + bar.width / 2, y - 10), name, _PALE, _font(17), anchor="ms")
+    draw.text((x + bar.width + 5, y), high, _INK, _font(15), anchor="lt")
+    draw.text((x + bar.width + 5, y + bar.height), low, _INK, _font(15), anchor="lb")
+
+
+def _upright(text: str) -> Image.Image:
+    """Text that reads upwards, as a mask."""
+    font = _font(17)
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
+    mask = Image.new("L", (right - left + 2, bottom - top + 2))
+    ImageDraw.Draw(mask).text((1 - left, 1 - top), text, 255, font)
+    return mask.transpose(Image.Transpose.ROTATE_90)
+
+
+def _shortened(
+    draw: ImageDraw.ImageDraw, text: str, width: float, font: ImageFont.FreeTypeFont
+) -> str:
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(text + "...", font) > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)  # type: ignore[return-value]
