@@ -1,0 +1,42 @@
+"""PANNs: Cnn6 and Cnn14 (Kong et al. 2020), with the authors' tensor names.
+
+Their input is the log-mel spectrogram; the front end lives in `xai_demo.spectrum`. The authors order
+it (batch, 1, time, mel); here it comes as (batch, 1, mel, time) and is turned on the way in and out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from xai_demo.records import Model
+
+
+def cnn6(model: Model) -> nn.Module:
+    """Cnn6: four blocks of one 5x5 convolution, 64 to 512 channels; 4.8 M parameters."""
+    from xai_demo.networks.panns_modules import Cnn6
+
+    return Cnn6(len(model.labels))
+
+
+def cnn14(model: Model) -> nn.Module:
+    """Cnn14: six blocks of two 3x3 convolutions, 64 to 2048 channels; 80.8 M parameters."""
+    from xai_demo.networks.panns_modules import Cnn14
+
+    return Cnn14(len(model.labels))
+
+
+def cut_cnn6(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Cut after block 4's ReLU, before its pooling: an eighth of the input's size."""
+    from xai_demo.networks.panns_modules import Cnn6Features, Cnn6Head
+
+    return Cnn6Features(network), Cnn6Head(network)
+
+
+def cut_cnn14(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Cut after `conv_block6.conv2`, before its normalisation, as the reference system explains it."""
+    from xai_demo.networks.panns_modules import Cnn14Features, Cnn14Head
+
+    return Cnn14Features(network), Cnn14Head(network)

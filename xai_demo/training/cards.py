@@ -1,0 +1,136 @@
+"""config.json and MODEL_CARD.md of a model directory: written by `train`, figures filled in by `evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xai_demo.records import DISCLAIMER, Metric, Model
+from xai_demo.training.recipes import RECIPES
+
+_PIPELINES = {"chest_xray": "image-classification"}
+_HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "cc-by-3.0"}
+
+
+def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -> None:
+    """Write both files, each whole or not at all."""
+    _replace(directory / "config.json", json.dumps(model.to_config(), indent=2) + "\n")
+    _replace(directory / "MODEL_CARD.md", _card(model, result))
+
+
+def write_figures(directory: Path, result: dict[str, Any]) -> Path:
+    """Put an evaluation's figures into both files; returns the card's path."""
+    config = json.loads((directory / "config.json").read_text())
+    metrics = {
+        name: Metric(**row) for name, row in result["metrics"].items() if None not in row.values()
+    }
+    model = dataclasses.replace(
+        Model.from_config(config),
+        metrics=metrics,
+        measured_on=f"{result['n']} samples of {result['groups']} persons or sources, "
+        f"none of them trained or tuned on",
+    )
+    write(directory, model, result)
+    return directory / "MODEL_CARD.md"
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _card(model: Model, result: dict[str, Any] | None) -> str:
+    recipe = RECIPES[model.name]
+    schedule = recipe.schedule
+    return "\n".join(
+        [
+            _front_matter(model),
+            f"# {model.title}",
+            "",
+            f"**{DISCLAIMER}**",
+            "",
+            f"`{model.name}`: {model.architecture}, labels {', '.join(model.labels)}; weights in "
+            f"float16, sha256 `{model.sha256}`.",
+            "",
+            "## Data and split",
+            "",
+            model.data,
+            "",
+            f"Licence of data and weights: {model.licence}. Please cite: {model.citation}.",
+            "",
+            "## Training",
+            "",
+            f"`python -m xai_demo train {model.name} --data DIR --out weights/{model.name}`: "
+            f"{schedule.epochs} epochs, AdamW {schedule.learning_rate:g} with weight decay "
+            f"{schedule.weight_decay:g}, one cycle, batch {schedule.batch_size}, mixup {schedule.mixup:g}, "
+            f"label smoothing {schedule.label_smoothing:g}; classes sampled by their size to the power "
+            f"{schedule.sampling_power:g}; weights averaged over steps, the best validation epoch kept. "
+            f"Temperature {model.temperature:g}{_operating(model)}, chosen on validation.",
+            "",
+            "## Figures",
+            "",
+            *_figures(model, result),
+            "",
+            "## Known failures",
+            "",
+            recipe.failures,
+            "",
+        ]
+    )
+
+
+def _front_matter(model: Model) -> str:
+    licence = next((v for k, v in _HUB_LICENCES.items() if k in model.licence), "other")
+    meta = {
+        "license": licence,
+        "library_name": "timm" if model.architecture.startswith("resnet") else "pytorch",
+        "pipeline_tag": _PIPELINES.get(model.task, "audio-classification"),
+        "tags": ["explainable-ai", "grad-cam", model.task.replace("_", "-")],
+    }
+    return f"---\n{yaml.safe_dump(meta, sort_keys=False)}---\n"
+
+
+def _operating(model: Model) -> str:
+    points = ", ".join(f"{label} {p:.3f}" for label, p in model.operating_points.items())
+    doubt = ""
+    if model.uncertain_margin is not None:
+        doubt = f", uncertain within {model.uncertain_margin:.3f} of it"
+    if model.uncertain_below is not None:
+        doubt = f", uncertain below {model.uncertain_below:.3f}"
+    return (f", operating point {points}" if points else "") + doubt
+
+
+def _figures(model: Model, result: dict[str, Any] | None) -> list[str]:
+    if result is None:
+        return [f"Not measured yet: `python -m xai_demo evaluate {model.name} --data DIR --write-card`."]
+    lines = [
+        f"On the test split: {model.measured_on}. In brackets 95 % bootstrap intervals over persons. "
+        f"By `python -m xai_demo evaluate {model.name} --data DIR --write-card`.",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+        *(f"| {name} | {_shown(row)} |" for name, row in result["metrics"].items()),
+        "",
+        "| label | precision | recall | F1 | AUROC |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for label, row in result["per_class"].items():
+        cells = " | ".join(_shown(row[name]) for name in ("precision", "recall", "f1", "auroc"))
+        lines.append(f"| {label} | {cells} |")
+    labels = result["confusion"]["labels"]
+    lines += ["", "| true \\ answered | " + " | ".join(labels) + " |", "| --- " * (len(labels) + 1) + "|"]
+    for label, counts in zip(labels, result["confusion"]["counts"], strict=True):
+        lines.append(f"| {label} | " + " | ".join(map(str, counts)) + " |")
+    return lines + [f"\n{note}" for note in result.get("notes", [])]
+
+
+def _shown(row: dict[str, float | None]) -> str:
+    if row["value"] is None:
+        return "not defined"
+    return f"{row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f})"

@@ -1,0 +1,50 @@
+"""A data set in memory, whatever its layout on disk was, and how people are kept apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xai_demo.records import Floats
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """Samples with one label each. `load(i, rng)` gives the network's input, varied if there is an rng."""
+
+    name: str
+    labels: tuple[str, ...]
+    targets: NDArray[np.int64]  # (samples,)
+    groups: tuple[str, ...]  # the person, or whatever else must not be shared between splits
+    splits: tuple[Split, ...]
+    load: Callable[[int, np.random.Generator | None], tuple[Floats, Floats]]  # (rows, columns), (labels,)
+    notes: tuple[str, ...] = ()  # what was left out, counted
+
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """The samples of one split."""
+        return np.array([i for i, s in enumerate(self.splits) if s == split], dtype=np.int64)
+
+
+def split_by_group(groups: Sequence[str], *, seed: str) -> tuple[Split, ...]:
+    """70/15/15 by a hash of the group's name: the same person always falls into the same part."""
+    return tuple(_split(group, seed) for group in groups)
+
+
+def _split(group: str, seed: str) -> Split:
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    share = int.from_bytes(digest[:8]) / 2**64
+    return "train" if share < 0.70 else "validation" if share < 0.85 else "test"
+
+
+def one_hot(target: int, n_labels: int) -> Floats:
+    """A target as probabilities."""
+    return np.eye(n_labels, dtype=np.float32)[target]

@@ -1,0 +1,192 @@
+"""The training loop: one for all recipes. Resumable after every epoch; same seed, same result."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xai_demo.training.dataset import DataSet, Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xai_demo.records import Progress
+    from xai_demo.training.recipes import Schedule
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def fit(
+    network: nn.Module,
+    data: DataSet,
+    schedule: Schedule,
+    *,
+    out: Path,
+    seed: int,
+    resume: bool,
+    progress: Progress,
+) -> nn.Module:
+    """Train `network` in place and return it with the averaged weights of the best validation epoch.
+
+    After every epoch `out/checkpoint.pt` holds all that is needed to go on, and `out/log.csv` a line.
+    """
+    torch.manual_seed(seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
+    average = torch.optim.swa_utils.AveragedModel(
+        network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.averaging),
+        use_buffers=True,
+    )
+    steps = -(-len(data.indices("train")) // schedule.batch_size)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
+    )
+    parts = {"network": network, "average": average, "optimiser": optimiser, "cycle": cycle}
+    first, best = _resumed(out, parts) if resume else (0, float("inf"))
+    for epoch in range(first, schedule.epochs):
+        rng = np.random.default_rng((seed, epoch))
+        scale = schedule.small_scale if epoch < schedule.small_until * schedule.epochs else 1.0
+        network.train()
+        total = 0.0
+        for step, (inputs, targets) in enumerate(_batches(data, schedule, rng, device)):
+            loss = _loss(network, inputs, targets, schedule, scale, rng)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            cycle.step()
+            average.update_parameters(network)
+            total += float(loss.detach())
+            done = (epoch + (step + 1) / steps) / schedule.epochs
+            progress(done, f"epoch {epoch + 1} of {schedule.epochs}, loss {total / (step + 1):.3f}")
+        logits, truth = outputs(average.module, data, "validation")
+        validation = float(F.cross_entropy(logits, truth))
+        accuracy = float((logits.argmax(1) == truth).float().mean())
+        _log(out, epoch=epoch, train=total / steps, validation=validation, accuracy=accuracy)
+        if validation <= best:
+            best = validation
+            _save(out / "best.pt", average.module.state_dict())
+        _save(
+            out / CHECKPOINT,
+            {k: p.state_dict() for k, p in parts.items()} | {"epoch": epoch + 1, "best": best},
+        )
+    network.load_state_dict(torch.load(out / "best.pt", weights_only=True))
+    return network.eval()
+
+
+def outputs(network: nn.Module, data: DataSet, split: Split) -> tuple[Tensor, Tensor]:
+    """Logits (samples, labels) and true labels (samples,) of one split, without variation."""
+    network.eval()
+    device = next(network.parameters()).device
+    logits = []
+    with torch.inference_mode():
+        for chunk in _chunks(data.indices(split), 64):
+            inputs, _ = _loaded(data, chunk, [None] * len(chunk))
+            logits.append(network(inputs.to(device)).float().cpu())
+    return torch.cat(logits), torch.from_numpy(data.targets[data.indices(split)])
+
+
+def _loss(
+    network: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    scale: float,
+    rng: np.random.Generator,
+) -> Tensor:
+    if scale != 1.0:
+        inputs = F.interpolate(inputs, scale_factor=scale, mode="bilinear", antialias=True)
+    if schedule.mixup:
+        share = float(rng.beta(schedule.mixup, schedule.mixup))
+        inputs = share * inputs + (1 - share) * inputs.flip(0)
+        targets = share * targets + (1 - share) * targets.flip(0)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=_has_bfloat16(inputs.device)):
+        logits = network(inputs)
+    return F.cross_entropy(logits.float(), targets, label_smoothing=schedule.label_smoothing)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _batches(
+    data: DataSet, schedule: Schedule, rng: np.random.Generator, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch: as many samples as there are, classes drawn by their size to the power asked for."""
+    train = data.indices("train")
+    targets = data.targets[train]
+    sizes = np.bincount(targets, minlength=len(data.labels)).astype(float)
+    chance = sizes[targets] ** (schedule.sampling_power - 1)
+    if schedule.sampling_power == 1.0:
+        drawn = rng.permutation(train)
+    else:
+        drawn = rng.choice(train, size=len(train), p=chance / chance.sum())
+    load = _loader(data, rng)
+    with ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one is learnt
+        waiting = None
+        for chunk in _chunks(drawn, schedule.batch_size):
+            coming = ahead.submit(load, chunk)
+            if waiting is not None:
+                yield tuple(t.to(device) for t in waiting.result())  # type: ignore[misc]
+            waiting = coming
+        if waiting is not None:
+            yield tuple(t.to(device) for t in waiting.result())  # type: ignore[misc]
+
+
+def _loader(
+    data: DataSet, rng: np.random.Generator
+) -> Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]:
+    seeds = np.random.default_rng(rng.integers(2**63))
+    return lambda chunk: _loaded(data, chunk, seeds.spawn(len(chunk)))
+
+
+def _loaded(
+    data: DataSet, chunk: NDArray[np.int64], rngs: list[Any]
+) -> tuple[Tensor, Tensor]:
+    samples = [data.load(int(i), rng) for i, rng in zip(chunk, rngs, strict=True)]
+    inputs = torch.from_numpy(np.stack([s[0] for s in samples]))[:, None]
+    return inputs, torch.from_numpy(np.stack([s[1] for s in samples]))
+
+
+def _chunks(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float]:
+    path = out / CHECKPOINT
+    if not path.is_file():
+        return 0, float("inf")
+    state = torch.load(path, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["epoch"]), float(state["best"])
+
+
+def _log(out: Path, **row: float) -> None:
+    path = out / "log.csv"
+    new = row["epoch"] == 0 or not path.is_file()
+    with path.open("w" if new else "a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({k: round(v, 5) for k, v in row.items()})

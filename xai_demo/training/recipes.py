@@ -1,0 +1,182 @@
+"""The recipes, one literal table: which data, which model, how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xai_demo.records import LogMel, Model, Raster
+from xai_demo.training import esc10, kermany, sprsound
+from xai_demo.training.dataset import DataSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How a network is trained: AdamW, one cycle of the learning rate, weights averaged over steps."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    mixup: float  # parameter of the Beta distribution; 0: none
+    label_smoothing: float
+    sampling_power: float  # classes are drawn in proportion to (their size) ** power
+    small_until: float = 0.0  # share of the epochs trained at a smaller picture ...
+    small_scale: float = 1.0  # ... of this relative size
+    averaging: float = 0.998  # decay of the exponential moving average of the weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One trainable model."""
+
+    model: Model  # without weights and figures
+    read: Callable[[Path, Model], DataSet]
+    schedule: Schedule
+    failures: str  # known failures, for the card
+    uncertainty: float  # share of the least confident validation cases that are answered "uncertain"
+
+
+RECIPES = {
+    "pneumonia-resnet18": Recipe(
+        model=Model(
+            name="pneumonia-resnet18",
+            title="Pneumonia in children's chest X-rays",
+            task="chest_xray",
+            architecture="resnet18",
+            labels=("Normal", "Pneumonia"),
+            normal_label="Normal",
+            preprocessing=Raster(height=224, width=224, mean=0.482, std=0.236),
+            activation="softmax",
+            licence="CC-BY-4.0 (data), MIT (weights)",
+            data=(
+                "Paediatric chest X-rays of one centre in Guangzhou, ages one to five (Kermany et al. "
+                "2018), split 70/15/15 by person, whatever the published folders say."
+            ),
+            citation=(
+                "Kermany, D., Zhang, K., Goldbaum, M. (2018). Labeled Optical Coherence Tomography "
+                "(OCT) and Chest X-Ray Images for Classification. Mendeley Data, "
+                "doi:10.17632/rscbjbr9sj.2"
+            ),
+        ),
+        read=kermany.read,
+        schedule=Schedule(
+            epochs=16,
+            batch_size=32,
+            learning_rate=1.5e-3,
+            weight_decay=0.05,
+            mixup=0.2,
+            label_smoothing=0.05,
+            sampling_power=0.5,
+            small_until=0.6,
+            small_scale=160 / 224,
+        ),
+        failures=(
+            "Children of one hospital only: adults, other scanners, lateral films and photographs of "
+            "films are outside of what it has seen. It answers Normal or Pneumonia to any picture, "
+            "a cat included. Tubes, electrodes and side markers can attract the heat."
+        ),
+        uncertainty=0.03,
+    ),
+    "lung-resnet18": Recipe(
+        model=Model(
+            name="lung-resnet18",
+            title="Crackles and wheezes in lung sounds",
+            task="stethoscope",
+            architecture="resnet18-fine",
+            labels=("normal", "crackle", "wheeze", "both"),
+            normal_label="normal",
+            preprocessing=LogMel(
+                sample_rate_hz=8000,
+                n_fft=512,
+                win_length=320,
+                hop_length=80,
+                n_mels=64,
+                f_min_hz=50,
+                f_max_hz=2500,
+                window_s=2.0,
+                window_hop_s=1.0,
+                min_s=2.0,
+                top_db=75,
+                standardise=True,
+            ),
+            activation="softmax",
+            licence="GPL-3.0 (data repository), MIT (weights)",
+            data=(
+                "SPRSound: annotated breath sounds of children at one hospital in Shanghai (Zhang et "
+                "al. 2022), split 70/15/15 by patient. Rhonchi, wheeze and stridor count as wheeze, "
+                "fine and coarse crackle as crackle; most of the few sounds with both were mixed from "
+                "real crackles and real wheezes."
+            ),
+            citation=(
+                "Zhang, Q. et al. (2022). SPRSound: Open-Source SJTU Paediatric Respiratory Sound "
+                "Database. IEEE Trans. Biomed. Circuits Syst. 16(5), 867-881"
+            ),
+        ),
+        read=sprsound.read,
+        schedule=Schedule(
+            epochs=10,
+            batch_size=48,
+            learning_rate=1.5e-3,
+            weight_decay=0.05,
+            mixup=0.2,
+            label_smoothing=0.05,
+            sampling_power=0.5,
+            averaging=0.995,
+        ),
+        failures=(
+            "Children of one hospital and one make of stethoscope; adults sound different. Speech, "
+            "crying, rubbing of the stethoscope and hair can pass for crackles or wheezes. Stridor and "
+            "rhonchi are called wheeze. It was taught mostly on single breaths of 0.3 to 3 s."
+        ),
+        uncertainty=0.05,
+    ),
+    "everyday-cnn6": Recipe(
+        model=Model(
+            name="everyday-cnn6",
+            title="Ten everyday sounds (small stand-in for Cnn14)",
+            task="audioset",
+            architecture="cnn6",
+            labels=tuple(esc10.AUDIOSET_NAMES.values()),
+            preprocessing=LogMel(
+                sample_rate_hz=32000,
+                n_fft=1024,
+                win_length=1024,
+                hop_length=320,
+                n_mels=64,
+                f_min_hz=50,
+                f_max_hz=14000,
+                window_s=5.0,
+                window_hop_s=2.5,
+                min_s=1.0,
+            ),
+            activation="softmax",
+            licence="CC-BY-3.0 (data), MIT (weights)",
+            data=(
+                "ESC-10 by its published folds: trained on folds 1 and 2 and half of fold 3, tuned on "
+                "the rest of fold 3, tested on fold 4."
+            ),
+            citation=(
+                "Piczak, K. J. (2015). ESC: Dataset for Environmental Sound Classification. "
+                "Proc. 23rd ACM Multimedia, 1015-1018, doi:10.1145/2733373.2806390"
+            ),
+        ),
+        read=esc10.read,
+        schedule=Schedule(
+            epochs=60,
+            batch_size=20,
+            learning_rate=1e-3,
+            weight_decay=0.02,
+            mixup=0.4,
+            label_smoothing=0.05,
+            sampling_power=1.0,
+            averaging=0.99,
+        ),
+        failures=(
+            "It knows ten sounds and calls everything one of them: speech and music are answered "
+            "wrongly, at best as uncertain. 320 clips are few."
+        ),
+        uncertainty=0.05,
+    ),
+}

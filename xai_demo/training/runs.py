@@ -1,0 +1,190 @@
+"""One training run, one evaluation: from a data set to a model directory, and from there to figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from xai_demo import networks
+from xai_demo.decision import decided_index
+from xai_demo.errors import CheckpointUnavailableError, TrainingError, UnknownNameError
+from xai_demo.hub import Hub
+from xai_demo.records import Model
+from xai_demo.training import cards, loop, metrics
+from xai_demo.training.dataset import DataSet
+from xai_demo.training.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xai_demo.records import Progress
+    from xai_demo.settings import Settings
+
+
+def train(
+    recipe: str,
+    *,
+    data: Path,
+    out: Path,
+    epochs: int | None,
+    seed: int,
+    resume: bool,
+    progress: Progress | None,
+) -> Path:
+    """See `xai_demo.training.train`."""
+    if recipe not in RECIPES:
+        raise UnknownNameError("recipe", recipe, RECIPES)
+    chosen = RECIPES[recipe]
+    _check(data)
+    tell = progress or (lambda done, doing: None)
+    tell(0.0, "reading the data")
+    data_set = chosen.read(data, chosen.model)
+    schedule = dataclasses.replace(chosen.schedule, epochs=epochs or chosen.schedule.epochs)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    network = networks.architecture(chosen.model).whole(chosen.model)
+    loop.fit(network, data_set, schedule, out=out, seed=seed, resume=resume, progress=tell)
+    logits, targets = loop.outputs(network.float(), data_set, "validation")
+    model = _calibrated(chosen, logits.numpy().astype(np.float64), targets.numpy())
+    _write(out, model, network, chosen)
+    return out
+
+
+def evaluate(
+    model: str, *, settings: Settings, data: Path, progress: Progress | None
+) -> dict[str, Any]:
+    """See `xai_demo.training.evaluate`."""
+    if model not in RECIPES:
+        raise UnknownNameError("recipe", model, RECIPES)
+    _check(data)
+    directory = settings.weights_dir / model
+    if not (directory / "model.safetensors").is_file():
+        raise CheckpointUnavailableError(
+            f"{directory} holds no model.safetensors: train it first, "
+            f"`python -m xai_demo train {model} --data {data} --out {directory}`."
+        )
+    tell = progress or (lambda done, doing: None)
+    hub = Hub(settings)
+    record = hub.model(model)
+    network = networks.architecture(record).whole(record)
+    network.load_state_dict(_float32(load_file(hub.located(model).path)))
+    tell(0.0, "reading the data")
+    data_set = RECIPES[model].read(data, record)
+    tell(0.3, "asking the network")
+    logits, targets = loop.outputs(network.eval(), data_set, "test")
+    tell(0.8, "bootstrap by person")
+    return _figures(record, data_set, logits.numpy().astype(np.float64), targets.numpy())
+
+
+def _check(data: Path) -> None:
+    if not data.is_dir():
+        raise TrainingError(f"{data} is no directory, wanted: a data set in its published layout.")
+
+
+def _float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _figures(
+    model: Model, data: DataSet, logits: NDArray[np.float64], targets: NDArray[np.int64]
+) -> dict[str, Any]:
+    probabilities = softmax(logits / model.temperature)
+    decided = np.array([decided_index(model, row) for row in probabilities])
+    groups = [data.groups[i] for i in data.indices("test")]
+    normal = model.labels.index(model.normal_label) if model.normal_label else None
+    overall = metrics.with_intervals(
+        lambda w: metrics.summary(probabilities, targets, decided, w, normal), groups
+    )
+    each = metrics.with_intervals(
+        lambda w: {
+            f"{label}\n{name}": value
+            for label, row in zip(
+                model.labels,
+                metrics.per_class(probabilities, targets, decided, w).values(),
+                strict=True,
+            )
+            for name, value in row.items()
+        },
+        groups,
+    )
+    by_label: dict[str, dict[str, Any]] = {label: {} for label in model.labels}
+    for key, value in metrics.as_json(each).items():
+        label, name = key.split("\n")
+        by_label[label][name] = value
+    counts = metrics.confusion(targets, decided, np.ones(len(targets)), len(model.labels))
+    return {
+        "model": model.name,
+        "data": data.name,
+        "split": "test",
+        "n": len(targets),
+        "groups": len(set(groups)),
+        "metrics": metrics.as_json(overall),
+        "per_class": by_label,
+        "confusion": {"labels": list(model.labels), "counts": counts.astype(int).tolist()},
+        "threshold": dict(model.operating_points),
+        "notes": list(data.notes),
+    }
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(samples, labels) -> probabilities."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def _calibrated(
+    recipe: Recipe, logits: NDArray[np.float64], targets: NDArray[np.int64]
+) -> Model:
+    """The model with temperature, operating points and doubt, all chosen on validation."""
+    temperatures = np.geomspace(0.25, 4, 200)
+    rows = np.arange(len(targets))
+    losses = [-np.log(softmax(logits / t)[rows, targets] + 1e-12).mean() for t in temperatures]
+    temperature = float(temperatures[int(np.argmin(losses))])
+    probabilities = softmax(logits / temperature)
+    model = dataclasses.replace(recipe.model, temperature=round(temperature, 4))
+    if len(model.labels) == 2 and model.normal_label:
+        abnormal = 1 - model.labels.index(model.normal_label)
+        point = _operating_point(probabilities[:, abnormal], targets == abnormal)
+        model = dataclasses.replace(
+            model,
+            operating_points={
+                model.labels[abnormal]: round(point, 4),
+                model.normal_label: round(1 - point, 4),
+            },
+        )
+        margin = np.abs(probabilities[:, abnormal] - point)
+        doubt = float(np.quantile(margin, recipe.uncertainty))
+        return dataclasses.replace(model, uncertain_margin=round(doubt, 4))
+    doubt = float(np.quantile(probabilities.max(axis=1), recipe.uncertainty))
+    return dataclasses.replace(model, uncertain_below=round(doubt, 4))
+
+
+def _operating_point(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """The threshold of the largest sensitivity + specificity (Youden 1950), halfway in its plateau."""
+    levels = np.unique(scores)
+    thresholds = np.r_[levels[0], (levels[1:] + levels[:-1]) / 2]
+    youden = [
+        (scores[positive] >= t).mean() + (scores[~positive] < t).mean() for t in thresholds
+    ]
+    best = np.flatnonzero(np.isclose(youden, np.max(youden)))
+    return float(thresholds[best].mean())
+
+
+def _write(out: Path, model: Model, network: torch.nn.Module, recipe: Recipe) -> None:
+    state = {
+        k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
+        for k, v in network.state_dict().items()
+    }
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    sha256 = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    cards.write(out, dataclasses.replace(model, sha256=sha256))
+
+
+__all__ = ["evaluate", "softmax", "train"]
