@@ -71,6 +71,8 @@ class Hub:
         directory = self.settings.weights_dir / name
         if entry.model is not None and not (directory / CONFIG).is_file():
             return entry.model
+        if not directory.is_dir():
+            raise CheckpointUnavailableError(f"{directory} is missing. {_mending(name)}")
         try:
             model = read_model(directory)
         except UnreadableFileError as error:

@@ -1,0 +1,277 @@
+"""The command line: parse, call, print.
+
+Exit status: 0 done, 2 the request or the file is at fault, 3 weights cannot be had, 1 the rest.
+A command yields the lines of its answer; they are all that comes on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from xai_demo import __version__
+from xai_demo.errors import RequestError, WeightsError, XaiDemoError
+from xai_demo.hub import Hub
+from xai_demo.plain import evaluation_text, model_text, report_text
+from xai_demo.records import DISCLAIMER, Progress
+from xai_demo.settings import Settings
+
+DEFAULT_EXPLAINER = "Grad-CAM++"
+BACKENDS = ("auto", "torch", "onnx")
+
+Command = Callable[[argparse.Namespace, Settings], Iterator[str]]
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; what went wrong is one line on stderr."""
+    logging.captureWarnings(True)  # libraries' warnings are not this line
+    out = sys.stdout
+    try:
+        arguments = _parser().parse_args(argv)
+        with contextlib.redirect_stdout(sys.stderr):  # where libraries may print
+            for text in arguments.run(arguments, Settings.from_env()):
+                print(text, file=out, flush=True)
+    except XaiDemoError as error:
+        return _failed(str(error), error.exit_status)
+    except SystemExit as stop:  # argparse, after --help and --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return _failed("Stopped.", 1)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return 1
+    except Exception as error:
+        _log.debug("Unexpected", exc_info=True)
+        return _failed(f"Unexpected: {type(error).__name__}: {error}", 1)
+    return 0
+
+
+def _failed(sentence: str, status: int) -> int:
+    print("xai_demo: " + " ".join(sentence.split()), file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Faults are raised, to be one line as every other fault."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message} (see `{self.prog} --help`)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m xai_demo", description=f"Explainable AI. {DISCLAIMER}")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(run: Command, name: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
+
+    for run, name in ((_models, "models"), (_explainers, "explainers"), (_bench, "bench")):
+        _add_json(command(run, name))
+    _add_analyse(command(_analyse, "analyse"))
+    fetch = command(_fetch, "fetch")
+    fetch.add_argument("models", nargs="*", metavar="MODEL")
+    fetch.add_argument("--all", action="store_true", help="every model of the catalogue")
+    export = command(_export, "export")
+    export.add_argument("model", metavar="MODEL")
+    export.add_argument("--out", type=Path, metavar="DIR", help="default: beside the weights")
+    _add_train(command(_train, "train"))
+    evaluate = command(_evaluate, "evaluate")
+    evaluate.add_argument("model", metavar="MODEL")
+    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument("--write-card", action="store_true", help="write the figures in its card")
+    _add_json(evaluate)
+    serve = command(_serve, "serve")
+    serve.add_argument("--host", default=None, help="default: this machine only")
+    serve.add_argument("--port", type=int, default=None, help="default: the first free from 7860")
+    command(_synthesise, "synthesise").add_argument("out", type=Path, metavar="DIR")
+    return parser
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+
+def _add_analyse(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="a name that `models` lists")
+    command.add_argument("file", metavar="FILE", help="a sound or a radiograph")
+    command.add_argument("--explainer", default=DEFAULT_EXPLAINER, metavar="NAME")
+    command.add_argument("--target", metavar="LABEL", help="default: the most probable")
+    command.add_argument("--backend", choices=BACKENDS, default="auto")
+    command.add_argument("--weights", metavar="PATH_OR_HF_URI", help="in place of the model's own")
+    command.add_argument("--out", type=Path, metavar="DIR", help="write report, picture and sound")
+    _add_json(command)
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE")
+    command.add_argument("--data", type=Path, required=True, metavar="DIR")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--resume", action="store_true", help="go on where a run was stopped")
+    command.add_argument("--epochs", type=int, default=None)
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """list every model"""
+    hub = Hub(settings)
+    rows = [hub.describe(name) for name in hub.names()]
+    yield _json(rows) if arguments.json else "\n".join(map(model_text, rows))
+
+
+def _explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """list every explainer"""
+    from xai_demo.explainers import describe
+
+    rows = describe()
+    if arguments.json:
+        yield _json(rows)
+        return
+    for row in rows:
+        yield f"{row['name']:<20} needs {row['needs']}; fits {row['fits']}"
+
+
+def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """answer for one file, and show where the network looked"""
+    from xai_demo.pipeline import Analyser
+
+    analyser = Analyser(settings)
+    task = analyser.hub.entry(arguments.model).task
+    with _progress() as progress:
+        analysis = analyser.analyse(
+            task,
+            arguments.file,
+            model=arguments.model,
+            explainer=arguments.explainer,
+            target=arguments.target,
+            backend=arguments.backend,
+            weights=arguments.weights,
+            progress=progress,
+        )
+    written: tuple[Path, ...] = ()
+    if arguments.out:
+        from xai_demo.results import write
+
+        written = write(analysis, arguments.out)
+    if arguments.json:
+        yield _json(analysis.report.to_json())
+        return
+    yield report_text(analysis.report)
+    yield from (f"Wrote {path}" for path in written)
+
+
+def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """bring and verify checkpoints"""
+    if arguments.all == bool(arguments.models):
+        raise RequestError("fetch wants the names of models, or --all")
+    hub = Hub(settings)
+    for name in arguments.models:
+        hub.entry(name)  # a typing error shows before any megabyte moves
+    failures = []
+    for name in hub.names() if arguments.all else arguments.models:
+        try:
+            with _progress() as progress:
+                located = hub.located(name, progress=progress)
+        except WeightsError as error:  # the others may still be had
+            failures.append(error)
+            continue
+        yield f"{name}: {located.source}, {located.path}\n  sha256 {located.sha256}"
+        if hub.entry(name).pin_is_open and located.revision:
+            yield f"  revision {located.revision}, to be pinned in the catalogue"
+    if failures:
+        raise type(failures[0])(" ".join(map(str, failures)))
+
+
+def _export(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """write the ONNX backbone, checked against torch"""
+    from xai_demo.pipeline import Analyser
+
+    path = Analyser(settings).engine.export(arguments.model, arguments.out)
+    yield f"Wrote {path}"
+
+
+def _train(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """train a model from a recipe"""
+    from xai_demo.training import train
+
+    with _progress() as progress:
+        path = train(
+            arguments.recipe,
+            data=arguments.data,
+            out=arguments.out,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            resume=arguments.resume,
+            progress=progress,
+        )
+    yield f"Wrote {path}"
+
+
+def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure a model on its test data"""
+    from xai_demo.training import evaluate, write_card
+
+    with _progress() as progress:
+        result = evaluate(
+            arguments.model, settings=settings, data=arguments.data, progress=progress
+        )
+    if arguments.write_card:
+        write_card(arguments.model, settings=settings, result=result)
+    yield _json(result) if arguments.json else evaluation_text(result)
+
+
+def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure the ratios of the README's performance section"""
+    from xai_demo import bench
+
+    result = bench.run(settings)
+    yield _json(result) if arguments.json else bench.table(result)
+
+
+def _serve(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """serve the page, as app.py does"""
+    from xai_demo.tabs.server import launch
+
+    yield from ()  # nothing to say: the server prints its own address
+    launch(settings, host=arguments.host, port=arguments.port)
+
+
+def _synthesise(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """make the page's examples anew"""
+    from xai_demo.synthesis import write_examples
+
+    write_examples(arguments.out)
+    yield f"Wrote the examples to {arguments.out}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar on stderr where a person watches; nothing in a pipe or a log."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    with tqdm(total=1.0, leave=False, bar_format="{percentage:3.0f}% |{bar}| {desc}") as bar:
+
+        def show(fraction: float, what: str) -> None:
+            bar.set_description_str(what, refresh=False)
+            bar.n = min(max(fraction, 0.0), 1.0)
+            bar.refresh()
+
+        yield show

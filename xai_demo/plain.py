@@ -1,0 +1,50 @@
+"""Answers in plain text, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xai_demo.records import DISCLAIMER, Report
+
+_PEAK = {
+    "time_s": "{:.2f} s",
+    "frequency_hz": "{:.0f} Hz",
+    "x": "{:.0%} from the left",
+    "y": "{:.0%} from the top",
+}
+
+
+def model_text(row: Mapping[str, Any]) -> str:
+    """A row of the list of models: what it is, whether it is here, what is amiss."""
+    state = "here" if row["available"] else "not here"
+    count = f"{len(row['labels'])} labels" if row["labels"] else "labels unknown"
+    head = f"{row['name']:<20} {row['task']:<12} {row['source']}, {state}; {count}"
+    return f"{head}\n{'':<20} {row['note']}" if row["note"] else head
+
+
+def report_text(report: Report) -> str:
+    """A report for a person at a terminal: the answer, the labels as bars, where it looked."""
+    decision = report.decision
+    width = max(len(prediction.label) for prediction in report.predictions)
+    lines = [f"{report.file}: {decision.label or 'uncertain'} ({decision.probability:.2f})"]
+    lines += [decision.reason] if decision.reason else []
+    for prediction in report.predictions[:10]:
+        bar = "█" * round(30 * prediction.probability)
+        lines.append(f"  {prediction.label:<{width}} {prediction.probability:5.2f} {bar}".rstrip())
+    for explanation in report.explanations[:1]:
+        peak = ", ".join(_PEAK[name].format(value) for name, value in explanation.peak.items())
+        lines.append(f"{explanation.explainer} for {explanation.target} peaks at {peak}.")
+    model = report.model
+    lines.append(f"{model.name} ({model.source}, sha256 {model.sha256[:12]}) on {model.device}.")
+    lines += [f"Warning: {warning}" for warning in report.warnings]
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def evaluation_text(result: Mapping[str, Any]) -> str:
+    """Measured figures with their intervals."""
+    lines = [f"{result['model']} on {result['data']}: n = {result['n']}, groups {result['groups']}"]
+    for name, metric in result["metrics"].items():
+        value, low, high = (metric[key] for key in ("value", "low", "high"))
+        lines.append(f"  {name:<20} {value:.3f}  (95 % {low:.3f} to {high:.3f})")
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""An answer as files: report.json, overlay.png, heatmap.npy and, for sound, explanation.wav."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from xai_demo.errors import UnsuitableError
+from xai_demo.records import Analysis
+
+
+def write(analysis: Analysis, directory: Path) -> tuple[Path, ...]:
+    """Write the answer's files, each whole or not at all, and return them.
+
+    A file of an earlier answer that this one has not (no heat, no sound) is removed, lest it be
+    taken for this one's.
+    """
+    contents = _contents(analysis)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            if content is None:
+                (directory / name).unlink(missing_ok=True)
+            else:
+                _replace(directory / name, content)
+    except OSError as error:
+        raise UnsuitableError(
+            f"{directory} cannot be written: {error.strerror}; wanted: a directory."
+        ) from error
+    return tuple(directory / name for name, content in contents.items() if content is not None)
+
+
+def _contents(analysis: Analysis) -> dict[str, bytes | None]:
+    report = analysis.report
+    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    return {
+        "report.json": f"{text}\n".encode(),
+        "overlay.png": _overlay(analysis),
+        "heatmap.npy": _heatmap(analysis),
+        "explanation.wav": _sound(analysis),
+    }
+
+
+def _overlay(analysis: Analysis) -> bytes:
+    from xai_demo.render import overlay
+
+    report, file = analysis.report, io.BytesIO()
+    explanation = report.explanations[0] if report.explanations else None
+    title = f"{explanation.target} by {explanation.explainer}" if explanation else report.file
+    overlay(analysis.view, explanation, events=report.events, title=title).save(file, "PNG")
+    return file.getvalue()
+
+
+def _heatmap(analysis: Analysis) -> bytes | None:
+    import numpy as np
+
+    if not analysis.report.explanations:
+        return None
+    file = io.BytesIO()
+    np.save(file, np.asarray(analysis.report.explanations[0].heatmap, np.float32))
+    return file.getvalue()
+
+
+def _sound(analysis: Analysis) -> bytes | None:
+    samples = analysis.sounds.get("explanation")
+    if samples is None or analysis.sample_rate_hz is None:
+        return None
+    import soundfile  # type: ignore[import-untyped]
+
+    file = io.BytesIO()
+    soundfile.write(file, samples, analysis.sample_rate_hz, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp's own is for secrets
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
