@@ -36,8 +36,7 @@ _INFERNO = (
 
 def _scale() -> Pixels:
     points = np.array([list(bytes.fromhex(colour)) for colour in _INFERNO.split()])
-    places = np.linspace(0, 255, len(points))
-    channels = [np.interp(np.arange(256), places, channel) for channel in points.T]
+    channels = [np.interp(np.arange(256) / 15, np.arange(18), channel) for channel in points.T]
     return np.asarray(np.rint(np.stack(channels, axis=1)), np.uint8)
 
 
@@ -153,15 +152,14 @@ def _lay_heat(picture: Image.Image, heatmap: NDArray[np.floating[Any]], opacity:
     """Lay heat, row 0 at the top, over the picture, smoothly enlarged to it."""
     coarse = Image.fromarray(_levels(heatmap).astype(np.float32) + 0.5)
     levels = coarse.resize(picture.size, Image.Resampling.BICUBIC).convert("L")
-    strength = min(max(opacity, 0.0), 1.0)
-    mask = levels.point([round(strength * int(alpha)) for alpha in _ALPHA])
+    mask = levels.point([round(min(max(opacity, 0), 1) * int(alpha)) for alpha in _ALPHA])
     levels.putpalette(HEAT_COLOURS.tobytes())
     picture.paste(levels.convert("RGB"), mask=mask)
 
 
 def _levels(heatmap: NDArray[np.floating[Any]]) -> Pixels:
-    finite = np.nan_to_num(heatmap, nan=0, posinf=1, neginf=0)
-    return np.asarray(np.rint(255 * np.clip(finite, 0, 1)), np.uint8)
+    finite = np.clip(np.nan_to_num(heatmap, nan=0, posinf=1, neginf=0), 0, 1)
+    return np.asarray(np.rint(255 * finite), np.uint8)
 
 
 def _write_heading(
@@ -207,7 +205,7 @@ def _draw_frequencies(draw: ImageDraw.ImageDraw, plot: _Plot, view: View) -> Non
     if not view.row_frequencies_hz:
         return
     low, high = view.row_frequencies_hz[0], view.row_frequencies_hz[-1]
-    taken: list[float] = []
+    taken = [plot.bottom + 22.0]  # leaves the foot to the event labels
     # Roundest first: the others fill the gaps that are left.
     for factors in ((1,), (2, 5), (3, 4, 7), (1.5, 6, 8)):
         for frequency in (f * 10.0**power for f in factors for power in range(1, 5)):

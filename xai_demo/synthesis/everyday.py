@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from xai_demo.errors import UnknownNameError
 from xai_demo.synthesis.truth import Synthesised, Truth
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _COUNT = round(SAMPLE_RATE_HZ * DURATION_S)
 
 def everyday_sound(label: str, *, seed: int) -> Synthesised:
     """Five seconds of one of `SOUNDS`, by its AudioSet name; the same seed, the same sound."""
+    if label not in SOUNDS:
+        raise UnknownNameError("everyday sound", label, SOUNDS)
     sound, spans, (low_hz, high_hz) = SOUNDS[label](np.random.default_rng(seed))
     samples = np.clip(0.7 * sound / np.abs(sound).max(), -1, 1).astype(np.float32)
     truth = tuple(
