@@ -175,7 +175,7 @@ SOUNDS: dict[str, Callable[[np.random.Generator], Made]] = {
     "Chainsaw": chainsaw,
     "Rain": rain,
     "Waves, surf": sea_waves,
-    "Crackle": fire,
+    "Fire": fire,
 }
 
 
