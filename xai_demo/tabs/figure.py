@@ -179,7 +179,11 @@ def _mark(event: Event, duration_s: float) -> str:
 def _controls(view: View, explained: bool) -> str:
     if not explained:
         return ""
-    choices = (("heat", "With heat"), ("both", "Both"), ("bare", "Original"))
+    choices = (
+        ("heat", "With heat"),
+        ("both", "Side by side" if view.duration_s is None else "Compare"),
+        ("bare", "Original"),
+    )
     chosen = "heat" if view.duration_s is not None else "both"
     buttons = "".join(
         f'<button type="button" data-show="{key}" aria-pressed="{str(key == chosen).lower()}">'

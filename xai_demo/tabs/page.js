@@ -11,3 +11,34 @@ window.xaiPlay = (player, start, end) => {
   };
   sound.addEventListener("timeupdate", stop);
 };
+
+// The address keeps tab, example and model, so that a shared link and the back button lead back.
+window.xaiAddress = (changes) => {
+  const address = new URL(window.location);
+  const before = address.search;
+  for (const [name, value] of Object.entries(changes)) {
+    if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
+  }
+  if (address.search !== before) history.pushState({}, "", address);
+};
+const xaiOpenTab = () => {
+  const tab = new URLSearchParams(window.location.search).get("tab") || "stethoscope";
+  const button = document.getElementById(`tab-${CSS.escape(tab)}-button`);
+  if (button && button.getAttribute("aria-selected") !== "true") button.click();
+  return tab;
+};
+window.xaiRestore = () => {
+  const wanted = new URLSearchParams(window.location.search).get("example");
+  const tab = xaiOpenTab();
+  const card = wanted && document.getElementById(`${tab}-example-${wanted}`);
+  if (card) card.click();
+};
+window.addEventListener("popstate", xaiOpenTab);
+document.addEventListener("click", (event) => {
+  const pressed = event.target.closest("button[id]");
+  if (!pressed || !event.isTrusted) return;
+  const tab = pressed.id.match(/^tab-(.+)-button$/);
+  if (tab) window.xaiAddress({ tab: tab[1], example: null, model: null });
+  const card = pressed.id.match(/^(.+)-example-(.+)$/);
+  if (card) window.xaiAddress({ tab: card[1], example: card[2] });
+});

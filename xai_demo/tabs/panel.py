@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,20 +11,18 @@ import numpy as np
 
 from xai_demo.errors import WeightsError
 from xai_demo.explainers import describe as explainer_rows
-from xai_demo.records import DISCLAIMER, Analysis, Model, Task
-from xai_demo.synthesis import EXAMPLES, example_path
+from xai_demo.records import DISCLAIMER, Model, Task
+from xai_demo.synthesis import EXAMPLES
 from xai_demo.tabs import words
-from xai_demo.tabs.answer import answered, empty, refused
-from xai_demo.tabs.ask import BACKENDS, DEFAULT_EXPLAINER, Analyser, Picks, Refusal, ask
-from xai_demo.tabs.details import details
+from xai_demo.tabs.answer import empty
+from xai_demo.tabs.ask import BACKENDS, DEFAULT_EXPLAINER, Analyser
 from xai_demo.tabs.theme import FIGURE_JS
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
-_PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
 _MOST_PROBABLE = ("The most probable", "")
-_SOUNDS = {
+SOUNDS = {
     "original": "Original",
     "explanation": "What the network listened to",
     "remainder": "What it ignored",
@@ -75,7 +72,7 @@ class Panel:
 
 
 def lay_out(tab: Tab, analyser: Analyser) -> Panel:
-    """Put one tab on the page, top to bottom, and connect it."""
+    """Put one tab on the page, top to bottom, and say what it is made of."""
     gr.HTML(_opening(tab, analyser), elem_classes="xai-opening")
     with gr.Row(elem_classes="xai-bring", equal_height=False):
         with gr.Column(scale=3, min_width=280):
@@ -84,7 +81,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
                 "Analyse", variant="primary", interactive=False, elem_id=f"{tab.task}-analyse"
             )
             state = gr.HTML(
-                _state(tab, None), elem_classes="xai-state", elem_id=f"{tab.task}-state"
+                state_of(tab, None), elem_classes="xai-state", elem_id=f"{tab.task}-state"
             )
         with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
             examples = _example_cards(tab)
@@ -109,7 +106,6 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         **_closer(tab, analyser),
     )
     gr.HTML(f'<div class="xai-guide"><h3>How to read the heat</h3><p>{tab.guide}</p></div>')
-    _connect(panel, analyser)
     return panel
 
 
@@ -183,7 +179,7 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
                     buttons=["download"],
                     min_width=240,
                 )
-                for name, label in _SOUNDS.items()
+                for name, label in SOUNDS.items()
             )
     return hear, players
 
@@ -251,90 +247,12 @@ def explainers_for(model: Model | None) -> list[str]:
     return [str(row["name"]) for row in explainer_rows()]
 
 
-def _state(tab: Tab, path: str | None) -> str:
+def state_of(tab: Tab, path: str | None) -> str:
+    """What the line under the button says."""
     if path:
         return "Ready: press Analyse."
     bring = "a recording" if tab.brings == "sound" else "a picture"
     return f"Waiting for {bring}; the button wakes when it has arrived."
-
-
-def _connect(panel: Panel, analyser: Analyser) -> None:
-    """Say what follows from what; nothing here is part of the published interface."""
-    quiet: dict[str, Any] = {"api_visibility": "private"}
-    instant: dict[str, Any] = {**quiet, "queue": False, "show_progress": "hidden"}
-    working: dict[str, Any] = {**quiet, "show_progress_on": panel.state, "show_progress": "full"}
-    answer = _answer(panel, analyser)
-
-    def wake(path: str | None) -> tuple[Any, str]:
-        return gr.update(interactive=bool(path)), _state(panel.tab, path)
-
-    def follow_model(name: str) -> tuple[Any, Any]:
-        model = analyser.hub.model(name)
-        return (
-            gr.update(choices=explainers_for(model), value=DEFAULT_EXPLAINER),
-            gr.update(choices=targets_of(model), value=""),
-        )
-
-    panel.file.change(wake, panel.file, [panel.analyse, panel.state], **instant)
-    if panel.preview is not None:
-        panel.file.change(None, panel.file, panel.preview, js=_PREVIEW_JS, **quiet)
-    asked = [panel.file, *panel.picks]
-    panel.analyse.click(answer, asked, panel.outputs, **working)
-    for picker in (panel.explainer, panel.target, panel.backend):
-        picker.input(answer, asked, panel.outputs, **working)
-    panel.model.input(follow_model, panel.model, [panel.explainer, panel.target], **instant).then(
-        answer, asked, panel.outputs, **working
-    )
-    for name, card in panel.examples.items():
-        show = _example(name, answer)
-        card.click(show, panel.picks, [panel.file, *panel.outputs], **working)
-
-
-def _answer(panel: Panel, analyser: Analyser) -> Callable[..., list[Any]]:
-    def answer(
-        path: str | None,
-        model: str | None,
-        explainer: str | None,
-        target: str | None,
-        backend: str | None,
-        progress: gr.Progress = _PROGRESS,
-    ) -> list[Any]:
-        if not path:
-            return [gr.skip() for _ in panel.outputs]
-        picks = Picks(model=model, explainer=explainer, target=target, backend=backend)
-        outcome = ask(
-            analyser, panel.tab.task, path, picks, lambda done, what: progress(done, desc=what)
-        )
-        return _filled(panel, analyser, outcome)
-
-    return answer
-
-
-def _example(name: str, answer: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    def show(
-        model: str | None,
-        explainer: str | None,
-        target: str | None,
-        backend: str | None,
-        progress: gr.Progress = _PROGRESS,
-    ) -> list[Any]:
-        path = str(example_path(name))
-        return [path, *answer(path, model, explainer, target, backend, progress)]
-
-    return show
-
-
-def _filled(panel: Panel, analyser: Analyser, outcome: Analysis | Refusal) -> list[Any]:
-    if isinstance(outcome, Refusal):
-        html = refused(outcome.message, advice=outcome.advice, title=outcome.title)
-        return [html, "", gr.update(visible=False), *(None for _ in panel.players)]
-    model = analyser.hub.model(outcome.report.model.name)
-    players = [
-        playable(outcome.sounds[name], outcome.sample_rate_hz) if name in outcome.sounds else None
-        for name in list(_SOUNDS)[: len(panel.players)]
-    ]
-    hear = gr.update(visible=any(p is not None for p in players))
-    return [answered(outcome, model), details(outcome, model), hear, *players]
 
 
 def playable(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:

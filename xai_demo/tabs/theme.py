@@ -68,6 +68,10 @@ def theme() -> gr.themes.Base:
         button_secondary_border_color_dark="#26343a",
         button_border_width="1px",
         block_shadow="none",
+        body_text_color="*neutral_800",
+        body_text_color_dark="*neutral_100",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
         block_label_text_color="*neutral_600",
         block_label_text_color_dark="*neutral_300",
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _HOT = 0.5  # of the strongest heat: what counts as "mostly"
 _SPREAD = 0.85  # of an axis: more than this is "all of it", which is worth saying plainly
+_NAMES = {"both": "Crackle and wheeze"}  # labels that say nothing outside their data set
 _SOURCES = {
     "bundled": "shipped with this page",
     "cache": "fetched earlier from the Hugging Face Hub",
@@ -24,11 +25,11 @@ _SOURCES = {
 
 def plain(label: str) -> str:
     """A label as a person writes it: "Pleural_Thickening" -> "Pleural thickening"."""
+    if label.lower() in _NAMES:
+        return _NAMES[label.lower()]
     words = label.replace("_", " ").strip()
-    if not words:
-        return label
-    rest = words[1:]
-    return words[0].upper() + (rest if "_" not in label else rest.lower())
+    rest = words[1:].lower() if "_" in label else words[1:]
+    return words[:1].upper() + rest
 
 
 def percent(probability: float) -> str:
@@ -106,12 +107,11 @@ def _where_in_sound(view: View, explanation: Explanation) -> str:
     duration = view.duration_s or 0.0
     start, end = (duration * f for f in hot_span(explanation.heatmap.max(axis=0)))
     low, high = hot_span(explanation.heatmap.max(axis=1))
+    places = 1 if duration >= 5 else 2
     when = (
         "over the whole recording"
         if end - start > _SPREAD * duration
-        else f"mostly between {start:.1f} and {seconds(end)}"
-        if duration >= 5
-        else f"mostly between {start:.2f} and {seconds(end)}"
+        else f"mostly between {start:.{places}f} and {end:.{places}f} s"
     )
     pitch = (
         "at all frequencies"
