@@ -1,0 +1,247 @@
+"""Pictures in: one grey channel, 0..1, upright, with what the file had and what is odd about it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import SEEK_END
+from os import PathLike
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from PIL import ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.Image import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from xai_demo.errors import UnreadableFileError
+from xai_demo.files import format_of, opened, shown_name
+from xai_demo.records import Radiograph
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
+
+WANTED = "a picture as PNG, JPEG, TIFF, WebP or BMP"
+
+_LEAST_SIDE = 32
+_MOST_ELONGATED = 10
+_STRIP_PIXELS = 1 << 20  # converted at once: bounds the memory beside picture and result
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+# Mean of (max - min of R, G, B), 0..1. Grey films have 0; a film tinted by a tenth has 0.05, and so
+# has one with a twentieth of its area in saturated annotations. Colour photographs of animals,
+# people, flowers and buildings had 0.11 to 0.34.
+_COLOURFUL = 0.09
+_DARK = 1 / 8  # 12 bits in 16 that nobody told of have 1/16
+_FLAT = 1.5 / 255  # a step of 8 bits, as JPEG leaves on a constant picture
+
+_MOST_DIRECTORIES = 1000
+_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_TIFF_POINTERS = (0x014A, 0x8769, 0x8825, 0xA005)  # to further directories
+_BITS, _PHOTOMETRIC = 258, 262
+
+# The classes themselves: Image.open would warn or raise by a limit that is global to the process.
+_READERS: dict[str, type[ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "TIFF": TiffImageFile,
+    "WebP": WebPImageFile,
+    "BMP": BmpImageFile,
+}
+_HINTS = {
+    "PDF": "a PDF: export the page as PNG or JPEG",
+    "SVG": "an SVG drawing: export it as PNG",
+    "HEIC": "a HEIC picture: export it as JPEG or PNG",
+    "AVIF": "an AVIF picture: export it as JPEG or PNG",
+    "GIF": "a GIF: export it as PNG",
+    "DICOM": "a DICOM file: DICOM is not read yet; export as PNG",
+}
+_CONVERTED = {  # Pillow's mode -> the one whose arithmetic is known here
+    "1": "L", "L": "L", "P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA", "RGBa": "RGBA",
+    "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB",
+    "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I", "F": "F",
+}  # fmt: skip
+_NUMBERS = ("I;16", "I", "F")
+
+
+def read_image(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
+    """Read a picture; raises UnreadableFileError where it is none, or nothing to analyse.
+
+    Its size is judged by the header, before anything is decoded.
+    """
+    name = shown_name(path)
+    with opened(path, wanted=WANTED) as file:
+        found = format_of(file)
+        if found not in _READERS:
+            what = _HINTS.get(found) or f"{found or 'of an unknown format'}, not a picture"
+            raise UnreadableFileError(f"{name} is {what}; wanted: {WANTED}.")
+        try:
+            if found == "TIFF":
+                _check_directories(file)
+            file.seek(0)
+            with _READERS[found](file) as picture:
+                _check_size(name, picture.width, picture.height, max_pixels)
+                return _radiograph(picture, name, found)
+        except UnreadableFileError:
+            raise
+        # Pillow's parsers stumble over broken files with whatever comes: OSError, SyntaxError,
+        # ValueError, KeyError, TypeError, EOFError, struct.error, zlib.error, MemoryError, ...
+        except Exception as error:
+            why = (
+                "it is cut off"
+                if "truncated" in str(error).lower()
+                else "it is damaged or of a rare kind"
+            )
+            raise UnreadableFileError(
+                f"{name} cannot be decoded as {found}: {why}; wanted: a whole {found} file."
+            ) from error
+
+
+def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UnreadableFileError(
+            f"{name} has {width} x {height} pixels ({width * height / 1e6:.3g} megapixels);"
+            f" wanted: at most {max_pixels / 1e6:.3g} megapixels."
+        )
+    if min(width, height) < _LEAST_SIDE:
+        raise UnreadableFileError(
+            f"{name} has {width} x {height} pixels; wanted: at least {_LEAST_SIDE} x {_LEAST_SIDE}."
+        )
+    if max(width, height) > _MOST_ELONGATED * min(width, height):
+        raise UnreadableFileError(
+            f"{name} has {width} x {height} pixels;"
+            f" wanted: one side at most {_MOST_ELONGATED} times the other."
+        )
+
+
+def _check_directories(file: BinaryIO) -> None:
+    """Refuse a TIFF whose directories repeat themselves: Pillow reads all that they point at."""
+    size = file.seek(0, SEEK_END)
+    file.seek(0)
+    order = "<" if file.read(4).startswith(b"II") else ">"
+    waiting, seen, held = [int(*struct.unpack(f"{order}I", file.read(4)))], set[int](), 0
+    while waiting:
+        at = waiting.pop()
+        if at in seen or len(seen) > _MOST_DIRECTORIES:
+            raise ValueError("directories without end")
+        seen.add(at)
+        file.seek(at)
+        (count,) = struct.unpack(f"{order}H", file.read(2))
+        for tag, kind, many, value in struct.iter_unpack(f"{order}HHII", file.read(12 * count)):
+            held += many * _TIFF_BYTES.get(kind, 0)
+            if tag in _TIFF_POINTERS and many == 1:
+                waiting.append(value)
+        if held > 2 * size:
+            raise ValueError("directories that hold more than the file")
+        following = file.read(4)
+        if len(following) == 4 and any(following):
+            waiting.append(int(*struct.unpack(f"{order}I", following)))
+
+
+def _radiograph(picture: ImageFile, name: str, found: str) -> Radiograph:
+    frames = getattr(picture, "n_frames", 1)
+    mode = picture.mode
+    ImageOps.exif_transpose(picture, in_place=True)
+    if mode not in _CONVERTED:
+        raise UnreadableFileError(
+            f"{name} is in colour mode {mode}; wanted: grey, RGB, CMYK or a palette."
+        )
+    grey = _grey(picture, name)
+    facts = {
+        "width": picture.width,
+        "height": picture.height,
+        "mode": mode,
+        "format": found,
+        "modality": "radiograph (picture)",
+    }
+    warnings = tuple(_warnings(grey, frames, mode))
+    return Radiograph(pixels=grey.pixels, facts=facts, warnings=warnings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grey:
+    pixels: Floats
+    chroma: float  # mean over the picture, 0..1
+    low: float  # the value drawn black
+    high: float
+
+
+def _grey(picture: ImageFile, name: str) -> _Grey:
+    target = _CONVERTED[picture.mode]
+    if target in ("L", "RGB") and picture.has_transparency_data:
+        target = "RGBA"
+    low, high = _range(picture, target, name)
+    pixels = np.empty((picture.height, picture.width), np.float32)
+    chroma = 0.0
+    for top, strip in _strips(picture):
+        if target in _NUMBERS:
+            rows = (np.asarray(strip, np.float64) - low) / ((high - low) or 1)
+        else:
+            rows = np.asarray(strip.convert(target), np.float32) / 255
+        if rows.ndim == 3:
+            colour = rows[..., :3]
+            if target == "RGBA":
+                colour = colour * rows[..., 3:]  # over black
+            chroma += float((colour.max(axis=2) - colour.min(axis=2)).sum())
+            rows = colour @ _LUMA
+        pixels[top : top + len(rows)] = rows
+    if target in _NUMBERS and _tag(picture, _PHOTOMETRIC, 1) == 0:  # Pillow inverts the rest
+        pixels = 1 - pixels
+    return _Grey(pixels=pixels, chroma=chroma / pixels.size, low=low, high=high)
+
+
+def _range(picture: ImageFile, target: str, name: str) -> tuple[float, float]:
+    """The values that are black and white."""
+    if target == "I;16":
+        bits = _tag(picture, _BITS, 16)
+        return 0.0, 2.0**bits - 1
+    if target not in _NUMBERS:
+        return 0.0, 255.0
+    bad = sum(int(np.count_nonzero(~np.isfinite(np.asarray(s)))) for _, s in _strips(picture))
+    if bad:
+        raise UnreadableFileError(
+            f"{name} has {bad} pixels that are not finite numbers; wanted: finite ones."
+        )
+    low, high = picture.getextrema()
+    return float(low), float(high)  # type: ignore[arg-type]
+
+
+def _tag(picture: ImageFile, tag: int, default: int) -> int:
+    """A number from the directory of a TIFF."""
+    value = picture.tag_v2.get(tag, default) if isinstance(picture, TiffImageFile) else default
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _strips(picture: ImageFile) -> Iterator[tuple[int, Image]]:
+    step = max(1, _STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, step):
+        bottom = min(picture.height, top + step)
+        yield top, picture.crop((0, top, picture.width, bottom))
+
+
+def _warnings(grey: _Grey, frames: int, mode: str) -> Iterator[str]:
+    if frames > 1:
+        yield f"The file holds {frames} pictures: the first is used."
+    low, high = float(grey.pixels.min()), float(grey.pixels.max())
+    if high - low < _FLAT:
+        yield f"The picture has the same grey everywhere ({low:.2f} of white): nothing to explain."
+    elif _CONVERTED[mode] in ("I", "F"):
+        yield (
+            f"The picture's values go from {grey.low:g} to {grey.high:g} on no known scale: the"
+            " lowest is taken as black and the highest as white."
+        )
+    elif _CONVERTED[mode] == "I;16" and high < _DARK:
+        yield (
+            f"The brightest pixel is at {100 * high:.2g} % of what 16 bits can hold: the"
+            " picture is probably darker than it was meant."
+        )
+    if grey.chroma > _COLOURFUL:
+        yield (
+            f"This does not look like a radiograph: it is in colour (mean chroma"
+            f" {100 * grey.chroma:.0f} %; wanted: under {100 * _COLOURFUL:.0f} %)."
+        )
