@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on stderr."""
     logging.captureWarnings(True)  # libraries' warnings are not this line
     out = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="replace")  # a terminal without block characters gets a "?"
     try:
         arguments = _parser().parse_args(argv)
         with contextlib.redirect_stdout(sys.stderr):  # where libraries may print

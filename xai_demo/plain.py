@@ -26,10 +26,11 @@ def model_text(row: Mapping[str, Any]) -> str:
 def report_text(report: Report) -> str:
     """A report for a person at a terminal: the answer, the labels as bars, where it looked."""
     decision = report.decision
-    width = max(len(prediction.label) for prediction in report.predictions)
+    shown = report.predictions[:10]
+    width = max(len(prediction.label) for prediction in shown)
     lines = [f"{report.file}: {decision.label or 'uncertain'} ({decision.probability:.2f})"]
     lines += [decision.reason] if decision.reason else []
-    for prediction in report.predictions[:10]:
+    for prediction in shown:
         bar = "█" * round(30 * prediction.probability)
         lines.append(f"  {prediction.label:<{width}} {prediction.probability:5.2f} {bar}".rstrip())
     for explanation in report.explanations[:1]:

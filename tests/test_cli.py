@@ -1,0 +1,478 @@
+"""The command line: exit statuses, one line of fault, JSON and nothing else; behind it, fakes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from xai_demo.catalog import MODELS
+from xai_demo.cli import main
+from xai_demo.errors import UnreadableFileError
+from xai_demo.hub import Hub
+from xai_demo.records import (
+    Analysis,
+    Decision,
+    Explanation,
+    ModelInUse,
+    Prediction,
+    Report,
+    View,
+)
+from xai_demo.settings import Settings
+
+COMMANDS = (
+    "models",
+    "explainers",
+    "analyse",
+    "fetch",
+    "export",
+    "train",
+    "evaluate",
+    "bench",
+    "serve",
+    "synthesise",
+)
+HEATMAP = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.fixture(autouse=True)
+def an_empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weights, no cache, no network, whatever the machine that runs this has."""
+    monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("XAI_DEMO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def an_analysis(*, explained: bool = True) -> Analysis:
+    explanation = Explanation(
+        explainer="Grad-CAM++",
+        target="wheeze",
+        probability=0.75,
+        layer="layer4",
+        values=np.array([[0.0, 1.0]], dtype=np.float32),
+        heatmap=HEATMAP,
+        peak={"time_s": 0.82, "frequency_hz": 410.0},
+    )
+    report = Report(
+        task="stethoscope",
+        file="clip.wav",
+        model=ModelInUse(
+            name="lung-resnet18",
+            architecture="resnet18",
+            source="bundled",
+            repo_id=None,
+            revision=None,
+            sha256="ab" * 32,
+            backend="torch",
+            device="cpu",
+        ),
+        input={"duration_s": 1.0},
+        predictions=(
+            Prediction(label="wheeze", probability=0.75),
+            Prediction(label="normal", probability=0.25),
+        ),
+        decision=Decision(label="wheeze", probability=0.75, reason="Above the operating point."),
+        explanations=(explanation,) if explained else (),
+        events=(),
+        timing_ms={"read": 1.0},
+        warnings=("Made up.",),
+    )
+    view = View(
+        pixels=np.zeros((3, 4), np.uint8),
+        duration_s=1.0,
+        row_frequencies_hz=(100.0, 200.0, 400.0),
+        decibels=(-80.0, 0.0),
+    )
+    sounds = {"explanation": np.full(800, 0.5, np.float32)} if explained else {}
+    return Analysis(report=report, view=view, sounds=sounds, sample_rate_hz=8000)
+
+
+class FakeAnalyser:
+    """Answers at once; what it was asked is in `asked`."""
+
+    asked: dict[str, Any]
+    answer: Callable[[], Analysis]
+
+    def __init__(self, settings: Settings) -> None:
+        self.hub = Hub(settings)
+        self.engine = SimpleNamespace(export=lambda name, out: out / f"{name}.onnx")
+
+    def analyse(self, task: str, path: str, **options: Any) -> Analysis:
+        type(self).asked = {"task": task, "path": path, **options}
+        print("a library says hello")
+        return type(self).answer()
+
+
+@pytest.fixture
+def analyser(monkeypatch: pytest.MonkeyPatch) -> type[FakeAnalyser]:
+    kind = type("Fake", (FakeAnalyser,), {"answer": staticmethod(an_analysis), "asked": {}})
+    stand_in(monkeypatch, "xai_demo.pipeline", Analyser=kind)
+    return kind
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **content: object) -> None:
+    fake = ModuleType(module)
+    vars(fake).update(content)
+    monkeypatch.setitem(sys.modules, module, fake)
+    parent, _, name = module.rpartition(".")
+    if parent in sys.modules:
+        monkeypatch.setattr(sys.modules[parent], name, fake, raising=False)
+
+
+def one_line(captured: str) -> str:
+    assert captured.count("\n") == 1, captured
+    assert captured.endswith("\n")
+    assert "Traceback" not in captured
+    return captured
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "'dance'"),
+        (["analyse"], "MODEL, FILE"),
+        (["analyse", "cnn14", "f.wav", "--backend", "abacus"], "'abacus' (choose from"),
+        (["models", "--xml"], "--xml"),
+        (["fetch"], "--all"),
+        (["fetch", "--all", "cnn14"], "--all"),
+        (["fetch", "nix"], "no model named 'nix'; wanted: pneumonia-resnet18"),
+        (["train", "x", "--data", "d", "--out", "o", "--epochs", "many"], "'many'"),
+    ],
+)
+def test_a_request_at_fault_is_status_2_and_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert says in one_line(captured.err)
+
+
+def test_an_unknown_model_is_refused_before_anything_is_read(
+    analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", "nix", "clip.wav"]) == 2
+    assert "'nix'; wanted: pneumonia-resnet18" in one_line(capsys.readouterr().err)
+    assert analyser.asked == {}
+
+
+def test_an_unreadable_environment_is_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XAI_DEMO_MAX_MODELS", "none")
+    assert main(["models"]) == 2
+    assert "XAI_DEMO_MAX_MODELS is 'none', wanted" in one_line(capsys.readouterr().err)
+
+
+def test_weights_that_cannot_be_had_are_status_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "cnn14"]) == 3
+    said = one_line(capsys.readouterr().err)
+    assert "looked in" in said
+    assert "python -m xai_demo fetch cnn14" in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "says"),
+    [
+        (UnreadableFileError("clip.wav is empty."), 2, "clip.wav is empty."),
+        (RuntimeError("of two\nlines"), 1, "RuntimeError: of two lines"),
+        (KeyboardInterrupt(), 1, "Stopped."),
+    ],
+)
+def test_a_fault_inside_is_one_line(
+    analyser: type[FakeAnalyser],
+    capsys: pytest.CaptureFixture[str],
+    fault: BaseException,
+    status: int,
+    says: str,
+) -> None:
+    def fail() -> Analysis:
+        raise fault
+
+    analyser.answer = staticmethod(fail)  # type: ignore[assignment]
+    assert main(["analyse", "lung-resnet18", "clip.wav", "--json"]) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert says in captured.err.splitlines()[-1]
+    assert "Traceback" not in captured.err
+
+
+# Commands
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_contract_explains_itself(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"xai_demo {command}" in capsys.readouterr().out
+
+
+def test_models_lists_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(MODELS)
+    assert {row["available"] for row in rows} == {False}
+    fields = {"name", "task", "architecture", "labels", "source"}
+    fields |= {"available", "licence", "metrics", "sha256"}
+    assert fields <= set.intersection(*map(set, rows))
+
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in MODELS)
+    assert "python -m xai_demo fetch cnn14" in text
+
+
+def test_explainers_lists_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"name": "Grad-CAM++", "needs": "head gradients", "fits": "every model"}]
+    stand_in(monkeypatch, "xai_demo.explainers", describe=lambda: rows)
+    assert main(["explainers", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == rows
+    assert main(["explainers"]) == 0
+    assert "Grad-CAM++" in capsys.readouterr().out
+
+
+def test_analyse_passes_every_option_on(
+    analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--explainer", "LayerCAM", "--target", "wheeze"]
+    options += ["--backend", "onnx", "--weights", "w.pth"]
+    assert main(["analyse", "lung-resnet18", "clip.wav", *options]) == 0
+    assert analyser.asked == {
+        "task": "stethoscope",
+        "path": "clip.wav",
+        "model": "lung-resnet18",
+        "explainer": "LayerCAM",
+        "target": "wheeze",
+        "backend": "onnx",
+        "weights": "w.pth",
+        "progress": None,
+    }
+
+
+def test_analyse_prints_the_report_and_nothing_else(
+    analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", "lung-resnet18", "clip.wav", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == json.loads(json.dumps(an_analysis().report.to_json()))
+    assert "a library says hello" in captured.err
+
+
+def test_analyse_tells_a_person_what_and_where(
+    analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", "lung-resnet18", "clip.wav"]) == 0
+    text = capsys.readouterr().out
+    assert "clip.wav: wheeze (0.75)" in text
+    assert "peaks at 0.82 s, 410 Hz" in text
+    assert "█" * 22 in text
+    assert "Warning: Made up." in text
+    assert "Not a medical device" in text
+
+
+def test_out_holds_report_picture_heat_and_sound(
+    analyser: type[FakeAnalyser], tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "out"
+    assert main(["analyse", "lung-resnet18", "clip.wav", "--out", str(out)]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["explanation.wav", "heatmap.npy", "overlay.png", "report.json"]
+    assert json.loads((out / "report.json").read_text())["file"] == "clip.wav"
+    heatmap = np.load(out / "heatmap.npy")
+    assert heatmap.dtype == np.float32
+    np.testing.assert_array_equal(heatmap, HEATMAP)
+    with Image.open(out / "overlay.png") as picture:
+        assert picture.width > 4
+    assert soundfile.info(out / "explanation.wav").subtype == "PCM_16"
+    samples, rate = soundfile.read(out / "explanation.wav")
+    assert (rate, len(samples), samples[0]) == (8000, 800, pytest.approx(0.5, abs=1e-4))
+
+
+def test_out_keeps_nothing_of_an_earlier_answer(
+    analyser: type[FakeAnalyser], tmp_path: Path
+) -> None:
+    command = ["analyse", "lung-resnet18", "clip.wav", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    analyser.answer = staticmethod(lambda: an_analysis(explained=False))  # type: ignore[assignment]
+    assert main(command) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["overlay.png", "report.json"]
+
+
+def test_an_answer_that_cannot_be_written_whole_leaves_the_earlier_one(
+    analyser: type[FakeAnalyser], tmp_path: Path
+) -> None:
+    command = ["analyse", "lung-resnet18", "clip.wav", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    broken = an_analysis()
+    explanation = dataclasses.replace(broken.report.explanations[0], probability=float("nan"))
+    report = dataclasses.replace(broken.report, explanations=(explanation,))
+    broken = dataclasses.replace(broken, report=report)
+    analyser.answer = staticmethod(lambda: broken)  # type: ignore[assignment]
+    assert main(command) == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_out_that_is_a_file_is_refused(
+    analyser: type[FakeAnalyser], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert main(["analyse", "lung-resnet18", "c.wav", "--out", str(tmp_path / "out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_fetch_goes_on_after_one_that_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Hub.located
+
+    def located(hub: Hub, name: str, **options: Any) -> Any:
+        if name == "everyday-cnn6":
+            file = {"path": tmp_path / "w", "source": "bundled", "sha256": "ab", "revision": None}
+            return SimpleNamespace(**file)
+        return real(hub, name, **options)
+
+    monkeypatch.setattr(Hub, "located", located)
+    assert main(["fetch", "--all"]) == 3
+    captured = capsys.readouterr()
+    assert "everyday-cnn6: bundled" in captured.out
+    assert "cnn14" in one_line(captured.err)
+
+
+def test_export_says_what_it_wrote(
+    analyser: type[FakeAnalyser], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "lung-resnet18", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"Wrote {tmp_path / 'lung-resnet18.onnx'}\n"
+
+
+def test_train_passes_every_option_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def train(recipe: str, **options: Any) -> Path:
+        asked.update(options, recipe=recipe)
+        return Path("o")
+
+    stand_in(monkeypatch, "xai_demo.training", train=train)
+    options = ["--data", "d", "--out", "o", "--resume", "--epochs", "3", "--seed", "7"]
+    assert main(["train", "lung-resnet18", *options]) == 0
+    assert asked == {
+        "recipe": "lung-resnet18",
+        "data": Path("d"),
+        "out": Path("o"),
+        "epochs": 3,
+        "seed": 7,
+        "resume": True,
+        "progress": None,
+    }
+    assert capsys.readouterr().out == "Wrote o\n"
+
+
+def test_evaluate_prints_figures_and_writes_the_card_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {
+        "model": "m",
+        "data": "d",
+        "n": 9,
+        "groups": 3,
+        "metrics": {"accuracy": {"value": 0.95, "low": 0.9, "high": 1.0}},
+    }
+    cards: list[object] = []
+    stand_in(
+        monkeypatch,
+        "xai_demo.training",
+        evaluate=lambda model, **options: result,
+        write_card=lambda model, **options: cards.append((model, options["result"])),
+    )
+    assert main(["evaluate", "m", "--data", "d", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == result
+    assert cards == []
+    assert main(["evaluate", "m", "--data", "d", "--write-card"]) == 0
+    assert "0.950  (95 % 0.900 to 1.000)" in capsys.readouterr().out
+    assert cards == [("m", result)]
+
+
+def test_bench_prints_its_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(
+        monkeypatch,
+        "xai_demo.bench",
+        run=lambda settings: {"ratio": 1.5},
+        table=lambda result: f"| {result['ratio']} |",
+    )
+    assert main(["bench"]) == 0
+    assert capsys.readouterr().out == "| 1.5 |\n"
+    assert main(["bench", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ratio": 1.5}
+
+
+def test_serve_hands_over_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    stand_in(monkeypatch, "xai_demo.tabs.server", launch=lambda settings, **at: asked.update(at))
+    assert main(["serve", "--host", "0.0.0.0", "--port", "7861"]) == 0
+    assert asked == {"host": "0.0.0.0", "port": 7861}
+
+
+# Terminal
+
+
+def test_progress_is_drawn_only_for_a_person(
+    analyser: type[FakeAnalyser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    analyser.answer = staticmethod(  # type: ignore[assignment]
+        lambda: (analyser.asked["progress"](0.42, "listening"), an_analysis())[1]
+    )
+    assert main(["analyse", "lung-resnet18", "clip.wav", "--json"]) == 0
+    assert " 42%" in screen.getvalue()
+    assert "listening" in screen.getvalue()
+
+
+def test_a_reader_that_stops_early_sees_no_traceback() -> None:
+    command = f"'{sys.executable}' -m xai_demo models --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
+    assert (done.stdout, done.stderr) == ("[", "")
+
+
+def test_the_module_runs_as_a_command() -> None:
+    command = [sys.executable, "-m", "xai_demo", "fetch", "nix"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'nix'" in one_line(done.stderr)
+
+
+def test_a_terminal_without_block_characters_gets_its_answer() -> None:
+    command = [sys.executable, "-m", "xai_demo", "models"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "XAI_DEMO_WEIGHTS": "/höhle"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/h?hle" in done.stdout

@@ -1,0 +1,73 @@
+"""The environment: what it may say, what it says when it says nothing, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xai_demo.errors import RequestError
+from xai_demo.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = Settings.from_env({})
+    assert settings.weights_dir == ROOT / "weights"
+    assert settings.cache_dir == Path.home() / ".cache" / "huggingface" / "xai_demo"
+    assert settings.offline is False
+    assert settings.max_models == 3
+    assert settings.max_upload_bytes == 200_000_000
+    assert settings.max_duration_s == 3600
+    assert settings.max_pixels == 100_000_000
+
+
+def test_everything_can_be_chosen() -> None:
+    settings = Settings.from_env(
+        {
+            "XAI_DEMO_WEIGHTS": "/w",
+            "XAI_DEMO_CACHE": "/c",
+            "HF_HUB_OFFLINE": "1",
+            "XAI_DEMO_MAX_MODELS": "1",
+            "XAI_DEMO_MAX_UPLOAD_MB": "2.5",
+            "XAI_DEMO_MAX_MINUTES": "2",
+            "XAI_DEMO_MAX_MEGAPIXELS": "4",
+        }
+    )
+    assert settings == Settings(
+        weights_dir=Path("/w"),
+        cache_dir=Path("/c"),
+        offline=True,
+        max_models=1,
+        max_upload_bytes=2_500_000,
+        max_duration_s=120,
+        max_pixels=4_000_000,
+    )
+
+
+def test_the_hubs_own_home_holds_the_cache() -> None:
+    assert Settings.from_env({"HF_HOME": "/h"}).cache_dir == Path("/h/xai_demo")
+
+
+@pytest.mark.parametrize(
+    ("value", "offline"),
+    [("", False), ("0", False), ("no", False), ("1", True), ("true", True), ("YES", True)],
+)
+def test_offline_is_read_as_the_hubs_client_reads_it(value: str, offline: bool) -> None:
+    assert Settings.from_env({"HF_HUB_OFFLINE": value}).offline is offline
+
+
+@pytest.mark.parametrize("value", ["none", "0", "-1", "nan", "inf", "1e999"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "XAI_DEMO_MAX_MODELS",
+        "XAI_DEMO_MAX_UPLOAD_MB",
+        "XAI_DEMO_MAX_MINUTES",
+        "XAI_DEMO_MAX_MEGAPIXELS",
+    ],
+)
+def test_a_limit_that_is_no_limit_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(RequestError, match=rf"{name} is '{value}', wanted: a number of at least 1"):
+        Settings.from_env({name: value})
