@@ -107,7 +107,7 @@ def ask(
         return Refusal(
             title="This could not be analysed",
             message=str(error),
-            advice="Nothing was kept. Try another file, or one of the examples.",
+            advice="Try another file, or one of the examples.",
         )
     except Exception:
         reference = uuid.uuid4().hex[:8]

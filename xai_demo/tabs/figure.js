@@ -6,8 +6,6 @@ const settle = () => {
   figure.querySelectorAll(".xai-copy").forEach((copy) => { copy.src = base.src; });
   const slider = figure.querySelector("input[type=range]");
   if (slider) figure.style.setProperty("--heat", slider.value / 100);
-  const here = window.location.origin + window.location.pathname;
-  document.querySelectorAll("[data-here]").forEach((place) => { place.textContent = here; });
 };
 const show = (index) => {
   element.querySelectorAll("[data-layer]").forEach((part) => {

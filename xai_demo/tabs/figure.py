@@ -144,10 +144,11 @@ def _time_axis(duration_s: float) -> str:
     parts = []
     for tick in ticks:
         x = f"{tick / duration_s:.2%}"
+        unit = " s" if tick == ticks[-1] else ""  # once: on a phone there is no room for more
         anchor = "start" if tick == 0 else "end" if tick > 0.985 * duration_s else "middle"
         parts.append(
             f'<line x1="{x}" x2="{x}" y1="0" y2="5"/>'
-            f'<text x="{x}" y="19" text-anchor="{anchor}">{tick:.{places}f} s</text>'
+            f'<text x="{x}" y="19" text-anchor="{anchor}">{tick:.{places}f}{unit}</text>'
         )
     return f'<svg class="xai-axis xai-axis-x" aria-hidden="true">{"".join(parts)}</svg>'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
@@ -27,6 +28,11 @@ SOUNDS = {
     "explanation": "What the network listened to",
     "remainder": "What it ignored",
 }
+# The snippet names the address that the visitor sees, which the server cannot know.
+_HERE_JS = """watch("value", () => {
+  const place = element.querySelector("[data-here]");
+  if (place) place.textContent = window.location.origin + window.location.pathname;
+});"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,14 +144,14 @@ def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
         sound = gr.Audio(
             sources=["upload", "microphone"],
             type="filepath",
-            label="A recording: drop it here, choose it, or record it",
+            label="Your recording",
             elem_id=f"{tab.task}-file",
             buttons=[],
         )
         return sound, None
     # Not gr.Image: it opens the picture itself, and takes no file but what browsers call a picture.
     film = gr.File(
-        label="A chest X-ray (PNG, JPEG): drop it here or choose it",
+        label="Your chest X-ray (PNG or JPEG)",
         elem_id=f"{tab.task}-file",
         height=150,
     )
@@ -196,6 +202,7 @@ def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
                 [(_model_title(analyser, name), name) for name in hub.names(tab.task)],
                 value=chosen.name if chosen else None,
                 label="Model",
+                info="What answers",
                 elem_id=f"{tab.task}-model",
             )
             explainer = gr.Dropdown(
@@ -220,7 +227,8 @@ def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
                 elem_id=f"{tab.task}-backend",
             )
         figures = gr.HTML(
-            '<p class="xai-quiet">Figures, origin, timing and downloads come with the answer.</p>'
+            '<p class="xai-quiet">Figures, origin, timing and downloads come with the answer.</p>',
+            js_on_load=_HERE_JS,
         )
     return {
         "model": model,
@@ -249,10 +257,13 @@ def explainers_for(model: Model | None) -> list[str]:
 
 def state_of(tab: Tab, path: str | None) -> str:
     """What the line under the button says."""
+    if path and Path(path).name in {example.file for example in EXAMPLES.values()}:
+        return "An example is in the box; press Analyse to ask again."
     if path:
         return "Ready: press Analyse."
-    bring = "a recording" if tab.brings == "sound" else "a picture"
-    return f"Waiting for {bring}; the button wakes when it has arrived."
+    if tab.brings == "sound":
+        return "Drop a recording, choose one, or press the microphone; then the button wakes."
+    return "Drop a picture or choose one; then the button wakes."
 
 
 def playable(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:

@@ -68,6 +68,8 @@ def theme() -> gr.themes.Base:
         button_secondary_border_color_dark="#26343a",
         button_border_width="1px",
         block_shadow="none",
+        table_odd_background_fill_dark="#162126",
+        table_even_background_fill_dark="#162126",
         body_text_color="*neutral_800",
         body_text_color_dark="*neutral_100",
         body_text_color_subdued="*neutral_600",
