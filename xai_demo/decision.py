@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xai_demo.records import Decision
 
 if TYPE_CHECKING:
-    from xai_demo.records import Model
+    from xai_demo.records import Floats, Model
 
 
 def decided_index(model: Model, probabilities: Sequence[float]) -> int:
@@ -18,6 +18,25 @@ def decided_index(model: Model, probabilities: Sequence[float]) -> int:
         for label, p in zip(model.labels, probabilities, strict=True)
     ]
     return max(range(len(ratios)), key=ratios.__getitem__)
+
+
+def over_windows(model: Model, probabilities: Floats) -> Floats:
+    """Probabilities of a recording from those of its windows, (windows, labels) -> (labels,).
+
+    With a normal label: the mean over the third of the windows that look least normal, since one
+    crackle makes a breath abnormal. Independent labels: the maximum. Otherwise the mean.
+    """
+    import numpy as np
+
+    if model.activation == "sigmoid":
+        result: Floats = probabilities.max(axis=0)
+        return result
+    if model.normal_label is not None:
+        normality = probabilities[:, model.labels.index(model.normal_label)]
+        few = -(-len(probabilities) // 3)
+        probabilities = probabilities[np.argsort(normality, kind="stable")[:few]]
+    mean: Floats = probabilities.mean(axis=0)
+    return mean
 
 
 def decision(model: Model, probabilities: Sequence[float]) -> Decision:

@@ -48,8 +48,12 @@ def log_mel(samples: Floats, spec: LogMel) -> Floats:
 
 
 def network_input(samples: Floats, spec: LogMel) -> Floats:
-    """What the network sees of a whole recording: (time,) -> (mel, frames), floored and standardised as asked."""
-    decibels = log_mel(samples, spec)
+    """What the network sees of a whole recording: (time,) -> (mel, frames)."""
+    return conditioned(log_mel(samples, spec), spec)
+
+
+def conditioned(decibels: Floats, spec: LogMel) -> Floats:
+    """Mel decibels of a whole recording, floored and standardised as the model wants."""
     if spec.top_db is not None:
         decibels = np.maximum(decibels, decibels.max() - spec.top_db)
     if spec.standardise:

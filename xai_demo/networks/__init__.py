@@ -60,4 +60,6 @@ def cut(model: Model, whole: nn.Module) -> Cut:
     """The network of a model, cut at the layer that is explained."""
     kind = architecture(model)
     features, head = kind.cut(whole)
-    return Cut(features=features, head=head, layer=kind.layer)
+    return Cut(
+        features=features.train(whole.training), head=head.train(whole.training), layer=kind.layer
+    )

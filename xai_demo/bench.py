@@ -1,0 +1,188 @@
+"""What an explanation costs: cut networks against the plain forward pass and against pytorch-grad-cam.
+
+Everything is measured side by side in one process, interleaved, and told as ratios to the plain torch
+forward pass of the same network. Weights are untrained: they do not change what an operation costs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xai_demo import explainers, networks
+from xai_demo.engine import export_features, on_onnx, on_torch
+from xai_demo.records import LogMel, Model, Raster
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from xai_demo.records import Floats, Progress
+    from xai_demo.settings import Settings
+
+LABELS = tuple(f"label {i}" for i in range(14))
+ROUNDS = 9
+_SOUND = LogMel(
+    sample_rate_hz=32000,
+    n_fft=1024,
+    win_length=1024,
+    hop_length=320,
+    n_mels=64,
+    f_min_hz=50,
+    f_max_hz=14000,
+    window_s=10,
+    window_hop_s=5,
+    min_s=1,
+)
+_FILM = Raster(height=224, width=224, mean=0.5, std=0.25)
+_LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "cnn14": "conv_block6.conv2"}
+
+
+def run(settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None = None) -> dict[str, Any]:
+    """Ratios for every architecture that the table in the README shows; see `table`."""
+    import onnxruntime
+    import torch
+
+    tell = progress or (lambda done, doing: None)
+    rows = {}
+    for i, name in enumerate(_LAYERS):
+        tell(i / len(_LAYERS), name)
+        rows[name] = _row(name, rounds)
+    return {
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+        "explainer": explainers.DEFAULT,
+        "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        "architectures": rows,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as a Markdown table."""
+    columns = {
+        "forward_ms": "forward, torch (ms)",
+        "whole_1": "pytorch-grad-cam, 1 class",
+        "torch_1": "cut, torch, 1 class",
+        "torch_14": "cut, torch, 14 classes",
+        "onnx_1": "cut, ONNX, 1 class",
+        "onnx_14": "cut, ONNX, 14 classes",
+        "difference_torch": "largest difference, torch",
+        "difference_onnx": "largest difference, ONNX",
+    }
+    lines = [
+        "| network | " + " | ".join(columns.values()) + " |",
+        "| --- " * (len(columns) + 1) + "|",
+    ]
+    for name, row in result["architectures"].items():
+        cells = [_cell(key, row[key]) for key in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append(
+        f"\n{result['explainer']}, {result['threads']} threads, median of {result['rounds']} interleaved "
+        "rounds; ratios to the plain torch forward pass."
+    )
+    return "\n".join(lines)
+
+
+def _cell(key: str, value: float) -> str:
+    if key == "forward_ms":
+        return f"{value:.0f}"
+    return f"{value:.1e}" if key.startswith("difference") else f"{value:.2f}x"
+
+
+def _row(name: str, rounds: int) -> dict[str, float]:
+    import torch
+
+    model = _model(name)
+    torch.manual_seed(0)
+    whole = networks.architecture(model).whole(model).eval().requires_grad_(False)
+    cut = networks.cut(model, whole)
+    shape = (1, 1, 64, 1001) if isinstance(model.preprocessing, LogMel) else (1, 1, 224, 224)
+    inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = on_onnx(export_features(model, cut, Path(folder) / "model.onnx"))
+    explain = explainers.EXPLAINERS[explainers.DEFAULT].heat
+    on = {"torch": on_torch(cut.features), "onnx": onnx}
+    plain = torch.from_numpy(inputs)
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return whole(plain)
+
+    def explained(backend: str, n: int) -> Callable[[], Floats]:
+        def once() -> Floats:
+            activations = on[backend](inputs)
+            with torch.inference_mode():
+                cut.head(activations)
+            return explain(activations, cut.head, range(n))
+
+        return once
+
+    ways: dict[str, Callable[[], Any]] = {"forward": forward, "whole_1": _library(name, whole, plain)}
+    for backend in on:
+        ways |= {f"{backend}_1": explained(backend, 1), f"{backend}_14": explained(backend, 14)}
+    result = _ratios(_timed(ways, rounds))
+    reference = ways["whole_1"]()[0]
+    for backend in on:
+        heat = _scaled(explained(backend, 1)()[0, 0], reference.shape)
+        result[f"difference_{backend}"] = float(np.abs(heat - reference).max())
+    return result
+
+
+def _scaled(heat: Floats, shape: tuple[int, ...]) -> Floats:
+    from xai_demo import heat as maps
+
+    return maps.scaled(maps.resized(maps.scaled(heat), *shape))
+
+
+def _timed(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for i in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if i:  # the first round warms up
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def _ratios(seconds: dict[str, float]) -> dict[str, float]:
+    forward = seconds.pop("forward")
+    return {"forward_ms": 1000 * forward} | {k: v / forward for k, v in seconds.items()}
+
+
+def _library(name: str, whole: nn.Module, inputs: Any) -> Callable[[], Floats]:
+    """pytorch-grad-cam on the whole network, as its README shows it."""
+    from pytorch_grad_cam import GradCAMPlusPlus
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    layer = whole.get_submodule(_LAYERS[name])
+
+    def once() -> Floats:
+        whole.requires_grad_(True)
+        with GradCAMPlusPlus(model=whole, target_layers=[layer]) as camera:
+            heat: Floats = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(0)])
+        whole.requires_grad_(False)
+        return heat
+
+    return once
+
+
+def _model(name: str) -> Model:
+    sound = name.startswith("cnn")
+    return Model(
+        name=name,
+        title=name,
+        task="audioset" if sound else "chest_xray",
+        architecture=name,
+        labels=LABELS,
+        preprocessing=_SOUND if sound else _FILM,
+        activation="sigmoid",
+        licence="",
+        data="",
+        citation="",
+    )
