@@ -273,7 +273,7 @@ def explanation(view: View, label: str, p: float, index: int, explainer: str) ->
     cx, cy = ((0.14, 0.38), (0.55, 0.3), (0.8, 0.6))[index % 3] if sound else (0.3, 0.62)
     cx = (cx + 0.07 * index) % 1
     heat = np.exp(-(((x - cx) / (0.05 if sound else 0.14)) ** 2 + ((y - cy) / 0.16) ** 2))
-    heat = heat.astype(np.float32) / heat.max()
+    heat = (heat / heat.max()).astype(np.float32)
     peak = (
         {
             "time_s": cx * (view.duration_s or 0),

@@ -28,11 +28,12 @@ _KEEP_FILES_S = 3600  # what visitors bring and get is wiped within two of these
 
 def build(analyser: Analyser) -> gr.Blocks:
     """The page and its endpoints; nothing is loaded until somebody asks."""
-    with gr.Blocks(
+    page = gr.Blocks(
         title="What did the network look at?",
         analytics_enabled=False,
         delete_cache=(_KEEP_FILES_S, _KEEP_FILES_S),
-    ) as page:
+    )
+    with page:
         gr.HTML(_HEADER)
         panels = []
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):

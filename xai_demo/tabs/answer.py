@@ -47,7 +47,7 @@ def _headline(analysis: Analysis, model: Model) -> str:
     number = (
         ""
         if uncertain
-        else f'<span class="xai-number">{words.percent(decision.probability)}</span>'
+        else f'<span class="xai-number">{escape(words.percent(decision.probability))}</span>'
     )
     return (
         f'<div class="xai-headline xai-{kind}" role="status">'
@@ -80,7 +80,8 @@ def _bars(analysis: Analysis, model: Model) -> str:
 
 
 def _bar(prediction: Prediction, operating_point: float | None, layer: int | None) -> str:
-    label, number = escape(words.plain(prediction.label)), words.percent(prediction.probability)
+    label = escape(words.plain(prediction.label))
+    number = escape(words.percent(prediction.probability))
     tick = (
         ""
         if operating_point is None

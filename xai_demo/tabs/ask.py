@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
+from xai_demo.explainers import DEFAULT
 from xai_demo.records import Analysis, Model, Progress, Task
 
-DEFAULT_EXPLAINER = "Grad-CAM++"
 BACKENDS = ("auto", "torch", "onnx")
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Analyser(Protocol):
         path: str | Path,
         *,
         model: str | None = None,
-        explainer: str = DEFAULT_EXPLAINER,
+        explainer: str = DEFAULT,
         target: str | None = None,
         backend: str = "auto",
         weights: str | None = None,
@@ -92,7 +92,7 @@ def ask(
             task,
             path,
             model=picks.model or None,
-            explainer=picks.explainer or DEFAULT_EXPLAINER,
+            explainer=picks.explainer or DEFAULT,
             target=picks.target or None,
             backend=picks.backend or "auto",
             progress=progress,

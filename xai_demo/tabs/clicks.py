@@ -10,9 +10,9 @@ import gradio as gr
 from xai_demo.records import Analysis
 from xai_demo.synthesis import example_path
 from xai_demo.tabs.answer import answered, refused
-from xai_demo.tabs.ask import DEFAULT_EXPLAINER, Analyser, Picks, Refusal, ask
+from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
 from xai_demo.tabs.details import details
-from xai_demo.tabs.panel import SOUNDS, Panel, explainers_for, playable, state_of, targets_of
+from xai_demo.tabs.panel import SOUNDS, Panel, playable, state_of, targets_of
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
@@ -40,9 +40,7 @@ def connect(panel: Panel, analyser: Analyser) -> None:
     panel.analyse.click(answer, asked, panel.outputs, **working)
     for picker in (panel.explainer, panel.target, panel.backend):
         picker.input(answer, asked, panel.outputs, **working)
-    chosen = panel.model.input(
-        _follow_model(analyser), panel.model, [panel.explainer, panel.target], **INSTANT
-    )
+    chosen = panel.model.input(_follow_model(analyser), panel.model, panel.target, **INSTANT)
     chosen.then(answer, asked, panel.outputs, **working)
     note = f"(model) => {{ xaiAddress({{ tab: '{panel.tab.task}', model }}); }}"
     panel.model.input(None, panel.model, None, js=note, **PRIVATE)
@@ -51,14 +49,10 @@ def connect(panel: Panel, analyser: Analyser) -> None:
         card.click(show, panel.picks, [panel.file, *panel.outputs], **working)
 
 
-def _follow_model(analyser: Analyser) -> Callable[[str], tuple[Any, Any]]:
-    def follow(name: str) -> tuple[Any, Any]:
-        """What can be picked depends on the model."""
-        model = analyser.hub.model(name)
-        return (
-            gr.update(choices=explainers_for(model), value=DEFAULT_EXPLAINER),
-            gr.update(choices=targets_of(model), value=""),
-        )
+def _follow_model(analyser: Analyser) -> Callable[[str], Any]:
+    def follow(name: str) -> Any:
+        """The labels that can be explained depend on the model."""
+        return gr.update(choices=targets_of(analyser.hub.model(name)), value="")
 
     return follow
 

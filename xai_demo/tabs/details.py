@@ -7,12 +7,16 @@ import csv
 import io
 import json
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xai_demo import render
 from xai_demo.records import Analysis, Model, ModelInUse
 from xai_demo.tabs import words
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _METRICS = {
     "auroc": "AUROC (area under the ROC curve; 1 is perfect, 0.5 is chance)",
@@ -66,8 +70,10 @@ def _quality(model: Model) -> str:
         for name, m in model.metrics.items()
     ]
     measured = _table(rows) if rows else "<p>Nobody has measured this model here yet.</p>"
-    note = "In brackets: 95 % bootstrap interval, drawn by person." if rows else ""
-    return f'{measured}<p class="xai-quiet">{note} {escape(model.data)}</p>'
+    notes = ["In brackets: 95 % bootstrap interval, drawn by person."] if rows else []
+    notes += [f"Measured on: {model.measured_on}"] if model.measured_on else []
+    notes += [f"Trained on: {model.data}"]
+    return measured + "".join(f'<p class="xai-quiet">{escape(note)}</p>' for note in notes)
 
 
 def _origin(used: ModelInUse, model: Model) -> str:
@@ -101,7 +107,7 @@ def _timing(analysis: Analysis) -> str:
 
 def _downloads(analysis: Analysis) -> str:
     links = [
-        _link("overlay.png", "image/png", overlay_png(analysis), "Picture with heat"),
+        _link("overlay.png", "image/png", _png(analysis), "Picture with heat"),
         _link("report.json", "application/json", report_json(analysis).encode(), "Report"),
     ]
     if analysis.report.explanations:
@@ -118,13 +124,16 @@ def _link(name: str, kind: str, content: bytes, title: str) -> str:
     return f'<a download="{name}" href="{uri}">{title} <span>{name}, {size}</span></a>'
 
 
-def overlay_png(analysis: Analysis) -> bytes:
-    """The picture with the heat of the label asked for, as a PNG file."""
+def overlay(analysis: Analysis) -> Image:
+    """The picture with the heat of the label asked for, as a finished figure."""
     first = analysis.report.explanations[0] if analysis.report.explanations else None
-    stream = io.BytesIO()
     title = f"{words.plain(first.target)} {words.percent(first.probability)}" if first else ""
-    picture = render.overlay(analysis.view, first, events=analysis.report.events, title=title)
-    picture.save(stream, "PNG")
+    return render.overlay(analysis.view, first, events=analysis.report.events, title=title)
+
+
+def _png(analysis: Analysis) -> bytes:
+    stream = io.BytesIO()
+    overlay(analysis).save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from xai_demo.explainers import describe as explainer_rows
+from xai_demo import explainers
 from xai_demo.records import Analysis, Task
 from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
-from xai_demo.tabs.details import overlay_png
+from xai_demo.tabs.details import overlay
 from xai_demo.tabs.panel import playable
 
 
@@ -24,7 +22,7 @@ def publish(analyser: Analyser) -> None:
         _publish_task(analyser, "audioset", sound=True, events=False)
         hub = analyser.hub
         _publish_list("models", lambda: [dict(hub.describe(name)) for name in hub.names()])
-        _publish_list("explainers", explainer_rows)
+        _publish_list("explainers", explainers.describe)
 
 
 def _publish_task(analyser: Analyser, task: Task, *, sound: bool, events: bool) -> None:
@@ -32,7 +30,7 @@ def _publish_task(analyser: Analyser, task: Task, *, sound: bool, events: bool) 
     file = gr.Audio(type="filepath", label="audio") if sound else gr.File(label="image")
     # Free text, so that an unknown name meets our own sentence, which lists the known ones.
     words = [gr.Textbox(None, label=label) for label in ("model", "explainer", "target")]
-    outputs: list[Any] = [gr.JSON(label="report"), gr.File(label="overlay")]
+    outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="png", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
     outputs += [gr.JSON(label="events")] if events else []
     gr.Button().click(
@@ -46,7 +44,7 @@ def _publish_task(analyser: Analyser, task: Task, *, sound: bool, events: bool) 
 
 def _publish_list(name: str, rows: Callable[[], list[dict[str, Any]]]) -> None:
     gr.Button().click(
-        rows, None, gr.JSON(), api_name=name, api_description=f"All {name}, one row each."
+        rows, None, gr.JSON(label=name), api_name=name, api_description=f"All {name}, one row each."
     )
 
 
@@ -63,7 +61,7 @@ def _endpoint(
         report = outcome.report.to_json()
         return [
             report,
-            _overlay_file(outcome),
+            overlay(outcome),
             *([_explanation_sound(outcome)] if sound else []),
             *([report["events"]] if events else []),
         ]
@@ -91,12 +89,6 @@ def _endpoint(
 def _sentence(refusal: Refusal) -> str:
     fault_of_ours = refusal.title.startswith("Something went wrong")
     return f"{refusal.title}. {refusal.message}" if fault_of_ours else refusal.message
-
-
-def _overlay_file(analysis: Analysis) -> str:
-    path = Path(tempfile.mkdtemp(prefix="xai-demo-")) / "overlay.png"
-    path.write_bytes(overlay_png(analysis))
-    return str(path)
 
 
 def _explanation_sound(analysis: Analysis) -> tuple[int, Any] | None:

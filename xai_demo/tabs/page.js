@@ -1,6 +1,10 @@
-// Play a stretch of a player's sound: the player keeps an <audio> element, sometimes out of sight.
+// Play a stretch of a player's sound. Its <audio> element lies in the waveform's shadow tree.
+const xaiSoundOf = (player) => {
+  const roots = [...player.querySelectorAll("*")].map((part) => part.shadowRoot).filter(Boolean);
+  return [...roots, player].map((root) => root.querySelector("audio")).find(Boolean);
+};
 window.xaiPlay = (player, start, end) => {
-  const sound = player && player.querySelector("audio");
+  const sound = player && xaiSoundOf(player);
   if (!sound) return;
   sound.currentTime = start;
   sound.play();

@@ -11,12 +11,12 @@ import gradio as gr
 import numpy as np
 
 from xai_demo.errors import WeightsError
-from xai_demo.explainers import describe as explainer_rows
+from xai_demo.explainers import DEFAULT, EXPLAINERS
 from xai_demo.records import DISCLAIMER, Model, Task
 from xai_demo.synthesis import EXAMPLES
 from xai_demo.tabs import words
 from xai_demo.tabs.answer import empty
-from xai_demo.tabs.ask import BACKENDS, DEFAULT_EXPLAINER, Analyser
+from xai_demo.tabs.ask import BACKENDS, Analyser
 from xai_demo.tabs.theme import FIGURE_JS
 
 if TYPE_CHECKING:
@@ -206,8 +206,8 @@ def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
                 elem_id=f"{tab.task}-model",
             )
             explainer = gr.Dropdown(
-                explainers_for(chosen),
-                value=DEFAULT_EXPLAINER,
+                list(EXPLAINERS),
+                value=DEFAULT,
                 label="Explainer",
                 info="How the heat is worked out",
                 elem_id=f"{tab.task}-explainer",
@@ -248,11 +248,6 @@ def targets_of(model: Model | None) -> list[tuple[str, str]]:
     """The choices of the target picker."""
     labels = model.labels if model else ()
     return [_MOST_PROBABLE, *((words.plain(label), label) for label in labels)]
-
-
-def explainers_for(model: Model | None) -> list[str]:
-    """The explainers that fit a model."""
-    return [str(row["name"]) for row in explainer_rows()]
 
 
 def state_of(tab: Tab, path: str | None) -> str:
