@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from xai_demo import __version__
+from xai_demo import __version__, explainers
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
 from xai_demo.hub import Hub
 from xai_demo.plain import evaluation_text, model_text, report_text
 from xai_demo.records import DISCLAIMER, Progress
 from xai_demo.settings import Settings
 
-DEFAULT_EXPLAINER = "Grad-CAM++"
 BACKENDS = ("auto", "torch", "onnx")
 
 Command = Callable[[argparse.Namespace, Settings], Iterator[str]]
@@ -109,7 +108,7 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 def _add_analyse(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a name that `models` lists")
     command.add_argument("file", metavar="FILE", help="a sound or a radiograph")
-    command.add_argument("--explainer", default=DEFAULT_EXPLAINER, metavar="NAME")
+    command.add_argument("--explainer", default=explainers.DEFAULT, metavar="NAME")
     command.add_argument("--target", metavar="LABEL", help="default: the most probable")
     command.add_argument("--backend", choices=BACKENDS, default="auto")
     command.add_argument("--weights", metavar="PATH_OR_HF_URI", help="in place of the model's own")
@@ -135,14 +134,12 @@ def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
 
 def _explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """list every explainer"""
-    from xai_demo.explainers import describe
-
-    rows = describe()
+    rows = explainers.describe()
     if arguments.json:
         yield _json(rows)
         return
     for row in rows:
-        yield f"{row['name']:<20} needs {row['needs']}; fits {row['fits']}"
+        yield f"{row['name']:<20} needs {row['needs']}; fits {', '.join(row['fits'])}"
 
 
 def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
@@ -238,7 +235,8 @@ def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure the ratios of the README's performance section"""
     from xai_demo import bench
 
-    result = bench.run(settings)
+    with _progress() as progress:
+        result = bench.run(settings, progress=progress)
     yield _json(result) if arguments.json else bench.table(result)
 
 
