@@ -18,7 +18,7 @@ from xai_demo.records import Checkpoint, Model, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One model of the demo, and how its weights file is laid out."""
+    """One model of the demo."""
 
     task: Task
     checkpoint: Checkpoint | None = None  # None: bundled
@@ -26,8 +26,6 @@ class Entry:
     stand_in_for: str | None = (
         None  # the larger model that this one answers for when it cannot be had
     )
-    state_key: str | None = None  # where in a pickled dictionary the tensors are
-    key_prefix: str = ""  # what every tensor's name starts with
 
     @property
     def pin_is_open(self) -> bool:
@@ -52,7 +50,6 @@ MODELS: dict[str, Entry] = {
             sha256="0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
             size_bytes=327_428_481,
         ),
-        state_key="model",
     ),
     "everyday-cnn6": Entry(task="audioset", stand_in_for="cnn14"),
 }
