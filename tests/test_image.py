@@ -11,23 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile import IMAGES, Case, picture_bytes, png_bytes, radiograph
-from PIL import Image
+from PIL import Image, ImageOps
 
 from xai_demo.errors import UnreadableFileError
 from xai_demo.image import read_image
 from xai_demo.records import Radiograph
-
-# What sets a picture upright, for each EXIF orientation.
-UPRIGHT: dict[int, Any] = {
-    1: lambda p: p,
-    2: np.fliplr,
-    3: lambda p: np.rot90(p, 2),
-    4: np.flipud,
-    5: np.transpose,
-    6: lambda p: np.rot90(p, -1),
-    7: lambda p: np.rot90(p, 2).T,
-    8: np.rot90,
-}
 
 
 def read(path: Path, max_pixels: int = 100_000_000) -> Radiograph:
@@ -69,13 +57,16 @@ def test_sixteen_bits_are_fractions_of_65535(tmp_path: Path, kind: str) -> None:
     assert pixels.max() == 1.0
 
 
-def tiff_bytes(data: bytes, *, bits: int, photometric: int, order: str = "<") -> bytes:
+def tiff_bytes(
+    data: bytes, *, bits: int, photometric: int, order: str = "<", more: tuple[bytes, ...] = ()
+) -> bytes:
     """A TIFF of 32 x 32 grey pixels by hand."""
     tags = [(256, 32), (257, 32), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1)]
-    tags += [(278, 32), (279, len(data))]
+    tags += [(278, 32), (279, 32 * 4 * bits)]
     entries = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
     head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(data))
-    return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    count = struct.pack(f"{order}H", len(tags) + len(more))
+    return head + data + count + entries + b"".join(more) + bytes(4)
 
 
 def test_twelve_bits_are_fractions_of_4095(tmp_path: Path) -> None:
@@ -126,8 +117,8 @@ def test_a_palette_and_cmyk_give_the_colours_they_mean(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "TIFF with LZW"])
 def test_the_orientation_of_the_camera_is_honoured(
     tmp_path: Path, orientation: int, kind: str
 ) -> None:
@@ -135,10 +126,29 @@ def test_the_orientation_of_the_camera_is_honoured(
     grey[:10, :20] = 255  # a corner that tells where it went
     exif = Image.Exif()
     exif[0x0112] = orientation
-    radiograph_read = read_bytes(tmp_path, saved(Image.fromarray(grey), kind, exif=exif))
-    expected = UPRIGHT[orientation](grey) / 255
-    np.testing.assert_allclose(radiograph_read.pixels, expected, atol=1e-6)
-    assert (radiograph_read.facts["height"], radiograph_read.facts["width"]) == expected.shape
+    options = {"compression": "tiff_lzw"} if "LZW" in kind else {}
+    written = Image.fromarray(grey).convert("RGB")
+    content = saved(written, kind.split()[0], exif=exif, **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(content))))[..., 0] / 255
+    picture = read_bytes(tmp_path, content)
+    np.testing.assert_allclose(picture.pixels, expected, atol=2 / 255)
+    assert (picture.facts["height"], picture.facts["width"]) == expected.shape
+    assert expected.shape == ((48, 64) if orientation < 5 else (64, 48))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_exif_that_repeats_itself_costs_nothing(tmp_path: Path, kind: str) -> None:
+    # Each of 2000 tags claims the same 60 KB as its value: Pillow would copy all of them.
+    entries = b"".join(struct.pack("<HHII", 1000 + i, 1, 30_000, 8) for i in range(2000))
+    exif = struct.pack("<2sHIH", b"II", 42, 8, 2000) + entries + bytes(36_000)
+    content = saved(Image.fromarray(radiograph()), kind, exif=b"Exif\0\0" + exif)
+    tracemalloc.start()
+    try:
+        read_bytes(tmp_path, content)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2e6
 
 
 def test_facts_are_what_the_file_had(tmp_path: Path) -> None:
@@ -179,13 +189,15 @@ def test_the_limit_is_the_callers(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_points_at_everything_is_refused(tmp_path: Path) -> None:
-    # Each of 500 tags claims the whole file as its value: Pillow would copy all of them.
-    data = bytes(100_000)
-    entries = b"".join(struct.pack("<HHII", 40000 + i, 1, len(data), 8) for i in range(500))
-    head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
-    content = head + data + struct.pack("<H", 500) + entries + bytes(4)
+    # Each of these tags claims most of the file as its value: Pillow would copy all of them.
+    data = bytes(1024 * 100)
+    once, often = (
+        tuple(struct.pack("<HHII", 40000 + i, 1, len(data), 8) for i in range(n)) for n in (1, 500)
+    )
+    harmless = read_bytes(tmp_path, tiff_bytes(data, bits=8, photometric=1, more=once))
+    assert harmless.pixels.shape == (32, 32)
     with pytest.raises(UnreadableFileError, match="cannot be decoded as TIFF"):
-        read_bytes(tmp_path, content)
+        read_bytes(tmp_path, tiff_bytes(data, bits=8, photometric=1, more=often))
 
 
 @pytest.mark.parametrize("case", IMAGES, ids=lambda case: case.name)

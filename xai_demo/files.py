@@ -70,6 +70,7 @@ def opened(path: str | PathLike[str], *, wanted: str) -> Iterator[BinaryIO]:
         with Path(path).open("rb") as file:
             if not file.read(1):
                 raise UnreadableFileError(f"{name} is empty (0 bytes); wanted: {wanted}.")
+            file.seek(0)
             yield file
     except OSError as error:
         why = error.strerror or "the system refuses"

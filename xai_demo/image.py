@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import SEEK_END
 from os import PathLike
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL import ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.Image import Image
+from PIL.Image import Exif, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -42,17 +41,9 @@ _FLAT = 1.5 / 255  # a step of 8 bits, as JPEG leaves on a constant picture
 
 _MOST_DIRECTORIES = 1000
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_TIFF_POINTERS = (0x014A, 0x8769, 0x8825, 0xA005)  # to further directories
-_BITS, _PHOTOMETRIC = 258, 262
+_TIFF_POINTERS = (0x8769, 0x8825, 0xA005)  # to further directories
+_BITS, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 
-# The classes themselves: Image.open would warn or raise by a limit that is global to the process.
-_READERS: dict[str, type[ImageFile]] = {
-    "PNG": PngImageFile,
-    "JPEG": JpegImageFile,
-    "TIFF": TiffImageFile,
-    "WebP": WebPImageFile,
-    "BMP": BmpImageFile,
-}
 _HINTS = {
     "PDF": "a PDF: export the page as PNG or JPEG",
     "SVG": "an SVG drawing: export it as PNG",
@@ -67,6 +58,42 @@ _CONVERTED = {  # Pillow's mode -> the one whose arithmetic is known here
     "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I", "F": "F",
 }  # fmt: skip
 _NUMBERS = ("I;16", "I", "F")
+_UPRIGHT: dict[int, Callable[[Floats], Floats]] = {  # by EXIF orientation
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).T,
+    8: np.rot90,
+}
+
+
+class _NoExif:
+    """Keeps Pillow from parsing EXIF, which takes gigabytes where tags share their values."""
+
+    def getexif(self) -> Exif:
+        """Say that there is none: the one tag that matters is read below."""
+        return Exif()
+
+
+class _Png(_NoExif, PngImageFile): ...
+
+
+class _Jpeg(_NoExif, JpegImageFile): ...
+
+
+class _WebP(_NoExif, WebPImageFile): ...
+
+
+# The classes themselves: Image.open would warn or raise by a limit that is global to the process.
+_READERS: dict[str, type[ImageFile]] = {
+    "PNG": _Png,
+    "JPEG": _Jpeg,
+    "TIFF": TiffImageFile,
+    "WebP": _WebP,
+    "BMP": BmpImageFile,
+}
 
 
 def read_image(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
@@ -123,8 +150,8 @@ def _check_directories(file: BinaryIO) -> None:
     """Refuse a TIFF whose directories repeat themselves: Pillow reads all that they point at."""
     size = file.seek(0, SEEK_END)
     file.seek(0)
-    order = "<" if file.read(4).startswith(b"II") else ">"
-    waiting, seen, held = [int(*struct.unpack(f"{order}I", file.read(4)))], set[int](), 0
+    order, first = _directory_start(file.read(8))
+    waiting, seen, held = [first], set[int](), 0
     while waiting:
         at = waiting.pop()
         if at in seen or len(seen) > _MOST_DIRECTORIES:
@@ -140,27 +167,51 @@ def _check_directories(file: BinaryIO) -> None:
             raise ValueError("directories that hold more than the file")
         following = file.read(4)
         if len(following) == 4 and any(following):
-            waiting.append(int(*struct.unpack(f"{order}I", following)))
+            waiting.append(struct.unpack(f"{order}I", following)[0])
+
+
+def _directory_start(head: bytes) -> tuple[str, int]:
+    """The byte order of a TIFF, and where its first directory is."""
+    order = "<" if head.startswith(b"II") else ">"
+    return order, struct.unpack_from(f"{order}I", head, 4)[0]
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """The orientation that an EXIF block gives; 1, upright, where it gives none."""
+    block = exif.removeprefix(b"Exif\0\0")
+    try:
+        order, at = _directory_start(block)
+        (count,) = struct.unpack_from(f"{order}H", block, at)
+        for entry in range(count):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, at + 2 + 12 * entry)
+            if tag == _ORIENTATION:
+                return int(value)
+    except struct.error:  # a broken block says nothing
+        pass
+    return 1
 
 
 def _radiograph(picture: ImageFile, name: str, found: str) -> Radiograph:
     frames = getattr(picture, "n_frames", 1)
     mode = picture.mode
-    ImageOps.exif_transpose(picture, in_place=True)
     if mode not in _CONVERTED:
         raise UnreadableFileError(
             f"{name} is in colour mode {mode}; wanted: grey, RGB, CMYK or a palette."
         )
+    picture.load()
     grey = _grey(picture, name)
+    # A TIFF is turned upright as it loads.
+    orientation = 1 if found == "TIFF" else _exif_orientation(picture.info.get("exif", b""))
+    pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, np.asarray)(grey.pixels))
     facts = {
-        "width": picture.width,
-        "height": picture.height,
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
         "mode": mode,
         "format": found,
         "modality": "radiograph (picture)",
     }
     warnings = tuple(_warnings(grey, frames, mode))
-    return Radiograph(pixels=grey.pixels, facts=facts, warnings=warnings)
+    return Radiograph(pixels=pixels, facts=facts, warnings=warnings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +238,9 @@ def _grey(picture: ImageFile, name: str) -> _Grey:
             colour = rows[..., :3]
             if target == "RGBA":
                 colour = colour * rows[..., 3:]  # over black
-            chroma += float((colour.max(axis=2) - colour.min(axis=2)).sum())
+            red, green, blue = np.moveaxis(colour, 2, 0)
+            most = np.maximum(np.maximum(red, green), blue)
+            chroma += float((most - np.minimum(np.minimum(red, green), blue)).sum())
             rows = colour @ _LUMA
         pixels[top : top + len(rows)] = rows
     if target in _NUMBERS and _tag(picture, _PHOTOMETRIC, 1) == 0:  # Pillow inverts the rest
