@@ -23,9 +23,7 @@ class Entry:
     task: Task
     checkpoint: Checkpoint | None = None  # None: bundled
     model: Model | None = None  # None: `weights/<name>/config.json` says it
-    stand_in_for: str | None = (
-        None  # the larger model that this one answers for when it cannot be had
-    )
+    stand_in_for: str | None = None  # the larger model it answers for while that one is not here
 
     @property
     def pin_is_open(self) -> bool:
