@@ -245,7 +245,8 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     from xai_demo.tabs.server import launch
 
     yield from ()  # nothing to say: the server prints its own address
-    launch(settings, host=arguments.host, port=arguments.port)
+    chosen = {"host": arguments.host, "port": arguments.port}
+    launch(settings, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def _synthesise(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
