@@ -38,12 +38,13 @@ def connect(panel: Panel, analyser: Analyser) -> None:
     if panel.preview is not None:
         panel.file.change(None, panel.file, panel.preview, js=_PREVIEW_JS, **PRIVATE)
     panel.analyse.click(answer, asked, panel.outputs, **working)
+    # Not `input`: a dropdown sends that twice for one choice.
     for picker in (panel.explainer, panel.target, panel.backend):
-        picker.input(answer, asked, panel.outputs, **working)
-    chosen = panel.model.input(_follow_model(analyser), panel.model, panel.target, **INSTANT)
+        picker.select(answer, asked, panel.outputs, **working)
+    chosen = panel.model.select(_follow_model(analyser), panel.model, panel.target, **INSTANT)
     chosen.then(answer, asked, panel.outputs, **working)
     note = f"(model) => {{ xaiAddress({{ tab: '{panel.tab.task}', model }}); }}"
-    panel.model.input(None, panel.model, None, js=note, **PRIVATE)
+    panel.model.select(None, panel.model, None, js=note, **PRIVATE)
     for name, card in panel.examples.items():
         show = _example(name, answer)
         card.click(show, panel.picks, [panel.file, *panel.outputs], **working)

@@ -34,8 +34,12 @@ const xaiOpenTab = () => {
 window.xaiRestore = () => {
   const wanted = new URLSearchParams(window.location.search).get("example");
   const tab = xaiOpenTab();
-  const card = wanted && document.getElementById(`${tab}-example-${wanted}`);
-  if (card) card.click();
+  const press = (tries) => {
+    const card = document.getElementById(`${tab}-example-${wanted}`);
+    if (card) card.click();
+    else if (tries > 0) setTimeout(press, 100, tries - 1); // a tab is filled after it is opened
+  };
+  if (wanted) press(50);
 };
 window.addEventListener("popstate", xaiOpenTab);
 document.addEventListener("click", (event) => {
