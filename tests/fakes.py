@@ -119,7 +119,14 @@ class FakeHub:
         raise CheckpointUnavailableError(f"No model for {task} is here; wanted: weights.")
 
     def describe(self, name: str) -> dict[str, object]:
-        return {"name": name, "task": self.model(name).task, "available": self.available(name)}
+        each = self.model(name)
+        return {
+            "name": name,
+            "title": each.title,
+            "task": each.task,
+            "labels": list(each.labels),
+            "available": self.available(name),
+        }
 
 
 @dataclass

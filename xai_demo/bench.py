@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,10 @@ _FILM = Raster(height=224, width=224, mean=0.5, std=0.25)
 _LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "cnn14": "conv_block6.conv2"}
 
 
-def run(settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None = None
+) -> dict[str, Any]:
     """Ratios for every architecture that the table in the README shows; see `table`."""
-    import onnxruntime
     import torch
 
     tell = progress or (lambda done, doing: None)
@@ -57,7 +59,7 @@ def run(settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None =
         "threads": torch.get_num_threads(),
         "rounds": rounds,
         "explainer": explainers.DEFAULT,
-        "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        "versions": {"torch": torch.__version__, "onnxruntime": version("onnxruntime-gpu")},
         "architectures": rows,
     }
 
@@ -122,7 +124,10 @@ def _row(name: str, rounds: int) -> dict[str, float]:
 
         return once
 
-    ways: dict[str, Callable[[], Any]] = {"forward": forward, "whole_1": _library(name, whole, plain)}
+    ways: dict[str, Callable[[], Any]] = {
+        "forward": forward,
+        "whole_1": _library(name, whole, plain),
+    }
     for backend in on:
         ways |= {f"{backend}_1": explained(backend, 1), f"{backend}_14": explained(backend, 14)}
     result = _ratios(_timed(ways, rounds))

@@ -36,7 +36,12 @@ def frames_per_column(n_frames: int) -> int:
 
 
 def stitched(
-    windows: Floats, starts: Sequence[int], weights: Sequence[float], window: int, spec: LogMel, n: int
+    windows: Floats,
+    starts: Sequence[int],
+    weights: Sequence[float],
+    window: int,
+    spec: LogMel,
+    n: int,
 ) -> Floats:
     """Heat over a recording of `n` frames from that of its windows: (windows, rows, columns) -> (mel, columns).
 

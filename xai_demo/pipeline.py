@@ -13,6 +13,7 @@ from xai_demo import explainers
 from xai_demo.decision import decided_index, decision
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError
+from xai_demo.files import shown_name
 from xai_demo.hub import Hub
 from xai_demo.records import (
     TASKS,
@@ -92,7 +93,7 @@ class Analyser:
             view, sounds = made.drawn(explained[0])
         report = Report(
             task=task,
-            file=Path(path).name,
+            file=shown_name(path),
             model=network.in_use,
             input=made.facts,
             predictions=_ranked(network.model, overall),

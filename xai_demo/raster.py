@@ -22,7 +22,9 @@ def framed(pixels: Floats, spec: Raster) -> Floats:
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
         pixels = pixels[top : top + side, left : left + side]
     if pixels.shape != (spec.height, spec.width):
-        resized = Image.fromarray(pixels).resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+        resized = Image.fromarray(pixels).resize(
+            (spec.width, spec.height), Image.Resampling.BILINEAR
+        )
         pixels = np.clip(np.asarray(resized, dtype=np.float32), 0, 1)
     return pixels
 

@@ -153,7 +153,9 @@ class Explanation:
     target: str
     probability: float
     layer: str
-    values: Floats  # (rows, columns) of the explained layer, 0..1; sound: row 0 is the lowest frequency
+    values: (
+        Floats  # (rows, columns) of the explained layer, 0..1; sound: row 0 is the lowest frequency
+    )
     heatmap: Floats  # the same at the size of the network's input, 0..1
     peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the picture
 
@@ -203,7 +205,9 @@ class Report:
     input: Mapping[str, Any]
     predictions: tuple[Prediction, ...]  # most probable first
     decision: Decision
-    explanations: tuple[Explanation, ...]  # the one asked for first, then other labels of the same pass
+    explanations: tuple[
+        Explanation, ...
+    ]  # the one asked for first, then other labels of the same pass
     events: tuple[Event, ...]
     timing_ms: Mapping[str, float]
     warnings: tuple[str, ...]

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from xai_demo.errors import WeightsError
 from xai_demo.records import Analysis
 from xai_demo.synthesis import example_path
 from xai_demo.tabs.answer import answered, refused
@@ -52,8 +53,12 @@ def connect(panel: Panel, analyser: Analyser) -> None:
 
 def _follow_model(analyser: Analyser) -> Callable[[str], Any]:
     def follow(name: str) -> Any:
-        """The labels that can be explained depend on the model."""
-        return gr.update(choices=targets_of(analyser.hub.model(name)), value="")
+        """The labels that can be explained depend on the model; one not here has none to show."""
+        try:
+            model = analyser.hub.model(name)
+        except WeightsError:
+            return gr.update(choices=targets_of(None), value="")
+        return gr.update(choices=targets_of(model), value="")
 
     return follow
 

@@ -126,16 +126,16 @@ def _stand_in(tab: Tab, analyser: Analyser) -> str:
     """A note where a smaller model answers because the first of the catalogue is not here."""
     hub = analyser.hub
     try:
-        first, chosen = hub.names(tab.task)[0], hub.default_model(tab.task)
-    except (IndexError, WeightsError) as error:
+        chosen = hub.describe(hub.default_model(tab.task))
+    except WeightsError as error:
         return f'<p class="xai-notice xai-warning" role="note">{escape(str(error))}</p>'
-    if chosen == first:
+    first = hub.describe(hub.names(tab.task)[0])
+    if chosen["name"] == first["name"]:
         return ""
-    wanted, stand_in = hub.model(first), hub.model(chosen)
     return (
-        f'<p class="xai-notice xai-stand-in" role="note">{escape(wanted.title)} '
-        f"({len(wanted.labels)} labels) is not on this machine. Meanwhile "
-        f"{escape(stand_in.title)} answers: {len(stand_in.labels)} labels.</p>"
+        f'<p class="xai-notice xai-stand-in" role="note">{escape(first["title"])} '
+        f"({len(first['labels'])} labels) is not on this machine. Meanwhile "
+        f"{escape(chosen['title'])} answers: {len(chosen['labels'])} labels.</p>"
     )
 
 
@@ -240,8 +240,8 @@ def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
 
 
 def _model_title(analyser: Analyser, name: str) -> str:
-    note = "" if analyser.hub.available(name) else " (not on this machine)"
-    return f"{analyser.hub.model(name).title}{note}"
+    row = analyser.hub.describe(name)
+    return f"{row['title']}{'' if row['available'] else ' (not on this machine)'}"
 
 
 def targets_of(model: Model | None) -> list[tuple[str, str]]:

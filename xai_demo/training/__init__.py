@@ -46,5 +46,3 @@ def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Pat
     from xai_demo.training.cards import write_figures
 
     return write_figures(settings.weights_dir / model, result)
-
-

@@ -108,7 +108,9 @@ def _operating(model: Model) -> str:
 
 def _figures(model: Model, result: dict[str, Any] | None) -> list[str]:
     if result is None:
-        return [f"Not measured yet: `python -m xai_demo evaluate {model.name} --data DIR --write-card`."]
+        return [
+            f"Not measured yet: `python -m xai_demo evaluate {model.name} --data DIR --write-card`."
+        ]
     lines = [
         f"On the test split: {model.measured_on}. In brackets 95 % bootstrap intervals over persons. "
         f"By `python -m xai_demo evaluate {model.name} --data DIR --write-card`.",
@@ -124,7 +126,11 @@ def _figures(model: Model, result: dict[str, Any] | None) -> list[str]:
         cells = " | ".join(_shown(row[name]) for name in ("precision", "recall", "f1", "auroc"))
         lines.append(f"| {label} | {cells} |")
     labels = result["confusion"]["labels"]
-    lines += ["", "| true \\ answered | " + " | ".join(labels) + " |", "| --- " * (len(labels) + 1) + "|"]
+    lines += [
+        "",
+        "| true \\ answered | " + " | ".join(labels) + " |",
+        "| --- " * (len(labels) + 1) + "|",
+    ]
     for label, counts in zip(labels, result["confusion"]["counts"], strict=True):
         lines.append(f"| {label} | " + " | ".join(map(str, counts)) + " |")
     return lines + [f"\n{note}" for note in result.get("notes", [])]

@@ -26,7 +26,9 @@ class DataSet:
     targets: NDArray[np.int64]  # (samples,)
     groups: tuple[str, ...]  # the person, or whatever else must not be shared between splits
     splits: tuple[Split, ...]
-    load: Callable[[int, np.random.Generator | None], tuple[Floats, Floats]]  # (rows, columns), (labels,)
+    load: Callable[
+        [int, np.random.Generator | None], tuple[Floats, Floats]
+    ]  # (rows, columns), (labels,)
     notes: tuple[str, ...] = ()  # what was left out, counted
 
     def indices(self, split: Split) -> NDArray[np.int64]:

@@ -36,7 +36,9 @@ def read(data: Path, model: Model) -> DataSet:
     assert isinstance(spec, LogMel)
     files = sorted(p for p in data.rglob("*.ogg") if _class_name(p) in AUDIOSET_NAMES)
     if not files:
-        raise TrainingError(f"{data} holds no clips, wanted: '001 - Dog bark/1-100032-A.ogg' and so on.")
+        raise TrainingError(
+            f"{data} holds no clips, wanted: '001 - Dog bark/1-100032-A.ogg' and so on."
+        )
     frames = round(spec.window_s * spec.sample_rate_hz / spec.hop_length) + 1
     mels = np.stack([_mel(path, spec, frames) for path in files])
     names = list(AUDIOSET_NAMES)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import raster
+from xai_demo import image, raster
 from xai_demo.errors import TrainingError
 from xai_demo.records import Model, Raster
 from xai_demo.training.dataset import DataSet, one_hot, split_by_group
@@ -60,8 +60,6 @@ def person(file_name: str) -> str:
 
 
 def _pixels(path: Path, spec: Raster) -> np.ndarray:
-    from xai_demo import image
-
     picture = raster.framed(image.read_image(path, max_pixels=100_000_000).pixels, spec)
     return np.round(picture * 255).astype(np.uint8)
 

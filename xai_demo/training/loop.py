@@ -154,9 +154,7 @@ def _loader(
     return lambda chunk: _loaded(data, chunk, seeds.spawn(len(chunk)))
 
 
-def _loaded(
-    data: DataSet, chunk: NDArray[np.int64], rngs: list[Any]
-) -> tuple[Tensor, Tensor]:
+def _loaded(data: DataSet, chunk: NDArray[np.int64], rngs: list[Any]) -> tuple[Tensor, Tensor]:
     samples = [data.load(int(i), rng) for i, rng in zip(chunk, rngs, strict=True)]
     inputs = torch.from_numpy(np.stack([s[0] for s in samples]))[:, None]
     return inputs, torch.from_numpy(np.stack([s[1] for s in samples]))

@@ -35,7 +35,9 @@ class Recipe:
     read: Callable[[Path, Model], DataSet]
     schedule: Schedule
     failures: str  # known failures, for the card
-    uncertainty: float  # share of the least confident validation cases that are answered "uncertain"
+    uncertainty: (
+        float  # share of the least confident validation cases that are answered "uncertain"
+    )
 
 
 RECIPES = {

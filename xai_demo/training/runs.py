@@ -139,9 +139,7 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _calibrated(
-    recipe: Recipe, logits: NDArray[np.float64], targets: NDArray[np.int64]
-) -> Model:
+def _calibrated(recipe: Recipe, logits: NDArray[np.float64], targets: NDArray[np.int64]) -> Model:
     """The model with temperature, operating points and doubt, all chosen on validation."""
     temperatures = np.geomspace(0.25, 4, 200)
     rows = np.arange(len(targets))
@@ -170,9 +168,7 @@ def _operating_point(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -
     """The threshold of the largest sensitivity + specificity (Youden 1950), halfway in its plateau."""
     levels = np.unique(scores)
     thresholds = np.r_[levels[0], (levels[1:] + levels[:-1]) / 2]
-    youden = [
-        (scores[positive] >= t).mean() + (scores[~positive] < t).mean() for t in thresholds
-    ]
+    youden = [(scores[positive] >= t).mean() + (scores[~positive] < t).mean() for t in thresholds]
     best = np.flatnonzero(np.isclose(youden, np.max(youden)))
     return float(thresholds[best].mean())
 

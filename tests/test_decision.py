@@ -1,0 +1,60 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from small import model_of
+from xai_demo.decision import decided_index, decision, over_windows
+
+THREE = model_of("resnet18")
+TWO = dataclasses.replace(
+    THREE,
+    labels=("Normal", "Pneumonia"),
+    normal_label="Normal",
+    operating_points={"Pneumonia": 0.3, "Normal": 0.7},
+    uncertain_margin=0.05,
+)
+
+
+def test_without_operating_points_the_most_probable_label_wins():
+    assert decided_index(THREE, [0.2, 0.5, 0.3]) == 1
+
+
+@pytest.mark.parametrize(("p", "index"), [(0.29, 0), (0.31, 1), (0.9, 1)])
+def test_an_operating_point_decides_between_two(p, index):
+    assert decided_index(TWO, [1 - p, p]) == index
+
+
+def test_close_to_the_operating_point_is_uncertain_and_says_why():
+    answer = decision(TWO, [0.67, 0.33])
+    assert answer.label is None
+    assert "0.33" in answer.reason
+    assert "0.30" in answer.reason
+
+
+def test_far_from_the_operating_point_is_answered():
+    assert decision(TWO, [0.6, 0.4]).label == "Pneumonia"
+    assert decision(TWO, [0.9, 0.1]).label == "Normal"
+
+
+def test_a_low_top_probability_is_uncertain():
+    doubtful = dataclasses.replace(THREE, uncertain_below=0.5)
+    assert decision(doubtful, [0.4, 0.3, 0.3]).label is None
+    assert decision(doubtful, [0.6, 0.2, 0.2]).label == "normal"
+
+
+def test_the_least_normal_third_of_the_windows_speaks_for_a_recording():
+    windows = np.array([[0.9, 0.1, 0], [0.1, 0.9, 0], [0.8, 0.1, 0.1]], np.float32)
+    assert over_windows(THREE, windows) == pytest.approx([0.1, 0.9, 0])
+
+
+def test_independent_labels_take_their_loudest_window():
+    tags = dataclasses.replace(THREE, activation="sigmoid", normal_label=None)
+    windows = np.array([[0.9, 0.1, 0.2], [0.1, 0.9, 0.3]], np.float32)
+    assert over_windows(tags, windows) == pytest.approx([0.9, 0.9, 0.3])
+
+
+def test_exclusive_labels_without_a_normal_one_are_averaged():
+    sounds = dataclasses.replace(THREE, normal_label=None)
+    windows = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    assert over_windows(sounds, windows) == pytest.approx([0.5, 0.5, 0])

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from xai_demo import raster
+from xai_demo.records import Raster
+
+SPEC = Raster(height=224, width=224, mean=0.5, std=0.25)
+
+
+def test_a_picture_of_the_right_size_is_left_alone():
+    pixels = np.random.default_rng(0).random((224, 224), dtype=np.float32)
+    assert raster.framed(pixels, SPEC) is pixels
+
+
+def test_a_constant_picture_stays_constant_at_any_size():
+    framed = raster.framed(np.full((37, 511), 0.3, np.float32), SPEC)
+    assert framed.shape == (224, 224)
+    assert framed == pytest.approx(0.3, abs=1e-6)
+
+
+def test_a_left_half_stays_the_left_half():
+    pixels = np.zeros((500, 1000), np.float32)
+    pixels[:, :500] = 1
+    framed = raster.framed(pixels, SPEC)
+    assert framed[:, :111].min() > 0.99
+    assert framed[:, 113:].max() < 0.01
+
+
+def test_centre_crop_drops_the_sides():
+    pixels = np.zeros((100, 300), np.float32)
+    pixels[:, 100:200] = 1
+    spec = Raster(height=50, width=50, mean=0, std=1, crop="centre")
+    assert raster.framed(pixels, spec) == pytest.approx(1)
+
+
+def test_the_network_sees_deviations_from_the_mean():
+    assert raster.network_input(np.array([[0.5, 1.0]], np.float32), SPEC).tolist() == [[0.0, 2.0]]
