@@ -1,0 +1,231 @@
+import dataclasses
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+
+from hostile import picture_bytes, radiograph
+from small import MEL, model_of, write_model
+from xai_demo.catalog import Entry
+from xai_demo.engine import Engine
+from xai_demo.errors import (
+    CheckpointUnavailableError,
+    UnknownNameError,
+    UnreadableFileError,
+    UnsuitableError,
+)
+from xai_demo.hub import Hub
+from xai_demo.pipeline import Analyser
+from xai_demo.settings import Settings
+
+RATE = MEL.sample_rate_hz
+
+
+@pytest.fixture(scope="module")
+def analyser(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    models = [
+        model_of("resnet18-fine", name="lung"),
+        model_of("resnet18", name="film", labels=("Normal", "Pneumonia"), normal_label="Normal"),
+        model_of("cnn6", name="tags", task="audioset", activation="sigmoid", normal_label=None),
+    ]
+    for model in models:
+        write_model(folder / "weights" / model.name, model)
+    settings = dataclasses.replace(
+        Settings.from_env({}),
+        weights_dir=folder / "weights",
+        cache_dir=folder / "cache",
+        offline=True,
+    )
+    made = Analyser(settings)
+    made.hub = Hub(
+        settings,
+        catalog={m.name: Entry(task=m.task) for m in models} | {"gone": Entry(task="stethoscope")},
+    )
+    made.engine = Engine(made.hub)
+    return made
+
+
+@pytest.fixture
+def breath(tmp_path):
+    path = tmp_path / "breath.wav"
+    samples = np.random.default_rng(0).normal(0, 0.1, 5 * RATE)
+    soundfile.write(path, samples, RATE)
+    return path
+
+
+@pytest.fixture
+def film(tmp_path):
+    path = tmp_path / "film.png"
+    path.write_bytes(picture_bytes(radiograph(), "PNG"))
+    return path
+
+
+def ask(analyser, task, path, **asked):
+    return analyser.analyse(task, path, backend="torch", **asked)
+
+
+def test_a_recording_gets_the_contracts_report(analyser, breath):
+    report = ask(analyser, "stethoscope", breath).report.to_json()
+    json.dumps(report, allow_nan=False)
+    assert report["task"] == "stethoscope"
+    assert report["file"] == "breath.wav"
+    assert {"name", "architecture", "source", "repo_id", "revision", "sha256"} <= set(
+        report["model"]
+    )
+    assert report["model"]["backend"] == "torch"
+    assert report["model"]["device"] in {"cpu", "cuda"}
+    assert report["input"]["duration_s"] == pytest.approx(5)
+    assert sum(p["probability"] for p in report["predictions"]) == pytest.approx(1, abs=1e-4)
+    probabilities = [p["probability"] for p in report["predictions"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert {"read", "prepare", "predict", "explain", "render"} <= set(report["timing_ms"])
+    first = report["explanations"][0]
+    assert np.array(first["values"]).shape == tuple(first["grid"])
+    assert 0 <= first["peak"]["time_s"] <= 5
+    assert 50 <= first["peak"]["frequency_hz"] <= 2500
+
+
+def test_every_label_is_explained_in_the_same_pass(analyser, breath):
+    report = ask(analyser, "stethoscope", breath).report
+    assert {e.target for e in report.explanations} == {"normal", "crackle", "wheeze"}
+
+
+def test_the_asked_label_comes_first(analyser, breath):
+    for target in ("normal", "crackle", "wheeze"):
+        assert ask(analyser, "stethoscope", breath, target=target).report.explanations[
+            0
+        ].target == (target)
+
+
+def test_heat_has_the_size_of_what_the_network_saw(analyser, breath, film):
+    analysis = ask(analyser, "stethoscope", breath)
+    assert analysis.report.explanations[0].heatmap.shape == (64, 501)
+    assert analysis.view.pixels.shape == (64, 501)
+    picture = ask(analyser, "chest_xray", film)
+    assert picture.report.explanations[0].heatmap.shape == (96, 96)
+    for heatmap in (analysis.report.explanations[0].heatmap, picture.report.explanations[0].heatmap):
+        assert heatmap.dtype == np.float32
+        assert heatmap.min() >= 0
+        assert heatmap.max() == pytest.approx(1, abs=1e-4)
+
+
+def test_what_was_heard_and_what_was_not_add_up_to_the_recording(analyser, breath):
+    sounds = ask(analyser, "stethoscope", breath).sounds
+    assert set(sounds) == {"original", "explanation", "remainder"}
+    together = sounds["explanation"] + sounds["remainder"]
+    assert together == pytest.approx(sounds["original"], abs=1e-6)
+    assert np.abs(sounds["explanation"]).max() > 0
+
+
+def test_a_spectrogram_is_drawn_with_low_frequencies_at_the_foot(analyser, tmp_path):
+    path = tmp_path / "low.wav"
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 100 * np.arange(3 * RATE) / RATE), RATE)
+    view = ask(analyser, "stethoscope", path).view
+    assert view.pixels.mean(axis=1).argmax() > 56
+    assert view.row_frequencies_hz[0] < view.row_frequencies_hz[-1]
+
+
+def test_independent_labels_need_not_add_up_to_one(analyser, breath):
+    report = ask(analyser, "audioset", breath).report
+    assert all(0 < p.probability < 1 for p in report.predictions)
+
+
+def test_silence_is_answered_with_nothing_to_explain(analyser, tmp_path):
+    path = tmp_path / "silence.wav"
+    soundfile.write(path, np.zeros(3 * RATE), RATE)
+    report = ask(analyser, "stethoscope", path).report
+    assert report.decision.label is None
+    assert "silent" in report.decision.reason
+    assert not any(e.heatmap.any() for e in report.explanations)
+    assert report.events == ()
+    assert any("silent" in w for w in report.warnings)
+
+
+def test_an_even_picture_is_answered_with_nothing_to_explain(analyser, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "grey.png"
+    Image.new("L", (300, 200), 90).save(path)
+    report = ask(analyser, "chest_xray", path).report
+    assert report.decision.label is None
+    assert not report.explanations[0].heatmap.any()
+    assert report.warnings
+
+
+def test_a_short_sound_is_repeated_and_said_to_be(analyser, tmp_path):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE // 2), RATE)
+    analysis = ask(analyser, "stethoscope", path)
+    assert any("repeated" in w for w in analysis.report.warnings)
+    assert analysis.report.explanations[0].heatmap.shape == (64, 51)
+    assert analysis.report.explanations[0].peak["time_s"] <= 0.51
+    assert len(analysis.sounds["original"]) == RATE // 2
+
+
+def test_an_event_is_told_with_its_window(analyser, breath):
+    report = ask(analyser, "stethoscope", breath).report
+    for event in report.events:
+        assert 0 <= event.start_s < event.end_s <= 5
+        assert event.label in {"crackle", "wheeze"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "says"),
+    [
+        ({"model": "nothing"}, UnknownNameError, "'nothing'.*lung"),
+        ({"model": "film"}, UnsuitableError, "film.*chest_xray.*lung"),
+        ({"model": "gone"}, CheckpointUnavailableError, "gone"),
+        ({"explainer": "Magic"}, UnknownNameError, r"'Magic'.*Grad-CAM\+\+"),
+        ({"target": "Fever"}, UnknownNameError, "'Fever'.*normal, crackle, wheeze"),
+        ({"backend": "tensorflow"}, UnknownNameError, "'tensorflow'.*torch"),
+    ],
+)
+def test_a_name_that_does_not_fit_gets_one_sentence(analyser, breath, asked, error, says):
+    with pytest.raises(error, match=f"(?s){says}") as raised:
+        analyser.analyse("stethoscope", breath, **asked)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_none_is_refused_by_name(analyser, tmp_path):
+    path = tmp_path / "notes.wav"
+    path.write_text("hello")
+    with pytest.raises(UnreadableFileError, match=r"notes\.wav"):
+        ask(analyser, "stethoscope", path)
+
+
+def test_many_at_once_are_answered_as_one_at_a_time(analyser, breath, film):
+    asked = [("stethoscope", breath), ("chest_xray", film), ("audioset", breath)] * 4
+    alone = {task: ask(analyser, task, path).report for task, path in asked[:3]}
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda pair: ask(analyser, *pair).report, asked))
+    for report in together:
+        expected = alone[report.task]
+        assert [p.label for p in report.predictions] == [p.label for p in expected.predictions]
+        for mine, theirs in zip(report.explanations, expected.explanations, strict=True):
+            assert mine.heatmap == pytest.approx(theirs.heatmap, abs=1e-4)
+
+
+def test_progress_rises_from_nought_to_one(analyser, breath):
+    told = []
+    ask(analyser, "stethoscope", breath, progress=lambda done, doing: told.append((done, doing)))
+    fractions = [done for done, _ in told]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0]
+    assert fractions[-1] <= 1
+    assert all(doing for _, doing in told)
+
+
+def test_own_weights_answer_instead(analyser, breath, tmp_path):
+    write_model(tmp_path / "mine", model_of("resnet18-fine", name="mine"), seed=9)
+    theirs = ask(analyser, "stethoscope", breath).report
+    mine = ask(analyser, "stethoscope", breath, weights=str(tmp_path / "mine")).report
+    assert mine.model.source == "local"
+    assert mine.model.sha256 != theirs.model.sha256
+    assert mine.predictions != theirs.predictions
+
+
+def test_warming_up_loads_what_is_there_and_passes_over_what_is_not(analyser):
+    analyser.warm_up()
