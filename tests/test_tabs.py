@@ -126,7 +126,7 @@ def test_no_heat_is_said_plainly() -> None:
 def test_where_it_looked_names_the_region_and_whose_left_it_is() -> None:
     said = words.where(film(), heat(10, 10, (1, 1), x=0.15, y=0.15))
     assert "upper left" in said
-    assert "1.0 % of the picture" in said
+    assert "1 % of the picture" in said
     assert "patient's right side is on your left" in said
 
 
@@ -434,7 +434,8 @@ def test_the_button_sleeps_at_first(task: str, config: dict) -> None:
 
 def test_a_stand_in_is_announced(config: dict) -> None:
     said = " ".join(str(c["props"].get("value")) for c in config["components"])
-    assert "PANNs Cnn14 (527 labels) is not on this machine" in said
+    assert "<b>PANNs Cnn14</b> is not on this machine" in said
+    assert "it knows 8 labels, not 527" in said
 
 
 def test_the_page_is_built_though_no_model_is_here() -> None:

@@ -113,5 +113,6 @@ def _source(analysis: Analysis, model: Model) -> str:
     total = sum(analysis.report.timing_ms.values())
     return (
         f'<p class="xai-quiet xai-source"><b>Who said so:</b> '
-        f"{escape(words.who(analysis.report.model, model.title))} It took {total / 1000:.2g} s.</p>"
+        f"{escape(words.who(analysis.report.model, model.title))} It took {total / 1000:.2g} s. "
+        f"<b>Learned from:</b> {escape(model.data)}</p>"
     )

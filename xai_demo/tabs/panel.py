@@ -133,9 +133,9 @@ def _stand_in(tab: Tab, analyser: Analyser) -> str:
     if chosen["name"] == first["name"]:
         return ""
     return (
-        f'<p class="xai-notice xai-stand-in" role="note">{escape(first["title"])} '
-        f"({len(first['labels'])} labels) is not on this machine. Meanwhile "
-        f"{escape(chosen['title'])} answers: {len(chosen['labels'])} labels.</p>"
+        f'<p class="xai-notice xai-stand-in" role="note"><b>{escape(first["title"])}</b> is not on '
+        f"this machine. Meanwhile <b>{escape(chosen['title'])}</b> answers; it knows "
+        f"{len(chosen['labels'])} labels, not {len(first['labels'])}.</p>"
     )
 
 

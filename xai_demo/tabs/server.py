@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 
 import gradio as gr
@@ -19,7 +20,7 @@ def launch(settings: Settings) -> None:
     """Serve the page until the process is stopped; networks are loaded once it is up."""
     analyser = Analyser(settings)
     page = serve(build(analyser), settings)
-    threading.Thread(target=analyser.warm_up, name="warm-up", daemon=True).start()
+    threading.Thread(target=_warm_up, args=(analyser,), name="warm-up", daemon=True).start()
     page.block_thread()
 
 
@@ -44,3 +45,9 @@ def serve(page: gr.Blocks, settings: Settings, *, port: int | None = None) -> gr
         prevent_thread_lock=True,
     )
     return page
+
+
+def _warm_up(analyser: Analyser) -> None:
+    # Gradio imports it at the first request of all: a third of a second that nobody need wait.
+    importlib.import_module("matplotlib.pyplot")
+    analyser.warm_up()

@@ -97,8 +97,8 @@ def _where_in_picture(explanation: Explanation) -> str:
     hot = float(np.mean(explanation.heatmap >= _HOT * explanation.heatmap.max()))
     return (
         f"It looked mostly at the {region(x, y)} of the picture; the strongest heat is "
-        f"{percent(x)} from the left and {percent(y)} from the top, and {percent(hot)} of the "
-        "picture is at least half as hot. Left and right are as you see them: in a usual chest "
+        f"{100 * x:.0f} % from the left and {100 * y:.0f} % from the top, and {100 * hot:.0f} % of "
+        "the picture is at least half as hot. Left and right are as you see them: in a usual chest "
         "X-ray the patient's right side is on your left."
     )
 

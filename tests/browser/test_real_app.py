@@ -1,0 +1,35 @@
+"""The real app in a real Chromium, with the bundled models: every tab answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from xai_demo.synthesis import EXAMPLES
+from xai_demo.tabs import TABS
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize("task", TABS)
+def test_every_tab_answers_an_example(task: str, browser: Browser, real_app: gr.Blocks) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(real_app.local_url)
+    page.click(f"#tab-{task}-button")
+    name = next(name for name, example in EXAMPLES.items() if example.task == task)
+    page.click(f"#{task}-example-{name}")
+    result = page.locator(f"#{task}-result")
+    result.locator("[data-state=answered]").wait_for(timeout=60_000)
+    assert result.locator(".xai-kicker").inner_text() == EXAMPLES[name].file
+    assert result.locator(".xai-heat").count() >= 1
+    assert result.locator(".xai-plot").first.get_attribute("aria-label")
+    assert faults == []
+    context.close()

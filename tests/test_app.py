@@ -1,0 +1,240 @@
+"""The real app on a free port, asked as other people's programs ask it, with the bundled models."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import wave
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from tests.fakes import copy_as
+from xai_demo import explainers
+from xai_demo.records import TASKS
+from xai_demo.synthesis import EXAMPLES, example_path
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+ROOT = Path(__file__).parent.parent
+REPORT = {
+    "task",
+    "file",
+    "model",
+    "input",
+    "predictions",
+    "explanations",
+    "events",
+    "timing_ms",
+    "warnings",
+}
+MODEL = {"name", "architecture", "source", "repo_id", "revision", "sha256", "backend", "device"}
+RETURNED = {"stethoscope": 4, "chest_xray": 2, "audioset": 3}
+
+
+@pytest.fixture(scope="module")
+def client(real_app: gr.Blocks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(
+        real_app.local_url, verbose=False, download_files=tmp_path_factory.mktemp("downloads")
+    )
+    yield client
+    client.close()
+
+
+def example_of(task: str) -> Path:
+    return example_path(next(name for name, e in EXAMPLES.items() if e.task == task))
+
+
+def ask(client: Client, task: str, path: Path, **more: Any) -> tuple[Any, ...]:
+    answer = client.predict(handle_file(str(path)), api_name=f"/{task}", **more)
+    assert isinstance(answer, tuple)
+    return answer
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_file_alone_is_answered_with_the_contracts_report(task: str, client: Client) -> None:
+    path = example_of(task)
+    report, overlay, *rest = ask(client, task, path)
+    assert 2 + len(rest) == RETURNED[task]
+    assert set(report) >= REPORT
+    assert (report["task"], report["file"]) == (task, path.name)
+    assert set(report["model"]) == MODEL
+    chances = [p["probability"] for p in report["predictions"]]
+    assert chances == sorted(chances, reverse=True)
+    assert all(0 <= p <= 1 for p in chances)
+    first = report["explanations"][0]
+    assert first["grid"] == list(np.shape(first["values"]))
+    peak = {"x", "y"} if task == "chest_xray" else {"time_s", "frequency_hz"}
+    assert set(first["peak"]) == peak
+    with Image.open(overlay) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 200
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize("task", ["stethoscope", "audioset"])
+def test_what_the_network_listened_to_is_a_sound_as_long_as_the_file(
+    task: str, client: Client
+) -> None:
+    report, _, sound, *_ = ask(client, task, example_of(task))
+    with wave.open(sound) as file:
+        duration = file.getnframes() / file.getframerate()
+    assert duration == pytest.approx(report["input"]["duration_s"], abs=0.05)
+
+
+def test_events_are_those_of_the_report(client: Client) -> None:
+    report, _, _, events = ask(client, "stethoscope", example_path("wheeze"))
+    assert events == report["events"]
+
+
+def test_model_explainer_and_target_can_be_named(client: Client) -> None:
+    labels = [
+        p["label"] for p in ask(client, "stethoscope", example_of("stethoscope"))[0]["predictions"]
+    ]
+    report = ask(
+        client,
+        "stethoscope",
+        example_of("stethoscope"),
+        model="lung-resnet18",
+        explainer="LayerCAM",
+        target=labels[-1],
+    )[0]
+    first = report["explanations"][0]
+    assert (first["explainer"], first["target"]) == ("LayerCAM", labels[-1])
+    assert report["model"]["name"] == "lung-resnet18"
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"model": "no such thing"}, "lung-resnet18"),
+        ({"explainer": "no such thing"}, explainers.DEFAULT),
+        ({"target": "no such thing"}, "wheeze"),
+        ({"model": "pneumonia-resnet18"}, "chest_xray"),
+    ],
+    ids=["model", "explainer", "target", "model of another task"],
+)
+def test_an_unknown_name_is_met_with_the_known_ones(
+    asked: dict[str, str], named: str, client: Client
+) -> None:
+    with pytest.raises(AppError) as raised:
+        ask(client, "stethoscope", example_of("stethoscope"), **asked)
+    said = str(raised.value)
+    assert next(iter(asked.values())) in said
+    assert named in said
+    assert "Traceback" not in said
+
+
+def test_a_bad_file_is_refused_in_one_sentence_and_the_next_is_answered(
+    client: Client, tmp_path: Path
+) -> None:
+    bad = tmp_path / "letter.wav"
+    bad.write_text("Dear colleague")
+    for task in TASKS:
+        with pytest.raises(AppError, match=r"letter\.wav"):
+            ask(client, task, bad)
+    assert ask(client, "stethoscope", example_of("stethoscope"))[0]["predictions"]
+
+
+def test_no_file_is_refused_in_words(client: Client) -> None:
+    with pytest.raises(AppError, match="no file"):
+        client.predict(None, api_name="/stethoscope")
+
+
+def test_a_file_of_the_servers_own_cannot_be_asked_for(
+    real_app: gr.Blocks, tmp_path: Path, film: Path
+) -> None:
+    secret = copy_as(film, "secret.png")  # a fine picture, but nobody uploaded it
+    data = [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, None, None, None]
+    events = posted(f"{real_app.local_url}gradio_api/call/chest_xray", data)
+    assert "event: error" in events
+    assert "predictions" not in events
+
+
+def posted(url: str, data: list[Any]) -> str:
+    """What the queue answers to a request made by hand."""
+    body = json.dumps({"data": data}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{url}/{event}", timeout=60) as stream:
+        return str(stream.read().decode())
+
+
+def test_lists_are_those_of_the_command_line(client: Client) -> None:
+    models = client.predict(api_name="/models")
+    assert {row["task"] for row in models} == set(TASKS)
+    assert all(row["available"] for row in models if row["source"] == "bundled")
+    assert client.predict(api_name="/explainers") == explainers.describe()
+
+
+def test_only_the_contracts_endpoints_are_offered(client: Client) -> None:
+    offered = client.view_api(return_format="dict", print_info=False)
+    assert isinstance(offered, dict)
+    assert set(offered["named_endpoints"]) == {
+        *(f"/{task}" for task in TASKS),
+        "/models",
+        "/explainers",
+    }
+    assert not offered["unnamed_endpoints"]
+
+
+def test_several_callers_at_once_get_their_own_answers(client: Client) -> None:
+    names = [name for name, example in EXAMPLES.items() if example.task == "stethoscope"]
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(
+            pool.map(lambda name: ask(client, "stethoscope", example_path(name))[0], names)
+        )
+    assert [a["file"] for a in answers] == [example_path(name).name for name in names]
+
+
+def test_the_entry_point_serves_the_page(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "GRADIO_SERVER_PORT": str(port),
+        "HF_HUB_OFFLINE": "1",
+        "GRADIO_TEMP_DIR": str(tmp_path),
+    }
+    app = subprocess.Popen(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        page = fetched(f"http://127.0.0.1:{port}/", app)
+    finally:
+        app.terminate()
+        said = app.communicate(timeout=30)[0].decode()
+    assert "What did the network look at?" in page
+    assert "Traceback" not in said
+
+
+def fetched(url: str, app: subprocess.Popen[bytes]) -> str:
+    """The page, once the server is up."""
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return str(answer.read().decode())
+        except (urllib.error.URLError, ConnectionError):
+            assert app.poll() is None, "the server ended"
+            time.sleep(0.25)
+    raise AssertionError(f"{url} did not answer within a minute")
