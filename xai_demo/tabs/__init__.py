@@ -11,7 +11,7 @@ from xai_demo.tabs import audioset, chest_xray, stethoscope
 from xai_demo.tabs.ask import Analyser
 from xai_demo.tabs.clicks import INSTANT, PRIVATE, connect
 from xai_demo.tabs.endpoints import publish
-from xai_demo.tabs.panel import lay_out
+from xai_demo.tabs.panel import KEEP_FILES_S, lay_out
 
 TABS = {
     "stethoscope": stethoscope.TAB,
@@ -23,7 +23,6 @@ _HEADER = (
     '<header class="xai-header"><h1>What did the network look at?</h1>'
     "<p>Explainable AI for lung sounds, chest X-rays and everyday sounds</p></header>"
 )
-_KEEP_FILES_S = 3600  # what visitors bring and get is wiped within two of these
 
 
 def build(analyser: Analyser) -> gr.Blocks:
@@ -31,7 +30,7 @@ def build(analyser: Analyser) -> gr.Blocks:
     page = gr.Blocks(
         title="What did the network look at?",
         analytics_enabled=False,
-        delete_cache=(_KEEP_FILES_S, _KEEP_FILES_S),
+        delete_cache=(KEEP_FILES_S, KEEP_FILES_S),
     )
     with page:
         gr.HTML(_HEADER)

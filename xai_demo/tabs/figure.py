@@ -42,8 +42,8 @@ def figure(analysis: Analysis) -> str:
     kind = "sound" if sound else "film"
     return (
         f'<figure class="xai-figure xai-{kind}" data-view="{"heat" if sound else "both"}">'
-        f"{_controls(view, bool(explanations))}"
-        f'<div class="xai-panes">{heat}{bare}</div>{_where_lines(analysis)}</figure>'
+        f"{_where_lines(analysis)}{_controls(view, bool(explanations))}"
+        f'<div class="xai-panes">{heat}{bare}</div></figure>'
     )
 
 

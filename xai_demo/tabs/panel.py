@@ -22,6 +22,8 @@ from xai_demo.tabs.theme import FIGURE_JS
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
+KEEP_FILES_S = 3600  # checked as often, so that all is wiped within twice this time
+_KEPT = f"Files are wiped from the server within {2 * KEEP_FILES_S // 3600} hours."
 _MOST_PROBABLE = ("The most probable", "")
 SOUNDS = {
     "original": "Original",
@@ -89,6 +91,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
             state = gr.HTML(
                 state_of(tab, None), elem_classes="xai-state", elem_id=f"{tab.task}-state"
             )
+            gr.HTML(f'<p class="xai-quiet">{_KEPT}</p>')
         with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
             examples = _example_cards(tab)
     result = gr.HTML(
