@@ -1,7 +1,8 @@
-"""What an explanation costs: cut networks against the plain forward pass and against pytorch-grad-cam.
+"""What an explanation costs: cut networks, the plain forward pass and pytorch-grad-cam.
 
-Everything is measured side by side in one process, interleaved, and told as ratios to the plain torch
-forward pass of the same network. Weights are untrained: they do not change what an operation costs.
+Everything is measured side by side in one process, interleaved, and told as ratios to the plain
+torch forward pass of the same network. Weights are untrained: they do not change what an
+operation costs.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def table(result: dict[str, Any]) -> str:
         cells = [_cell(key, row[key]) for key in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines.append(
-        f"\n{result['explainer']}, {result['threads']} threads, median of {result['rounds']} interleaved "
-        "rounds; ratios to the plain torch forward pass."
+        f"\n{result['explainer']}, {result['threads']} threads, median of {result['rounds']} "
+        "interleaved rounds; ratios to the plain torch forward pass."
     )
     return "\n".join(lines)
 

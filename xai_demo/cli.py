@@ -267,7 +267,7 @@ def _progress() -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     with tqdm(total=1.0, leave=False, bar_format="{percentage:3.0f}% |{bar}| {desc}") as bar:
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import SEEK_CUR, SEEK_END, SEEK_SET
 from typing import BinaryIO
 
-import soundfile  # type: ignore[import-untyped]
+import soundfile
 
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import format_of, is_mpeg_audio

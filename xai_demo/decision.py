@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Model
 
 
-def decided_index(model: Model, probabilities: Sequence[float]) -> int:
-    """The label furthest above its operating point; without operating points, the most probable one."""
+def decided_index(model: Model, probabilities: Sequence[float] | Floats) -> int:
+    """The label furthest above its operating point; without these, the most probable one."""
     ratios = [
         p / max(model.operating_points.get(label, 0.5), 1e-6)
         for label, p in zip(model.labels, probabilities, strict=True)
@@ -39,8 +39,8 @@ def over_windows(model: Model, probabilities: Floats) -> Floats:
     return mean
 
 
-def decision(model: Model, probabilities: Sequence[float]) -> Decision:
-    """The answer; its label is None where the model is too close to call by what validation showed."""
+def decision(model: Model, probabilities: Sequence[float] | Floats) -> Decision:
+    """The answer; its label is None where it is too close to call by what validation showed."""
     index = decided_index(model, probabilities)
     label, p = model.labels[index], float(probabilities[index])
     point = model.operating_points.get(label)
@@ -49,8 +49,8 @@ def decision(model: Model, probabilities: Sequence[float]) -> Decision:
             return Decision(
                 label=None,
                 probability=p,
-                reason=f"{label} has probability {p:.2f}, less than {model.uncertain_margin:.2f} from "
-                f"its operating point {point:.2f}: too close to call.",
+                reason=f"{label} has probability {p:.2f}, less than {model.uncertain_margin:.2f} "
+                f"from its operating point {point:.2f}: too close to call.",
             )
         return Decision(
             label=label, probability=p, reason=f"Above its operating point of {point:.2f}."

@@ -89,7 +89,7 @@ class Engine:
             return self._loaded[key]
 
     def export(self, name: str, out: Path | None = None) -> Path:
-        """Write the features as `model.onnx` beside the weights or into `out`, checked against torch."""
+        """Write the features as `model.onnx`, beside the weights or into `out`; checked."""
         model, located = self._hub.model(name), self._hub.located(name)
         path = (out or located.path.parent) / "model.onnx"
         return export_features(model, self._cut(model, located), path)
@@ -131,8 +131,9 @@ class Engine:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name: safetensors, or a pickle of nothing but tensors.
 
-    Known wrappings are taken off: `{"model": ...}`, `{"state_dict": ...}`, `{"model_state_dict": ...}`, a
-    `backbone.` before every name, and the front end that PANNs store. Raises CheckpointMismatchError.
+    Known wrappings are taken off: `{"model": ...}`, `{"state_dict": ...}`,
+    `{"model_state_dict": ...}`, a `backbone.` before every name, and the front end that PANNs
+    store. Raises CheckpointMismatchError.
     """
     import torch
     from safetensors.torch import load_file
@@ -212,7 +213,7 @@ def on_onnx(path: Path) -> Callable[[Floats], Tensor]:
 
 
 def export_features(model: Model, cut: networks.Cut, path: Path) -> Path:
-    """Write the features as ONNX and hold them against torch; nothing is left behind if they differ."""
+    """Write the features as ONNX, held against torch; nothing is left behind if they differ."""
     import torch
 
     spec = model.preprocessing

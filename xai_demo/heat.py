@@ -19,8 +19,7 @@ def resized(heat: Floats, rows: int, columns: int) -> Floats:
     """(…) at another size, bilinear between cell centres, as pytorch-grad-cam scales its maps."""
     import cv2
 
-    result: Floats = cv2.resize(heat, (columns, rows))
-    return result
+    return np.asarray(cv2.resize(heat, (columns, rows)), dtype=np.float32)
 
 
 def scaled(heat: Floats) -> Floats:
@@ -43,9 +42,10 @@ def stitched(
     spec: LogMel,
     n: int,
 ) -> Floats:
-    """Heat over a recording of `n` frames from that of its windows: (windows, rows, columns) -> (mel, columns).
+    """Heat over a recording of `n` frames from that of its windows.
 
-    Each window's heat counts by its weight (the label's probability in it); overlaps are averaged.
+    (windows, rows, columns) -> (mel, columns). Each window's heat counts by its weight (the label's
+    probability in it); overlaps are averaged.
     """
     if len(windows) == 1:
         return resized(scaled(windows[0]), spec.n_mels, window)[:, : -(-n // frames_per_column(n))]
@@ -58,15 +58,16 @@ def stitched(
         large = resized(heat * np.float32(weight), spec.n_mels, wide)
         total[:, first:last] += large[:, : last - first]
         count[first:last] += 1
-    return total / np.maximum(count, 1)
+    share: Floats = np.maximum(count, np.float32(1))
+    return total / share
 
 
 def gridded(heatmap: Floats, rows: int, columns: int) -> Floats:
     """A heat map averaged into the cells of a coarser grid, 0..1."""
     import cv2
 
-    result: Floats = scaled(cv2.resize(heatmap, (columns, rows), interpolation=cv2.INTER_AREA))
-    return result
+    cells = cv2.resize(heatmap, (columns, rows), interpolation=cv2.INTER_AREA)
+    return scaled(np.asarray(cells, dtype=np.float32))
 
 
 def peak_in_sound(heatmap: Floats, spec: LogMel, step: int) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""What sound and pictures do differently on their way through a network: two classes with the same verbs."""
+"""What sound and pictures do differently on their way through a network, with the same verbs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from xai_demo import audio, heat, image, raster, spectrum
 from xai_demo.decision import decided_index, over_windows
+from xai_demo.errors import UnsuitableError
 from xai_demo.records import Event, Explanation, LogMel, Model, Radiograph, Raster, Recording, View
 
 if TYPE_CHECKING:
@@ -24,14 +25,28 @@ _SILENT_DB = -90.0
 class Medium(Protocol):
     """A file, made ready for one model: what goes in, and how to read what comes out."""
 
-    inputs: Floats  # (windows, 1, rows, columns)
-    facts: Mapping[str, Any]
-    warnings: tuple[str, ...]
-    blank: str  # why there is nothing to explain; empty if there is
-    sample_rate_hz: int | None
+    @property
+    def inputs(self) -> Floats:
+        """(windows, 1, rows, columns)."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """For the report's `input`."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For the report."""
+
+    @property
+    def blank(self) -> str:
+        """Why there is nothing to explain; empty if there is."""
+
+    @property
+    def sample_rate_hz(self) -> int | None:
+        """Of the sounds; None for a picture."""
 
     def overall(self, model: Model, probabilities: Floats) -> Floats:
-        """Probabilities of the whole file from those of its windows, (windows, labels) -> (labels,)."""
+        """Those of the whole file from those of its windows, (windows, labels) -> (labels,)."""
 
     def explanation(self, windows: Floats, weights: Floats, **about: Any) -> Explanation:
         """Heat over the whole file from that of its windows, (windows, rows, columns)."""
@@ -58,8 +73,12 @@ def prepare(model: Model, source: Recording | Radiograph) -> Medium:
     spec = model.preprocessing
     if isinstance(spec, LogMel) and isinstance(source, Recording):
         return _sound(source, spec)
-    assert isinstance(spec, Raster) and isinstance(source, Radiograph)
-    return _picture(source, spec)
+    if isinstance(spec, Raster) and isinstance(source, Radiograph):
+        return _picture(source, spec)
+    raise UnsuitableError(
+        f"{model.name} takes a {type(spec).__name__}, which cannot be made of a "
+        f"{type(source).__name__}; wanted: a sound for a LogMel, a picture for a Raster."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +144,7 @@ class Sound:
         return tuple(found)
 
     def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
-        """The spectrogram in grey, and the recording, what was listened to, and what was ignored."""
+        """The spectrogram in grey; the recording, what was listened to, and what was ignored."""
         step = heat.frames_per_column(self.decibels.shape[1])
         levels = _columns_shared(self.decibels, step)
         top = float(levels.max())
@@ -159,7 +178,8 @@ class Picture:
 
     def overall(self, model: Model, probabilities: Floats) -> Floats:
         """Those of the only window."""
-        return probabilities[0]
+        only: Floats = probabilities[0]
+        return only
 
     def explanation(self, windows: Floats, weights: Floats, **about: Any) -> Explanation:
         """Heat at the network's size."""

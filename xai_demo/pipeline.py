@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,8 @@ from xai_demo.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
     from xai_demo.engine import Network
     from xai_demo.medium import Medium
@@ -61,8 +62,9 @@ class Analyser:
     ) -> Analysis:
         """Answer for one file and explain the answer.
 
-        `target` None explains the answer itself; other probable labels are explained in the same pass.
-        Raises RequestError for a request or file at fault, WeightsError where weights cannot be had.
+        `target` None explains the answer itself; other probable labels are explained in the same
+        pass. Raises RequestError for a request or file at fault, WeightsError where weights cannot
+        be had.
         """
         from xai_demo import medium
 
@@ -136,7 +138,7 @@ class Analyser:
 class _Answer:
     """What a network makes of every window."""
 
-    activations: list[object]  # tensors (batch, channels, rows, columns)
+    activations: list[Tensor]  # each (batch, channels, rows, columns)
     probabilities: Floats  # (windows, labels)
 
 
@@ -157,13 +159,14 @@ def _answer(network: Network, inputs: Floats) -> _Answer:
     import numpy as np
     import torch
 
-    activations, probabilities = [], []
+    activations: list[Tensor] = []
+    probabilities: list[Floats] = []
     for start in range(0, len(inputs), _BATCH):
         batch = network.features(inputs[start : start + _BATCH])
         with torch.inference_mode():
             probabilities.append(network.probabilities(network.head(batch)))
         activations.append(batch)
-    return _Answer(activations=list(activations), probabilities=np.concatenate(probabilities))
+    return _Answer(activations=activations, probabilities=np.concatenate(probabilities))
 
 
 def _explained(
@@ -196,12 +199,12 @@ def _explained(
     )
 
 
-def _ranked(model: Model, overall: Sequence[float]) -> tuple[Prediction, ...]:
+def _ranked(model: Model, overall: Floats) -> tuple[Prediction, ...]:
     pairs = sorted(zip(overall, model.labels, strict=True), key=lambda pair: -pair[0])
     return tuple(Prediction(label=label, probability=float(p)) for p, label in pairs)
 
 
-def _decided(model: Model, overall: Sequence[float], made: Medium) -> Decision:
+def _decided(model: Model, overall: Floats, made: Medium) -> Decision:
     answer = decision(model, overall)
     if made.blank:
         return Decision(label=None, probability=answer.probability, reason=made.blank)

@@ -51,7 +51,7 @@ class LogMel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raster:
-    """How a picture becomes the array a network sees: one grey channel, 0..1, then (x - mean) / std."""
+    """How a picture becomes what a network sees: one grey channel, 0..1, then (x - mean) / std."""
 
     height: int
     width: int
@@ -98,7 +98,7 @@ class Model:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Model:
-        """The record that `to_config` wrote; raises KeyError, TypeError or ValueError on anything else."""
+        """What `to_config` wrote; raises KeyError, TypeError or ValueError on anything else."""
         values = dict(config)
         kind = Raster if values["task"] == "chest_xray" else LogMel
         values["preprocessing"] = kind(**values["preprocessing"])
@@ -118,6 +118,7 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
+        """How long it lasts."""
         return len(self.samples) / self.sample_rate_hz
 
 
@@ -132,13 +133,15 @@ class Radiograph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
+    """What a network gives one label."""
+
     label: str
     probability: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The answer in one word. `label` is None where the model is uncertain; `reason` says why in a sentence."""
+    """The answer in one word, None where the model is uncertain; `reason` says why."""
 
     label: str | None
     probability: float
@@ -160,6 +163,7 @@ class Explanation:
     peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the picture
 
     def to_json(self) -> dict[str, Any]:
+        """One of the report's `explanations`: the grid, not the large heat map."""
         return {
             "explainer": self.explainer,
             "target": self.target,

@@ -68,7 +68,7 @@ def _sound(analysis: Analysis) -> bytes | None:
     samples = analysis.sounds.get("explanation")
     if samples is None or analysis.sample_rate_hz is None:
         return None
-    import soundfile  # type: ignore[import-untyped]
+    import soundfile
 
     file = io.BytesIO()
     soundfile.write(file, samples, analysis.sample_rate_hz, format="WAV", subtype="PCM_16")

@@ -14,7 +14,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a deployment may choose; every field but the paths has a default that suits two cores."""
+    """What a deployment may choose; all but the paths have defaults that suit two cores."""
 
     weights_dir: Path  # bundled models
     cache_dir: Path  # fetched checkpoints and exported networks
@@ -27,7 +27,7 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Read XAI_DEMO_WEIGHTS, XAI_DEMO_CACHE, XAI_DEMO_MAX_MODELS, XAI_DEMO_MAX_UPLOAD_MB,
-        XAI_DEMO_MAX_MINUTES, XAI_DEMO_MAX_MEGAPIXELS and the Hub's own HF_HOME and HF_HUB_OFFLINE."""
+        XAI_DEMO_MAX_MINUTES, XAI_DEMO_MAX_MEGAPIXELS, and the Hub's own HF_HOME, HF_HUB_OFFLINE."""
         home = Path(environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
         return cls(
             weights_dir=Path(environ.get("XAI_DEMO_WEIGHTS") or _ROOT / "weights"),

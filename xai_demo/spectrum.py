@@ -1,4 +1,4 @@
-"""From waveform to what a network sees, and back to seconds and hertz. Pure: arrays in, arrays out."""
+"""From waveform to what a network sees, and back to seconds and hertz. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _QUIETEST = 1e-10  # power floor, -100 dB
 
 
 def stft(samples: Floats, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
-    """Short-time spectrum, complex: (time,) -> (frequency, frames). Periodic Hann, centred, reflected."""
+    """Short-time spectrum, complex: (time,) -> (frequency, frames).
+
+    Periodic Hann window, centred frames, reflected ends.
+    """
     padded = np.pad(samples, n_fft // 2, mode="reflect" if len(samples) > n_fft // 2 else "wrap")
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
     return _rfft(frames * _hann(win_length, n_fft)).T
@@ -23,7 +26,7 @@ def stft(samples: Floats, n_fft: int, win_length: int, hop_length: int) -> np.nd
 def istft(
     spectrum: np.ndarray, n_fft: int, win_length: int, hop_length: int, length: int
 ) -> Floats:
-    """The waveform of a short-time spectrum: inverse of `stft`, by weighted overlap-add (Griffin & Lim 1984)."""
+    """The waveform: inverse of `stft`, by weighted overlap-add (Griffin & Lim 1984)."""
     window = _hann(win_length, n_fft)
     frames = np.fft.irfft(spectrum.T, n=n_fft, axis=1).astype(np.float32) * window
     total = n_fft + hop_length * (len(frames) - 1)
@@ -31,7 +34,8 @@ def istft(
     for i, frame in enumerate(frames):
         signal[i * hop_length : i * hop_length + n_fft] += frame
         weight[i * hop_length : i * hop_length + n_fft] += window**2
-    signal = signal / np.maximum(weight, 1e-6)
+    share: Floats = np.maximum(weight, np.float32(1e-6))
+    signal = signal / share
     start = n_fft // 2
     return np.pad(signal[start:], (0, max(0, length - (total - start))))[:length]
 
@@ -39,7 +43,8 @@ def istft(
 def log_mel(samples: Floats, spec: LogMel) -> Floats:
     """Mel energies in decibels, before any floor: (time,) -> (mel, frames), lowest band first.
 
-    Power spectrum, Slaney mel filters (librosa's defaults), 10 log10(max(x, 1e-10)): Kong et al. 2020.
+    Power spectrum, Slaney mel filters (librosa's defaults), 10 log10(max(x, 1e-10)): Kong et al.
+    2020.
     """
     spectrum = stft(samples, spec.n_fft, spec.win_length, spec.hop_length)
     power = spectrum.real**2 + spectrum.imag**2
@@ -78,13 +83,13 @@ def mel_filters(spec: LogMel) -> Floats:
 
 @lru_cache(maxsize=8)
 def mel_frequencies_hz(spec: LogMel) -> tuple[float, ...]:
-    """Centre of every mel band, lowest first, on Slaney's scale: linear to 1 kHz, logarithmic above."""
+    """Centre of every mel band, lowest first; Slaney's scale: linear to 1 kHz, then logarithmic."""
     edges = np.linspace(_mel(spec.f_min_hz), _mel(spec.f_max_hz), spec.n_mels + 2)[1:-1]
     return tuple(float(_hertz(m)) for m in edges)
 
 
 def window_starts(n_frames: int, window: int, hop: int) -> tuple[int, ...]:
-    """First frame of every window; together they cover all frames, the last one flush with the end."""
+    """First frame of every window; they cover all frames, the last one flush with the end."""
     if n_frames <= window:
         return (0,)
     starts = list(range(0, n_frames - window + 1, hop))
@@ -101,7 +106,7 @@ def repeated(samples: Floats, least: int) -> Floats:
 
 
 def masked(samples: Floats, heat: Floats, spec: LogMel) -> Floats:
-    """What is heard where the heat is: the short-time spectrum times the heat (mel, frames), phase kept."""
+    """What is heard where the heat (mel, frames) is: spectrum times heat, phase kept."""
     spectrum = stft(samples, spec.n_fft, spec.win_length, spec.hop_length)
     return istft(
         spectrum * linear_mask(heat, spectrum.shape[1], spec),
@@ -113,7 +118,7 @@ def masked(samples: Floats, heat: Floats, spec: LogMel) -> Floats:
 
 
 def linear_mask(heat: Floats, n_frames: int, spec: LogMel) -> Floats:
-    """Heat on mel bands (mel, frames) read at every linear frequency: (frequency, n_frames), 0 outside the band."""
+    """Heat (mel, frames) read at every linear frequency: (frequency, n_frames), 0 off the bands."""
     hertz = np.arange(spec.n_fft // 2 + 1) * spec.sample_rate_hz / spec.n_fft
     centres = np.array(mel_frequencies_hz(spec))
     rows = np.interp(hertz, centres, np.arange(spec.n_mels))
@@ -136,7 +141,8 @@ def _hann(win_length: int, n_fft: int) -> Floats:
 def _rfft(frames: np.ndarray) -> np.ndarray:
     from scipy import fft  # keeps float32, which numpy's does not
 
-    return fft.rfft(frames.astype(np.float32), axis=1)
+    spectrum: np.ndarray = fft.rfft(frames.astype(np.float32), axis=1)
+    return spectrum
 
 
 def _mel(hertz: float) -> float:

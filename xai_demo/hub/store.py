@@ -205,7 +205,7 @@ def _reason(error: Exception, repo_id: str, filename: str = "") -> str:
 
 def _bar(report: Progress, what: str) -> type[Any]:
     """A progress bar of the client's kind that reports instead of drawing."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     done = 0.0
 

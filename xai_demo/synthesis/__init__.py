@@ -146,7 +146,7 @@ def truths() -> dict[str, object]:
 
 def write_examples(directory: Path) -> None:
     """Make all examples anew: FLAC (16 bit), PNG (8 bit grey) and one `truth.json`."""
-    import soundfile  # type: ignore[import-untyped]
+    import soundfile
     from PIL import Image
 
     directory.mkdir(parents=True, exist_ok=True)

@@ -249,6 +249,6 @@ def _stroke(path: Points, radius: float) -> list[tuple[float, float]]:
 
 
 def _smooth(plane: Plane, sigma: float) -> Plane:
-    from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
+    from scipy.ndimage import gaussian_filter
 
     return np.asarray(gaussian_filter(plane, sigma, mode="nearest"))
