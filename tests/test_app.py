@@ -23,6 +23,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from tests.fakes import copy_as
+from tests.hostile import AUDIO, IMAGES, Case
 from xai_demo import explainers
 from xai_demo.records import TASKS
 from xai_demo.synthesis import EXAMPLES, example_path
@@ -148,6 +149,26 @@ def test_a_bad_file_is_refused_in_one_sentence_and_the_next_is_answered(
         with pytest.raises(AppError, match=r"letter\.wav"):
             ask(client, task, bad)
     assert ask(client, "stethoscope", example_of("stethoscope"))[0]["predictions"]
+
+
+@pytest.mark.parametrize(
+    ("task", "case"),
+    [
+        (task, case)
+        for task, cases in (("stethoscope", AUDIO), ("chest_xray", IMAGES))
+        for case in cases
+        if case.outcome == "refused"
+    ],
+    ids=lambda value: value.name if isinstance(value, Case) else "",
+)
+def test_hostile_files_meet_a_sentence_of_ours(
+    task: str, case: Case, client: Client, tmp_path: Path
+) -> None:
+    case.build(tmp_path / case.name)
+    with pytest.raises(AppError, match=case.says) as raised:
+        ask(client, task, tmp_path / case.name)
+    assert "Traceback" not in str(raised.value)
+    assert "Something went wrong" not in str(raised.value)
 
 
 def test_no_file_is_refused_in_words(client: Client) -> None:

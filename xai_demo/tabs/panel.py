@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -200,46 +201,31 @@ def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
     except WeightsError:
         chosen = None
     with gr.Accordion("Look closer", open=False, elem_classes="xai-closer"):
+        models = [(_model_title(analyser, each), each) for each in hub.names(tab.task)]
+        name = chosen.name if chosen else None
         with gr.Row():
-            model = gr.Dropdown(
-                [(_model_title(analyser, name), name) for name in hub.names(tab.task)],
-                value=chosen.name if chosen else None,
-                label="Model",
-                info="What answers",
-                elem_id=f"{tab.task}-model",
-            )
-            explainer = gr.Dropdown(
-                list(EXPLAINERS),
-                value=DEFAULT,
-                label="Explainer",
-                info="How the heat is worked out",
-                elem_id=f"{tab.task}-explainer",
-            )
-            target = gr.Dropdown(
-                targets_of(chosen),
-                value="",
-                label="Target",
-                info="The label to explain",
-                elem_id=f"{tab.task}-target",
-            )
-            backend = gr.Dropdown(
-                list(BACKENDS),
-                value="auto",
-                label="Backend",
-                info="What runs the network",
-                elem_id=f"{tab.task}-backend",
-            )
+            pickers = {
+                "model": _picker(tab, "Model", "What answers", models, name),
+                "explainer": _picker(
+                    tab, "Explainer", "How the heat is worked out", list(EXPLAINERS), DEFAULT
+                ),
+                "target": _picker(tab, "Target", "The label to explain", targets_of(chosen), ""),
+                "backend": _picker(
+                    tab, "Backend", "What runs the network", list(BACKENDS), BACKENDS[0]
+                ),
+            }
         figures = gr.HTML(
             '<p class="xai-quiet">Figures, origin, timing and downloads come with the answer.</p>',
             js_on_load=_HERE_JS,
         )
-    return {
-        "model": model,
-        "explainer": explainer,
-        "target": target,
-        "backend": backend,
-        "details": figures,
-    }
+    return {**pickers, "details": figures}
+
+
+def _picker(
+    tab: Tab, label: str, info: str, choices: Sequence[Any], value: str | None
+) -> gr.Dropdown:
+    name = f"{tab.task}-{label.lower()}"
+    return gr.Dropdown(choices, value=value, label=label, info=info, elem_id=name)
 
 
 def _model_title(analyser: Analyser, name: str) -> str:

@@ -16,21 +16,28 @@ _WAITING = 32  # visitors in the queue; the next one is told to come back
 _AT_ONCE = 2  # answers worked on at the same moment
 
 
-def launch(settings: Settings) -> None:
-    """Serve the page until the process is stopped; networks are loaded once it is up."""
+def launch(settings: Settings, *, host: str | None = None, port: int | None = None) -> None:
+    """Serve the page until the process is stopped; networks are loaded once it is up.
+
+    Host and port None: GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else this machine only and the
+    first free port from 7860.
+    """
     analyser = Analyser(settings)
-    page = serve(build(analyser), settings)
+    page = serve(build(analyser), settings, host=host, port=port)
     threading.Thread(target=_warm_up, args=(analyser,), name="warm-up", daemon=True).start()
     page.block_thread()
 
 
-def serve(page: gr.Blocks, settings: Settings, *, port: int | None = None) -> gr.Blocks:
+def serve(
+    page: gr.Blocks, settings: Settings, *, host: str | None = None, port: int | None = None
+) -> gr.Blocks:
     """Start serving and return at once; the address is the page's `local_url`."""
     page.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
     page.launch(
         theme=theme.theme(),
         css=theme.CSS,
         head=theme.HEAD,
+        server_name=host,
         server_port=port,
         footer_links=["api"],
         run_history=False,
@@ -41,7 +48,6 @@ def serve(page: gr.Blocks, settings: Settings, *, port: int | None = None) -> gr
         ssr_mode=False,
         pwa=False,
         share=False,
-        quiet=True,
         prevent_thread_lock=True,
     )
     return page
