@@ -1,48 +1,118 @@
 import dataclasses
+import functools
 
+import numpy as np
 import pytest
+import pytorch_grad_cam
 import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from xai_demo import networks
+from small import model_of
+from xai_demo import heat, networks
 from xai_demo.errors import UnknownNameError
 from xai_demo.networks import ARCHITECTURES
-from small import model_of
+
+CUTS = [(name, layer) for name, kind in ARCHITECTURES.items() for layer in kind.cuts]
+every_cut = pytest.mark.parametrize(("name", "layer"), CUTS)
 
 
-def built(name: str) -> tuple[torch.nn.Module, networks.Cut, torch.Tensor]:
+@functools.cache
+def whole_of(name: str) -> torch.nn.Module:
     model = model_of(name)
     torch.manual_seed(0)
-    whole = networks.architecture(model).whole(model).eval()
+    return networks.architecture(model).whole(model).eval()
+
+
+def built(
+    name: str, layer: str | None = None
+) -> tuple[torch.nn.Module, networks.Cut, torch.Tensor]:
+    model, whole = model_of(name), whole_of(name)
     shape = (2, 1, 64, 120) if model.task != "chest_xray" else (2, 1, 96, 96)
-    return whole, networks.cut(model, whole), torch.randn(shape)
+    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return whole, networks.cut(model, whole, layer), inputs
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_head_of_features_is_the_whole_network(name):
-    whole, cut, inputs = built(name)
+def as_drawn(name: str, activations: torch.Tensor) -> torch.Tensor:
+    """The inside of the PANNs is (time, mel), ours is (mel, time)."""
+    return activations.transpose(2, 3) if name.startswith("cnn") else activations
+
+
+@every_cut
+def test_head_of_features_is_the_whole_network(name, layer):
+    whole, cut, inputs = built(name, layer)
     with torch.inference_mode():
         assert torch.equal(cut.head(cut.features(inputs)), whole(inputs))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_cut_layer_is_the_one_named(name):
-    whole, cut, inputs = built(name)
+@every_cut
+def test_the_cut_layer_is_the_one_named(name, layer):
+    whole, cut, inputs = built(name, layer)
     seen = []
-    whole.get_submodule(cut.layer).register_forward_hook(lambda m, i, o: seen.append(o.detach()))
+    hook = whole.get_submodule(layer).register_forward_hook(lambda m, i, o: seen.append(o))
     with torch.inference_mode():
         whole(inputs)
+        hook.remove()
         activations = cut.features(inputs)
-    turned = seen[0].transpose(2, 3) if name.startswith("cnn") else seen[0]
-    assert torch.equal(activations, turned)
+    assert cut.layer == layer
+    assert torch.equal(activations, as_drawn(name, seen[0]))
 
 
-def test_cnn14_has_the_authors_size_and_map():
+@every_cut
+def test_the_head_leaves_the_activations_as_they_were(name, layer):
+    _, cut, inputs = built(name, layer)
+    with torch.inference_mode():
+        activations = cut.features(inputs)
+        before = activations.clone()
+        cut.head(activations)
+    assert torch.equal(activations, before)
+
+
+@every_cut
+def test_heat_by_the_cut_is_that_of_the_whole_network(name, layer):
+    whole, cut, inputs = built(name, layer)
+    with pytorch_grad_cam.GradCAMPlusPlus(
+        model=whole,
+        target_layers=[whole.get_submodule(layer)],
+        reshape_transform=lambda t: as_drawn(name, t),
+    ) as camera:
+        expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(1)] * 2)
+    identity = torch.nn.Identity()
+    head = torch.nn.Sequential(identity, cut.head)
+    with pytorch_grad_cam.GradCAMPlusPlus(model=head, target_layers=[identity]) as camera:
+        activations = cut.features(inputs).detach().requires_grad_(True)
+        maps = camera(input_tensor=activations, targets=[ClassifierOutputTarget(1)] * 2)
+    for got, wanted in zip(maps, expected, strict=True):
+        shown = heat.scaled(heat.resized(got, *wanted.shape))
+        assert np.ptp(wanted) == pytest.approx(1, abs=1e-3)  # there is something to compare
+        assert np.abs(shown - wanted).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        ("resnet18", 32),
+        ("resnet18-fine", 16),
+        ("densenet121", 32),
+        ("efficientnet-lite0", 32),
+        ("simplecnn", 4),
+    ],
+)
+def test_the_map_is_so_much_coarser_than_the_picture(name, stride):
+    _, cut, _ = built(name)
+    with torch.inference_mode():
+        activations = cut.features(torch.zeros(1, 1, 64, 96))
+    assert activations.shape[2:] == (64 // stride, 96 // stride)
+
+
+def test_cnn14_has_the_authors_size_and_maps():
     model = dataclasses.replace(model_of("cnn14"), labels=tuple(map(str, range(527))))
     whole = networks.architecture(model).whole(model).eval()
     assert sum(p.numel() for p in whole.parameters()) == 80_753_615
+    inputs = torch.randn(1, 1, 64, 1001)
     with torch.inference_mode():
-        activations = networks.cut(model, whole).features(torch.randn(1, 1, 64, 1001))
-    assert activations.shape == (1, 2048, 2, 31)
+        assert networks.cut(model, whole).features(inputs).shape == (1, 2048, 2, 31)
+        finer = networks.cut(model, whole, "conv_block5").features(inputs)
+    assert finer.shape == (1, 1024, 4, 62)
 
 
 def test_cnn14_has_the_authors_tensor_names():
@@ -52,6 +122,33 @@ def test_cnn14_has_the_authors_tensor_names():
     assert {"bn0.weight", "conv_block6.conv2.weight", "fc1.bias", "fc_audioset.weight"} <= names
 
 
+def test_simplecnn_is_three_convolutions_and_one_linear_layer():
+    whole, _, _ = built("simplecnn")
+    convolutions = 9 * (1 * 32 + 32 * 64 + 64 * 128) + 32 + 64 + 128
+    assert sum(p.numel() for p in whole.parameters()) == convolutions + 3 * 128 + 3
+    assert [m.p for m in whole.modules() if isinstance(m, torch.nn.Dropout)] == [0.4]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_cut_network_trains_or_answers_as_the_whole_does(name):
+    for training in (True, False):  # the last leaves it as it was
+        cut = networks.cut(model_of(name), whole_of(name).train(training))
+        parts = [*cut.features.modules(), *cut.head.modules()]
+        assert {part.training for part in parts} == {training}
+
+
+@pytest.mark.parametrize("name", ["cnn6", "cnn14", "resnet18"])
+def test_the_head_alone_holds_on_to_no_convolution_of_the_features(name):
+    _, cut, _ = built(name)
+    assert not [m for m in cut.head.modules() if isinstance(m, torch.nn.Conv2d)]
+
+
 def test_an_unknown_architecture_names_the_known_ones():
-    with pytest.raises(UnknownNameError, match="'vgg16'.*resnet18"):
+    with pytest.raises(UnknownNameError, match=r"'vgg16'.*resnet18"):
         networks.architecture(dataclasses.replace(model_of("resnet18"), architecture="vgg16"))
+
+
+def test_an_unknown_layer_names_the_known_ones():
+    with pytest.raises(UnknownNameError, match=r"'conv1'; wanted: conv_block6\.conv2, conv_block5"):
+        networks.explained_layer(model_of("cnn14"), "conv1")
+    assert networks.explained_layer(model_of("cnn14")) == "conv_block6.conv2"

@@ -7,12 +7,12 @@ top, or mel bands from the lowest. Activations are (batch, channels, rows, colum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xai_demo.errors import UnknownNameError
-from xai_demo.networks import panns, resnet
+from xai_demo.networks import densenet, efficientnet, made_by_timm, panns, resnet, simplecnn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,21 +31,38 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """How to make the whole network for a model, untrained, and how to cut it."""
+    """How to make the whole network for a model, untrained, and where it can be cut."""
 
     whole: Callable[[Model], nn.Module]
-    cut: Callable[[nn.Module], tuple[nn.Module, nn.Module]]
-    layer: str
+    cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]  # the usual one first
+    kind: str = "convolutional"  # what an explainer's `fits` refers to
+
+    @property
+    def layer(self) -> str:
+        """The layer that is explained unless another is asked for."""
+        return next(iter(self.cuts))
 
 
 ARCHITECTURES = {
-    "resnet18": Architecture(whole=resnet.whole("resnet18"), cut=resnet.cut, layer="layer4"),
-    "resnet18-fine": Architecture(
-        whole=resnet.whole("resnet18", fine=True), cut=resnet.cut, layer="layer4"
+    "resnet18": Architecture(whole=made_by_timm.whole("resnet18"), cuts={"layer4": resnet.cut}),
+    "resnet18-fine": Architecture(whole=resnet.fine_resnet18, cuts={"layer4": resnet.cut}),
+    "resnet50": Architecture(whole=made_by_timm.whole("resnet50"), cuts={"layer4": resnet.cut}),
+    "resnet101": Architecture(whole=made_by_timm.whole("resnet101"), cuts={"layer4": resnet.cut}),
+    "densenet121": Architecture(
+        whole=made_by_timm.whole("densenet121"), cuts={"features.norm5": densenet.cut}
     ),
-    "resnet50": Architecture(whole=resnet.whole("resnet50"), cut=resnet.cut, layer="layer4"),
-    "cnn6": Architecture(whole=panns.cnn6, cut=panns.cut_cnn6, layer="conv_block4"),
-    "cnn14": Architecture(whole=panns.cnn14, cut=panns.cut_cnn14, layer="conv_block6.conv2"),
+    "efficientnet-lite0": Architecture(
+        whole=made_by_timm.whole("efficientnet_lite0"), cuts={"bn2": efficientnet.cut}
+    ),
+    "simplecnn": Architecture(whole=simplecnn.whole, cuts={"conv_block3": simplecnn.cut}),
+    "cnn6": Architecture(whole=panns.cnn6, cuts={"conv_block4": panns.cut_cnn6}),
+    "cnn14": Architecture(
+        whole=panns.cnn14,
+        cuts={
+            "conv_block6.conv2": panns.cut_cnn14,
+            "conv_block5": panns.cut_cnn14_finer,
+        },
+    ),
 }
 
 
@@ -56,10 +73,18 @@ def architecture(model: Model) -> Architecture:
     return ARCHITECTURES[model.architecture]
 
 
-def cut(model: Model, whole: nn.Module) -> Cut:
-    """The network of a model, cut at the layer that is explained."""
+def explained_layer(model: Model, layer: str | None = None) -> str:
+    """The layer asked for, or the usual one; raises UnknownNameError where there is no cut after it."""
     kind = architecture(model)
-    features, head = kind.cut(whole)
+    if layer is not None and layer not in kind.cuts:
+        raise UnknownNameError(f"explained layer of {model.architecture}", layer, kind.cuts)
+    return layer or kind.layer
+
+
+def cut(model: Model, whole: nn.Module, layer: str | None = None) -> Cut:
+    """The network of a model, cut after the layer asked for or the usual one; raises UnknownNameError."""
+    layer = explained_layer(model, layer)
+    features, head = architecture(model).cuts[layer](whole)
     return Cut(
-        features=features.train(whole.training), head=head.train(whole.training), layer=kind.layer
+        features=features.train(whole.training), head=head.train(whole.training), layer=layer
     )

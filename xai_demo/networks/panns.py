@@ -40,3 +40,10 @@ def cut_cnn14(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     from xai_demo.networks.panns_modules import Cnn14Features, Cnn14Head
 
     return Cnn14Features(network), Cnn14Head(network)
+
+
+def cut_cnn14_finer(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Cut after block 5's ReLU, before its pooling: twice as fine in time and in frequency."""
+    from xai_demo.networks.panns_modules import Cnn14FinerFeatures, Cnn14FinerHead
+
+    return Cnn14FinerFeatures(network), Cnn14FinerHead(network)

@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
 
 
 class Panns(nn.Module):
-    """What Cnn6 and Cnn14 share: normalisation over mel bands, and the head after the last block."""
+    """What Cnn6 and Cnn14 share: normalisation over mel bands, and the layers after the last block."""
 
     def __init__(self, n_labels: int, width: int) -> None:
         super().__init__()
@@ -46,19 +46,27 @@ class Panns(nn.Module):
         self.fc1 = nn.Linear(width, width)
         self.fc_audioset = nn.Linear(width, n_labels)
 
-    def normalised(self, x: Tensor) -> Tensor:
-        """(batch, 1, mel, time) -> (batch, 1, time, mel), each mel band normalised."""
-        by_band = self.bn0(x.transpose(1, 2))  # (batch, mel, 1, time)
-        return by_band.permute(0, 2, 3, 1)
+    def before(self, n_block: int, x: Tensor) -> Tensor:
+        """(batch, 1, mel, time) -> what block `n_block` is given, (batch, channels, time, mel)."""
+        by_band = self.bn0(x.transpose(1, 2))  # (batch, mel, 1, time): each mel band normalised
+        x = by_band.permute(0, 2, 3, 1)
+        for i in range(1, n_block):
+            x = _pooled(getattr(self, f"conv_block{i}")(x), self.training)
+        return x
 
-    def classified(self, x: Tensor) -> Tensor:
-        """(batch, channels, time, mel) -> logits: mean over mel, then maximum plus mean over time."""
-        over_time = x.mean(dim=3)
-        embedding = over_time.max(dim=2).values + over_time.mean(dim=2)
-        embedding = F.dropout(embedding, 0.5, training=self.training)
-        hidden = F.dropout(F.relu(self.fc1(embedding)), 0.5, training=self.training)
-        logits: Tensor = self.fc_audioset(hidden)
-        return logits
+
+def _pooled(x: Tensor, training: bool) -> Tensor:
+    return F.dropout(F.avg_pool2d(x, 2), 0.2, training=training)
+
+
+def _classified(x: Tensor, network: nn.Module) -> Tensor:
+    """(batch, channels, time, mel) -> logits: mean over mel, then maximum plus mean over time."""
+    over_time = x.mean(dim=3)
+    embedding = over_time.max(dim=2).values + over_time.mean(dim=2)
+    embedding = F.dropout(embedding, 0.5, training=network.training)
+    hidden = F.dropout(F.relu(network.fc1(embedding)), 0.5, training=network.training)
+    logits: Tensor = network.fc_audioset(hidden)
+    return logits
 
 
 class Cnn6(Panns):
@@ -72,8 +80,7 @@ class Cnn6(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        logits: Tensor = Cnn6Head(self)(Cnn6Features(self)(x))
-        return logits
+        return _classified(_pooled(self.conv_block4(self.before(4, x)), self.training), self)
 
 
 class Cnn14(Panns):
@@ -87,74 +94,82 @@ class Cnn14(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        logits: Tensor = Cnn14Head(self)(Cnn14Features(self)(x))
-        return logits
+        x = F.dropout(self.conv_block6(self.before(6, x)), 0.2, training=self.training)
+        return _classified(x, self)
 
 
-def _pooled(x: Tensor, training: bool) -> Tensor:
-    return F.dropout(F.avg_pool2d(x, 2), 0.2, training=training)
-
-
-class Cnn6Features(nn.Module):
-    """Cnn6 up to block 4's ReLU; activations (batch, 512, mel / 8, time / 8)."""
+class Features(nn.Module):
+    """The network up to a block; activations (batch, channels, mel, time)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+
+
+class Cnn6Features(Features):
+    """Cnn6 up to block 4's ReLU; activations (batch, 512, mel / 8, time / 8)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
-        net = self.network
-        x = net.normalised(x)
-        for block in (net.conv_block1, net.conv_block2, net.conv_block3):
-            x = _pooled(block(x), net.training)
-        return net.conv_block4(x).transpose(2, 3)
+        activations: Tensor = self.network.conv_block4(self.network.before(4, x))
+        return activations.transpose(2, 3)
 
 
-class Cnn6Head(nn.Module):
-    """Cnn6 from block 4's pooling on."""
+class Cnn14Features(Features):
+    """Cnn14 up to `conv_block6.conv2`; activations (batch, 2048, mel / 32, time / 32)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 1, mel, time) -> activations."""
+        activations: Tensor = self.network.conv_block6.before_bn2(self.network.before(6, x))
+        return activations.transpose(2, 3)
+
+
+class Cnn14FinerFeatures(Features):
+    """Cnn14 up to block 5's ReLU; activations (batch, 1024, mel / 16, time / 16)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 1, mel, time) -> activations."""
+        activations: Tensor = self.network.conv_block5(self.network.before(5, x))
+        return activations.transpose(2, 3)
+
+
+class Head(nn.Module):
+    """The layers after the last block. It keeps no more of the network in memory than it needs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.fc1, self.fc_audioset = network.fc1, network.fc_audioset
+
+
+class Cnn6Head(Head):
+    """Cnn6 from block 4's pooling on."""
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        net = self.network
-        logits: Tensor = net.classified(_pooled(activations.transpose(2, 3), net.training))
-        return logits
+        return _classified(_pooled(activations.transpose(2, 3), self.training), self)
 
 
-class Cnn14Features(nn.Module):
-    """Cnn14 up to `conv_block6.conv2`; activations (batch, 2048, mel / 32, time / 32)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, 1, mel, time) -> activations."""
-        net = self.network
-        x = net.normalised(x)
-        for i in range(1, 6):
-            x = _pooled(getattr(net, f"conv_block{i}")(x), net.training)
-        return net.conv_block6.before_bn2(x).transpose(2, 3)
-
-
-class Cnn14Head(nn.Module):
+class Cnn14Head(Head):
     """Cnn14 from `conv_block6.bn2` on."""
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
+        self.bn2 = network.conv_block6.bn2
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        net = self.network
-        x = F.relu(net.conv_block6.bn2(activations.transpose(2, 3)))
-        x = F.dropout(x, 0.2, training=net.training)
-        logits: Tensor = net.classified(x)
-        return logits
+        x = F.relu(self.bn2(activations.transpose(2, 3)))
+        return _classified(F.dropout(x, 0.2, training=self.training), self)
 
 
-__all__ = ["Cnn6", "Cnn6Features", "Cnn6Head", "Cnn14", "Cnn14Features", "Cnn14Head"]
+class Cnn14FinerHead(Head):
+    """Cnn14 from block 5's pooling on."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.conv_block6 = network.conv_block6
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Activations -> logits."""
+        x = self.conv_block6(_pooled(activations.transpose(2, 3), self.training))
+        return _classified(F.dropout(x, 0.2, training=self.training), self)

@@ -1,9 +1,10 @@
-"""Residual networks (He et al. 2016) by timm, on one grey channel, cut after the last stage."""
+"""Residual networks (He et al. 2016) by timm, cut after the last stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from xai_demo.networks import made_by_timm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -11,19 +12,13 @@ if TYPE_CHECKING:
     from xai_demo.records import Model
 
 
-def whole(name: str, *, fine: bool = False) -> Callable[[Model], nn.Module]:
-    """How to make timm's network of that name. `fine` leaves out the stem's pooling: half the stride."""
+def fine_resnet18(model: Model) -> nn.Module:
+    """ResNet-18 without the stem's pooling: half the stride, a map four times finer."""
+    from torch import nn
 
-    def make(model: Model) -> nn.Module:
-        import timm
-        from torch import nn
-
-        network: nn.Module = timm.create_model(name, in_chans=1, num_classes=len(model.labels))
-        if fine:
-            network.maxpool = nn.Identity()
-        return network
-
-    return make
+    network = made_by_timm.whole("resnet18")(model)
+    network.maxpool = nn.Identity()
+    return network
 
 
 def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:

@@ -1,0 +1,38 @@
+"""SimpleCNN: three convolutions, a network small enough to be followed by hand; 93 k parameters."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from xai_demo.records import Model
+
+WIDTHS = (1, 32, 64, 128)
+DROPOUT = 0.4
+
+
+def whole(model: Model) -> nn.Module:
+    """Three 3x3 convolutions with ReLU, pooling between them, global pooling, dropout, one linear layer."""
+    from torch import nn
+
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(3):
+        convolution = nn.Conv2d(WIDTHS[i], WIDTHS[i + 1], 3, padding=1)
+        layers[f"conv_block{i + 1}"] = nn.Sequential(convolution, nn.ReLU())
+        layers[f"pool{i + 1}"] = nn.MaxPool2d(2) if i < 2 else nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["dropout"] = nn.Dropout(DROPOUT)
+    layers["fc"] = nn.Linear(WIDTHS[-1], len(model.labels))
+    return nn.Sequential(layers)
+
+
+def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Cut after the third convolution's ReLU: a quarter of the input's size."""
+    from torch import nn
+
+    assert isinstance(network, nn.Sequential)
+    first_of_head = [name for name, _ in network.named_children()].index("conv_block3") + 1
+    return network[:first_of_head], network[first_of_head:]
