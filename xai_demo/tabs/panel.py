@@ -32,10 +32,12 @@ SOUNDS = {
     "remainder": "What it ignored",
 }
 # The snippet names the address that the visitor sees, which the server cannot know.
-_HERE_JS = """watch("value", () => {
+_HERE_JS = """const fill = () => {
   const place = element.querySelector("[data-here]");
   if (place) place.textContent = window.location.origin + window.location.pathname;
-});"""
+};
+watch("value", fill);
+fill();"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
