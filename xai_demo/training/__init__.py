@@ -20,10 +20,11 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train a recipe and write its model directory `out`: config.json, model.safetensors, MODEL_CARD.md.
+    """Train a recipe and write its model directory `out`; returns that.
 
-    Raises TrainingError where the data or the recipe is at fault. An interrupted run leaves
-    `out/checkpoint.pt`, from which `resume` goes on.
+    It holds config.json, model.safetensors and MODEL_CARD.md. An interrupted run leaves
+    `out/checkpoint.pt`, from which `resume` goes on. Raises UnknownNameError for the recipe,
+    TrainingError where the data is at fault.
     """
     from xai_demo.training.runs import train as run
 

@@ -35,7 +35,8 @@ def equalised(mel: Floats, rng: np.random.Generator, *, deviation: float) -> Flo
 def band_shifted(mel: Floats, rng: np.random.Generator, *, most: int) -> Floats:
     """A slightly higher or lower voice: all bands moved by up to `most` rows, the edge repeated."""
     rows = np.clip(np.arange(mel.shape[0]) + rng.integers(-most, most + 1), 0, mel.shape[0] - 1)
-    return mel[rows]
+    shifted: Floats = mel[rows]
+    return shifted
 
 
 def stretched(mel: Floats, rng: np.random.Generator, *, most: float) -> Floats:

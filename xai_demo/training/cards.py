@@ -1,4 +1,4 @@
-"""config.json and MODEL_CARD.md of a model directory: written by `train`, figures filled in by `evaluate`."""
+"""config.json and MODEL_CARD.md: written by `train`, figures filled in by `evaluate`."""
 
 from __future__ import annotations
 
@@ -68,9 +68,10 @@ def _card(model: Model, result: dict[str, Any] | None) -> str:
             "",
             f"`python -m xai_demo train {model.name} --data DIR --out weights/{model.name}`: "
             f"{schedule.epochs} epochs, AdamW {schedule.learning_rate:g} with weight decay "
-            f"{schedule.weight_decay:g}, one cycle, batch {schedule.batch_size}, mixup {schedule.mixup:g}, "
-            f"label smoothing {schedule.label_smoothing:g}; classes sampled by their size to the power "
-            f"{schedule.sampling_power:g}; weights averaged over steps, the best validation epoch kept. "
+            f"{schedule.weight_decay:g}, one cycle, batch {schedule.batch_size}, "
+            f"mixup {schedule.mixup:g}, label smoothing {schedule.label_smoothing:g}; "
+            f"classes sampled by their size to the power {schedule.sampling_power:g}; "
+            "weights averaged over steps, the best validation epoch kept. "
             f"Temperature {model.temperature:g}{_operating(model)}, chosen on validation.",
             "",
             "## Figures",
@@ -112,7 +113,8 @@ def _figures(model: Model, result: dict[str, Any] | None) -> list[str]:
             f"Not measured yet: `python -m xai_demo evaluate {model.name} --data DIR --write-card`."
         ]
     lines = [
-        f"On the test split: {model.measured_on}. In brackets 95 % bootstrap intervals over persons. "
+        f"On the test split: {model.measured_on}. "
+        "In brackets 95 % bootstrap intervals over persons. "
         f"By `python -m xai_demo evaluate {model.name} --data DIR --write-card`.",
         "",
         "| figure | value |",

@@ -19,7 +19,7 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """Samples with one label each. `load(i, rng)` gives the network's input, varied if there is an rng."""
+    """Samples with one label each; `load(i, rng)` gives one, varied if there is an rng."""
 
     name: str
     labels: tuple[str, ...]
@@ -49,4 +49,5 @@ def _split(group: str, seed: str) -> Split:
 
 def one_hot(target: int, n_labels: int) -> Floats:
     """A target as probabilities."""
-    return np.eye(n_labels, dtype=np.float32)[target]
+    row: Floats = np.eye(n_labels, dtype=np.float32)[target]
+    return row

@@ -33,7 +33,8 @@ AUDIOSET_NAMES = {
 def read(data: Path, model: Model) -> DataSet:
     """All clips below `data`, split by fold; raises TrainingError where there are none."""
     spec = model.preprocessing
-    assert isinstance(spec, LogMel)
+    if not isinstance(spec, LogMel):
+        raise TrainingError(f"{model.name} takes pictures, wanted: a model that takes sounds.")
     files = sorted(p for p in data.rglob("*.ogg") if _class_name(p) in AUDIOSET_NAMES)
     if not files:
         raise TrainingError(

@@ -35,26 +35,17 @@ def fit(
     resume: bool,
     progress: Progress,
 ) -> nn.Module:
-    """Train `network` in place and return it with the averaged weights of the best validation epoch.
+    """Train `network` in place; returned with the averaged weights of the best validation epoch.
 
-    After every epoch `out/checkpoint.pt` holds all that is needed to go on, and `out/log.csv` a line.
+    After every epoch `out/checkpoint.pt` holds all that is needed to go on, and `out/log.csv` one
+    line more.
     """
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
-    average = torch.optim.swa_utils.AveragedModel(
-        network,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.averaging),
-        use_buffers=True,
-    )
     steps = -(-len(data.indices("train")) // schedule.batch_size)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
-    )
-    parts = {"network": network, "average": average, "optimiser": optimiser, "cycle": cycle}
+    parts = _parts(network, schedule, steps)
+    average, optimiser, cycle = parts["average"], parts["optimiser"], parts["cycle"]
     first, best = _resumed(out, parts) if resume else (0, float("inf"))
     for epoch in range(first, schedule.epochs):
         rng = np.random.default_rng((seed, epoch))
@@ -80,10 +71,27 @@ def fit(
             _save(out / "best.pt", average.module.state_dict())
         _save(
             out / CHECKPOINT,
-            {k: p.state_dict() for k, p in parts.items()} | {"epoch": epoch + 1, "best": best},
+            {k: p.state_dict() for k, p in parts.items()}
+            | {"epoch": epoch + 1, "best": best, "random": _random_states()},
         )
     network.load_state_dict(torch.load(out / "best.pt", weights_only=True))
     return network.eval()
+
+
+def _parts(network: nn.Module, schedule: Schedule, steps: int) -> dict[str, Any]:
+    """Everything with a state that a checkpoint holds."""
+    average = torch.optim.swa_utils.AveragedModel(
+        network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.averaging),
+        use_buffers=True,
+    )
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
+    )
+    return {"network": network, "average": average, "optimiser": optimiser, "cycle": cycle}
 
 
 def outputs(network: nn.Module, data: DataSet, split: Split) -> tuple[Tensor, Tensor]:
@@ -119,14 +127,14 @@ def _loss(
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _batches(
     data: DataSet, schedule: Schedule, rng: np.random.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch: as many samples as there are, classes drawn by their size to the power asked for."""
+    """One epoch: as many samples as there are, classes drawn by their size to a power."""
     train = data.indices("train")
     targets = data.targets[train]
     sizes = np.bincount(targets, minlength=len(data.labels)).astype(float)
@@ -177,7 +185,17 @@ def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float]:
     state = torch.load(path, weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
+    for i, random_state in enumerate(state.get("random", ())):
+        if i == 0:
+            torch.set_rng_state(random_state)
+        elif i <= torch.cuda.device_count():
+            torch.cuda.set_rng_state(random_state, i - 1)
     return int(state["epoch"]), float(state["best"])
+
+
+def _random_states() -> list[Tensor]:
+    """Of the CPU and every GPU: what dropout draws from."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
 
 def _log(out: Path, **row: float) -> None:

@@ -1,7 +1,7 @@
 """Figures of merit with 95 % bootstrap intervals by person. Pure.
 
-Every metric is a function of sample weights, so that a bootstrap draw of whole persons is a weight per
-sample: how often its person was drawn.
+Every metric is a function of sample weights, so that a bootstrap draw of whole persons is a weight
+per sample: how often its person was drawn.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def auroc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> float:
 def confusion(targets: Labels, decided: Labels, weights: Array, n: int) -> Array:
     """Counts (true label, decided label)."""
     counts = np.bincount(targets * n + decided, weights, minlength=n * n)
-    return counts.reshape(n, n)
+    return counts.reshape(n, n).astype(np.float64)
 
 
 def expected_calibration_error(
     probabilities: Array, targets: Labels, weights: Array, bins: int = 15
 ) -> float:
-    """Mean distance of confidence and accuracy over equal bins of the top probability (Guo et al. 2017)."""
+    """Mean gap of confidence and accuracy in bins of the top probability (Guo et al. 2017)."""
     top = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
     bin_of = np.minimum((top * bins).astype(int), bins - 1)

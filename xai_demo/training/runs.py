@@ -1,15 +1,16 @@
-"""One training run, one evaluation: from a data set to a model directory, and from there to figures."""
+"""One training run, one evaluation: from a data set to a model directory, and to figures."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from xai_demo import networks
 from xai_demo.decision import decided_index
@@ -17,7 +18,7 @@ from xai_demo.errors import CheckpointUnavailableError, TrainingError, UnknownNa
 from xai_demo.hub import Hub
 from xai_demo.records import Model
 from xai_demo.training import cards, loop, metrics
-from xai_demo.training.dataset import DataSet
+from xai_demo.training.dataset import DataSet, Split
 from xai_demo.training.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def train(
     tell(0.0, "reading the data")
     data_set = chosen.read(data, chosen.model)
     schedule = dataclasses.replace(chosen.schedule, epochs=epochs or chosen.schedule.epochs)
+    _check_part(data_set, "train", 2)
+    _check_part(data_set, "validation", 2)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network = networks.architecture(chosen.model).whole(chosen.model)
@@ -76,6 +79,7 @@ def evaluate(
     network.load_state_dict(_float32(load_file(hub.located(model).path)))
     tell(0.0, "reading the data")
     data_set = RECIPES[model].read(data, record)
+    _check_part(data_set, "test", 1)
     tell(0.3, "asking the network")
     logits, targets = loop.outputs(network.eval(), data_set, "test")
     tell(0.8, "bootstrap by person")
@@ -85,6 +89,15 @@ def evaluate(
 def _check(data: Path) -> None:
     if not data.is_dir():
         raise TrainingError(f"{data} is no directory, wanted: a data set in its published layout.")
+
+
+def _check_part(data: DataSet, split: Split, n_labels: int) -> None:
+    targets = data.targets[data.indices(split)]
+    if len(set(targets)) < n_labels:
+        raise TrainingError(
+            f"The {split} part of {data.name} has {len(targets)} samples of {len(set(targets))} "
+            f"labels, wanted: samples of at least {n_labels}."
+        )
 
 
 def _float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -165,7 +178,7 @@ def _calibrated(recipe: Recipe, logits: NDArray[np.float64], targets: NDArray[np
 
 
 def _operating_point(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """The threshold of the largest sensitivity + specificity (Youden 1950), halfway in its plateau."""
+    """The threshold of the largest sensitivity + specificity (Youden 1950), amid its plateau."""
     levels = np.unique(scores)
     thresholds = np.r_[levels[0], (levels[1:] + levels[:-1]) / 2]
     youden = [(scores[positive] >= t).mean() + (scores[~positive] < t).mean() for t in thresholds]
@@ -178,8 +191,11 @@ def _write(out: Path, model: Model, network: torch.nn.Module, recipe: Recipe) ->
         k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
         for k, v in network.state_dict().items()
     }
-    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
-    sha256 = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    content = save(state, metadata={"format": "pt"})
+    part = out / "model.safetensors.part"
+    part.write_bytes(content)
+    os.replace(part, out / "model.safetensors")
+    sha256 = hashlib.sha256(content).hexdigest()
     cards.write(out, dataclasses.replace(model, sha256=sha256))
 
 

@@ -1,8 +1,8 @@
 """SPRSound in its published layout: *_json annotations beside *_wav sounds (wav or flac).
 
-One sample is one annotated event, in a window of the network's length around it. In training half of the
-windows are blotted out beyond the event and labelled by it; the other half are left whole, as the running
-demo sees them, and labelled by all that can be heard in them.
+One sample is one annotated event, in a window of the network's length around it. In training half
+of the windows are blotted out beyond the event and labelled by it; the other half are left whole,
+as the running demo sees them, and labelled by all that can be heard in them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import audio, spectrum
-from xai_demo.errors import TrainingError, XaiDemoError
+from xai_demo.errors import TrainingError
 from xai_demo.records import LogMel, Model
 from xai_demo.training.augmentation import band_shifted, equalised, spectrogram_masked, stretched
 from xai_demo.training.dataset import DataSet, one_hot, split_by_group
@@ -59,7 +59,7 @@ class Windows:
     def load(
         self, i: int, rng: np.random.Generator | None, wheezes: np.ndarray
     ) -> tuple[Floats, Floats]:
-        """The window around event `i`; varied, and perhaps mixed with one of `wheezes`, if there is an rng."""
+        """The window around event `i`; with an rng varied, and perhaps with a wheeze laid over."""
         event = self.events[i]
         if rng is None:
             return self._window(event, 0, blot=True), one_hot(event.kind, 4)
@@ -107,7 +107,8 @@ class Windows:
 def read(data: Path, model: Model) -> DataSet:
     """All events below `data`; raises TrainingError where there are none."""
     spec = model.preprocessing
-    assert isinstance(spec, LogMel)
+    if not isinstance(spec, LogMel):
+        raise TrainingError(f"{model.name} takes pictures, wanted: a model that takes sounds.")
     sounds = {p.stem: p for p in data.rglob("*") if p.suffix in {".wav", ".flac"}}
     annotations = sorted(data.rglob("*.json"))
     if not annotations or not sounds:
@@ -155,10 +156,10 @@ def _events(path: Path) -> list[tuple[float, float, int]]:
             (float(e["start"]) / 1000, float(e["end"]) / 1000, CLASSES[e["type"]])
             for e in content["event_annotation"]
         ]
-    except (ValueError, KeyError, TypeError, XaiDemoError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{path.name} is no SPRSound annotation ({error!r}), wanted: event_annotation with start, "
-            f"end and type, one of {', '.join(CLASSES)}."
+            f"{path.name} is no SPRSound annotation ({error!r}), wanted: event_annotation with "
+            f"start, end and type, one of {', '.join(CLASSES)}."
         ) from error
 
 
