@@ -23,7 +23,8 @@ _PERSON = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-")
 def read(data: Path, model: Model) -> DataSet:
     """All pictures below `data`, regrouped by person; raises TrainingError where there are none."""
     spec = model.preprocessing
-    assert isinstance(spec, Raster)
+    if not isinstance(spec, Raster):
+        raise TrainingError(f"{model.name} takes sounds, wanted: a model that takes pictures.")
     files = sorted(p for p in data.rglob("*.jp*g") if p.parent.name in _FOLDERS)
     if not files:
         raise TrainingError(
@@ -50,7 +51,7 @@ def read(data: Path, model: Model) -> DataSet:
 
 
 def person(file_name: str) -> str:
-    """Who is in the picture, by its published file name; raises TrainingError for any other name."""
+    """Who is in the picture, by its published file name; raises TrainingError for others."""
     match = _PERSON.match(file_name)
     if not match:
         raise TrainingError(

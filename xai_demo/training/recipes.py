@@ -13,7 +13,7 @@ from xai_demo.training.dataset import DataSet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How a network is trained: AdamW, one cycle of the learning rate, weights averaged over steps."""
+    """How a network is trained: AdamW, one cycle of the learning rate, averaged weights."""
 
     epochs: int
     batch_size: int
@@ -35,9 +35,7 @@ class Recipe:
     read: Callable[[Path, Model], DataSet]
     schedule: Schedule
     failures: str  # known failures, for the card
-    uncertainty: (
-        float  # share of the least confident validation cases that are answered "uncertain"
-    )
+    uncertainty: float  # share of validation cases, the least sure, that are answered "uncertain"
 
 
 RECIPES = {
@@ -53,8 +51,9 @@ RECIPES = {
             activation="softmax",
             licence="CC-BY-4.0 (data), MIT (weights)",
             data=(
-                "Paediatric chest X-rays of one centre in Guangzhou, ages one to five (Kermany et al. "
-                "2018), split 70/15/15 by person, whatever the published folders say."
+                "Paediatric chest X-rays of one centre in Guangzhou, ages one to five "
+                "(Kermany et al. 2018), split 70/15/15 by person, whatever the published folders "
+                "say."
             ),
             citation=(
                 "Kermany, D., Zhang, K., Goldbaum, M. (2018). Labeled Optical Coherence Tomography "
@@ -75,9 +74,9 @@ RECIPES = {
             small_scale=160 / 224,
         ),
         failures=(
-            "Children of one hospital only: adults, other scanners, lateral films and photographs of "
-            "films are outside of what it has seen. It answers Normal or Pneumonia to any picture, "
-            "a cat included. Tubes, electrodes and side markers can attract the heat."
+            "Children of one hospital only: adults, other scanners, lateral films and photographs "
+            "of films are outside of what it has seen. It answers Normal or Pneumonia to any "
+            "picture, a cat included. Tubes, electrodes and side markers can attract the heat."
         ),
         uncertainty=0.03,
     ),
@@ -106,10 +105,10 @@ RECIPES = {
             activation="softmax",
             licence="GPL-3.0 (data repository), MIT (weights)",
             data=(
-                "SPRSound: annotated breath sounds of children at one hospital in Shanghai (Zhang et "
-                "al. 2022), split 70/15/15 by patient. Rhonchi, wheeze and stridor count as wheeze, "
-                "fine and coarse crackle as crackle; most of the few sounds with both were mixed from "
-                "real crackles and real wheezes."
+                "SPRSound: annotated breath sounds of children at one hospital in Shanghai "
+                "(Zhang et al. 2022), split 70/15/15 by patient. Rhonchi, wheeze and stridor count "
+                "as wheeze, fine and coarse crackle as crackle; most of the few sounds with both "
+                "were mixed from real crackles and real wheezes."
             ),
             citation=(
                 "Zhang, Q. et al. (2022). SPRSound: Open-Source SJTU Paediatric Respiratory Sound "
@@ -129,8 +128,8 @@ RECIPES = {
         ),
         failures=(
             "Children of one hospital and one make of stethoscope; adults sound different. Speech, "
-            "crying, rubbing of the stethoscope and hair can pass for crackles or wheezes. Stridor and "
-            "rhonchi are called wheeze. It was taught mostly on single breaths of 0.3 to 3 s."
+            "crying, rubbing of the stethoscope and hair can pass for crackles or wheezes. Stridor "
+            "and rhonchi are called wheeze. It was taught mostly on single breaths of 0.3 to 3 s."
         ),
         uncertainty=0.05,
     ),
@@ -156,8 +155,8 @@ RECIPES = {
             activation="softmax",
             licence="CC-BY-3.0 (data), MIT (weights)",
             data=(
-                "ESC-10 by its published folds: trained on folds 1 and 2 and half of fold 3, tuned on "
-                "the rest of fold 3, tested on fold 4."
+                "ESC-10 by its published folds: trained on folds 1 and 2 and half of fold 3, tuned "
+                "on the rest of fold 3, tested on fold 4."
             ),
             citation=(
                 "Piczak, K. J. (2015). ESC: Dataset for Environmental Sound Classification. "
