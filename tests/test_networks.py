@@ -6,8 +6,8 @@ import pytest
 import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
 from small import model_of
+
 from xai_demo import heat, networks
 from xai_demo.errors import UnknownNameError
 from xai_demo.networks import ARCHITECTURES

@@ -1,8 +1,9 @@
 """The architectures, one file a family, and where each is cut in two.
 
-`features` is everything up to and including the explained layer, `head` everything after it, so that
-`head(features(x))` is the whole network. Inputs are (batch, 1, rows, columns): picture rows from the
-top, or mel bands from the lowest. Activations are (batch, channels, rows, columns) in the same order.
+`features` is everything up to and including the explained layer, `head` everything after it, so
+that `head(features(x))` is the whole network. Inputs are (batch, 1, rows, columns): picture rows
+from the top, or mel bands from the lowest. Activations are (batch, channels, rows, columns) in the
+same order.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def architecture(model: Model) -> Architecture:
 
 
 def explained_layer(model: Model, layer: str | None = None) -> str:
-    """The layer asked for, or the usual one; raises UnknownNameError where there is no cut after it."""
+    """The layer asked for, or the usual one; raises UnknownNameError where no cut is known."""
     kind = architecture(model)
     if layer is not None and layer not in kind.cuts:
         raise UnknownNameError(f"explained layer of {model.architecture}", layer, kind.cuts)
@@ -82,7 +83,7 @@ def explained_layer(model: Model, layer: str | None = None) -> str:
 
 
 def cut(model: Model, whole: nn.Module, layer: str | None = None) -> Cut:
-    """The network of a model, cut after the layer asked for or the usual one; raises UnknownNameError."""
+    """The network of a model, cut after a layer or the usual one; raises UnknownNameError."""
     layer = explained_layer(model, layer)
     features, head = architecture(model).cuts[layer](whole)
     return Cut(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+def cut(network: Any) -> tuple[nn.Module, nn.Module]:
     """(everything up to `features.norm5`, pooling and classifier).
 
-    timm's `norm5` ends with the ReLU, so that the head starts behind it. torchvision applies that ReLU
-    in place to the output of its own `norm5`, and so rewrites what a hook there has captured.
+    timm's `norm5` ends with the ReLU, so that the head starts behind it. torchvision applies that
+    ReLU in place to the output of its own `norm5`, and so rewrites what a hook there has captured.
     """
     from torch import nn
 
     head = nn.Sequential(network.global_pool, network.head_drop, network.classifier)
-    return network.features, head  # type: ignore[return-value]
+    return network.features, head

@@ -1,15 +1,15 @@
-"""EfficientNet-lite (Tan & Le 2019; without squeeze and excitation) by timm, cut after the last convolution."""
+"""EfficientNet-lite (Tan & Le 2019) by timm, cut after the last convolution."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """(everything up to `conv_head`'s normalisation and ReLU6, which are timm's `bn2`; the classifier)."""
+def cut(network: Any) -> tuple[nn.Module, nn.Module]:
+    """(up to `bn2`: the last convolution's normalisation and ReLU6; pooling and classifier)."""
     from torch import nn
 
     stages = ("conv_stem", "bn1", "blocks", "conv_head", "bn2")

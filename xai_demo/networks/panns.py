@@ -1,12 +1,13 @@
 """PANNs: Cnn6 and Cnn14 (Kong et al. 2020), with the authors' tensor names.
 
-Their input is the log-mel spectrogram; the front end lives in `xai_demo.spectrum`. The authors order
-it (batch, 1, time, mel); here it comes as (batch, 1, mel, time) and is turned on the way in and out.
+Their input is the log-mel spectrogram; the front end lives in `xai_demo.spectrum`. The authors
+order it (batch, 1, time, mel); here it comes as (batch, 1, mel, time) and is turned on the way in
+and out.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,21 +29,21 @@ def cnn14(model: Model) -> nn.Module:
     return Cnn14(len(model.labels))
 
 
-def cut_cnn6(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+def cut_cnn6(network: Any) -> tuple[nn.Module, nn.Module]:
     """Cut after block 4's ReLU, before its pooling: an eighth of the input's size."""
     from xai_demo.networks.panns_modules import Cnn6Features, Cnn6Head
 
     return Cnn6Features(network), Cnn6Head(network)
 
 
-def cut_cnn14(network: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Cut after `conv_block6.conv2`, before its normalisation, as the reference system explains it."""
+def cut_cnn14(network: Any) -> tuple[nn.Module, nn.Module]:
+    """Cut after `conv_block6.conv2`, before its normalisation, as the reference system does."""
     from xai_demo.networks.panns_modules import Cnn14Features, Cnn14Head
 
     return Cnn14Features(network), Cnn14Head(network)
 
 
-def cut_cnn14_finer(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+def cut_cnn14_finer(network: Any) -> tuple[nn.Module, nn.Module]:
     """Cut after block 5's ReLU, before its pooling: twice as fine in time and in frequency."""
     from xai_demo.networks.panns_modules import Cnn14FinerFeatures, Cnn14FinerHead
 

@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
 
 
 class Panns(nn.Module):
-    """What Cnn6 and Cnn14 share: normalisation over mel bands, and the layers after the last block."""
+    """What Cnn6 and Cnn14 share: normalisation over mel bands, and what follows the last block."""
 
     def __init__(self, n_labels: int, width: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def _pooled(x: Tensor, training: bool) -> Tensor:
     return F.dropout(F.avg_pool2d(x, 2), 0.2, training=training)
 
 
-def _classified(x: Tensor, network: nn.Module) -> Tensor:
+def _classified(x: Tensor, network: "Panns | Head") -> Tensor:
     """(batch, channels, time, mel) -> logits: mean over mel, then maximum plus mean over time."""
     over_time = x.mean(dim=3)
     embedding = over_time.max(dim=2).values + over_time.mean(dim=2)
@@ -71,6 +71,8 @@ def _classified(x: Tensor, network: nn.Module) -> Tensor:
 
 class Cnn6(Panns):
     """Kong et al. 2020, table 3; (batch, 1, 64 mel, time) -> logits."""
+
+    conv_block4: ConvBlock5x5
 
     def __init__(self, n_labels: int) -> None:
         super().__init__(n_labels, 512)
@@ -86,6 +88,9 @@ class Cnn6(Panns):
 class Cnn14(Panns):
     """Kong et al. 2020, table 3; (batch, 1, 64 mel, time) -> logits."""
 
+    conv_block5: ConvBlock
+    conv_block6: ConvBlock
+
     def __init__(self, n_labels: int) -> None:
         super().__init__(n_labels, 2048)
         widths = (1, 64, 128, 256, 512, 1024, 2048)
@@ -98,16 +103,12 @@ class Cnn14(Panns):
         return _classified(x, self)
 
 
-class Features(nn.Module):
-    """The network up to a block; activations (batch, channels, mel, time)."""
+class Cnn6Features(nn.Module):
+    """Cnn6 up to block 4's ReLU; activations (batch, 512, mel / 8, time / 8)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Cnn6) -> None:
         super().__init__()
         self.network = network
-
-
-class Cnn6Features(Features):
-    """Cnn6 up to block 4's ReLU; activations (batch, 512, mel / 8, time / 8)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
@@ -115,8 +116,12 @@ class Cnn6Features(Features):
         return activations.transpose(2, 3)
 
 
-class Cnn14Features(Features):
+class Cnn14Features(nn.Module):
     """Cnn14 up to `conv_block6.conv2`; activations (batch, 2048, mel / 32, time / 32)."""
+
+    def __init__(self, network: Cnn14) -> None:
+        super().__init__()
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
@@ -124,8 +129,12 @@ class Cnn14Features(Features):
         return activations.transpose(2, 3)
 
 
-class Cnn14FinerFeatures(Features):
+class Cnn14FinerFeatures(nn.Module):
     """Cnn14 up to block 5's ReLU; activations (batch, 1024, mel / 16, time / 16)."""
+
+    def __init__(self, network: Cnn14) -> None:
+        super().__init__()
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
@@ -136,7 +145,7 @@ class Cnn14FinerFeatures(Features):
 class Head(nn.Module):
     """The layers after the last block. It keeps no more of the network in memory than it needs."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Panns) -> None:
         super().__init__()
         self.fc1, self.fc_audioset = network.fc1, network.fc_audioset
 
@@ -152,7 +161,7 @@ class Cnn6Head(Head):
 class Cnn14Head(Head):
     """Cnn14 from `conv_block6.bn2` on."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Cnn14) -> None:
         super().__init__(network)
         self.bn2 = network.conv_block6.bn2
 
@@ -165,7 +174,7 @@ class Cnn14Head(Head):
 class Cnn14FinerHead(Head):
     """Cnn14 from block 5's pooling on."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Cnn14) -> None:
         super().__init__(network)
         self.conv_block6 = network.conv_block6
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xai_demo.networks import made_by_timm
 
@@ -21,7 +21,7 @@ def fine_resnet18(model: Model) -> nn.Module:
     return network
 
 
-def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+def cut(network: Any) -> tuple[nn.Module, nn.Module]:
     """(stem and four stages, pooling and classifier)."""
     from torch import nn
 

@@ -15,7 +15,7 @@ DROPOUT = 0.4
 
 
 def whole(model: Model) -> nn.Module:
-    """Three 3x3 convolutions with ReLU, pooling between them, global pooling, dropout, one linear layer."""
+    """Three 3x3 convolutions with ReLU, pooled between them and globally; one linear layer."""
     from torch import nn
 
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -33,6 +33,9 @@ def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Cut after the third convolution's ReLU: a quarter of the input's size."""
     from torch import nn
 
-    assert isinstance(network, nn.Sequential)
-    first_of_head = [name for name, _ in network.named_children()].index("conv_block3") + 1
-    return network[:first_of_head], network[first_of_head:]
+    children = OrderedDict(network.named_children())
+    features: OrderedDict[str, nn.Module] = OrderedDict()
+    while "conv_block3" not in features:
+        name, child = children.popitem(last=False)
+        features[name] = child
+    return nn.Sequential(features), nn.Sequential(children)
