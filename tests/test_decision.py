@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small import model_of
 
-from xai_demo.decision import decided_index, decision, over_windows
+from xai_demo.decision import decided_index, decision, over_windows, standing
 
 THREE = model_of("resnet18")
 TWO = dataclasses.replace(
@@ -25,11 +25,15 @@ def test_an_operating_point_decides_between_two(p, index):
     assert decided_index(TWO, [1 - p, p]) == index
 
 
-def test_close_to_the_operating_point_is_uncertain_and_says_why():
-    answer = decision(TWO, [0.67, 0.33])
+def test_standing_weighs_each_label_against_its_point():
+    assert standing(TWO, [0.7, 0.3]) == pytest.approx([0.5, 0.5])
+    assert standing(THREE, [0.2, 0.5, 0.3]) == pytest.approx([0.2, 0.5, 0.3])
+
+
+def test_two_labels_too_close_to_call_are_uncertain_and_named():
+    answer = decision(TWO, [0.69, 0.31])
     assert answer.label is None
-    assert "0.33" in answer.reason
-    assert "0.30" in answer.reason
+    assert "Pneumonia (0.31) and Normal (0.69)" in answer.reason
 
 
 def test_far_from_the_operating_point_is_answered():

@@ -11,12 +11,19 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Model
 
 
-def decided_index(model: Model, probabilities: Sequence[float] | Floats) -> int:
-    """The label furthest above its operating point; without these, the most probable one."""
+def standing(model: Model, probabilities: Sequence[float]) -> list[float]:
+    """How each label stands against its operating point: p / point, scaled to add up to one."""
     ratios = [
-        p / max(model.operating_points.get(label, 0.5), 1e-6)
+        float(p) / max(model.operating_points.get(label, 0.5), 1e-6)
         for label, p in zip(model.labels, probabilities, strict=True)
     ]
+    total = sum(ratios) or 1.0
+    return [ratio / total for ratio in ratios]
+
+
+def decided_index(model: Model, probabilities: Sequence[float]) -> int:
+    """The label furthest above its operating point; without points, the most probable one."""
+    ratios = standing(model, probabilities)
     return max(range(len(ratios)), key=ratios.__getitem__)
 
 
@@ -39,21 +46,19 @@ def over_windows(model: Model, probabilities: Floats) -> Floats:
     return mean
 
 
-def decision(model: Model, probabilities: Sequence[float] | Floats) -> Decision:
-    """The answer; its label is None where it is too close to call by what validation showed."""
-    index = decided_index(model, probabilities)
-    label, p = model.labels[index], float(probabilities[index])
-    point = model.operating_points.get(label)
-    if model.uncertain_margin is not None and point is not None:
-        if abs(p - point) < model.uncertain_margin:
-            return Decision(
-                label=None,
-                probability=p,
-                reason=f"{label} has probability {p:.2f}, less than {model.uncertain_margin:.2f} "
-                f"from its operating point {point:.2f}: too close to call.",
-            )
+def decision(model: Model, probabilities: Sequence[float]) -> Decision:
+    """The answer; its label is None where validation showed the lead to be too small to call."""
+    ratios = standing(model, probabilities)
+    first, second = sorted(range(len(ratios)), key=lambda k: -ratios[k])[:2]
+    label, p = model.labels[first], float(probabilities[first])
+    lead = ratios[first] - ratios[second]
+    if model.uncertain_margin is not None and lead < model.uncertain_margin:
+        other = f"{model.labels[second]} ({float(probabilities[second]):.2f})"
+        points = "; each is weighed against its operating point" if model.operating_points else ""
         return Decision(
-            label=label, probability=p, reason=f"Above its operating point of {point:.2f}."
+            label=None,
+            probability=p,
+            reason=f"{label} ({p:.2f}) and {other} are too close to call{points}.",
         )
     if model.uncertain_below is not None and p < model.uncertain_below:
         return Decision(
@@ -62,4 +67,11 @@ def decision(model: Model, probabilities: Sequence[float] | Floats) -> Decision:
             reason=f"The most probable label, {label}, has probability {p:.2f}; this model answers "
             f"from {model.uncertain_below:.2f} on.",
         )
-    return Decision(label=label, probability=p, reason="The most probable label.")
+    point = model.operating_points.get(label)
+    if point is None:
+        return Decision(label=label, probability=p, reason="The most probable label.")
+    return Decision(
+        label=label,
+        probability=p,
+        reason=f"Furthest above its operating point, which is {point:.2f}.",
+    )

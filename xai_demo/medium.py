@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from xai_demo import audio, heat, image, raster, spectrum
-from xai_demo.decision import decided_index, over_windows
+from xai_demo.decision import decision, over_windows
 from xai_demo.errors import UnsuitableError
 from xai_demo.records import Event, Explanation, LogMel, Model, Radiograph, Raster, Recording, View
 
@@ -125,9 +125,9 @@ class Sound:
         end_of_all = len(self.samples) / self.spec.sample_rate_hz
         found: list[Event] = []
         for row, start in zip(probabilities, self.starts, strict=True):
-            k = decided_index(model, row)
-            label, p = model.labels[k], float(row[k])
-            if self.blank or label == model.normal_label or p < (model.uncertain_below or 0.5):
+            answer = decision(model, row)
+            label, p = answer.label, answer.probability
+            if self.blank or label is None or label == model.normal_label:
                 continue
             start_s, end_s = start * second, min((start + self.window) * second, end_of_all)
             if found and found[-1].label == label and found[-1].end_s >= start_s:

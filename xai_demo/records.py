@@ -86,7 +86,7 @@ class Model:
     temperature: float = 1.0
     operating_points: Mapping[str, float] = field(default_factory=dict)
     uncertain_below: float | None = None  # a top probability under this is answered "uncertain"
-    uncertain_margin: float | None = None  # so is one closer than this to its operating point
+    uncertain_margin: float | None = None  # so is a lead over the second label smaller than this
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     measured_on: str = ""  # how many samples of how many people, for `metrics`
     sha256: str | None = None  # of model.safetensors

@@ -217,7 +217,13 @@ def _of_task(model: Model, like: Model, uri: str) -> Model:
 def _uncalibrated(like: Model) -> Model:
     """The same network with other weights: metrics and calibration belong to the weights."""
     return dataclasses.replace(
-        like, sha256=None, metrics={}, temperature=1.0, operating_points={}, uncertain_below=None
+        like,
+        sha256=None,
+        metrics={},
+        temperature=1.0,
+        operating_points={},
+        uncertain_below=None,
+        uncertain_margin=None,
     )
 
 

@@ -101,7 +101,7 @@ def _operating(model: Model) -> str:
     points = ", ".join(f"{label} {p:.3f}" for label, p in model.operating_points.items())
     doubt = ""
     if model.uncertain_margin is not None:
-        doubt = f", uncertain within {model.uncertain_margin:.3f} of it"
+        doubt = f", uncertain where two labels are closer than {model.uncertain_margin:.3f}"
     if model.uncertain_below is not None:
         doubt = f", uncertain below {model.uncertain_below:.3f}"
     return (f", operating point {points}" if points else "") + doubt

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from xai_demo import networks
-from xai_demo.decision import decided_index
+from xai_demo.decision import decided_index, standing
 from xai_demo.errors import CheckpointUnavailableError, TrainingError, UnknownNameError
 from xai_demo.hub import Hub
 from xai_demo.records import Model
@@ -160,21 +160,54 @@ def _calibrated(recipe: Recipe, logits: NDArray[np.float64], targets: NDArray[np
     temperature = float(temperatures[int(np.argmin(losses))])
     probabilities = softmax(logits / temperature)
     model = dataclasses.replace(recipe.model, temperature=round(temperature, 4))
-    if len(model.labels) == 2 and model.normal_label:
-        abnormal = 1 - model.labels.index(model.normal_label)
-        point = _operating_point(probabilities[:, abnormal], targets == abnormal)
+    if model.normal_label:
+        normal = model.labels.index(model.normal_label)
+        points = (
+            _two_points(probabilities, targets, normal)
+            if len(model.labels) == 2
+            else _operating_points(probabilities, targets, normal)
+        )
         model = dataclasses.replace(
             model,
             operating_points={
-                model.labels[abnormal]: round(point, 4),
-                model.normal_label: round(1 - point, 4),
+                k: round(float(v), 4) for k, v in zip(model.labels, points, strict=True)
             },
         )
-        margin = np.abs(probabilities[:, abnormal] - point)
-        doubt = float(np.quantile(margin, recipe.uncertainty))
-        return dataclasses.replace(model, uncertain_margin=round(doubt, 4))
-    doubt = float(np.quantile(probabilities.max(axis=1), recipe.uncertainty))
-    return dataclasses.replace(model, uncertain_below=round(doubt, 4))
+    ranked = np.sort([standing(model, row) for row in probabilities], axis=1)
+    doubt = float(np.quantile(ranked[:, -1] - ranked[:, -2], recipe.uncertainty))
+    return dataclasses.replace(model, uncertain_margin=round(doubt, 4))
+
+
+def _two_points(
+    probabilities: NDArray[np.float64], targets: NDArray[np.int64], normal: int
+) -> NDArray[np.float64]:
+    point = _operating_point(probabilities[:, 1 - normal], targets != normal)
+    points = np.full(2, point)
+    points[normal] = 1 - point
+    return points
+
+
+def _operating_points(
+    probabilities: NDArray[np.float64], targets: NDArray[np.int64], normal: int
+) -> NDArray[np.float64]:
+    """Operating points of the largest (sensitivity + specificity) / 2 plus balanced accuracy.
+
+    They are the label's frequency to a power: frequencies themselves are best for balanced
+    accuracy, equal points for accuracy. Scaled so that normal and the commonest finding add up
+    to one.
+    """
+    n = probabilities.shape[1]
+    frequency = np.maximum(np.bincount(targets, minlength=n) / len(targets), 1e-3)
+    best, chosen = -1.0, np.full(n, 0.5)
+    for power in np.linspace(0, 1, 41):
+        points = frequency**power
+        decided = (probabilities / points).argmax(axis=1)
+        figures = metrics.summary(probabilities, targets, decided, np.ones(len(targets)), normal)
+        score = figures["average_score"] + figures["balanced_accuracy"]
+        if score > best:
+            abnormal = np.delete(points, normal).max()
+            best, chosen = score, points / (points[normal] + abnormal)
+    return chosen
 
 
 def _operating_point(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
