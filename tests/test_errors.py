@@ -18,6 +18,7 @@ STATUS = {
     errors.CheckpointUnavailableError: 3,
     errors.CheckpointMismatchError: 3,
     errors.TrainingError: 2,
+    errors.CancelledError: 1,
 }
 ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind in STATUS]
 

@@ -1,13 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from small import model_of
+from subjects import built, linear_subject, subject_of, tiny
 
-from xai_demo import explainers, heat, networks
-from xai_demo.errors import UnknownNameError
-from xai_demo.explainers import EXPLAINERS
+from xai_demo import explainers, heat
+from xai_demo.errors import CancelledError, UnknownNameError, UnsuitableError
+from xai_demo.explainers import EXPLAINERS, Budget
 
 LIBRARY = {
     "Grad-CAM++": "GradCAMPlusPlus",
@@ -20,12 +22,7 @@ LIBRARY = {
 }
 
 
-def built(architecture: str):
-    model = model_of(architecture)
-    torch.manual_seed(3)
-    whole = networks.architecture(model).whole(model).eval()
-    shape = (2, 1, 64, 200) if architecture.startswith("cnn") else (2, 1, 96, 96)
-    return whole, networks.cut(model, whole), torch.randn(shape)
+FEW = Budget(passes=24)  # enough to see that it works
 
 
 def shown(raw: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -38,15 +35,15 @@ def test_heat_from_the_head_is_that_of_the_whole_network(name, architecture):
     whole, cut, inputs = built(architecture)
     layer = whole.get_submodule(cut.layer)
     turn = architecture.startswith("cnn")
+    whole.requires_grad_(True)
     with getattr(pytorch_grad_cam, LIBRARY[name])(
         model=whole,
         target_layers=[layer],
         reshape_transform=(lambda t: t.transpose(2, 3)) if turn else None,
     ) as camera:
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(1)] * 2)
-    with torch.inference_mode():
-        activations = cut.features(inputs)
-    raw = EXPLAINERS[name].heat(activations.clone(), cut.head, [1])
+    whole.requires_grad_(False)
+    raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs), [1])
     for sample in range(2):
         got = shown(raw[sample, 0], expected[sample].shape)
         assert np.abs(got - expected[sample]).max() <= 1e-5
@@ -54,45 +51,150 @@ def test_heat_from_the_head_is_that_of_the_whole_network(name, architecture):
 
 def test_ablation_is_the_librarys():
     whole, cut, inputs = built("resnet18")
+    whole.requires_grad_(True)
     with pytorch_grad_cam.AblationCAM(model=whole, target_layers=[whole.layer4]) as camera:
         expected = camera(input_tensor=inputs[:1], targets=[ClassifierOutputTarget(2)])[0]
-    raw = EXPLAINERS["Ablation-CAM"].heat(cut.features(inputs[:1]), cut.head, [2])
+    raw = EXPLAINERS["Ablation-CAM"].heat(subject_of(whole, cut, inputs[:1]), [2])
     assert np.abs(shown(raw[0, 0], expected.shape) - expected).max() <= 1e-3
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_all_labels_at_once_are_the_labels_one_by_one(name):
-    _, cut, inputs = built("resnet18")
-    with torch.inference_mode():
-        activations = cut.features(inputs).clone()
-    together = EXPLAINERS[name].heat(activations, cut.head, [0, 1, 2])
+    subject = subject_of(*tiny())
+    together = EXPLAINERS[name].heat(subject, [0, 1, 2], FEW)
+    assert together.dtype == np.float32
     assert together.shape[:2] == (2, 3)
+    assert (together >= 0).all()
     for k in range(3):
-        alone = EXPLAINERS[name].heat(activations, cut.head, [k])
-        assert together[:, [k]] == pytest.approx(alone, rel=1e-3, abs=1e-6 * float(together.max()))
+        alone = EXPLAINERS[name].heat(subject, [k], FEW)
+        assert together[:, [k]] == pytest.approx(alone, rel=1e-3, abs=1e-5 * float(together.max()))
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name):
-    _, cut, inputs = built("resnet18")
-    nothing = torch.zeros_like(cut.features(inputs))
-    raw = EXPLAINERS[name].heat(nothing, cut.head, [0, 1])
+    whole, cut, inputs = tiny()
+    subject = subject_of(whole, cut, torch.zeros_like(inputs[:1]))
+    subject = dataclasses.replace(subject, activations=torch.zeros_like(subject.activations))
+    raw = EXPLAINERS[name].heat(subject, [0, 1], FEW)
     assert np.isfinite(raw).all()
     assert (raw >= 0).all()
 
 
 @pytest.mark.parametrize("name", [n for n, e in EXPLAINERS.items() if e.per_label])
 def test_labels_have_heat_of_their_own(name):
-    _, cut, inputs = built("resnet18")
-    raw = EXPLAINERS[name].heat(cut.features(inputs).detach(), cut.head, [0, 1])
+    whole, cut, inputs = tiny()
+    raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs[:1]), [0, 1], FEW)
     assert not np.allclose(heat.scaled(raw[0, 0]), heat.scaled(raw[0, 1]), atol=1e-3)
 
 
-def test_heat_leaves_no_gradients_and_no_hooks_behind():
-    _, cut, inputs = built("resnet18")
-    EXPLAINERS["Grad-CAM++"].heat(cut.features(inputs), cut.head, [0])
-    assert all(p.grad is None for p in cut.head.parameters())
-    assert not any(m._forward_hooks for m in cut.head.modules())
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_heat_leaves_no_gradients_and_no_hooks_behind(name):
+    whole, cut, inputs = tiny()
+    kinds = [type(m) for m in whole.modules()]
+    EXPLAINERS[name].heat(subject_of(whole, cut, inputs[:1]), [0], FEW)
+    assert all(p.grad is None and not p.requires_grad for p in whole.parameters())
+    assert not any(m._forward_hooks or m._backward_hooks for m in whole.modules())
+    assert [type(m) for m in whole.modules()] == kinds
+
+
+SLOW = [name for name, e in EXPLAINERS.items() if e.passes > 1]
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_slow_explainer_tells_how_far_it_is(name):
+    heard = []
+    budget = Budget(passes=40, progress=lambda done, doing: heard.append((done, doing)))
+    EXPLAINERS[name].heat(subject_of(*tiny()), [0], budget)
+    fractions = [done for done, _ in heard]
+    assert len(set(fractions)) >= 4  # it moves
+    assert fractions == sorted(fractions)
+    assert fractions[-1] > 0.9
+    assert heard[-1][1].startswith("Forward pass ")
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_slow_explainer_keeps_to_its_budget(name):
+    whole, cut, inputs = tiny()
+    asked = []
+    real = subject_of(whole, cut, inputs[:1])
+
+    def forward(batch):
+        asked.append(len(batch))
+        return real.forward(batch)
+
+    def network(batch):
+        asked.append(len(batch))
+        return whole(batch)
+
+    counted = dataclasses.replace(real, forward=forward, network=network)
+    EXPLAINERS[name].heat(counted, [1], Budget(passes=50))
+    assert 30 <= sum(asked) <= 50 + 2  # and what the picture is compared with
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_slow_explainer_stops_within_a_batch(name):
+    whole, cut, inputs = tiny()
+    asked = []
+    real = subject_of(whole, cut, inputs)
+
+    def forward(batch):
+        asked.append(len(batch))
+        return real.forward(batch)
+
+    def network(batch):
+        asked.append(len(batch))
+        return whole(batch)
+
+    counted = dataclasses.replace(real, forward=forward, network=network)
+    with pytest.raises(CancelledError, match=r"Cancelled after \d+ of \d+ forward passes"):
+        EXPLAINERS[name].heat(counted, [0], Budget(passes=100, cancelled=lambda: bool(asked)))
+    assert len(asked) == 1
+    assert asked[0] <= 16
+    with pytest.raises(CancelledError):
+        EXPLAINERS[name].heat(counted, [0], Budget(cancelled=lambda: True))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["Occlusion", "LIME", "SHAP", "SHAP gradients", "Integrated gradients"]
+)
+def test_what_adds_to_the_answer_is_hot_and_what_does_not_is_cold(name):
+    subject = linear_subject(windows=2)
+    raw = EXPLAINERS[name].heat(subject, [0, 1], Budget(passes=100))
+    for label, (high, wide) in enumerate(((slice(0, 8), slice(0, 8)), (slice(0, 8), slice(8, 16)))):
+        shown = heat.resized(heat.scaled(raw[1, label]), 16, 16)
+        assert shown[high, wide].mean() > 0.5
+        shown[high, wide] = 0
+        assert shown.mean() < 0.12
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_the_same_question_has_the_same_answer(name):
+    subject = subject_of(*tiny())
+    first = EXPLAINERS[name].heat(subject, [2], FEW)
+    np.random.rand(7)  # as others do: shap draws from this generator
+    assert np.array_equal(first, EXPLAINERS[name].heat(subject, [2], FEW))
+
+
+def test_what_needs_gradients_down_to_the_picture_says_so_without_torch():
+    subject = linear_subject(network=None)
+    for name, e in EXPLAINERS.items():
+        if e.needs == "full gradients":
+            with pytest.raises(UnsuitableError, match="wanted: the backend torch"):
+                e.heat(subject, [0])
+            assert name not in explainers.fitting("convolutional", torch=False)
+            assert name in explainers.fitting("convolutional")
+
+
+def test_an_explainer_that_does_not_fit_names_those_that_do():
+    assert explainers.fitting("transformer", torch=False) == ("Occlusion", "LIME", "SHAP")
+    with pytest.raises(
+        UnsuitableError,
+        match=r"^Grad-CAM explains convolutional networks by head gradients and does not fit "
+        r"a transformer one without torch, wanted: one of Occlusion, LIME, SHAP\.$",
+    ):
+        explainers.suited("Grad-CAM", "transformer", torch=False)
+    assert explainers.suited("Grad-CAM", "convolutional") is EXPLAINERS["Grad-CAM"]
 
 
 def test_the_default_is_in_the_table_and_every_row_is_described():

@@ -121,7 +121,15 @@ def _row(name: str, rounds: int) -> dict[str, float]:
             activations = on[backend](inputs)
             with torch.inference_mode():
                 cut.head(activations)
-            return explain(activations, cut.head, range(n))
+            subject = explainers.Subject(
+                inputs=inputs,
+                activations=activations,
+                head=cut.head,
+                forward=lambda x: np.asarray(cut.head(on[backend](x))),
+                network=None,
+                background=0.0,
+            )
+            return explain(subject, range(n))
 
         return once
 

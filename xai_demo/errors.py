@@ -8,7 +8,8 @@ XaiDemoError                      exit status 1
 ├── WeightsError                  exit status 3: weights cannot be had
 │   ├── CheckpointUnavailableError
 │   └── CheckpointMismatchError   the file is there, but is not the pinned one
-└── TrainingError                 exit status 2: a data set or a recipe is at fault
+├── TrainingError                 exit status 2: a data set or a recipe is at fault
+└── CancelledError                somebody who waited for the answer no longer does
 """
 
 from collections.abc import Iterable
@@ -59,3 +60,7 @@ class TrainingError(XaiDemoError):
     """A data set or a recipe is at fault."""
 
     exit_status = 2
+
+
+class CancelledError(XaiDemoError):
+    """Somebody who waited for the answer no longer does."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xai_demo import explainers
+from xai_demo import explainers, networks
 from xai_demo.decision import decided_index, decision
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError
@@ -27,7 +27,7 @@ from xai_demo.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MOST_EXPLAINED = 10  # labels whose heat is made in one request
 _BATCH = 32
+_SLOW_WINDOWS = 2  # windows of a recording that an explainer of many forward passes is asked about
 
 
 class Analyser:
@@ -89,7 +90,8 @@ class Analyser:
             overall = made.overall(network.model, answer.probabilities)
         tell(0.75, "Asking where it looked")
         with clock("explain"):
-            explained = _explained(network, made, answer, overall, explainer, target)
+            told = explainers.Budget(progress=lambda done, doing: tell(0.75 + 0.15 * done, doing))
+            explained = _explained(network, made, answer, overall, explainer, target, told)
         tell(0.9, "Drawing")
         with clock("render"):
             view, sounds = made.drawn(explained[0])
@@ -128,7 +130,7 @@ class Analyser:
                 f"{record.name} is a model for {record.task}, wanted: one for {task}, that is "
                 f"{', '.join(self.hub.names(task))}."
             )
-        explainers.explainer(explainer)
+        explainers.suited(explainer, networks.architecture(record).kind, torch=False)
         if target is not None and target not in record.labels:
             raise UnknownNameError(f"label of {record.name}", target, record.labels)
         return record
@@ -176,6 +178,7 @@ def _explained(
     overall: Floats,
     explainer: str,
     target: str | None,
+    budget: explainers.Budget,
 ) -> tuple[Explanation, ...]:
     """The asked label first, then the other probable ones: all from the same activations."""
     import numpy as np
@@ -183,9 +186,9 @@ def _explained(
     labels = network.model.labels
     first = decided_index(network.model, overall) if target is None else labels.index(target)
     others = [int(k) for k in np.argsort(-overall) if k != first]
-    targets = [first, *others][: min(MOST_EXPLAINED, len(labels))]
     method = explainers.explainer(explainer)
-    heat = np.concatenate([method.heat(a, network.head, targets) for a in answer.activations])
+    targets = [first, *others][: min(MOST_EXPLAINED, len(labels)) if method.together else 1]
+    heat = _heat(network, made, answer, method, targets, budget)
     return tuple(
         made.explanation(
             heat[:, i] if not made.blank else np.zeros_like(heat[:, i]),
@@ -197,6 +200,43 @@ def _explained(
         )
         for i, k in enumerate(targets)
     )
+
+
+def _heat(
+    network: Network,
+    made: Medium,
+    answer: _Answer,
+    method: explainers.Explainer,
+    targets: Sequence[int],
+    budget: explainers.Budget,
+) -> Floats:
+    """Raw heat of every window; of a slow explainer, that of the most probable ones."""
+    import numpy as np
+    import torch
+
+    def forward(inputs: Floats) -> Floats:
+        with torch.inference_mode():
+            logits: Floats = network.head(network.features(inputs)).cpu().numpy()
+        return logits
+
+    activations = torch.cat(answer.activations)
+    order = np.argsort(-answer.probabilities[:, targets[0]], kind="stable")
+    asked = np.sort(order[:_SLOW_WINDOWS]) if method.passes else np.arange(len(order))
+    found = []
+    for start in range(0, len(asked), _BATCH):
+        batch = asked[start : start + _BATCH]
+        subject = explainers.Subject(
+            inputs=made.inputs[batch],
+            activations=activations[torch.from_numpy(batch)],
+            head=network.head,
+            forward=forward,
+            network=None,
+            background=float(made.inputs.min() if made.sample_rate_hz else made.inputs.mean()),
+        )
+        found.append(method.heat(subject, targets, budget))
+    heat = np.zeros((len(order), *found[0].shape[1:]), np.float32)
+    heat[asked] = np.concatenate(found)
+    return heat
 
 
 def _ranked(model: Model, overall: Floats) -> tuple[Prediction, ...]:

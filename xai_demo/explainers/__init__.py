@@ -1,68 +1,126 @@
-"""The explainers: one table, one file a family. They see activations and a head, nothing else.
+"""The explainers: one table, one file a family. They see windows and a network, nothing else.
 
-An explainer returns raw, non-negative heat per sample and target, (samples, targets, rows, columns),
-not yet scaled; `xai_demo.heat` makes 0..1 of it.
+An explainer is handed a `Subject`, the places of the labels to explain, and a `Budget`. It returns
+raw, non-negative heat per window and target, (windows, targets, rows, columns), at a resolution of
+its own and not yet scaled; `xai_demo.heat` makes 0..1 of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from xai_demo.errors import UnknownNameError
-from xai_demo.explainers import cam
+from xai_demo.errors import UnknownNameError, UnsuitableError
+from xai_demo.explainers import cam, gradients, perturbation, score_cam, shapley
+from xai_demo.explainers.subject import Budget, Meter, Subject
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from xai_demo.records import Floats
 
 DEFAULT = "Grad-CAM++"
+_ANY = ("convolutional", "transformer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explainer:
-    """One way to explain: what it needs, and whether it tells one label from another."""
+    """One way to explain: what it needs and costs, and whether it tells one label from another."""
 
-    heat: Callable[[Tensor, nn.Module, Sequence[int]], Floats]
+    run: Callable[[Subject, Sequence[int], Budget], Floats]
     needs: str  # activations, head gradients, full gradients, forward passes or attention
     source: str
     per_label: bool = True
     fits: tuple[str, ...] = ("convolutional",)  # kinds of network
+    passes: int = 0  # forward passes per window where nobody says otherwise; 0: next to nothing
+    together: bool = True  # all labels cost what one costs; False: each costs as much again
+
+    def heat(
+        self, subject: Subject, targets: Sequence[int], budget: Budget | None = None
+    ) -> Floats:
+        """Raw heat (windows, targets, rows, columns). Raises UnsuitableError and CancelledError."""
+        limits = budget or Budget()
+        return self.run(subject, targets, replace(limits, passes=limits.passes or self.passes))
 
 
 EXPLAINERS = {
     "Grad-CAM++": Explainer(
-        heat=cam.by_gradient("GradCAMPlusPlus"),
+        run=cam.by_gradient("GradCAMPlusPlus"),
         needs="head gradients",
         source="Chattopadhay et al. 2018",
     ),
     "Grad-CAM": Explainer(
-        heat=cam.by_gradient("GradCAM"), needs="head gradients", source="Selvaraju et al. 2017"
+        run=cam.by_gradient("GradCAM"), needs="head gradients", source="Selvaraju et al. 2017"
     ),
     "HiResCAM": Explainer(
-        heat=cam.by_gradient("HiResCAM"), needs="head gradients", source="Draelos & Carin 2020"
+        run=cam.by_gradient("HiResCAM"), needs="head gradients", source="Draelos & Carin 2020"
     ),
     "XGrad-CAM": Explainer(
-        heat=cam.by_gradient("XGradCAM"), needs="head gradients", source="Fu et al. 2020"
+        run=cam.by_gradient("XGradCAM"), needs="head gradients", source="Fu et al. 2020"
     ),
     "LayerCAM": Explainer(
-        heat=cam.by_gradient("LayerCAM"), needs="head gradients", source="Jiang et al. 2021"
+        run=cam.by_gradient("LayerCAM"), needs="head gradients", source="Jiang et al. 2021"
     ),
     "EigenGrad-CAM": Explainer(
-        heat=cam.by_gradient("EigenGradCAM"),
+        run=cam.by_eigenvector,
         needs="head gradients",
         source="pytorch-grad-cam (Gildenblat et al. 2021)",
     ),
     "Eigen-CAM": Explainer(
-        heat=cam.by_activation("EigenCAM"),
+        run=cam.by_activation,
         needs="activations",
         source="Muhammad & Yeasin 2020",
         per_label=False,
     ),
     "Ablation-CAM": Explainer(
-        heat=cam.by_ablation, needs="activations", source="Desai & Ramaswamy 2020"
+        run=cam.by_ablation, needs="activations", source="Desai & Ramaswamy 2020"
+    ),
+    "Score-CAM": Explainer(
+        run=score_cam.heat, needs="forward passes", source="Wang et al. 2020", passes=256
+    ),
+    "Occlusion": Explainer(
+        run=perturbation.occlusion,
+        needs="forward passes",
+        source="Zeiler & Fergus 2014",
+        fits=_ANY,
+        passes=225,
+    ),
+    "LIME": Explainer(
+        run=perturbation.lime,
+        needs="forward passes",
+        source="Ribeiro et al. 2016",
+        fits=_ANY,
+        passes=250,
+    ),
+    "SHAP": Explainer(
+        run=shapley.partition,
+        needs="forward passes",
+        source="Lundberg & Lee 2017",
+        fits=_ANY,
+        passes=250,
+        together=False,
+    ),
+    "SHAP gradients": Explainer(
+        run=shapley.expected_gradients,
+        needs="full gradients",
+        source="Erion et al. 2021",
+        fits=_ANY,
+        passes=64,
+        together=False,
+    ),
+    "Integrated gradients": Explainer(
+        run=gradients.integrated_gradients,
+        needs="full gradients",
+        source="Sundararajan et al. 2017",
+        fits=_ANY,
+        passes=64,
+        together=False,
+    ),
+    "Guided backpropagation": Explainer(
+        run=gradients.guided_backpropagation,
+        needs="full gradients",
+        source="Springenberg et al. 2015",
+        passes=1,
+        together=False,
     ),
 }
 
@@ -74,14 +132,37 @@ def explainer(name: str) -> Explainer:
     return EXPLAINERS[name]
 
 
+def fitting(kind: str, *, torch: bool = True) -> tuple[str, ...]:
+    """Names of the explainers that fit this kind of network, on torch or without it."""
+    return tuple(
+        name
+        for name, e in EXPLAINERS.items()
+        if kind in e.fits and (torch or e.needs != "full gradients")
+    )
+
+
+def suited(name: str, kind: str, *, torch: bool = True) -> Explainer:
+    """The explainer of that name, if it fits. Raises UnknownNameError, UnsuitableError."""
+    chosen = explainer(name)
+    fit = fitting(kind, torch=torch)
+    if name not in fit:
+        where = "" if torch else " without torch"
+        raise UnsuitableError(
+            f"{name} explains {' and '.join(chosen.fits)} networks by {chosen.needs} and does not "
+            f"fit a {kind} one{where}, wanted: one of {', '.join(fit)}."
+        )
+    return chosen
+
+
 def describe() -> list[dict[str, Any]]:
-    """One row per explainer: name, what it needs, which kinds of network it fits."""
+    """One row per explainer: name, what it needs and costs, which kinds of network it fits."""
     return [
         {
             "name": name,
             "needs": e.needs,
             "fits": list(e.fits),
             "per_label": e.per_label,
+            "forward_passes": e.passes,
             "source": e.source,
         }
         for name, e in EXPLAINERS.items()
@@ -91,3 +172,18 @@ def describe() -> list[dict[str, Any]]:
 def warm_up() -> None:
     """Import the library behind the maps before somebody waits for it."""
     import pytorch_grad_cam  # noqa: F401
+
+
+__all__ = [
+    "DEFAULT",
+    "EXPLAINERS",
+    "Budget",
+    "Explainer",
+    "Meter",
+    "Subject",
+    "describe",
+    "explainer",
+    "fitting",
+    "suited",
+    "warm_up",
+]

@@ -1,7 +1,7 @@
 """Class activation maps by pytorch-grad-cam, taken on the head alone.
 
 The head of the cut network starts behind an identity, which is the layer that pytorch-grad-cam
-explains. Its gradients are those of the whole network, since everything before it is the same function.
+explains. Its gradients are those of the whole network: everything before it is the same function.
 """
 
 from __future__ import annotations
@@ -14,44 +14,46 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from xai_demo.explainers.subject import Budget, Subject
     from xai_demo.records import Floats
 
-    Heat = Callable[[Tensor, nn.Module, Sequence[int]], Floats]
+    Heat = Callable[[Subject, Sequence[int], Budget], Floats]
 
 
 def by_gradient(method: str) -> Heat:
     """Heat from the activations and the gradients of the logits with respect to them."""
 
-    def heat(activations: Tensor, head: nn.Module, targets: Sequence[int]) -> Floats:
-        import torch
-
-        flat = _repeated(activations, targets).requires_grad_(True)
-        rows = torch.arange(len(flat))
-        with torch.enable_grad():
-            logits = head(flat)[rows, _columns(activations, targets)].sum()
-            (gradients,) = torch.autograd.grad(logits, flat)
-        return _map(method, flat.detach(), head, _numpy(gradients), targets)
+    def heat(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+        flat = _repeated(subject.activations, targets)
+        gradients = _gradients(flat, subject.head, targets)
+        return _map(method, flat, subject.head, gradients, targets)
 
     return heat
 
 
-def by_activation(method: str) -> Heat:
-    """Heat from the activations alone: the same for every target."""
-
-    def heat(activations: Tensor, head: nn.Module, targets: Sequence[int]) -> Floats:
-        one = _map(method, activations, head, None, targets[:1])
-        return np.repeat(one, len(targets), axis=1)
-
-    return heat
+def by_eigenvector(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """EigenGrad-CAM: the first principal component of activations times gradients."""
+    flat = _repeated(subject.activations, targets)
+    weighted = _numpy(flat) * _gradients(flat, subject.head, targets)
+    heat = np.maximum(_first_component(weighted), 0)
+    return heat.reshape(-1, len(targets), *heat.shape[1:])
 
 
-def by_ablation(activations: Tensor, head: nn.Module, targets: Sequence[int]) -> Floats:
-    """Ablation-CAM: a channel weighs what the logit loses without it. Desai & Ramaswamy 2020, equation 4.
+def by_activation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """Eigen-CAM: the first principal component of the activations, the same for every target."""
+    one = np.maximum(_first_component(_numpy(subject.activations)), 0)
+    return np.repeat(one[:, None], len(targets), axis=1)
 
-    pytorch-grad-cam runs one small forward pass per channel; on a cut network all of them are a few batches.
+
+def by_ablation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """Ablation-CAM: a channel weighs what the logit loses without it.
+
+    Desai & Ramaswamy 2020, equation 4. pytorch-grad-cam runs one small forward pass per channel; on
+    a cut network all of them are a few batches.
     """
     import torch
 
+    activations, head = subject.activations, subject.head
     with torch.inference_mode():
         columns = list(targets)
         whole = head(activations)[:, columns]  # (samples, targets)
@@ -72,7 +74,7 @@ def _map(
     method: str,
     activations: Tensor,
     head: nn.Module,
-    gradients: Floats | None,
+    gradients: Floats,
     targets: Sequence[int],
 ) -> Floats:
     import pytorch_grad_cam
@@ -90,15 +92,34 @@ def _map(
     return result
 
 
+def _gradients(flat: Tensor, head: nn.Module, targets: Sequence[int]) -> Floats:
+    """Of each row's own target with respect to that row of activations."""
+    import torch
+
+    x = flat.clone().requires_grad_(True)
+    columns = torch.tensor(list(targets) * (len(x) // len(targets)))
+    with torch.enable_grad():
+        logits = head(x)[torch.arange(len(x)), columns].sum()
+        (gradients,) = torch.autograd.grad(logits, x)
+    return _numpy(gradients)
+
+
+def _first_component(maps: Floats) -> Floats:
+    """(n, channels, rows, columns) projected on its first principal component: (n, rows, columns).
+
+    pytorch-grad-cam's projection with the decomposition cut to what is used: its full one, of
+    channels by channels, takes hundreds of times longer.
+    """
+    places = np.nan_to_num(maps).reshape(*maps.shape[:2], -1).transpose(0, 2, 1)
+    places = places - places.mean(axis=1, keepdims=True)
+    _, _, directions = np.linalg.svd(places, full_matrices=False)
+    projected: Floats = np.einsum("npc,nc->np", places, directions[:, 0])
+    return projected.reshape(len(maps), *maps.shape[2:]).astype(np.float32)
+
+
 def _repeated(activations: Tensor, targets: Sequence[int]) -> Tensor:
     """(samples, ...) -> (samples * targets, ...), the targets of one sample beside each other."""
     return activations.detach().clone().repeat_interleave(len(targets), dim=0)
-
-
-def _columns(activations: Tensor, targets: Sequence[int]) -> Tensor:
-    import torch
-
-    return torch.tensor(list(targets) * len(activations))
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -1,0 +1,81 @@
+"""Explanations by gradients down to the picture: they need the whole network in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xai_demo.explainers import cells
+from xai_demo.explainers.subject import Meter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xai_demo.explainers.subject import Budget, Subject
+    from xai_demo.records import Floats
+
+
+def guided_backpropagation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """The size of the guided gradient: brighter or darker, either may matter in a picture."""
+    return cells.pooled(np.abs(guided_gradients(subject, targets, budget)))
+
+
+def guided_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """Guided gradients of the logits by the picture. Springenberg et al. 2015, section 3.4."""
+    import torch
+
+    from xai_demo.explainers.guided_relu import GuidedReLU
+
+    meter = Meter(budget, len(subject.inputs))
+    found = []
+    for window in subject.inputs:
+        x = torch.from_numpy(window[None].copy()).requires_grad_(True)
+        with torch.enable_grad(), GuidedReLU():
+            found.append(_gradients(subject, x, targets, meter))
+        meter.spend(1)
+    return np.concatenate(found)
+
+
+def integrated_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """What speaks for a label on the way from background to picture; see `integrals`."""
+    return np.maximum(cells.pooled(integrals(subject, targets, budget)), 0)
+
+
+def integrals(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """Integrated gradients with their signs: (windows, targets, rows, columns).
+
+    Sundararajan et al. 2017, equation 3, by the midpoint rule: over all pixels they sum to
+    logit(picture) - logit(background), which is the paper's axiom of completeness.
+    """
+    import torch
+
+    steps = budget.passes or 1
+    meter = Meter(budget, len(subject.inputs) * steps)
+    places = ((np.arange(steps) + 0.5) / steps).astype(np.float32)
+    found = []
+    for window in subject.inputs:
+        away = window - np.float32(subject.background)
+        total = np.zeros((len(targets), *window.shape[-2:]), np.float32)
+        for batch in np.split(places, range(cells.BATCH, steps, cells.BATCH)):
+            between = subject.background + batch[:, None, None, None] * away
+            x = torch.from_numpy(between.astype(np.float32)).requires_grad_(True)
+            with torch.enable_grad():
+                total += _gradients(subject, x, targets, meter).sum(axis=0)
+            meter.spend(len(batch))
+        found.append(away * total / steps)
+    return np.stack(found)
+
+
+def _gradients(subject: Subject, x: Tensor, targets: Sequence[int], meter: Meter) -> Floats:
+    """Of each target's logit with respect to (n, 1, rows, columns): (n, targets, rows, columns)."""
+    import torch
+
+    logits = subject.differentiable()(x)
+    found = []
+    for target in targets:
+        meter.check()
+        (gradient,) = torch.autograd.grad(logits[:, target].sum(), x, retain_graph=True)
+        found.append(gradient[:, 0].cpu().numpy())
+    return np.stack(found, axis=1)
