@@ -1,0 +1,133 @@
+"""Model cards and config.json: what a stranger reads of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+
+from xai_demo.records import DISCLAIMER, Metric, Model
+from xai_demo.training import cards
+from xai_demo.training.recipes import RECIPES
+
+FILMS = RECIPES["pneumonia-resnet18"].model
+
+
+def figure(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.05}
+
+
+RESULT = {
+    "n": 33,
+    "groups": 21,
+    "metrics": {
+        "accuracy": figure(0.9),
+        "auroc": {"value": None, "low": None, "high": None},
+    },
+    "per_class": {
+        label: {name: figure(0.8) for name in ("precision", "recall", "f1", "auroc")}
+        for label in FILMS.labels
+    },
+    "confusion": {"labels": list(FILMS.labels), "counts": [[11, 2], [1, 19]]},
+    "notes": ["3 pictures were left out."],
+}
+
+
+def card_of(directory) -> str:
+    return (directory / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def front_matter(card: str) -> dict:
+    opening, matter, _ = card.split("---\n", 2)
+    assert opening == ""
+    return yaml.safe_load(matter)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_makes_a_card_that_the_hub_can_read(tmp_path, name):
+    model = RECIPES[name].model
+    cards.write(tmp_path, model)
+    card = card_of(tmp_path)
+    meta = front_matter(card)
+    licences = {"pneumonia-resnet18": "cc-by-4.0", "lung-resnet18": "gpl-3.0"}
+    assert meta["license"] == licences.get(name, "cc-by-3.0")
+    assert meta["pipeline_tag"] in {"image-classification", "audio-classification"}
+    assert (meta["pipeline_tag"] == "image-classification") == (model.task == "chest_xray")
+    assert "explainable-ai" in meta["tags"]
+    assert f"# {model.title}\n" in card
+    assert DISCLAIMER in card
+    assert RECIPES[name].failures in card
+    assert model.citation in card
+    assert f"`python -m xai_demo train {name} --data DIR" in card
+    assert f"{RECIPES[name].schedule.epochs} epochs" in card
+    assert "Not measured yet" in card
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["MODEL_CARD.md", "config.json"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_config_is_read_back_as_the_same_model(tmp_path, name):
+    model = RECIPES[name].model
+    cards.write(tmp_path, model)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert Model.from_config(config) == model
+
+
+def test_figures_stand_with_their_intervals_in_brackets(tmp_path):
+    cards.write(tmp_path, FILMS)
+    assert cards.write_figures(tmp_path, RESULT) == tmp_path / "MODEL_CARD.md"
+    lines = card_of(tmp_path).splitlines()
+    assert "| accuracy | 0.900 (0.800-0.950) |" in lines
+    assert "| auroc | not defined |" in lines
+    assert "| Normal | " + " | ".join(["0.800 (0.700-0.850)"] * 4) + " |" in lines
+    assert "| true \\ answered | Normal | Pneumonia |" in lines
+    assert "| Normal | 11 | 2 |" in lines
+    assert "| Pneumonia | 1 | 19 |" in lines
+    assert "3 pictures were left out." in lines
+    assert "33 samples of 21 persons" in card_of(tmp_path)
+    assert "Not measured yet" not in card_of(tmp_path)
+
+
+def test_every_table_of_a_card_is_rectangular(tmp_path):
+    cards.write(tmp_path, FILMS)
+    cards.write_figures(tmp_path, RESULT)
+    tables = card_of(tmp_path).split("\n\n")
+    widths = [
+        {line.count("|") for line in block.splitlines()} for block in tables if block[0] == "|"
+    ]
+    assert widths == [{3}, {6}, {4}]
+
+
+def test_figures_go_into_the_config_except_those_not_defined(tmp_path):
+    cards.write(tmp_path, FILMS)
+    cards.write_figures(tmp_path, RESULT)
+    model = Model.from_config(json.loads((tmp_path / "config.json").read_text(encoding="utf-8")))
+    assert set(model.metrics) == {"accuracy"}
+    assert model.metrics["accuracy"] == Metric(**figure(0.9))
+    assert "33 samples of 21 persons" in model.measured_on
+
+
+def test_figures_can_be_written_again(tmp_path):
+    cards.write(tmp_path, FILMS)
+    cards.write_figures(tmp_path, RESULT)
+    first = card_of(tmp_path)
+    cards.write_figures(tmp_path, RESULT)
+    assert card_of(tmp_path) == first
+
+
+def test_a_card_tells_what_was_chosen_on_validation(tmp_path):
+    chosen = dataclasses.replace(
+        FILMS,
+        temperature=1.5,
+        operating_points={"Pneumonia": 0.625, "Normal": 0.375},
+        uncertain_margin=0.125,
+        sha256="abc",
+    )
+    cards.write(tmp_path, chosen)
+    card = card_of(tmp_path)
+    assert "Temperature 1.5, operating point Pneumonia 0.625, Normal 0.375" in card
+    assert "uncertain within 0.125 of it, chosen on validation." in card
+    assert "sha256 `abc`" in card
+    cards.write(tmp_path, dataclasses.replace(FILMS, uncertain_below=0.4))
+    assert "Temperature 1, uncertain below 0.400, chosen on validation." in card_of(tmp_path)
