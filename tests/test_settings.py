@@ -21,6 +21,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.max_upload_bytes == 200_000_000
     assert settings.max_duration_s == 3600
     assert settings.max_pixels == 100_000_000
+    assert settings.background_export is True
 
 
 def test_everything_can_be_chosen() -> None:
@@ -33,6 +34,7 @@ def test_everything_can_be_chosen() -> None:
             "XAI_DEMO_MAX_UPLOAD_MB": "2.5",
             "XAI_DEMO_MAX_MINUTES": "2",
             "XAI_DEMO_MAX_MEGAPIXELS": "4",
+            "XAI_DEMO_EXPORT": "off",
         }
     )
     assert settings == Settings(
@@ -43,6 +45,7 @@ def test_everything_can_be_chosen() -> None:
         max_upload_bytes=2_500_000,
         max_duration_s=120,
         max_pixels=4_000_000,
+        background_export=False,
     )
 
 

@@ -1,0 +1,309 @@
+"""Networks in memory: cut in two, on torch or ONNX Runtime, a bounded number of them.
+
+Where nobody asks for a backend, torch answers at once; a background thread exports the network, one
+at a time, and puts ONNX Runtime in torch's place when it is ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xai_demo import networks
+from xai_demo.engine.backends import BACKENDS, Runner, absent, device, on_onnx, on_torch, placed
+from xai_demo.engine.export import TOLERANCE, export_features, in_a_process, input_size, missing
+from xai_demo.engine.exports import NAME, Exports, Wanted, write
+from xai_demo.engine.tensors import filled, read_tensors
+from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
+from xai_demo.records import Model, ModelInUse, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from xai_demo.hub import Hub, Located
+    from xai_demo.records import Floats
+
+__all__ = [
+    "BACKENDS",
+    "TOLERANCE",
+    "Engine",
+    "Network",
+    "export_features",
+    "on_onnx",
+    "on_torch",
+    "read_tensors",
+]
+
+# Who asks once and leaves, as the command line does, is not made to share the machine.
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A loaded network: the heavy `features` on some backend, the small `head` in torch."""
+
+    model: Model
+    features: Callable[[Floats], Tensor]  # (batch, 1, rows, columns) -> activations
+    head: nn.Module
+    layer: str
+    in_use: ModelInUse
+    whole: nn.Module | None = None  # features and head, differentiable; None on ONNX Runtime
+
+    def probabilities(self, logits: Tensor) -> Floats:
+        """(batch, labels) logits to calibrated probabilities."""
+        scaled = logits.float() / self.model.temperature
+        if self.model.activation == "softmax":
+            result: Floats = scaled.softmax(dim=1).cpu().numpy()
+        else:
+            result = scaled.sigmoid().cpu().numpy()
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What is held in memory; the same for every model record that has these weights."""
+
+    features: Runner
+    head: nn.Module
+    backend: str
+    whole: nn.Module | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What is asked for: a model's weights, cut after a layer."""
+
+    model: Model
+    located: Located
+    layer: str
+
+    @property
+    def wanted(self) -> Wanted:
+        rows, columns = input_size(self.model)
+        return Wanted(
+            weights_sha256=self.located.sha256,
+            architecture=self.model.architecture,
+            layer=self.layer,
+            rows=rows,
+            columns=columns,
+        )
+
+    def key(self, backend: str) -> Hashable:
+        return self.wanted, len(self.model.labels), backend
+
+
+class Engine:
+    """Loads networks when they are first asked for, and lets the least recently used go."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        exporter: Callable[[Model, Path, str], bytes] = in_a_process,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._hub = hub
+        self._exporter, self._patience_s = exporter, patience_s
+        self._exports = Exports(hub.settings.cache_dir / "onnx")
+        self._loaded: OrderedDict[Hashable, Future[_Loaded]] = OrderedDict()
+        self._lock = threading.Lock()  # held for moments only: never while something is loaded
+        self._exporting = threading.Lock()  # one export at a time
+        self._to_export: deque[_Part] = deque()
+        self._queued: set[Hashable] = set()  # to be exported, or not to be tried again
+        self._worker: threading.Thread | None = None
+
+    def network(
+        self,
+        name: str,
+        *,
+        backend: str = "auto",
+        weights: str | None = None,
+        layer: str | None = None,
+        progress: Progress | None = None,
+    ) -> Network:
+        """The network of a model, ready to answer. Raises UnknownNameError and WeightsError.
+
+        `layer` is one that its architecture can be cut after; None: the usual one. `backend="onnx"`
+        exports first if need be, and raises UnsuitableError where that cannot be done.
+        """
+        if backend not in BACKENDS:
+            raise UnknownNameError("backend", backend, BACKENDS)
+        part = self._part(name, weights, layer, progress)
+        loaded = self._automatic(part) if backend == "auto" else self._shared(part, backend)
+        in_use = ModelInUse(
+            name=part.model.name,
+            architecture=part.model.architecture,
+            source=part.located.source,
+            repo_id=part.located.repo_id,
+            revision=part.located.revision,
+            sha256=part.located.sha256,
+            backend=loaded.backend,
+            device=loaded.features.device,
+        )
+        return Network(
+            model=part.model,
+            features=loaded.features,
+            head=loaded.head,
+            layer=part.layer,
+            in_use=in_use,
+            whole=loaded.whole,
+        )
+
+    def export(self, name: str, out: Path | None = None, *, layer: str | None = None) -> Path:
+        """Write the features as `model.onnx` beside the weights or into `out`, checked."""
+        part = self._part(name, None, layer, None)
+        path = (out or part.located.path.parent) / NAME
+        data = self._exported(part)
+        try:
+            return write(path, part.wanted, data)
+        except OSError as error:
+            raise UnsuitableError(
+                f"{path} cannot be written ({error.strerror}), wanted: a directory that can."
+            ) from error
+
+    def _part(
+        self, name: str, weights: str | None, layer: str | None, progress: Progress | None
+    ) -> _Part:
+        model = self._hub.model(name)
+        if weights is not None:
+            model, located = self._hub.located_weights(weights, like=model, progress=progress)
+            chosen = networks.explained_layer(model, layer)
+        else:
+            chosen = networks.explained_layer(model, layer)
+            located = self._hub.located(name, progress=progress)
+        return _Part(model=model, located=located, layer=chosen)
+
+    def _automatic(self, part: _Part) -> _Loaded:
+        """ONNX Runtime where it is ready, else torch, and ONNX Runtime for the next one."""
+        with self._lock:
+            ready = next((b for b in ("onnx", "torch") if part.key(b) in self._loaded), None)
+        if ready is None and not absent("onnxruntime") and self._found(part):
+            ready = "onnx"
+        if ready == "onnx":
+            try:
+                return self._shared(part, "onnx")
+            except UnsuitableError:  # a file of another ONNX Runtime; torch always runs
+                return self._shared(part, "torch")
+        loaded = self._shared(part, "torch")
+        self._export_later(part)
+        return loaded
+
+    def _shared(self, part: _Part, backend: str) -> _Loaded:
+        """The loaded network; who asks while it is being loaded waits for it, and nobody else."""
+        key = part.key(backend)
+        with self._lock:
+            future = self._loaded.get(key)
+            mine = future is None
+            if future is None:
+                future = self._loaded[key] = Future()
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > self._hub.settings.max_models:
+                self._loaded.popitem(last=False)
+        if mine:
+            try:
+                future.set_result(self._load(part, backend))
+            except BaseException as error:
+                with self._lock:  # the next one tries again
+                    if self._loaded.get(key) is future:
+                        del self._loaded[key]
+                future.set_exception(error)
+        return future.result()
+
+    def _load(self, part: _Part, backend: str) -> _Loaded:
+        from torch import nn
+
+        if backend == "onnx":
+            features = _on_onnx(part, self._found(part) or self._exported(part, kept=True))
+            head = filled(part.model, part.located.path, part.layer).head
+            return _Loaded(features=features, head=head.to(features.device), backend=backend)
+        cut = placed(filled(part.model, part.located.path, part.layer), device())
+        return _Loaded(
+            features=on_torch(cut.features),
+            head=cut.head,
+            backend=backend,
+            whole=nn.Sequential(cut.features, cut.head),
+        )
+
+    def _found(self, part: _Part) -> Path | None:
+        return self._exports.found(part.wanted, beside=part.located.path.parent)
+
+    def _exported(self, part: _Part, *, kept: bool = False) -> bytes:
+        if absences := missing():
+            raise UnsuitableError(
+                f"{part.model.name} cannot be exported to ONNX without {', '.join(absences)}, "
+                "wanted: the packages of requirements.txt, or --backend torch."
+            )
+        with self._exporting:
+            found = self._found(part) if kept else None
+            if found:  # somebody else's export was the one waited for
+                return found.read_bytes()
+            data = self._exporter(part.model, part.located.path, part.layer)
+            if kept:
+                self._exports.keep(part.wanted, data)
+        return data
+
+    def _export_later(self, part: _Part) -> None:
+        key = part.key("onnx")
+        if key in self._queued or not self._hub.settings.background_export or missing():
+            return
+        with self._lock:
+            if key in self._queued:
+                return
+            self._queued.add(key)
+            self._to_export.append(part)
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, daemon=True, name="export")
+                self._worker.start()
+
+    def _work(self) -> None:
+        """Export what is queued, then end."""
+        log = logging.getLogger(__name__)
+        while True:
+            time.sleep(self._patience_s)
+            with self._lock:
+                if not self._to_export:
+                    self._worker = None
+                    return
+                part = self._to_export.popleft()
+            try:
+                self._swap(part, self._exported(part, kept=True))
+            except Exception as error:  # torch goes on answering; it is not tried again
+                level = logging.INFO if isinstance(error, XaiDemoError) else logging.ERROR
+                log.log(level, "%s stays on torch: %s", part.model.name, error)
+            else:
+                with self._lock:
+                    self._queued.discard(part.key("onnx"))
+
+    def _swap(self, part: _Part, data: bytes) -> None:
+        """Put ONNX Runtime in the place of torch, if torch's network is still in memory."""
+        key = part.key("torch")
+        with self._lock:
+            future = self._loaded.get(key)
+        if future is None or not future.done() or future.exception():
+            return
+        loaded, features = future.result(), _on_onnx(part, data)
+        if features.device != loaded.features.device:
+            return  # it would be the slower of the two
+        swapped: Future[_Loaded] = Future()
+        swapped.set_result(replace(loaded, features=features, backend="onnx", whole=None))
+        with self._lock:
+            if self._loaded.get(key) is future:
+                del self._loaded[key]
+                self._loaded[part.key("onnx")] = swapped
+
+
+def _on_onnx(part: _Part, source: Path | bytes) -> Runner:
+    try:
+        return on_onnx(source, device())
+    except Exception as error:  # ONNX Runtime raises its own
+        raise UnsuitableError(
+            f"ONNX Runtime cannot run the exported {part.model.name} ({type(error).__name__}), "
+            "wanted: a file of this version, or --backend torch."
+        ) from error
