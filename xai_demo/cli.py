@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from xai_demo import __version__, explainers
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
 from xai_demo.hub import Hub
-from xai_demo.plain import evaluation_text, model_text, report_text
+from xai_demo.plain import evaluation_text, figures_table, model_text, report_text
 from xai_demo.records import DISCLAIMER, Progress
 from xai_demo.settings import Settings
 
@@ -79,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for run, name in ((_models, "models"), (_explainers, "explainers"), (_bench, "bench")):
+    models = command(_models, "models")
+    _add_json(models)
+    models.add_argument("--table", action="store_true", help="measured figures, as Markdown")
+    for run, name in ((_explainers, "explainers"), (_bench, "bench")):
         _add_json(command(run, name))
     _add_analyse(command(_analyse, "analyse"))
     fetch = command(_fetch, "fetch")
@@ -129,6 +132,9 @@ def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """list every model"""
     hub = Hub(settings)
     rows = [hub.describe(name) for name in hub.names()]
+    if arguments.table:
+        yield figures_table(rows)
+        return
     yield _json(rows) if arguments.json else "\n".join(map(model_text, rows))
 
 

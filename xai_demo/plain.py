@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xai_demo.records import DISCLAIMER, Report
@@ -46,6 +46,28 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     """Measured figures with their intervals."""
     lines = [f"{result['model']} on {result['data']}: n = {result['n']}, groups {result['groups']}"]
     for name, metric in result["metrics"].items():
-        value, low, high = (metric[key] for key in ("value", "low", "high"))
-        lines.append(f"  {name:<20} {value:.3f}  (95 % {low:.3f} to {high:.3f})")
+        lines.append(f"  {name:<20} {_figure(metric)}")
     return "\n".join(lines)
+
+
+_TABLE = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece")
+
+
+def figures_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Measured figures of the models as a Markdown table, with what they were measured on."""
+    lines = ["| model | measured on | " + " | ".join(_TABLE) + " |"]
+    lines.append("| --- " * (len(_TABLE) + 2) + "|")
+    for row in rows:
+        metrics = row["metrics"]
+        if not metrics:
+            continue
+        cells = [_figure(metrics[name]) if name in metrics else "" for name in _TABLE]
+        lines.append(f"| `{row['name']}` | {row['measured_on']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(metric: Mapping[str, float | None]) -> str:
+    value, low, high = (metric[key] for key in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "not defined"
+    return f"{value:.3f} ({low:.3f}-{high:.3f})"
