@@ -19,7 +19,7 @@ ROWS = (
     {"files", "settings"},
     {"containers"},
     {"audio", "image", "raster", "spectrum", "render", "synthesis", "decision"},
-    {"catalog", "explainers", "heat", "networks", "plain", "results"},
+    {"catalog", "explainers", "faithfulness", "heat", "networks", "plain", "results"},
     {"hub", "medium"},
     {"engine"},
     {"pipeline"},

@@ -43,9 +43,9 @@ def occlusion(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
 def lime(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """Weights of a linear model that answers like the network near the picture.
 
-    Ribeiro et al. 2016; kernel, distance and ridge are those of the authors' code for pictures, which
-    nobody has kept since 2020. The parts are cells of a grid (time by frequency for a sound, where
-    superpixels have nothing to follow), and the draws are always the same.
+    Ribeiro et al. 2016; kernel, distance and ridge are those of the authors' code for pictures,
+    which nobody has kept since 2020. The parts are cells of a grid (time by frequency for a sound,
+    where superpixels have nothing to follow), and the draws are always the same.
     """
     passes = budget.passes or 1
     rows, columns = cells.grid(subject.inputs.shape, max(4, passes // _SAMPLES_PER_CELL))

@@ -1,0 +1,237 @@
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam.metrics.road import ROADCombined
+
+from xai_demo import faithfulness
+from xai_demo.faithfulness import Faithfulness, Trial
+
+TRUTH = np.zeros((10, 10), bool)
+TRUTH[2:6, 3:8] = True  # a fifth of the picture
+PERFECT = TRUTH.astype(np.float32)
+
+
+def trial_of(answer, window=None, background: float = 0.0) -> Trial:
+    window = np.ones((1, 10, 10), np.float32) if window is None else window
+    return Trial(window=window, background=background, answer=answer)
+
+
+def within_truth(batch: np.ndarray) -> np.ndarray:
+    """A network that looks at the finding alone: the mean of what it sees there."""
+    return batch[:, 0, TRUTH].mean(axis=1)
+
+
+def everywhere(batch: np.ndarray) -> np.ndarray:
+    return batch.mean(axis=(1, 2, 3))
+
+
+def test_hiding_what_the_network_looks_at_takes_the_answer_away():
+    calls = []
+
+    def answer(batch):
+        calls.append(batch)
+        return within_truth(batch)
+
+    found = faithfulness.measured(trial_of(answer), PERFECT, probability=1.0, grid=(5, 5))
+    assert (found.probability, found.hidden, found.share, found.draws) == (1, 0, 0.2, 4)
+    assert 0.5 < found.random < 1
+    (batch,) = calls  # one call
+    assert batch.shape == (5, 1, 10, 10)
+    assert (batch == 0).sum(axis=(1, 2, 3)).tolist() == [20] * 5
+    for random in batch[1:, 0]:  # whole cells of two by two
+        cells = random.reshape(5, 2, 5, 2).mean(axis=(1, 3))
+        assert set(np.unique(cells)) == {0, 1}
+    assert len({random.tobytes() for random in batch[1:]}) == 4
+
+
+def test_where_every_place_counts_the_same_the_heat_is_worth_nothing():
+    found = faithfulness.measured(trial_of(everywhere), PERFECT, probability=1.0)
+    assert found.hidden == pytest.approx(0.8)
+    assert found.random == pytest.approx(0.8)
+
+
+def test_what_is_hidden_looks_like_the_background():
+    masks = [TRUTH, ~TRUTH]
+    hidden = trial_of(everywhere, background=-2.5).hidden(masks)
+    assert set(hidden[0, 0][TRUTH]) == {-2.5}
+    assert set(hidden[0, 0][~TRUTH]) == {1}
+    assert set(hidden[1, 0][~TRUTH]) == {-2.5}
+    assert hidden.dtype == np.float32
+
+
+def test_measuring_twice_gives_the_same():
+    heat = np.zeros((10, 10), np.float32)  # all equal: the lot decides, and always alike
+    first = faithfulness.measured(trial_of(within_truth), heat, probability=1.0)
+    assert first == faithfulness.measured(trial_of(within_truth), heat, probability=1.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.07, 0.2, 1.0])
+def test_the_hottest_share_is_exact_even_among_equals(share):
+    heat = np.zeros((10, 10), np.float32)
+    heat[4, 4] = 1
+    mask = faithfulness.hottest(heat, share)
+    assert mask.sum() == round(100 * share)
+    assert mask[4, 4] == (share > 0)
+    corner = faithfulness.hottest(np.zeros((100, 100)), 0.2)[:50, :50]
+    assert 0.15 < corner.mean() < 0.25  # equals are not taken from the top left
+
+
+@pytest.mark.parametrize(
+    ("probability", "hidden", "random", "sentence"),
+    [
+        (
+            0.83,
+            0.21,
+            0.79,
+            "Hiding the hottest fifth lowers the probability of wheeze from 0.83 to 0.21; "
+            "hiding a random fifth, to 0.79.",
+        ),
+        (
+            0.83,
+            0.21,
+            0.86,
+            "Hiding the hottest fifth lowers the probability of wheeze from 0.83 to 0.21; "
+            "hiding a random fifth does not lower it (0.86).",
+        ),
+        (
+            0.83,
+            0.8301,
+            0.5,
+            "Hiding the hottest fifth does not lower the probability of wheeze (0.83 before, 0.83 "
+            "after), so this heat is no reason to believe that the answer came from there.",
+        ),
+        (
+            0.83,
+            0.7,
+            0.69,
+            "Hiding the hottest fifth lowers the probability of wheeze from 0.83 to 0.70, but "
+            "hiding a random fifth lowers it as much, to 0.69, so this heat is no reason to "
+            "believe that the answer came from there.",
+        ),
+    ],
+)
+def test_the_sentence_claims_no_more_than_was_measured(probability, hidden, random, sentence):
+    found = Faithfulness(share=0.2, probability=probability, hidden=hidden, random=random, draws=4)
+    assert found.sentence("wheeze") == sentence
+
+
+def test_the_report_has_rounded_fields():
+    found = Faithfulness(share=0.3, probability=1 / 3, hidden=0.0, random=2 / 3, draws=4)
+    assert found.to_json() == {
+        "share": 0.3,
+        "probability": 0.333333,
+        "hidden": 0.0,
+        "random": 0.666667,
+        "draws": 4,
+    }
+    assert "hottest 30 % lowers" in found.sentence("crackle")
+
+
+def test_deletion_is_the_triangle_under_a_perfect_map():
+    # from 1 to 0 over the first fifth: half of it
+    assert faithfulness.deletion_auc(trial_of(within_truth), PERFECT) == pytest.approx(0.1)
+    # and the cold pixels first: 1 for four fifths, then down
+    assert faithfulness.deletion_auc(trial_of(within_truth), -PERFECT) == pytest.approx(0.9)
+    assert faithfulness.deletion_auc(trial_of(everywhere), PERFECT) == pytest.approx(0.5)
+
+
+def test_insertion_rises_out_of_a_blur():
+    stripes = np.tile(np.array([1, 0], np.float32), (1, 10, 5))
+
+    def sharp(batch):  # blurring leaves no pixel at 0 or 1
+        return np.isin(batch[:, 0, TRUTH], (0, 1)).mean(axis=1)
+
+    assert faithfulness.insertion_auc(trial_of(sharp, stripes), PERFECT) == pytest.approx(0.9)
+    assert faithfulness.insertion_auc(trial_of(sharp, stripes), -PERFECT) == pytest.approx(0.1)
+
+
+def test_through_a_map_only_what_is_hot_is_seen():
+    trial = trial_of(everywhere, background=0.5)
+    assert faithfulness.through_heat(trial, PERFECT) == pytest.approx(0.2 + 0.8 * 0.5)
+    assert faithfulness.through_heat(trial, PERFECT / 2) == pytest.approx(0.2 * 0.75 + 0.8 * 0.5)
+
+
+def test_drop_and_increase_are_means_over_pictures():
+    whole, through = [0.8, 0.5, 0.4], [0.4, 0.6, 0.4]
+    assert faithfulness.average_drop(whole, through) == pytest.approx(0.5 / 3)
+    assert faithfulness.average_increase(whole, through) == pytest.approx(1 / 3)
+    assert faithfulness.average_drop([0.0], [0.3]) == 0
+
+
+def test_road_is_the_librarys():
+    generator = np.random.default_rng(2)
+    window = generator.normal(size=(1, 24, 24)).astype(np.float32)
+    weights = generator.normal(size=(24, 24)).astype(np.float32)
+    heat = generator.permutation(24 * 24).reshape(24, 24).astype(np.float32) / 576
+
+    def answer(batch):
+        return 1 / (1 + np.exp(-(batch[:, 0] * weights).sum(axis=(1, 2)) / 10))
+
+    expected = ROADCombined(percentiles=[20, 40, 60, 80])(
+        torch.from_numpy(window[None]),
+        heat[None],
+        [lambda output: output],
+        lambda batch: torch.from_numpy(answer(batch.numpy())),
+    )
+    assert abs(expected[0]) > 0.01
+    found = faithfulness.road(trial_of(answer, window), heat)
+    assert found == pytest.approx(expected[0], abs=5e-3)  # their noise is different each time
+    assert found == faithfulness.road(trial_of(answer, window), heat)
+
+
+def test_road_rewards_a_map_that_points_at_what_counts():
+    window = np.zeros((1, 10, 10), np.float32)
+    window[0, TRUTH] = 1
+    assert faithfulness.road(trial_of(within_truth, window), PERFECT) > 0.3
+    assert faithfulness.road(trial_of(within_truth, window), -PERFECT) < -0.3
+
+
+def test_pointing_hits_where_the_maximum_is():
+    heat = np.zeros((10, 10), np.float32)
+    heat[2, 3] = 1
+    assert faithfulness.pointing(heat, TRUTH) == 1
+    heat[0, 0] = 2
+    assert faithfulness.pointing(heat, TRUTH) == 0
+    heat[2, 3] = 2
+    assert faithfulness.pointing(heat, TRUTH) == 0.5
+    flat = np.zeros((10, 10), np.float32)
+    assert faithfulness.pointing(flat, TRUTH) == pytest.approx(0.2)
+    assert faithfulness.pointing_chance(TRUTH) == pytest.approx(0.2)
+
+
+def test_heat_inside_the_truth_is_a_share_of_all():
+    assert faithfulness.inside(PERFECT, TRUTH) == 1
+    assert faithfulness.inside(np.ones((10, 10), np.float32), TRUTH) == pytest.approx(0.2)
+    assert faithfulness.inside(np.zeros((10, 10), np.float32), TRUTH) == 0
+
+
+def test_iou_counts_what_is_hot_against_the_truth():
+    assert faithfulness.iou(PERFECT, TRUTH) == 1
+    half = PERFECT.copy()
+    half[2:4, 3:8] = 0.4  # under the threshold: 10 of 20
+    assert faithfulness.iou(half, TRUTH) == pytest.approx(0.5)
+    assert faithfulness.iou(half, TRUTH, threshold=0.3) == 1
+    assert faithfulness.iou(np.ones((10, 10), np.float32), TRUTH) == pytest.approx(0.2)
+    assert faithfulness.iou(np.zeros((10, 10), np.float32), TRUTH) == 0
+
+
+def test_rank_correlation_minds_the_order_alone():
+    heat = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert faithfulness.rank_correlation(heat, heat**3) == pytest.approx(1)
+    assert faithfulness.rank_correlation(heat, -heat) == pytest.approx(-1)
+    assert faithfulness.rank_correlation(heat, np.ones((3, 4), np.float32)) == 0
+    one, other = np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 3.0, 2.0]])
+    assert faithfulness.rank_correlation(one, other) == pytest.approx(0.5)  # 1 - 6 * 2 / (3 * 8)
+
+
+def test_the_same_map_from_random_weights_is_a_bad_sign():
+    generator = np.random.default_rng(4)
+    one, other = generator.random((2, 64, 64)).astype(np.float32)
+    same = faithfulness.randomisation(one, one)
+    assert same == pytest.approx({"rank_correlation": 1, "similarity": 1})
+    against = faithfulness.randomisation(one, 1 - one)
+    assert against["rank_correlation"] == pytest.approx(1)  # the same map with its colours turned
+    assert against["similarity"] < 0
+    apart = faithfulness.randomisation(one, other)
+    assert apart["rank_correlation"] < 0.1
+    assert abs(apart["similarity"]) < 0.15
