@@ -1,11 +1,11 @@
-"""Every hostile and unusual file of the table, through the command line and through the analyser."""
+"""Every hostile and unusual file of the table, through the command line and the analyser."""
 
 import json
 from pathlib import Path
 
 import pytest
-
 from hostile import AUDIO, IMAGES, Case
+
 from xai_demo import cli
 from xai_demo.errors import XaiDemoError
 from xai_demo.pipeline import Analyser

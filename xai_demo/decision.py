@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Model
 
 
-def standing(model: Model, probabilities: Sequence[float]) -> list[float]:
+def standing(model: Model, probabilities: Sequence[float] | Floats) -> list[float]:
     """How each label stands against its operating point: p / point, scaled to add up to one."""
     ratios = [
         float(p) / max(model.operating_points.get(label, 0.5), 1e-6)
@@ -21,7 +21,7 @@ def standing(model: Model, probabilities: Sequence[float]) -> list[float]:
     return [ratio / total for ratio in ratios]
 
 
-def decided_index(model: Model, probabilities: Sequence[float]) -> int:
+def decided_index(model: Model, probabilities: Sequence[float] | Floats) -> int:
     """The label furthest above its operating point; without points, the most probable one."""
     ratios = standing(model, probabilities)
     return max(range(len(ratios)), key=ratios.__getitem__)
@@ -46,7 +46,7 @@ def over_windows(model: Model, probabilities: Floats) -> Floats:
     return mean
 
 
-def decision(model: Model, probabilities: Sequence[float]) -> Decision:
+def decision(model: Model, probabilities: Sequence[float] | Floats) -> Decision:
     """The answer; its label is None where validation showed the lead to be too small to call."""
     ratios = standing(model, probabilities)
     first, second = sorted(range(len(ratios)), key=lambda k: -ratios[k])[:2]
