@@ -106,7 +106,8 @@ def test_heat_has_the_size_of_what_the_network_saw(analyser, breath, film):
     assert analysis.view.pixels.shape == (64, 501)
     picture = ask(analyser, "chest_xray", film)
     assert picture.report.explanations[0].heatmap.shape == (96, 96)
-    for heatmap in (analysis.report.explanations[0].heatmap, picture.report.explanations[0].heatmap):
+    for report in (analysis.report, picture.report):
+        heatmap = report.explanations[0].heatmap
         assert heatmap.dtype == np.float32
         assert heatmap.min() >= 0
         assert heatmap.max() == pytest.approx(1, abs=1e-4)
@@ -229,3 +230,20 @@ def test_own_weights_answer_instead(analyser, breath, tmp_path):
 
 def test_warming_up_loads_what_is_there_and_passes_over_what_is_not(analyser):
     analyser.warm_up()
+
+
+@pytest.mark.parametrize("name", ["Integrated gradients", "Occlusion"])
+def test_a_slow_explainer_explains_one_file_and_tells_how_far_it_is(analyser, film, name):
+    heard = []
+    found = analyser.analyse(
+        "chest_xray", film, explainer=name, progress=lambda done, doing: heard.append(doing)
+    )
+    assert sum(doing.startswith("Forward pass ") for doing in heard) >= 4
+    assert found.report.model.backend == "torch"
+    assert found.report.explanations[0].heatmap.shape == (96, 96)
+    assert found.report.explanations[0].heatmap.max() == pytest.approx(1, abs=1e-4)
+
+
+def test_gradients_down_to_the_picture_are_refused_on_onnx(analyser, film):
+    with pytest.raises(UnsuitableError, match=r"without torch, wanted: one of Grad-CAM\+\+"):
+        analyser.analyse("chest_xray", film, explainer="Integrated gradients", backend="onnx")

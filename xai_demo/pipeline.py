@@ -72,6 +72,7 @@ class Analyser:
         tell = progress or (lambda done, doing: None)
         clock = _Clock()
         record = self._checked(task, model, explainer, target)
+        backend = _backend(record, explainer, backend)
         tell(0.05, "Reading the file")
         with clock("read"):
             source = medium.read(record, Path(path), self.settings)
@@ -130,7 +131,6 @@ class Analyser:
                 f"{record.name} is a model for {record.task}, wanted: one for {task}, that is "
                 f"{', '.join(self.hub.names(task))}."
             )
-        explainers.suited(explainer, networks.architecture(record).kind, torch=False)
         if target is not None and target not in record.labels:
             raise UnknownNameError(f"label of {record.name}", target, record.labels)
         return record
@@ -202,6 +202,13 @@ def _explained(
     )
 
 
+def _backend(model: Model, explainer: str, backend: str) -> str:
+    """The backend to use, where the explainer fits the model on it; raises UnsuitableError."""
+    kind = networks.architecture(model).kind
+    method = explainers.suited(explainer, kind, torch=backend != "onnx")
+    return "torch" if backend == "auto" and method.needs == "full gradients" else backend
+
+
 def _heat(
     network: Network,
     made: Medium,
@@ -220,6 +227,7 @@ def _heat(
         return logits
 
     activations = torch.cat(answer.activations)
+    whole = network.whole and (lambda x, run=network.whole: run(x.to(activations.device)))
     order = np.argsort(-answer.probabilities[:, targets[0]], kind="stable")
     asked = np.sort(order[:_SLOW_WINDOWS]) if method.passes else np.arange(len(order))
     found = []
@@ -230,7 +238,7 @@ def _heat(
             activations=activations[torch.from_numpy(batch)],
             head=network.head,
             forward=forward,
-            network=None,
+            network=whole,
             background=float(made.inputs.min() if made.sample_rate_hz else made.inputs.mean()),
         )
         found.append(method.heat(subject, targets, budget))
