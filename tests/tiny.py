@@ -37,4 +37,4 @@ def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     return network.get_submodule("features"), network.get_submodule("head")
 
 
-TINY = Architecture(whole=whole, cut=cut, layer=LAYER)
+TINY = Architecture(whole=whole, cuts={LAYER: cut})
