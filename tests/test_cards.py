@@ -127,7 +127,7 @@ def test_a_card_tells_what_was_chosen_on_validation(tmp_path):
     cards.write(tmp_path, chosen)
     card = card_of(tmp_path)
     assert "Temperature 1.5, operating point Pneumonia 0.625, Normal 0.375" in card
-    assert "uncertain within 0.125 of it, chosen on validation." in card
+    assert "uncertain where two labels are closer than 0.125, chosen on validation." in card
     assert "sha256 `abc`" in card
     cards.write(tmp_path, dataclasses.replace(FILMS, uncertain_below=0.4))
     assert "Temperature 1, uncertain below 0.400, chosen on validation." in card_of(tmp_path)
