@@ -20,15 +20,15 @@ from xai_demo import networks
 from xai_demo.engine.backends import BACKENDS, Runner, absent, device, on_onnx, on_torch, placed
 from xai_demo.engine.export import TOLERANCE, export_features, in_a_process, input_size, missing
 from xai_demo.engine.exports import NAME, Exports, Wanted, write
+from xai_demo.engine.network import Network
 from xai_demo.engine.tensors import filled, read_tensors
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.records import Model, ModelInUse, Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from xai_demo.hub import Hub, Located
-    from xai_demo.records import Floats
 
 __all__ = [
     "BACKENDS",
@@ -43,27 +43,6 @@ __all__ = [
 
 # Who asks once and leaves, as the command line does, is not made to share the machine.
 PATIENCE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """A loaded network: the heavy `features` on some backend, the small `head` in torch."""
-
-    model: Model
-    features: Callable[[Floats], Tensor]  # (batch, 1, rows, columns) -> activations
-    head: nn.Module
-    layer: str
-    in_use: ModelInUse
-    whole: nn.Module | None = None  # features and head, differentiable; None on ONNX Runtime
-
-    def probabilities(self, logits: Tensor) -> Floats:
-        """(batch, labels) logits to calibrated probabilities."""
-        scaled = logits.float() / self.model.temperature
-        if self.model.activation == "softmax":
-            result: Floats = scaled.softmax(dim=1).cpu().numpy()
-        else:
-            result = scaled.sigmoid().cpu().numpy()
-        return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
