@@ -52,7 +52,7 @@ def real_app() -> Iterator[gr.Blocks]:
     from xai_demo.tabs import build
     from xai_demo.tabs.server import serve
 
-    settings = Settings.from_env({"HF_HUB_OFFLINE": "1"})
+    settings = Settings.from_env({"HF_HUB_OFFLINE": "1", "XAI_DEMO_EXPORT": "off"})
     page = serve(build(Analyser(settings)), settings)
     yield page
     page.close(verbose=False)

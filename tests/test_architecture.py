@@ -22,6 +22,7 @@ ROWS = (
     {"catalog", "explainers", "faithfulness", "heat", "networks", "plain", "results"},
     {"hub", "medium"},
     {"engine"},
+    {"inference"},
     {"pipeline"},
     {"tabs", "training", "bench"},
     {"cli"},

@@ -266,6 +266,7 @@ def test_analyse_passes_every_option_on(
         "target": "wheeze",
         "backend": "onnx",
         "weights": "w.pth",
+        "faithfulness": True,
         "progress": None,
     }
 

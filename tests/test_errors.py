@@ -42,3 +42,9 @@ def test_the_exit_status_is_the_documented_one(kind: type[errors.XaiDemoError]) 
 def test_an_unknown_name_says_what_was_met_and_what_was_wanted() -> None:
     error = errors.UnknownNameError("label", "whezze", ["normal", "wheeze"])
     assert str(error) == "There is no label named 'whezze'; wanted: normal, wheeze."
+
+
+def test_of_very_many_names_a_few_are_told_and_the_rest_counted():
+    error = UnknownNameError("label", "x", [f"l{i}" for i in range(527)])
+    assert "l29 or one of 497 more" in str(error)
+    assert "l30" not in str(error)

@@ -27,7 +27,11 @@ def analyser(tmp_path_factory):
     import dataclasses
 
     cache = tmp_path_factory.mktemp("cache")
-    return Analyser(dataclasses.replace(Settings.from_env({}), cache_dir=cache, offline=True))
+    return Analyser(
+        dataclasses.replace(
+            Settings.from_env({}), cache_dir=cache, offline=True, background_export=False
+        )
+    )
 
 
 @pytest.mark.parametrize(("task", "model", "case"), REFUSED, ids=name)

@@ -11,6 +11,7 @@ from small import MEL, model_of, write_model
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine
 from xai_demo.errors import (
+    CancelledError,
     CheckpointUnavailableError,
     UnknownNameError,
     UnreadableFileError,
@@ -37,6 +38,7 @@ def analyser(tmp_path_factory):
         Settings.from_env({}),
         weights_dir=folder / "weights",
         cache_dir=folder / "cache",
+        background_export=False,
         offline=True,
     )
     made = Analyser(settings)
@@ -207,6 +209,29 @@ def test_many_at_once_are_answered_as_one_at_a_time(analyser, breath, film):
         assert [p.label for p in report.predictions] == [p.label for p in expected.predictions]
         for mine, theirs in zip(report.explanations, expected.explanations, strict=True):
             assert mine.heatmap == pytest.approx(theirs.heatmap, abs=1e-4)
+
+
+def test_the_heat_is_put_to_the_trial_and_the_trial_can_be_left_out(analyser, breath, film):
+    for task, path in (("stethoscope", breath), ("chest_xray", film)):
+        report = ask(analyser, task, path).report
+        tried = report.explanations[0].faithfulness
+        assert tried["share"] == 0.2
+        assert 0 <= tried["hidden"] <= 1
+        assert 0 <= tried["random"] <= 1
+        assert report.explanations[0].target in tried["sentence"]
+        assert "faithfulness" in report.timing_ms
+        untried = ask(analyser, task, path, faithfulness=False).report
+        assert untried.explanations[0].faithfulness is None
+
+
+def test_an_analysis_stops_when_it_is_cancelled(analyser, film):
+    with pytest.raises(CancelledError, match="Cancelled"):
+        ask(analyser, "chest_xray", film, explainer="Occlusion", cancelled=lambda: True)
+
+
+def test_a_slow_explainer_says_which_windows_it_left_out(analyser, breath):
+    report = ask(analyser, "stethoscope", breath, explainer="Integrated gradients").report
+    assert any("2 most probable of 4 windows" in w for w in report.warnings)
 
 
 def test_progress_rises_from_nought_to_one(analyser, breath):

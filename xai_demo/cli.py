@@ -116,6 +116,9 @@ def _add_analyse(command: argparse.ArgumentParser) -> None:
     command.add_argument("--backend", choices=BACKENDS, default="auto")
     command.add_argument("--weights", metavar="PATH_OR_HF_URI", help="in place of the model's own")
     command.add_argument("--out", type=Path, metavar="DIR", help="write report, picture and sound")
+    command.add_argument(
+        "--no-faithfulness", action="store_true", help="do not hide the heat and ask again"
+    )
     _add_json(command)
 
 
@@ -163,6 +166,7 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
             target=arguments.target,
             backend=arguments.backend,
             weights=arguments.weights,
+            faithfulness=not arguments.no_faithfulness,
             progress=progress,
         )
     written: tuple[Path, ...] = ()

@@ -15,6 +15,9 @@ XaiDemoError                      exit status 1
 from collections.abc import Iterable
 
 
+_MOST_NAMES = 30  # of the 527 labels of AudioSet, say, nobody reads more
+
+
 class XaiDemoError(Exception):
     """One sentence for the person who asked: the value met and the value wanted."""
 
@@ -35,7 +38,11 @@ class UnknownNameError(RequestError):
     """No model, explainer, label or backend has that name."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
-        super().__init__(f"There is no {kind} named {name!r}; wanted: {', '.join(known)}.")
+        names = list(known)
+        wanted = ", ".join(names[:_MOST_NAMES])
+        if len(names) > _MOST_NAMES:
+            wanted += f" or one of {len(names) - _MOST_NAMES} more"
+        super().__init__(f"There is no {kind} named {name!r}; wanted: {wanted}.")
 
 
 class UnsuitableError(RequestError):

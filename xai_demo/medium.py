@@ -210,7 +210,7 @@ def _sound(recording: Recording, spec: LogMel) -> Sound:
     decibels = spectrum.log_mel(samples, spec)
     inputs = spectrum.conditioned(decibels, spec)
     rate = spec.sample_rate_hz / spec.hop_length
-    window = min(round(spec.window_s * rate), inputs.shape[1])
+    window = min(round(spec.window_s * rate) + 1, inputs.shape[1])  # frames are centred
     starts = spectrum.window_starts(inputs.shape[1], window, round(spec.window_hop_s * rate))
     shown = len(recording.samples) // spec.hop_length + 1
     peak = float(np.abs(recording.samples).max())

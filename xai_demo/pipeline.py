@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError
 from xai_demo.files import shown_name
 from xai_demo.hub import Hub
+from xai_demo.inference import Answer, answered, partial_warning, raw_heat, trial
 from xai_demo.records import (
     TASKS,
     Analysis,
@@ -27,18 +30,15 @@ from xai_demo.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
+    from collections.abc import Iterator
 
     from xai_demo.engine import Network
+    from xai_demo.faithfulness import Faithfulness
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
 
 MOST_EXPLAINED = 10  # labels whose heat is made in one request
-_BATCH = 32
-_SLOW_WINDOWS = 2  # windows of a recording that an explainer of many forward passes is asked about
 
 
 class Analyser:
@@ -59,13 +59,15 @@ class Analyser:
         target: str | None = None,
         backend: str = "auto",
         weights: str | None = None,
+        faithfulness: bool = True,
         progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
         """Answer for one file and explain the answer.
 
         `target` None explains the answer itself; other probable labels are explained in the same
-        pass. Raises RequestError for a request or file at fault, WeightsError where weights cannot
-        be had.
+        pass. `faithfulness` hides what is hot and asks again. Raises RequestError for a request or
+        file at fault, WeightsError where weights cannot be had, CancelledError once `cancelled()`.
         """
         from xai_demo import medium
 
@@ -87,12 +89,23 @@ class Analyser:
             made = medium.prepare(network.model, source)
         tell(0.6, "Asking the network")
         with clock("predict"):
-            answer = _answer(network, made.inputs)
+            answer = answered(network, made.inputs)
             overall = made.overall(network.model, answer.probabilities)
         tell(0.75, "Asking where it looked")
         with clock("explain"):
-            told = explainers.Budget(progress=lambda done, doing: tell(0.75 + 0.15 * done, doing))
-            explained = _explained(network, made, answer, overall, explainer, target, told)
+            budget = explainers.Budget(
+                progress=lambda done, doing: tell(0.75 + 0.1 * done, doing),
+                cancelled=cancelled or (lambda: False),
+            )
+            method = explainers.explainer(explainer)
+            targets = _targets(network.model, overall, target, method)
+            raw = raw_heat(network, made, answer, method, targets, budget)
+        tell(0.85, "Hiding what is hot, to see whether it mattered")
+        with clock("faithfulness"):
+            tried = None
+            if faithfulness and not made.blank:
+                tried = trial(network, made, answer, raw[:, 0], targets[0])
+        explained = _explanations(network, made, answer, overall, explainer, targets, raw, tried)
         tell(0.9, "Drawing")
         with clock("render"):
             view, sounds = made.drawn(explained[0])
@@ -106,7 +119,7 @@ class Analyser:
             explanations=explained,
             events=made.events(network.model, answer.probabilities),
             timing_ms=clock.elapsed_ms,
-            warnings=made.warnings,
+            warnings=made.warnings + partial_warning(method, len(made.inputs)),
         )
         return Analysis(report=report, view=view, sounds=sounds, sample_rate_hz=made.sample_rate_hz)
 
@@ -136,14 +149,6 @@ class Analyser:
         return record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """What a network makes of every window."""
-
-    activations: list[Tensor]  # each (batch, channels, rows, columns)
-    probabilities: Floats  # (windows, labels)
-
-
 @dataclass(slots=True)
 class _Clock:
     """Milliseconds spent on each step."""
@@ -157,41 +162,29 @@ class _Clock:
         self.elapsed_ms[step] = 1000 * (time.perf_counter() - start)
 
 
-def _answer(network: Network, inputs: Floats) -> _Answer:
-    import numpy as np
-    import torch
-
-    activations: list[Tensor] = []
-    probabilities: list[Floats] = []
-    for start in range(0, len(inputs), _BATCH):
-        batch = network.features(inputs[start : start + _BATCH])
-        with torch.inference_mode():
-            probabilities.append(network.probabilities(network.head(batch)))
-        activations.append(batch)
-    return _Answer(activations=activations, probabilities=np.concatenate(probabilities))
+def _targets(
+    model: Model, overall: Floats, target: str | None, method: explainers.Explainer
+) -> list[int]:
+    """The asked label first, then the other probable ones where they cost nothing more."""
+    first = decided_index(model, overall) if target is None else model.labels.index(target)
+    others = sorted((k for k in range(len(overall)) if k != first), key=lambda k: -overall[k])
+    return [first, *others][: MOST_EXPLAINED if method.together else 1]
 
 
-def _explained(
+def _explanations(
     network: Network,
     made: Medium,
-    answer: _Answer,
+    answer: Answer,
     overall: Floats,
     explainer: str,
-    target: str | None,
-    budget: explainers.Budget,
+    targets: list[int],
+    raw: Floats,
+    tried: Faithfulness | None,
 ) -> tuple[Explanation, ...]:
-    """The asked label first, then the other probable ones: all from the same activations."""
-    import numpy as np
-
     labels = network.model.labels
-    first = decided_index(network.model, overall) if target is None else labels.index(target)
-    others = [int(k) for k in np.argsort(-overall) if k != first]
-    method = explainers.explainer(explainer)
-    targets = [first, *others][: min(MOST_EXPLAINED, len(labels)) if method.together else 1]
-    heat = _heat(network, made, answer, method, targets, budget)
-    return tuple(
+    found = [
         made.explanation(
-            heat[:, i] if not made.blank else np.zeros_like(heat[:, i]),
+            raw[:, i] * (not made.blank),
             answer.probabilities[:, k],
             explainer=explainer,
             target=labels[k],
@@ -199,7 +192,11 @@ def _explained(
             layer=network.layer,
         )
         for i, k in enumerate(targets)
-    )
+    ]
+    if tried is not None:
+        told = tried.to_json() | {"sentence": tried.sentence(labels[targets[0]])}
+        found[0] = dataclasses.replace(found[0], faithfulness=told)
+    return tuple(found)
 
 
 def _backend(model: Model, explainer: str, backend: str) -> str:
@@ -207,44 +204,6 @@ def _backend(model: Model, explainer: str, backend: str) -> str:
     kind = networks.architecture(model).kind
     method = explainers.suited(explainer, kind, torch=backend != "onnx")
     return "torch" if backend == "auto" and method.needs == "full gradients" else backend
-
-
-def _heat(
-    network: Network,
-    made: Medium,
-    answer: _Answer,
-    method: explainers.Explainer,
-    targets: Sequence[int],
-    budget: explainers.Budget,
-) -> Floats:
-    """Raw heat of every window; of a slow explainer, that of the most probable ones."""
-    import numpy as np
-    import torch
-
-    def forward(inputs: Floats) -> Floats:
-        with torch.inference_mode():
-            logits: Floats = network.head(network.features(inputs)).cpu().numpy()
-        return logits
-
-    activations = torch.cat(answer.activations)
-    whole = network.whole and (lambda x, run=network.whole: run(x.to(activations.device)))
-    order = np.argsort(-answer.probabilities[:, targets[0]], kind="stable")
-    asked = np.sort(order[:_SLOW_WINDOWS]) if method.passes else np.arange(len(order))
-    found = []
-    for start in range(0, len(asked), _BATCH):
-        batch = asked[start : start + _BATCH]
-        subject = explainers.Subject(
-            inputs=made.inputs[batch],
-            activations=activations[torch.from_numpy(batch)],
-            head=network.head,
-            forward=forward,
-            network=whole,
-            background=float(made.inputs.min() if made.sample_rate_hz else made.inputs.mean()),
-        )
-        found.append(method.heat(subject, targets, budget))
-    heat = np.zeros((len(order), *found[0].shape[1:]), np.float32)
-    heat[asked] = np.concatenate(found)
-    return heat
 
 
 def _ranked(model: Model, overall: Floats) -> tuple[Prediction, ...]:

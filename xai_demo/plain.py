@@ -36,6 +36,8 @@ def report_text(report: Report) -> str:
     for explanation in report.explanations[:1]:
         peak = ", ".join(_PEAK[name].format(value) for name, value in explanation.peak.items())
         lines.append(f"{explanation.explainer} for {explanation.target} peaks at {peak}.")
+        if explanation.faithfulness:
+            lines.append(explanation.faithfulness["sentence"])
     model = report.model
     lines.append(f"{model.name} ({model.source}, sha256 {model.sha256[:12]}) on {model.device}.")
     lines += [f"Warning: {warning}" for warning in report.warnings]

@@ -161,6 +161,7 @@ class Explanation:
     )
     heatmap: Floats  # the same at the size of the network's input, 0..1
     peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the picture
+    faithfulness: Mapping[str, Any] | None = None  # what hiding the heat does; None: not asked
 
     def to_json(self) -> dict[str, Any]:
         """One of the report's `explanations`: the grid, not the large heat map."""
@@ -172,6 +173,7 @@ class Explanation:
             "grid": list(self.values.shape),
             "values": [[round(float(v), 5) for v in row] for row in self.values],
             "peak": {k: round(v, 4) for k, v in self.peak.items()},
+            "faithfulness": None if self.faithfulness is None else dict(self.faithfulness),
         }
 
 

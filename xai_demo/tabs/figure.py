@@ -223,7 +223,8 @@ def _where_lines(analysis: Analysis) -> str:
         f'<p data-layer="{i}"{" hidden" if i else ""} '
         f'data-alt="{escape(_alternative(analysis, e))}">'
         f"<b>{escape(words.plain(e.target))}, {words.percent(e.probability)}.</b> "
-        f"{escape(words.where(analysis.view, e))}</p>"
+        f"{escape(words.where(analysis.view, e))}"
+        f'<span class="xai-believed">{escape(words.believed(e))}</span></p>'
         for i, e in enumerate(analysis.report.explanations)
     )
     return f'<figcaption aria-live="polite">{lines}</figcaption>'

@@ -92,6 +92,11 @@ def where(view: View, explanation: Explanation) -> str:
     return _where_in_sound(view, explanation)
 
 
+def believed(explanation: Explanation) -> str:
+    """One sentence that says how far to believe the heat; empty where nobody asked."""
+    return str(explanation.faithfulness["sentence"]) if explanation.faithfulness else ""
+
+
 def _where_in_picture(explanation: Explanation) -> str:
     x, y = explanation.peak["x"], explanation.peak["y"]
     hot = float(np.mean(explanation.heatmap >= _HOT * explanation.heatmap.max()))

@@ -63,16 +63,16 @@ RECIPES = {
         ),
         read=kermany.read,
         schedule=Schedule(
-            epochs=10,
+            epochs=16,
             batch_size=32,
             learning_rate=1.5e-3,
             weight_decay=0.05,
             mixup=0.1,
             label_smoothing=0.05,
             sampling_power=0.5,
-            small_until=0.6,
+            small_until=0.5,
             small_scale=160 / 224,
-            averaging=0.99,
+            averaging=0.995,
         ),
         failures=(
             "Children of one hospital only: adults, other scanners, lateral films and photographs "
