@@ -44,7 +44,7 @@ def test_an_unknown_name_says_what_was_met_and_what_was_wanted() -> None:
     assert str(error) == "There is no label named 'whezze'; wanted: normal, wheeze."
 
 
-def test_of_very_many_names_a_few_are_told_and_the_rest_counted():
-    error = UnknownNameError("label", "x", [f"l{i}" for i in range(527)])
+def test_of_very_many_names_a_few_are_told_and_the_rest_counted() -> None:
+    error = errors.UnknownNameError("label", "x", [f"l{i}" for i in range(527)])
     assert "l29 or one of 497 more" in str(error)
     assert "l30" not in str(error)

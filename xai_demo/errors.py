@@ -14,7 +14,6 @@ XaiDemoError                      exit status 1
 
 from collections.abc import Iterable
 
-
 _MOST_NAMES = 30  # of the 527 labels of AudioSet, say, nobody reads more
 
 
