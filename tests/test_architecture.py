@@ -24,7 +24,7 @@ ROWS = (
     {"engine"},
     {"inference"},
     {"pipeline"},
-    {"tabs", "training", "bench"},
+    {"tabs", "training", "bench", "endurance"},
     {"cli"},
     {"__main__", "app"},
 )

@@ -149,3 +149,13 @@ def test_links_into_the_repository_lead_somewhere() -> None:
             assert target[1:] in headings
         elif not target.startswith("http"):
             assert (ROOT / target).exists()
+
+
+def test_the_figures_are_those_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    from xai_demo.cli import main
+
+    assert main(["models", "--table"]) == 0
+    printed = capsys.readouterr().out.strip()
+    shown = TEXT.partition("<!-- metrics: begin -->")[2].partition("<!-- metrics: end -->")[0]
+    assert shown.strip() == printed
+    assert printed.count("`") == 2 * 3

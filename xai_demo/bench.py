@@ -42,7 +42,12 @@ _SOUND = LogMel(
     min_s=1,
 )
 _FILM = Raster(height=224, width=224, mean=0.5, std=0.25)
-_LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "cnn14": "conv_block6.conv2"}
+_LAYERS = {
+    "resnet18": "layer4",
+    "resnet50": "layer4",
+    "densenet121": "features.norm5",
+    "cnn14": "conv_block6.conv2",
+}
 
 
 def run(
@@ -175,10 +180,11 @@ def _library(name: str, whole: nn.Module, inputs: Any) -> Callable[[], Floats]:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     layer = whole.get_submodule(_LAYERS[name])
+    turn = (lambda x: x.transpose(2, 3)) if name.startswith("cnn") else None  # time before mel
 
     def once() -> Floats:
         whole.requires_grad_(True)
-        with GradCAMPlusPlus(model=whole, target_layers=[layer]) as camera:
+        with GradCAMPlusPlus(whole, [layer], turn) as camera:
             heat: Floats = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(0)])
         whole.requires_grad_(False)
         return heat

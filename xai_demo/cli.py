@@ -82,8 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     models = command(_models, "models")
     _add_json(models)
     models.add_argument("--table", action="store_true", help="measured figures, as Markdown")
-    for run, name in ((_explainers, "explainers"), (_bench, "bench")):
-        _add_json(command(run, name))
+    _add_json(command(_explainers, "explainers"))
+    bench = command(_bench, "bench")
+    bench.add_argument(
+        "--requests", type=int, metavar="N", help="instead: does memory grow over N?"
+    )
+    _add_json(bench)
     _add_analyse(command(_analyse, "analyse"))
     fetch = command(_fetch, "fetch")
     fetch.add_argument("models", nargs="*", metavar="MODEL")
@@ -243,8 +247,13 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
 
 def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure the ratios of the README's performance section"""
-    from xai_demo import bench
+    from xai_demo import bench, endurance
 
+    if arguments.requests:
+        with _progress() as progress:
+            lasted = endurance.run(settings, requests=arguments.requests, progress=progress)
+        yield _json(lasted) if arguments.json else endurance.text(lasted)
+        return
     with _progress() as progress:
         result = bench.run(settings, progress=progress)
     yield _json(result) if arguments.json else bench.table(result)
