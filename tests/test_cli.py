@@ -416,7 +416,7 @@ def test_evaluate_prints_figures_and_writes_the_card_when_asked(
     assert json.loads(capsys.readouterr().out) == result
     assert cards == []
     assert main(["evaluate", "m", "--data", "d", "--write-card"]) == 0
-    assert "0.950  (95 % 0.900 to 1.000)" in capsys.readouterr().out
+    assert "0.950 (0.900-1.000)" in capsys.readouterr().out
     assert cards == [("m", result)]
 
 

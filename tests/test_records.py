@@ -144,6 +144,7 @@ def test_a_report_is_the_contracts_json() -> None:
             "grid": [1, 2],
             "values": [[0.0, 0.33333]],
             "peak": {"time_s": 0.82, "frequency_hz": 410.0},
+            "faithfulness": None,
         }
     ]
     assert value["events"][0] == {

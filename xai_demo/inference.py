@@ -80,9 +80,9 @@ def raw_heat(
     return heat
 
 
-def partial_warning(method: explainers.Explainer, windows: int) -> tuple[str, ...]:
+def partial_warning(explainer: str, windows: int) -> tuple[str, ...]:
     """What to say where only some windows of a recording were explained."""
-    if not method.passes or windows <= _SLOW_WINDOWS:
+    if not explainers.explainer(explainer).passes or windows <= _SLOW_WINDOWS:
         return ()
     return (
         f"This explainer asks the network many times, so only the {_SLOW_WINDOWS} most probable of "

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xai_demo.engine import Network
-    from xai_demo.faithfulness import Faithfulness
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
@@ -91,21 +90,13 @@ class Analyser:
         with clock("predict"):
             answer = answered(network, made.inputs)
             overall = made.overall(network.model, answer.probabilities)
-        tell(0.75, "Asking where it looked")
-        with clock("explain"):
-            budget = explainers.Budget(
-                progress=lambda done, doing: tell(0.75 + 0.1 * done, doing),
-                cancelled=cancelled or (lambda: False),
-            )
-            method = explainers.explainer(explainer)
-            targets = _targets(network.model, overall, target, method)
-            raw = raw_heat(network, made, answer, method, targets, budget)
-        tell(0.85, "Hiding what is hot, to see whether it mattered")
-        with clock("faithfulness"):
-            tried = None
-            if faithfulness and not made.blank:
-                tried = trial(network, made, answer, raw[:, 0], targets[0])
-        explained = _explanations(network, made, answer, overall, explainer, targets, raw, tried)
+        asked = _Asked(
+            explainer=explainer,
+            target=target,
+            faithfulness=faithfulness,
+            cancelled=cancelled or (lambda: False),
+        )
+        explained = _explained(network, made, answer, overall, asked, tell, clock)
         tell(0.9, "Drawing")
         with clock("render"):
             view, sounds = made.drawn(explained[0])
@@ -119,7 +110,7 @@ class Analyser:
             explanations=explained,
             events=made.events(network.model, answer.probabilities),
             timing_ms=clock.elapsed_ms,
-            warnings=made.warnings + partial_warning(method, len(made.inputs)),
+            warnings=made.warnings + partial_warning(explainer, len(made.inputs)),
         )
         return Analysis(report=report, view=view, sounds=sounds, sample_rate_hz=made.sample_rate_hz)
 
@@ -162,6 +153,44 @@ class _Clock:
         self.elapsed_ms[step] = 1000 * (time.perf_counter() - start)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What of the answer is to be explained, and how."""
+
+    explainer: str
+    target: str | None
+    faithfulness: bool
+    cancelled: Callable[[], bool]
+
+
+def _explained(
+    network: Network,
+    made: Medium,
+    answer: Answer,
+    overall: Floats,
+    asked: _Asked,
+    tell: Progress,
+    clock: _Clock,
+) -> tuple[Explanation, ...]:
+    """Where the network looked; the first explanation with its trial, if that is wanted."""
+    tell(0.75, "Asking where it looked")
+    method = explainers.explainer(asked.explainer)
+    budget = explainers.Budget(
+        progress=lambda done, doing: tell(0.75 + 0.1 * done, doing), cancelled=asked.cancelled
+    )
+    targets = _targets(network.model, overall, asked.target, method)
+    with clock("explain"):
+        raw = raw_heat(network, made, answer, method, targets, budget)
+        found = _explanations(network, made, answer, overall, asked.explainer, targets, raw)
+    if not asked.faithfulness or made.blank:
+        return found
+    tell(0.85, "Hiding what is hot, to see whether it mattered")
+    with clock("faithfulness"):
+        tried = trial(network, made, answer, raw[:, 0], targets[0])
+    told = tried.to_json() | {"sentence": tried.sentence(found[0].target)}
+    return (dataclasses.replace(found[0], faithfulness=told), *found[1:])
+
+
 def _targets(
     model: Model, overall: Floats, target: str | None, method: explainers.Explainer
 ) -> list[int]:
@@ -179,10 +208,10 @@ def _explanations(
     explainer: str,
     targets: list[int],
     raw: Floats,
-    tried: Faithfulness | None,
 ) -> tuple[Explanation, ...]:
+    """What is hot for each target, (windows, targets, rows, columns), over the whole file."""
     labels = network.model.labels
-    found = [
+    return tuple(
         made.explanation(
             raw[:, i] * (not made.blank),
             answer.probabilities[:, k],
@@ -192,11 +221,7 @@ def _explanations(
             layer=network.layer,
         )
         for i, k in enumerate(targets)
-    ]
-    if tried is not None:
-        told = tried.to_json() | {"sentence": tried.sentence(labels[targets[0]])}
-        found[0] = dataclasses.replace(found[0], faithfulness=told)
-    return tuple(found)
+    )
 
 
 def _backend(model: Model, explainer: str, backend: str) -> str:
