@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xai_demo import explainers, networks
 from xai_demo.decision import decided_index, decision
@@ -90,12 +90,7 @@ class Analyser:
         with clock("predict"):
             answer = answered(network, made.inputs)
             overall = made.overall(network.model, answer.probabilities)
-        asked = _Asked(
-            explainer=explainer,
-            target=target,
-            faithfulness=faithfulness,
-            cancelled=cancelled or (lambda: False),
-        )
+        asked = _Asked(explainer, target, faithfulness, cancelled or (lambda: False))
         explained = _explained(network, made, answer, overall, asked, tell, clock)
         tell(0.9, "Drawing")
         with clock("render"):
@@ -153,8 +148,7 @@ class _Clock:
         self.elapsed_ms[step] = 1000 * (time.perf_counter() - start)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _Asked(NamedTuple):
     """What of the answer is to be explained, and how."""
 
     explainer: str
