@@ -45,6 +45,7 @@ COMMANDS = (
     "bench",
     "serve",
     "synthesise",
+    "evaluate-explainers",
 )
 HEATMAP = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
 

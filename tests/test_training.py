@@ -221,6 +221,31 @@ def test_an_evaluation_can_be_written_into_the_card(films, trained):
     assert model.measured_on in card.read_text()
 
 
+def test_explainers_are_measured_side_by_side_on_what_the_network_got_right(films, trained):
+    from xai_demo.training import trust
+
+    asked = ["Grad-CAM++", "Occlusion", "Integrated gradients"]
+    result = trust.evaluate_explainers(NAME, settings=trained, data=films, most=4, only=asked)
+    assert 1 <= result["n"] <= 4
+    assert list(result["explainers"]) == asked
+    for row in result["explainers"].values():
+        assert row.pop("cost_ms") > 0
+        assert set(row) == {
+            "insertion_auc",
+            "deletion_auc",
+            "average_drop",
+            "average_increase",
+            "road",
+            "randomisation",
+        }
+        for figure in row.values():
+            assert figure["low"] <= figure["value"] <= figure["high"]
+            assert -1 <= figure["value"] <= 1
+    assert "| Occlusion | " in trust.table(
+        trust.evaluate_explainers(NAME, settings=trained, data=films, most=2, only=asked[1:2])
+    )
+
+
 def test_an_unknown_recipe_names_the_known_ones(films, tmp_path):
     with pytest.raises(UnknownNameError, match=r"recipe named 'vgg'; wanted: pneumonia-resnet18"):
         training.train("vgg", data=films, out=tmp_path)

@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--write-card", action="store_true", help="write the figures in its card")
     _add_json(evaluate)
+    trust = command(_evaluate_explainers, "evaluate-explainers")
+    trust.add_argument("model", metavar="MODEL")
+    trust.add_argument("--data", type=Path, required=True, metavar="DIR")
+    trust.add_argument("--most", type=int, default=24, metavar="N", help="samples, one a person")
+    trust.add_argument("--explainer", action="append", default=[], metavar="NAME")
+    _add_json(trust)
     serve = command(_serve, "serve")
     serve.add_argument("--host", default=None, help="default: this machine only")
     serve.add_argument("--port", type=int, default=None, help="default: the first free from 7860")
@@ -243,6 +249,22 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
     if arguments.write_card:
         write_card(arguments.model, settings=settings, result=result)
     yield _json(result) if arguments.json else evaluation_text(result)
+
+
+def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure on a data set how far each explainer can be believed"""
+    from xai_demo.training import trust
+
+    with _progress() as progress:
+        result = trust.evaluate_explainers(
+            arguments.model,
+            settings=settings,
+            data=arguments.data,
+            most=arguments.most,
+            only=arguments.explainer,
+            progress=progress,
+        )
+    yield _json(result) if arguments.json else trust.table(result)
 
 
 def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:

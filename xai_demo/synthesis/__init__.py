@@ -16,6 +16,19 @@ from xai_demo.synthesis.truth import Example, Phantom, Synthesised
 _DIRECTORY = Path(__file__).resolve().parent.parent / "examples"
 TRUTH_FILE = "truth.json"
 
+
+def _wheezes(frequency_hz: float) -> tuple[Wheeze, ...]:
+    """One in every breath out of `Breathing()`, at pitches near the given one."""
+    return tuple(
+        Wheeze(start_s=1.0 + 1.5 * breath, duration_s=0.55, frequency_hz=frequency_hz * pitch)
+        for breath, pitch in enumerate((1.0, 1.04, 0.97, 1.02, 0.98))
+    )
+
+
+_CRACKLES = tuple(  # one burst in every breath in of `Breathing()`
+    Crackles(start_s=0.35 + 1.5 * breath, duration_s=0.5, kind="coarse", per_second=14, snr_db=9)
+    for breath in range(6)
+)
 EXAMPLES: dict[str, Example] = {
     "breathing": Example(
         task="stethoscope",
@@ -28,44 +41,22 @@ EXAMPLES: dict[str, Example] = {
         task="stethoscope",
         file="wheeze.flac",
         title="Wheeze",
-        expectation="Wheezes at 1.6-2.5 s and 4.2-5.0 s, 370-1330 Hz, synthesised",
-        build=partial(
-            lung_sound,
-            seed=2,
-            events=(
-                Wheeze(start_s=1.6, duration_s=0.9, frequency_hz=420),
-                Wheeze(start_s=4.2, duration_s=0.8, frequency_hz=390),
-            ),
-        ),
+        expectation="Five wheezes of 0.55 s from 1.0 s on, one in every breath out, synthesised",
+        build=partial(lung_sound, seed=2, events=_wheezes(460)),
     ),
     "crackles": Example(
         task="stethoscope",
         file="crackles.flac",
         title="Crackles",
-        expectation="Fine crackles late in breaths, at 0.9, 3.5 and 6.1 s, 650 Hz, synthesised",
-        build=partial(
-            lung_sound,
-            seed=3,
-            events=(
-                Crackles(start_s=0.9, duration_s=0.45),
-                Crackles(start_s=3.5, duration_s=0.45),
-                Crackles(start_s=6.1, duration_s=0.5),
-            ),
-        ),
+        expectation="Coarse crackles from 0.35 s on, in every breath in, 350 Hz, synthesised",
+        build=partial(lung_sound, seed=3, events=_CRACKLES),
     ),
     "crackles-and-wheeze": Example(
         task="stethoscope",
         file="crackles_and_wheeze.flac",
         title="Crackles and wheeze",
-        expectation="Coarse crackles at 0.4-0.9 s, a wheeze at 4.2-5.1 s, synthesised",
-        build=partial(
-            lung_sound,
-            seed=4,
-            events=(
-                Crackles(start_s=0.4, duration_s=0.5, kind="coarse", per_second=16),
-                Wheeze(start_s=4.2, duration_s=0.9, frequency_hz=300),
-            ),
-        ),
+        expectation="Crackles in every breath in, a wheeze in every breath out, synthesised",
+        build=partial(lung_sound, seed=4, events=_CRACKLES + _wheezes(400)),
     ),
     "clear-film": Example(
         task="chest_xray",

@@ -1,7 +1,8 @@
 """Synthesised lung sounds: breath noise, crackles and wheezes at known times and frequencies.
 
-Length and pitch of crackles follow Park et al. 2023; the colour of the breath noise follows the
-median spectrum of normal breathing in SPRSound (Zhang et al. 2022).
+Length and pitch of crackles follow Park et al. 2023. The colour of the breath noise, the pace of
+breathing, the touch of the stethoscope and the level of wheezes follow the recordings of children
+in SPRSound (Zhang et al. 2022).
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _BREATH_HZ = (0, 25, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 400
 _BREATH_DB = (-45, -25, -10, -2, 0, -3, -8, -15, -22, -31, -48, -55, -58, -61)
 _SILENCE_DB = -22.0  # what is left between breaths
 _EXPIRATION_DB = -7.0
+_CONTACT_S = 0.15
+_CONTACT_HZ = (0, 100, 250, 500, 1000, 2000, 4000)
+_CONTACT_DB = (0, 0, -3, -7, -12, -18, -24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +45,8 @@ class Wheeze:
     duration_s: float
     frequency_hz: float = 400.0
     harmonics: int = 3
-    modulation: float = 0.08  # slow change of pitch, as a fraction of it
-    snr_db: float = 3.0
+    modulation: float = 0.08  # the pitch rises and falls by this fraction of it
+    snr_db: float = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +66,12 @@ class Breathing:
 
     duration_s: float = 9.0
     first_breath_s: float = 0.3
-    period_s: float = 2.6
-    inspiration_s: float = 1.1
-    expiration_s: float = 0.9
+    period_s: float = 1.5
+    inspiration_s: float = 0.63
+    expiration_s: float = 0.6
     heart_per_minute: float = 84.0
-    level: float = 0.06  # root mean square of the whole
+    level: float = 0.02  # root mean square of the whole
+    contact_db: float = 11.0  # peak of the stethoscope's touch, above that of the breathing
 
 
 Event: TypeAlias = Wheeze | Crackles
@@ -104,16 +109,24 @@ def breath_noise(rng: np.random.Generator, breathing: Breathing) -> Samples:
     return np.asarray(breathing.level * sound / np.sqrt(np.mean(sound**2)))
 
 
+def contact_noise(rng: np.random.Generator) -> Samples:
+    """The thump of a stethoscope being laid on, as most recordings begin: (time,), peak 1."""
+    time_s = np.arange(round(_CONTACT_S * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    noise = coloured_noise(rng, len(time_s), SAMPLE_RATE_HZ, _CONTACT_HZ, _CONTACT_DB)
+    wave = noise * np.minimum(time_s / 0.002, 1) * np.exp(-time_s / 0.015)
+    return np.asarray(wave / np.abs(wave).max())
+
+
 def crackle(kind: Literal["fine", "coarse"], *, frequency_hz: float | None = None) -> Samples:
     """One crackle, a damped sinusoid that falls to 5 % in its length: (time,), peak 1.
 
-    The chest wall rounds its beginning off, over half a period.
+    The chest wall rounds its beginning off, over one period, and its end.
     """
     length_s, pitch_hz = CRACKLES[kind]
     pitch_hz = frequency_hz or pitch_hz
     time_s = np.arange(round(length_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-    attack = np.sin(np.pi / 2 * np.clip(time_s * 2 * pitch_hz, 0, 1)) ** 2
-    release = np.sin(np.pi / 2 * np.clip((length_s - time_s) / (0.2 * length_s), 0, 1)) ** 2
+    attack = np.sin(np.pi / 2 * np.clip(time_s * pitch_hz, 0, 1)) ** 2
+    release = np.sin(np.pi / 2 * np.clip((length_s - time_s) / (0.5 * length_s), 0, 1)) ** 2
     decay_s = length_s / np.log(20)
     damped = np.exp(-time_s / decay_s) * np.sin(2 * np.pi * pitch_hz * time_s)
     wave = attack * release * damped
@@ -141,14 +154,16 @@ def wheeze(rng: np.random.Generator, event: Wheeze) -> tuple[Samples, tuple[floa
     """A tone with harmonics, (time,), not scaled; and its lowest and highest frequency."""
     count = round(event.duration_s * SAMPLE_RATE_HZ)
     time_s = np.arange(count) / SAMPLE_RATE_HZ
-    cycles = rng.uniform(0.6, 1.2)
-    bend = np.sin(2 * np.pi * (cycles * time_s / event.duration_s + rng.uniform()))
-    pitch_hz = event.frequency_hz * (1 + event.modulation * bend)
+    part = time_s / event.duration_s
+    arch = 2 * np.sin(np.pi * part ** rng.uniform(0.7, 1.0)) - 1
+    pitch_hz = event.frequency_hz * (1 + event.modulation * arch)
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     tone = np.zeros(count)
     for harmonic in range(1, event.harmonics + 1):
         tone += 0.25 ** (harmonic - 1) * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi))
-    fade = min(0.08, event.duration_s / 4)
+    knots = max(3, round(15 * event.duration_s))
+    tone *= 1 + 0.25 * np.interp(part, np.linspace(0, 1, knots), rng.uniform(-1, 1, knots))
+    fade = min(0.1, event.duration_s / 4)
     shape = np.clip(np.minimum(time_s, event.duration_s - time_s) / fade, 0, 1)
     band = float(pitch_hz.min()), float(pitch_hz.max() * event.harmonics)
     return tone * np.sin(np.pi / 2 * shape) ** 2, band
@@ -181,6 +196,8 @@ def lung_sound(
     rng = np.random.default_rng(seed)
     breathing = breathing or Breathing()
     sound = breath_noise(rng, breathing)
+    contact = contact_noise(rng) * np.abs(sound).max() * 10 ** (breathing.contact_db / 20)
+    sound[: len(contact)] += contact[: len(sound)]
     truth = []
     for event in events:
         label = "wheeze" if isinstance(event, Wheeze) else "crackle"

@@ -26,22 +26,23 @@ _FINE = 2  # outlines are drawn this much larger, for smooth edges
 
 # Outlines as (x, y) fractions of the film, x measured for the side drawn on the left.
 _TORSO = (
-    (0.39, -0.20), (0.385, -0.05), (0.38, 0.035), (0.32, 0.080), (0.21, 0.105), (0.12, 0.16),
-    (0.10, 0.27), (0.118, 0.42), (0.110, 0.60), (0.100, 0.80), (0.100, 1.00), (0.105, 1.20),
+    (0.40, -0.20), (0.40, 0.02), (0.385, 0.085), (0.32, 0.125), (0.20, 0.15), (0.09, 0.17),
+    (-0.10, 0.21), (-0.15, 0.45), (0.00, 0.46), (0.065, 0.50), (0.085, 0.60), (0.095, 0.80),
+    (0.095, 1.00), (0.10, 1.20),
 )  # fmt: skip
 _RIGHT_LUNG = (
-    (0.375, 0.135), (0.43, 0.20), (0.445, 0.32), (0.44, 0.45), (0.425, 0.58), (0.42, 0.675),
-    (0.35, 0.645), (0.27, 0.655), (0.20, 0.705), (0.155, 0.765), (0.148, 0.68), (0.158, 0.55),
-    (0.185, 0.40), (0.235, 0.26), (0.305, 0.165),
+    (0.385, 0.205), (0.425, 0.27), (0.435, 0.38), (0.43, 0.50), (0.42, 0.62), (0.415, 0.735),
+    (0.35, 0.715), (0.27, 0.73), (0.20, 0.775), (0.145, 0.84), (0.135, 0.76), (0.15, 0.62),
+    (0.185, 0.47), (0.24, 0.33), (0.315, 0.23),
 )  # fmt: skip
 _LEFT_LUNG = (
-    (0.625, 0.135), (0.57, 0.20), (0.555, 0.31), (0.575, 0.40), (0.62, 0.50), (0.66, 0.60),
-    (0.675, 0.695), (0.73, 0.69), (0.79, 0.725), (0.845, 0.785), (0.852, 0.69), (0.842, 0.55),
-    (0.815, 0.40), (0.765, 0.26), (0.695, 0.165),
+    (0.615, 0.205), (0.575, 0.27), (0.565, 0.37), (0.59, 0.46), (0.64, 0.56), (0.68, 0.66),
+    (0.70, 0.755), (0.745, 0.76), (0.80, 0.80), (0.855, 0.86), (0.865, 0.77), (0.85, 0.62),
+    (0.815, 0.47), (0.76, 0.33), (0.685, 0.23),
 )  # fmt: skip
 _HEART = (
-    (0.475, 0.26), (0.44, 0.36), (0.415, 0.50), (0.415, 0.62), (0.45, 0.70), (0.56, 0.735),
-    (0.66, 0.72), (0.69, 0.665), (0.665, 0.575), (0.61, 0.46), (0.565, 0.36), (0.55, 0.27),
+    (0.465, 0.30), (0.435, 0.42), (0.405, 0.56), (0.40, 0.68), (0.44, 0.77), (0.56, 0.80),
+    (0.67, 0.785), (0.71, 0.725), (0.68, 0.635), (0.625, 0.52), (0.58, 0.42), (0.555, 0.32),
 )  # fmt: skip
 
 
@@ -83,20 +84,20 @@ def _soft_tissue(lungs: Plane) -> Plane:
     """Muscle, mediastinum, heart and abdomen less the air in lungs and windpipe: grey, 0..1."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     torso = _filled(_TORSO + tuple((1 - px, py) for px, py in reversed(_TORSO)))
-    arms = _filled(_stroke(((0.15, 0.17), (0.05, 0.42), (-0.03, 0.75), (-0.10, 1.0)), 0.070))
-    arms = np.maximum(arms, arms[:, ::-1])
-    skin = _smooth(torso, 2.5) * (0.35 + 0.65 * _smooth(torso, 22))
-    grey = np.maximum(0.56 * skin, 0.36 * _smooth(arms, 3) * (0.4 + 0.6 * _smooth(arms, 16)))
-    grey += 0.10 * np.exp(-(((x - 0.5) / 0.16) ** 2)) * torso  # thicker towards the middle
-    depth = np.clip(_smooth(lungs, 14) ** 1.5, 0, 1)
-    grey -= lungs * (0.14 + 0.23 * depth) * (1 - 0.25 * (y - 0.4))
-    heart = _smooth(_filled(_HEART), 3.2)
-    grey += heart * (0.10 + 0.27 * lungs)
-    abdomen = 1 / (1 + np.exp(-(y - 0.70) / 0.02)) * np.clip(torso - lungs, 0, 1)
-    grey += 0.14 * _smooth(abdomen, 3)
-    windpipe = _filled(_stroke(((0.5, -0.10), (0.5, 0.16), (0.495, 0.29)), 0.016))
-    grey -= 0.09 * _smooth(windpipe, 4) * np.clip(2.6 - 8 * y, 0, 1)
-    bubble = np.exp(-(((x - 0.71) / 0.05) ** 2) - ((y - 0.80) / 0.03) ** 2)
+    skin = _smooth(torso, 3) * (0.25 + 0.75 * _smooth(torso, 26))
+    grey = 0.55 * skin
+    grey += 0.09 * np.exp(-(((x - 0.5) / 0.16) ** 2)) * torso  # thicker towards the middle
+    chin = 1 / (1 + np.exp((np.hypot((x - 0.5) / 0.20, (y + 0.04) / 0.13) - 1) / 0.05))
+    grey = np.maximum(grey, 0.76 * chin)
+    depth = np.clip(_smooth(lungs, 12) ** 1.5, 0, 1)
+    grey -= lungs * (0.10 + 0.20 * depth) * (1 - 0.15 * (y - 0.5))
+    heart = _smooth(_filled(_HEART), 3.5)
+    grey += heart * (0.03 + 0.24 * lungs)
+    abdomen = 1 / (1 + np.exp(-(y - 0.76) / 0.025)) * np.clip(torso - lungs, 0, 1)
+    grey += 0.17 * _smooth(abdomen, 4) * np.exp(-(((x - 0.5) / 0.42) ** 4))
+    windpipe = _filled(_stroke(((0.5, -0.10), (0.5, 0.20), (0.495, 0.36)), 0.018))
+    grey -= 0.08 * _smooth(windpipe, 4) * np.clip(3.2 - 8 * y, 0, 1)
+    bubble = np.exp(-(((x - 0.73) / 0.05) ** 2) - ((y - 0.87) / 0.03) ** 2)
     return np.asarray(np.clip(grey - 0.13 * bubble, 0, 1))
 
 
@@ -109,22 +110,22 @@ def _bones(rng: np.random.Generator) -> Plane:
         if rib < 7:  # the lower ones end in cartilage, which films do not show
             bone += 0.11 * _tube(front, 0.0100)
     bone = np.maximum(bone, bone[:, ::-1])
-    collar = ((0.452, 0.188), (0.41, 0.176), (0.34, 0.142), (0.26, 0.124), (0.185, 0.128))
-    blade = ((0.175, 0.15), (0.205, 0.22), (0.205, 0.30), (0.175, 0.38))
-    humerus = ((0.135, 0.165), (0.055, 0.40), (-0.03, 0.75))
+    collar = ((0.452, 0.252), (0.41, 0.240), (0.34, 0.206), (0.26, 0.188), (0.185, 0.180))
+    blade = ((0.155, 0.20), (0.195, 0.28), (0.205, 0.36), (0.165, 0.44))
+    humerus = ((0.125, 0.205), (0.02, 0.29), (-0.10, 0.38))
     sides = 0.36 * _tube(collar, 0.0115) + 0.13 * _tube(blade, 0.012) + 0.32 * _tube(humerus, 0.02)
     bone += sides + sides[:, ::-1]
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     column = np.exp(-(((x - 0.5) / 0.042) ** 6))
     level = (y + 0.004 * rng.standard_normal()) / 0.058 * (1 - 0.12 * y)
     disc = np.exp(-(((level % 1) - 0.5) ** 2) / 0.012)
-    bone += column * (0.24 - 0.10 * disc + 0.05 * np.exp(-(((x - 0.5) / 0.008) ** 2)))
+    bone += column * (0.17 - 0.08 * disc + 0.05 * np.exp(-(((x - 0.5) / 0.008) ** 2)))
     return np.clip(_smooth(bone, 0.9), 0, 1)
 
 
 def _rib(number: int) -> tuple[Points, Points]:
     """One rib: its hind part, spine to flank, and its fainter front, flank to breastbone."""
-    y = 0.125 + 0.066 * number
+    y = 0.195 + 0.066 * number
     flank = (0.335, 0.245, 0.195, 0.165, 0.150, 0.142, 0.138, 0.134, 0.130, 0.128)[number]
     fall = 0.035 + 0.012 * min(number, 6)
     back = (
@@ -161,7 +162,7 @@ def _vessels(rng: np.random.Generator) -> Plane:
     for side, root_x in ((-1, 0.425), (1, 0.59)):
         for spread in np.linspace(-1.3, 1.3, 7):
             angle = spread + rng.normal(0, 0.2)
-            twigs = [(root_x, 0.42, angle, 0.0085)]
+            twigs = [(root_x, 0.49, angle, 0.0085)]
             while twigs:
                 x, y, angle, width = twigs.pop()
                 length = rng.uniform(0.035, 0.06)
@@ -175,7 +176,7 @@ def _vessels(rng: np.random.Generator) -> Plane:
     drawn = np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), np.float64) / 255
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     roots = sum(
-        np.exp(-(((x - cx) / 0.03) ** 2) - ((y - 0.42) / 0.06) ** 2) for cx in (0.425, 0.60)
+        np.exp(-(((x - cx) / 0.03) ** 2) - ((y - 0.49) / 0.06) ** 2) for cx in (0.425, 0.60)
     )
     return np.asarray(np.clip(_smooth(drawn, 1.1) + 0.6 * roots, 0, 1))
 
@@ -211,7 +212,7 @@ def _marked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw, ImageFont
 
     film = Image.fromarray(pixels)
-    ImageDraw.Draw(film).text((22, 44), "R", fill=225, font=ImageFont.load_default(26))
+    ImageDraw.Draw(film).text((22, 60), "R", fill=225, font=ImageFont.load_default(26))
     return np.asarray(film)
 
 

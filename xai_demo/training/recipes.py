@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from xai_demo.errors import UnknownNameError
 from xai_demo.records import LogMel, Model, Raster
 from xai_demo.training import esc10, kermany, sprsound
 from xai_demo.training.dataset import DataSet
@@ -184,3 +185,10 @@ RECIPES = {
         uncertainty=0.05,
     ),
 }
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of that name; raises UnknownNameError."""
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", name, RECIPES)
+    return RECIPES[name]
