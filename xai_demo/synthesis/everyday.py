@@ -108,14 +108,17 @@ def helicopter(rng: np.random.Generator) -> Made:
     beat = 11.0 * time_s + 0.05 * np.sin(2 * np.pi * 0.3 * time_s)
     chop = np.exp(-((((beat % 1) - 0.3) / 0.16) ** 2))
     # Levels of the bands as the recordings of ESC-10 have them, in the middle.
-    low = _noise(rng, ((0, -20), (40, -4), (100, -1), (210, 0), (430, -8), (800, -16), (2000, -34)))
-    air = _noise(
-        rng,
-        ((0, -40), (300, -12), (600, -1), (1000, -3), (2100, -8), (3000, -14), (5700, -22))
-        + ((8000, -30), (11000, -47), (16000, -58)),
-    )
+    low_curve = (
+        (0, -20), (40, -4), (100, -1), (210, 0), (430, -8), (800, -16), (2000, -34), (5000, -60),
+        (16000, -90),
+    )  # fmt: skip
+    air_curve = (
+        (0, -40), (300, -12), (600, -1), (1000, -3), (2100, -8), (3000, -14), (5700, -22),
+        (8000, -30), (11000, -47), (16000, -58),
+    )  # fmt: skip
+    low, air = _noise(rng, low_curve), _noise(rng, air_curve)
     whine = np.sin(2 * np.pi * 430 * time_s) + 0.5 * np.sin(2 * np.pi * 860 * time_s)
-    sound = low * (0.35 + chop) + 0.30 * air * (0.4 + chop) + 0.03 * whine
+    sound = low * (0.5 + chop) + 0.15 * air * (0.8 + chop) + 0.03 * whine
     return sound * (0.85 + 0.15 * np.sin(2 * np.pi * 0.17 * time_s)), _WHOLE, (30.0, 3000.0)
 
 
