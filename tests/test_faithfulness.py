@@ -105,8 +105,8 @@ def test_the_hottest_share_is_exact_even_among_equals(share):
             0.7,
             0.69,
             "Hiding the hottest fifth lowers the probability of wheeze from 0.83 to 0.70, but "
-            "hiding a random fifth lowers it as much, to 0.69, so this heat is no reason to "
-            "believe that the answer came from there.",
+            "hiding a random fifth lowers it at least as much, to 0.69, so this heat is no reason "
+            "to believe that the answer came from there.",
         ),
     ],
 )

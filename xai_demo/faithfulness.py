@@ -73,8 +73,8 @@ class Faithfulness:
         )
         if float(hot) >= float(chance):
             return (
-                f"{falls}, but hiding a random {part} lowers it as much, to {chance}, so this heat "
-                "is no reason to believe that the answer came from there."
+                f"{falls}, but hiding a random {part} lowers it at least as much, to {chance}, so "
+                "this heat is no reason to believe that the answer came from there."
             )
         if float(chance) >= float(before):
             return f"{falls}; hiding a random {part} does not lower it ({chance})."
