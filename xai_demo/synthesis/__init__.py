@@ -74,7 +74,7 @@ EXAMPLES: dict[str, Example] = {
             thorax,
             seed=12,
             opacities=(
-                Opacity(label="Right lower lung", x=0.28, y=0.58, radius_x=0.12, radius_y=0.12),
+                Opacity(label="Right lower lung", x=0.28, y=0.64, radius_x=0.19, radius_y=0.19),
             ),
         ),
     ),
@@ -87,8 +87,8 @@ EXAMPLES: dict[str, Example] = {
             thorax,
             seed=13,
             opacities=(
-                Opacity(label="Right upper lung", x=0.32, y=0.35, radius_x=0.10, radius_y=0.09),
-                Opacity(label="Left lower lung", x=0.76, y=0.58, radius_x=0.09, radius_y=0.13),
+                Opacity(label="Right upper lung", x=0.32, y=0.40, radius_x=0.16, radius_y=0.14),
+                Opacity(label="Left lower lung", x=0.76, y=0.65, radius_x=0.15, radius_y=0.21),
             ),
         ),
     ),

@@ -65,19 +65,29 @@ def thorax(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom:
     body = _soft_tissue(lungs)
     bone = _bones(rng)
     vessels = _vessels(rng) * lungs
-    grey = body + 0.62 * bone * (1 - 0.75 * body) + 0.16 * vessels
+    tissue = _tissue(rng) * np.clip(4 * body, 0, 1)
+    grey = body + 0.95 * bone * (1 - 0.75 * body) + 0.26 * vessels + 0.022 * tissue
     clouds = np.zeros_like(grey)
     boxes = []
     for opacity in opacities:
         cloud = _cloud(rng, opacity) * np.clip(lungs, 0, 1)
         boxes.append(_box(opacity.label, cloud))
         clouds = np.maximum(clouds, opacity.strength * cloud)
-    # Fluid takes the place of air: the patch rises towards soft tissue and hides the vessels in it.
-    grey += clouds * np.clip(0.74 - body - 0.12 * vessels, 0, None)
+    # Fluid takes the place of air: the patch is as dense as the heart and hides what lies in it.
+    grey += clouds * (0.72 - grey)
     grain = _smooth(rng.standard_normal((SIZE, SIZE)), 0.7)
     film = np.clip(grey, 0, 1) + 0.014 * grain * (0.3 + np.clip(grey, 0, 1))
     pixels = np.clip(255 * film + 3, 0, 255).astype(np.uint8)
     return Phantom(pixels=_marked(pixels), truth=tuple(boxes))
+
+
+def _tissue(rng: np.random.Generator) -> Plane:
+    """The mottle of vessels and walls too small to be told apart: deviation 1."""
+    mottle = np.zeros((SIZE, SIZE))
+    for sigma in (1.3, 2.6):
+        layer = _smooth(rng.standard_normal((SIZE, SIZE)), sigma)
+        mottle += layer / layer.std()
+    return np.asarray(mottle / mottle.std())
 
 
 def _soft_tissue(lungs: Plane) -> Plane:
@@ -90,9 +100,9 @@ def _soft_tissue(lungs: Plane) -> Plane:
     chin = 1 / (1 + np.exp((np.hypot((x - 0.5) / 0.20, (y + 0.04) / 0.13) - 1) / 0.05))
     grey = np.maximum(grey, 0.76 * chin)
     depth = np.clip(_smooth(lungs, 12) ** 1.5, 0, 1)
-    grey -= lungs * (0.10 + 0.20 * depth) * (1 - 0.15 * (y - 0.5))
+    grey -= lungs * (0.12 + 0.21 * depth) * (1 - 0.15 * (y - 0.5))
     heart = _smooth(_filled(_HEART), 3.5)
-    grey += heart * (0.03 + 0.24 * lungs)
+    grey += heart * 0.20 * lungs
     abdomen = 1 / (1 + np.exp(-(y - 0.76) / 0.025)) * np.clip(torso - lungs, 0, 1)
     grey += 0.17 * _smooth(abdomen, 4) * np.exp(-(((x - 0.5) / 0.42) ** 4))
     windpipe = _filled(_stroke(((0.5, -0.10), (0.5, 0.20), (0.495, 0.36)), 0.018))
@@ -149,7 +159,7 @@ def _tube(path: Points, radius: float) -> Plane:
     """A hollow bone seen from the side: its walls are brighter than its middle."""
     outer = _smooth(_filled(_stroke(path, radius)), 1.2)
     inner = _smooth(_filled(_stroke(path, 0.45 * radius)), 1.4)
-    return outer - 0.35 * inner
+    return outer - 0.5 * inner
 
 
 def _vessels(rng: np.random.Generator) -> Plane:
@@ -178,7 +188,7 @@ def _vessels(rng: np.random.Generator) -> Plane:
     roots = sum(
         np.exp(-(((x - cx) / 0.03) ** 2) - ((y - 0.49) / 0.06) ** 2) for cx in (0.425, 0.60)
     )
-    return np.asarray(np.clip(_smooth(drawn, 1.1) + 0.6 * roots, 0, 1))
+    return np.asarray(np.clip(_smooth(drawn, 1.1) + 0.3 * roots, 0, 1))
 
 
 def _cloud(rng: np.random.Generator, opacity: Opacity) -> Plane:
