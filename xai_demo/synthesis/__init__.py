@@ -25,10 +25,20 @@ def _wheezes(frequency_hz: float) -> tuple[Wheeze, ...]:
     )
 
 
-_CRACKLES = tuple(  # one burst in every breath in of `Breathing()`
-    Crackles(start_s=0.35 + 1.5 * breath, duration_s=0.5, kind="coarse", per_second=14, snr_db=9)
-    for breath in range(6)
-)
+def _crackles(snr_db: float, per_second: float) -> tuple[Crackles, ...]:
+    """One burst of coarse ones in every breath in of `Breathing()`."""
+    return tuple(
+        Crackles(
+            start_s=round(0.3 + 1.5 * breath, 1),
+            duration_s=0.6,
+            kind="coarse",
+            per_second=per_second,
+            snr_db=snr_db,
+        )
+        for breath in range(6)
+    )
+
+
 EXAMPLES: dict[str, Example] = {
     "breathing": Example(
         task="stethoscope",
@@ -48,15 +58,15 @@ EXAMPLES: dict[str, Example] = {
         task="stethoscope",
         file="crackles.flac",
         title="Crackles",
-        expectation="Coarse crackles from 0.35 s on, in every breath in, 350 Hz, synthesised",
-        build=partial(lung_sound, seed=3, events=_CRACKLES),
+        expectation="Coarse crackles from 0.3 s on, in every breath in, 350 Hz, synthesised",
+        build=partial(lung_sound, seed=5, events=_crackles(16, 12)),
     ),
     "crackles-and-wheeze": Example(
         task="stethoscope",
         file="crackles_and_wheeze.flac",
         title="Crackles and wheeze",
         expectation="Crackles in every breath in, a wheeze in every breath out, synthesised",
-        build=partial(lung_sound, seed=4, events=_CRACKLES + _wheezes(400)),
+        build=partial(lung_sound, seed=4, events=_crackles(9, 14) + _wheezes(400)),
     ),
     "clear-film": Example(
         task="chest_xray",

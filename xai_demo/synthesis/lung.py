@@ -134,19 +134,20 @@ def crackle(kind: Literal["fine", "coarse"], *, frequency_hz: float | None = Non
 
 
 def crackle_burst(rng: np.random.Generator, event: Crackles) -> Samples:
-    """Crackles at uneven distances over the whole burst: (time,), not scaled."""
+    """Crackles at uneven distances and of uneven height over the burst: (time,), not scaled."""
     burst = np.zeros(round(event.duration_s * SAMPLE_RATE_HZ))
     pitch_hz = CRACKLES[event.kind][1]
     number = max(2, round(event.duration_s * event.per_second))
     length = len(crackle(event.kind))
     last = max(len(burst) - length, 0)
     slots = np.linspace(0, last, number)
-    jitter = rng.uniform(-0.4, 0.4, number) * last / (number - 1)
+    jitter = rng.uniform(-0.45, 0.45, number) * last / (number - 1)
     jitter[[0, -1]] = 0
     for onset in (slots + jitter).astype(int):
         wave = crackle(event.kind, frequency_hz=pitch_hz * rng.uniform(0.85, 1.15))
         end = min(onset + length, len(burst))
-        burst[onset:end] += rng.uniform(0.5, 1.0) * rng.choice((-1, 1)) * wave[: end - onset]
+        height = np.exp(rng.uniform(np.log(0.15), 0.0)) * rng.choice((-1, 1))
+        burst[onset:end] += height * wave[: end - onset]
     return burst
 
 
@@ -219,7 +220,7 @@ def lung_sound(
                 high_hz=round(high_hz, 1),
             )
         )
-    samples = np.clip(sound, -1, 1).astype(np.float32)
+    samples = (sound * min(1.0, 0.95 / np.abs(sound).max())).astype(np.float32)
     return Synthesised(samples=samples, sample_rate_hz=SAMPLE_RATE_HZ, truth=tuple(truth))
 
 
