@@ -97,8 +97,8 @@ EXAMPLES: dict[str, Example] = {
             thorax,
             seed=13,
             opacities=(
-                Opacity(label="Right upper lung", x=0.32, y=0.40, radius_x=0.16, radius_y=0.14),
-                Opacity(label="Left lower lung", x=0.76, y=0.65, radius_x=0.15, radius_y=0.21),
+                Opacity(label="Right upper lung", x=0.32, y=0.41, radius_x=0.17, radius_y=0.17),
+                Opacity(label="Left lower lung", x=0.76, y=0.65, radius_x=0.17, radius_y=0.23),
             ),
         ),
     ),
