@@ -322,6 +322,9 @@ def test_labels_that_are_told_apart_have_equal_operating_points():
 def test_rare_labels_get_lower_operating_points_where_they_would_drown():
     probabilities = np.array([[0.9, 0.05, 0.05]] * 8 + [[0.7, 0.25, 0.05], [0.7, 0.05, 0.25]])
     targets = np.array([0] * 8 + [1, 2])
+    few = runs._operating_points(probabilities, targets, normal=0)
+    assert few == pytest.approx(0.5)  # one sample a label is no reason to prefer it
+    probabilities, targets = np.repeat(probabilities, 40, axis=0), np.repeat(targets, 40)
     points = runs._operating_points(probabilities, targets, normal=0)
     assert (probabilities / points).argmax(axis=1).tolist() == targets.tolist()
     assert points[1] == pytest.approx(points[2])

@@ -178,6 +178,9 @@ def _calibrated(recipe: Recipe, logits: NDArray[np.float64], targets: NDArray[np
     return dataclasses.replace(model, uncertain_margin=round(doubt, 4))
 
 
+_FEW = 30  # a label with fewer validation samples is treated as if it had these
+
+
 def _two_points(
     probabilities: NDArray[np.float64], targets: NDArray[np.int64], normal: int
 ) -> NDArray[np.float64]:
@@ -197,7 +200,7 @@ def _operating_points(
     to one.
     """
     n = probabilities.shape[1]
-    frequency = np.maximum(np.bincount(targets, minlength=n) / len(targets), 1e-3)
+    frequency = np.maximum(np.bincount(targets, minlength=n), _FEW) / len(targets)
     best, chosen = -1.0, np.full(n, 0.5)
     for power in np.linspace(0, 1, 41):
         points = frequency**power
