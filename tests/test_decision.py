@@ -47,9 +47,16 @@ def test_a_low_top_probability_is_uncertain():
     assert decision(doubtful, [0.6, 0.2, 0.2]).label == "normal"
 
 
-def test_the_least_normal_third_of_the_windows_speaks_for_a_recording():
-    windows = np.array([[0.9, 0.1, 0], [0.1, 0.9, 0], [0.8, 0.1, 0.1]], np.float32)
-    assert over_windows(THREE, windows) == pytest.approx([0.1, 0.9, 0])
+def test_the_windows_of_a_recording_are_pooled_by_their_geometric_mean():
+    windows = np.array([[0.8, 0.2, 0], [0.2, 0.8, 0]], np.float32)
+    assert over_windows(THREE, windows) == pytest.approx([0.5, 0.5, 0], abs=1e-5)
+    windows = np.array([[0.9, 0.1, 0], [0.5, 0.5, 0]], np.float32)
+    # sqrt(0.45) and sqrt(0.05), scaled
+    assert over_windows(THREE, windows) == pytest.approx([0.75, 0.25, 0], abs=1e-5)
+
+
+def test_one_window_speaks_for_itself():
+    assert over_windows(THREE, np.array([[0.2, 0.5, 0.3]])) == pytest.approx([0.2, 0.5, 0.3])
 
 
 def test_independent_labels_take_their_loudest_window():

@@ -30,20 +30,21 @@ def decided_index(model: Model, probabilities: Sequence[float] | Floats) -> int:
 def over_windows(model: Model, probabilities: Floats) -> Floats:
     """Probabilities of a recording from those of its windows, (windows, labels) -> (labels,).
 
-    With a normal label: the mean over the third of the windows that look least normal, since one
-    crackle makes a breath abnormal. Independent labels: the maximum. Otherwise the mean.
+    Independent labels: the maximum. With a normal label: the geometric mean, scaled to add up to
+    one (a logarithmic opinion pool, Genest & Zidek 1986), which told normal from abnormal
+    recordings best on validation. Otherwise the mean.
     """
     import numpy as np
 
     if model.activation == "sigmoid":
         result: Floats = probabilities.max(axis=0)
         return result
-    if model.normal_label is not None:
-        normality = probabilities[:, model.labels.index(model.normal_label)]
-        few = -(-len(probabilities) // 3)
-        probabilities = probabilities[np.argsort(normality, kind="stable")[:few]]
-    mean: Floats = probabilities.mean(axis=0)
-    return mean
+    if model.normal_label is None:
+        mean: Floats = probabilities.mean(axis=0)
+        return mean
+    pooled = np.exp(np.log(np.maximum(probabilities, 1e-6)).mean(axis=0))
+    shares: Floats = pooled / pooled.sum()
+    return shares
 
 
 def decision(model: Model, probabilities: Sequence[float] | Floats) -> Decision:
