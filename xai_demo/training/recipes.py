@@ -132,9 +132,9 @@ RECIPES = {
             "Children of one hospital and one make of stethoscope; adults sound different. Speech, "
             "crying, rubbing of the stethoscope and hair can pass for crackles or wheezes. Stridor "
             "and rhonchi are called wheeze. It was taught and measured on single annotated sounds: "
-            "on whole recordings, whose windows hold several sounds, expect clearly less: many normal "
-            "ones are called abnormal. Sounds with both crackle and wheeze are few (six in the test "
-            "part), so their figures say little."
+            "on whole recordings, whose windows hold several sounds, expect clearly less: many "
+            "normal ones are called abnormal. Sounds with both crackle and wheeze are few (six in "
+            "the test part), so their figures say little."
         ),
         uncertainty=0.05,
     ),
