@@ -71,7 +71,9 @@ def test_a_ratio_is_the_median_over_that_of_the_forward_pass(monkeypatch):
         "forward": iter([9.0, 2.0, 2.0, 2.0]),
         "torch_1": iter([9.0, 3.0, 100.0, 3.0]),
     }
-    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(
+        bench, "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=lambda s: None)
+    )
 
     def way(name: str):
         def once() -> None:
