@@ -98,6 +98,8 @@ def _session(source: Path | bytes, device: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    # Its threads would otherwise go on spinning on the cores that the head then needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     # CUDA is asked for only where torch sees a GPU: elsewhere asking prints errors.
     if device == "cuda" and _CUDA in onnxruntime.get_available_providers():
