@@ -133,7 +133,7 @@ def test_where_it_looked_names_the_region_and_whose_left_it_is() -> None:
 @pytest.mark.parametrize(("height", "frequency"), [(0.125, 100), (0.5, 250), (0.875, 400)])
 def test_heights_and_frequencies_are_inverse(height: float, frequency: float) -> None:
     assert words.frequency_at(LINEAR, height) == pytest.approx(frequency)
-    assert words.height_of(LINEAR, frequency) == pytest.approx(height)
+    assert render.height_of(LINEAR, frequency) == pytest.approx(height)
 
 
 def test_who_said_so_names_repository_revision_and_hash() -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import explainers, networks
+from xai_demo.catalog.cnn14 import CNN14
 from xai_demo.engine import export_features, on_onnx, on_torch
 from xai_demo.records import LogMel, Model, Raster
 
@@ -30,18 +31,6 @@ if TYPE_CHECKING:
 LABELS = tuple(f"label {i}" for i in range(14))
 ROUNDS = 15
 _REST_S = 0.05  # lets the threads of the runtime before stop spinning
-_SOUND = LogMel(
-    sample_rate_hz=32000,
-    n_fft=1024,
-    win_length=1024,
-    hop_length=320,
-    n_mels=64,
-    f_min_hz=50,
-    f_max_hz=14000,
-    window_s=10,
-    window_hop_s=5,
-    min_s=1,
-)
 _FILM = Raster(height=224, width=224, mean=0.5, std=0.25)
 _LAYERS = {
     "resnet18": "layer4",
@@ -204,7 +193,7 @@ def _model(name: str) -> Model:
         task="audioset" if sound else "chest_xray",
         architecture=name,
         labels=LABELS,
-        preprocessing=_SOUND if sound else _FILM,
+        preprocessing=CNN14.preprocessing if sound else _FILM,
         activation="sigmoid",
         licence="",
         data="",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xai_demo import explainers, networks
 from xai_demo.decision import decided_index, decision
 from xai_demo.engine import Engine
-from xai_demo.errors import UnknownNameError, UnsuitableError
+from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.files import shown_name
 from xai_demo.hub import Hub
 from xai_demo.inference import Answer, answered, partial_warning, raw_heat, trial
@@ -111,15 +111,12 @@ class Analyser:
 
     def warm_up(self) -> None:
         """Load the default model of every task, and with them the heavy libraries."""
-        from xai_demo.errors import XaiDemoError
-
         for task in TASKS:
             try:
-                network = self.engine.network(self.hub.default_model(task))
+                self.engine.network(self.hub.default_model(task))
             except XaiDemoError:
                 continue  # who asks for it is told why
             explainers.warm_up()
-            del network
 
     def _checked(self, task: Task, model: str | None, explainer: str, target: str | None) -> Model:
         if task not in TASKS:

@@ -89,7 +89,7 @@ def _peak(view: View, explanation: Explanation) -> tuple[float, float]:
     peak = explanation.peak
     if view.duration_s is None:
         return peak["x"], peak["y"]
-    return peak["time_s"] / view.duration_s, 1 - words.height_of(view, peak["frequency_hz"])
+    return peak["time_s"] / view.duration_s, 1 - render.height_of(view, peak["frequency_hz"])
 
 
 def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] = ()) -> str:
@@ -122,7 +122,7 @@ def frequency_ticks(view: View) -> list[tuple[float, float]]:
     low, high = view.row_frequencies_hz[0], view.row_frequencies_hz[-1]
     ticks: list[tuple[float, float]] = []
     for frequency in (f for f in _NICE_HZ if low <= f <= high):
-        height = words.height_of(view, frequency)
+        height = render.height_of(view, frequency)
         if not ticks or height - ticks[-1][1] >= _LEAST_GAP:
             ticks.append((float(frequency), height))
     return ticks

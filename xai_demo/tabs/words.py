@@ -136,13 +136,6 @@ def frequency_at(view: View, height: float) -> float:
     return float(np.interp(height * len(rows) - 0.5, np.arange(len(rows)), rows))
 
 
-def height_of(view: View, frequency_hz: float) -> float:
-    """Where a frequency lies in the spectrogram: 0 its foot, 1 its top."""
-    rows = np.asarray(view.row_frequencies_hz, dtype=np.float64)
-    row = float(np.interp(frequency_hz, rows, np.arange(len(rows))))
-    return min(max((row + 0.5) / len(rows), 0.0), 1.0)
-
-
 def who(model: ModelInUse, title: str) -> str:
     """One sentence that says which weights answered, and on what."""
     origin = _SOURCES.get(model.source, model.source)

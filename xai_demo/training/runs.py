@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from xai_demo import networks
 from xai_demo.decision import decided_index, standing
-from xai_demo.errors import CheckpointUnavailableError, TrainingError, UnknownNameError
+from xai_demo.engine import read_tensors
+from xai_demo.errors import CheckpointUnavailableError, TrainingError
 from xai_demo.hub import Hub
 from xai_demo.records import Model
 from xai_demo.training import cards, loop, metrics
 from xai_demo.training.dataset import DataSet, Split
-from xai_demo.training.recipes import RECIPES, Recipe
+from xai_demo.training.recipes import Recipe, recipe_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,9 +40,7 @@ def train(
     progress: Progress | None,
 ) -> Path:
     """See `xai_demo.training.train`."""
-    if recipe not in RECIPES:
-        raise UnknownNameError("recipe", recipe, RECIPES)
-    chosen = RECIPES[recipe]
+    chosen = recipe_of(recipe)
     _check(data)
     tell = progress or (lambda done, doing: None)
     tell(0.0, "reading the data")
@@ -63,8 +62,7 @@ def evaluate(
     model: str, *, settings: Settings, data: Path, progress: Progress | None
 ) -> dict[str, Any]:
     """See `xai_demo.training.evaluate`."""
-    if model not in RECIPES:
-        raise UnknownNameError("recipe", model, RECIPES)
+    recipe = recipe_of(model)
     _check(data)
     directory = settings.weights_dir / model
     if not (directory / "model.safetensors").is_file():
@@ -76,9 +74,9 @@ def evaluate(
     hub = Hub(settings)
     record = hub.model(model)
     network = networks.architecture(record).whole(record)
-    network.load_state_dict(_float32(load_file(hub.located(model).path)))
+    network.load_state_dict(read_tensors(hub.located(model).path))
     tell(0.0, "reading the data")
-    data_set = RECIPES[model].read(data, record)
+    data_set = recipe.read(data, record)
     _check_part(data_set, "test", 1)
     tell(0.3, "asking the network")
     logits, targets = loop.outputs(network.eval(), data_set, "test")
@@ -98,10 +96,6 @@ def _check_part(data: DataSet, split: Split, n_labels: int) -> None:
             f"The {split} part of {data.name} has {len(targets)} samples of {len(set(targets))} "
             f"labels, wanted: samples of at least {n_labels}."
         )
-
-
-def _float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def _figures(
