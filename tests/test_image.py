@@ -159,6 +159,7 @@ def test_facts_are_what_the_file_had(tmp_path: Path) -> None:
         "mode": "L",
         "format": "JPEG",
         "modality": "radiograph (picture)",
+        "colour": False,
     }
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import SEEK_END
 from os import PathLike
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,6 +16,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from xai_demo.dicom import read_header, read_pixels
+from xai_demo.directories import check_directories, exif_orientation
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import format_of, opened, shown_name
 from xai_demo.records import Radiograph
@@ -25,7 +25,7 @@ from xai_demo.records import Radiograph
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
-WANTED = "a picture as PNG, JPEG, TIFF, WebP or BMP"
+WANTED = "a picture as PNG, JPEG, TIFF, WebP, BMP or DICOM"
 
 _LEAST_SIDE = 32
 _MOST_ELONGATED = 10
@@ -39,10 +39,7 @@ _COLOURFUL = 0.09
 _DARK = 1 / 8  # 12 bits in 16 that nobody told of have 1/16
 _FLAT = 1.5 / 255  # a step of 8 bits, as JPEG leaves on a constant picture
 
-_MOST_DIRECTORIES = 1000
-_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_TIFF_POINTERS = (0x8769, 0x8825, 0xA005)  # to further directories
-_BITS, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+_BITS, _PHOTOMETRIC = 258, 262
 
 _HINTS = {
     "PDF": "a PDF: export the page as PNG or JPEG",
@@ -50,7 +47,6 @@ _HINTS = {
     "HEIC": "a HEIC picture: export it as JPEG or PNG",
     "AVIF": "an AVIF picture: export it as JPEG or PNG",
     "GIF": "a GIF: export it as PNG",
-    "DICOM": "a DICOM file: DICOM is not read yet; export as PNG",
 }
 _CONVERTED = {  # Pillow's mode -> the one whose arithmetic is known here
     "1": "L", "L": "L", "P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA", "RGBa": "RGBA",
@@ -104,12 +100,14 @@ def read_image(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
     name = shown_name(path)
     with opened(path, wanted=WANTED) as file:
         found = format_of(file)
+        if found == "DICOM":
+            return _from_dicom(file, name, max_pixels)
         if found not in _READERS:
             what = _HINTS.get(found) or f"{found or 'of an unknown format'}, not a picture"
             raise UnreadableFileError(f"{name} is {what}; wanted: {WANTED}.")
         try:
             if found == "TIFF":
-                _check_directories(file)
+                check_directories(file)
             file.seek(0)
             with _READERS[found](file) as picture:
                 _check_size(name, picture.width, picture.height, max_pixels)
@@ -129,6 +127,13 @@ def read_image(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
             ) from error
 
 
+def _from_dicom(file: BinaryIO, name: str, max_pixels: int) -> Radiograph:
+    header = read_header(file, name)
+    _check_size(name, header.columns, header.rows, max_pixels)
+    pixels, warnings = read_pixels(file, header, name)
+    return Radiograph(pixels=pixels, facts=header.facts, warnings=(*warnings, *_flatness(pixels)))
+
+
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise UnreadableFileError(
@@ -146,51 +151,6 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _check_directories(file: BinaryIO) -> None:
-    """Refuse a TIFF whose directories repeat themselves: Pillow reads all that they point at."""
-    size = file.seek(0, SEEK_END)
-    file.seek(0)
-    order, first = _directory_start(file.read(8))
-    waiting, seen, held = [first], set[int](), 0
-    while waiting:
-        at = waiting.pop()
-        if at in seen or len(seen) > _MOST_DIRECTORIES:
-            raise ValueError("directories without end")
-        seen.add(at)
-        file.seek(at)
-        (count,) = struct.unpack(f"{order}H", file.read(2))
-        for tag, kind, many, value in struct.iter_unpack(f"{order}HHII", file.read(12 * count)):
-            held += many * _TIFF_BYTES.get(kind, 0)
-            if tag in _TIFF_POINTERS and many == 1:
-                waiting.append(value)
-        if held > 2 * size:
-            raise ValueError("directories that hold more than the file")
-        following = file.read(4)
-        if len(following) == 4 and any(following):
-            waiting.append(struct.unpack(f"{order}I", following)[0])
-
-
-def _directory_start(head: bytes) -> tuple[str, int]:
-    """The byte order of a TIFF, and where its first directory is."""
-    order = "<" if head.startswith(b"II") else ">"
-    return order, struct.unpack_from(f"{order}I", head, 4)[0]
-
-
-def _exif_orientation(exif: bytes) -> int:
-    """The orientation that an EXIF block gives; 1, upright, where it gives none."""
-    block = exif.removeprefix(b"Exif\0\0")
-    try:
-        order, at = _directory_start(block)
-        (count,) = struct.unpack_from(f"{order}H", block, at)
-        for entry in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, at + 2 + 12 * entry)
-            if tag == _ORIENTATION:
-                return int(value)
-    except struct.error:  # a broken block says nothing
-        pass
-    return 1
-
-
 def _radiograph(picture: ImageFile, name: str, found: str) -> Radiograph:
     frames = getattr(picture, "n_frames", 1)
     mode = picture.mode
@@ -201,7 +161,7 @@ def _radiograph(picture: ImageFile, name: str, found: str) -> Radiograph:
     picture.load()
     grey = _grey(picture, name)
     # A TIFF is turned upright as it loads.
-    orientation = 1 if found == "TIFF" else _exif_orientation(picture.info.get("exif", b""))
+    orientation = 1 if found == "TIFF" else exif_orientation(picture.info.get("exif", b""))
     pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, np.asarray)(grey.pixels))
     facts = {
         "width": pixels.shape[1],
@@ -209,6 +169,7 @@ def _radiograph(picture: ImageFile, name: str, found: str) -> Radiograph:
         "mode": mode,
         "format": found,
         "modality": "radiograph (picture)",
+        "colour": grey.chroma > _COLOURFUL,
     }
     warnings = tuple(_warnings(grey, frames, mode))
     return Radiograph(pixels=pixels, facts=facts, warnings=warnings)
@@ -280,9 +241,10 @@ def _strips(picture: ImageFile) -> Iterator[tuple[int, Image]]:
 def _warnings(grey: _Grey, frames: int, mode: str) -> Iterator[str]:
     if frames > 1:
         yield f"The file holds {frames} pictures: the first is used."
-    low, high = float(grey.pixels.min()), float(grey.pixels.max())
-    if high - low < _FLAT:
-        yield f"The picture has the same grey everywhere ({low:.2f} of white): nothing to explain."
+    high = float(grey.pixels.max())
+    flat = [*_flatness(grey.pixels)]
+    if flat:
+        yield from flat
     elif _CONVERTED[mode] in ("I", "F"):
         yield (
             f"The picture's values go from {grey.low:g} to {grey.high:g} on no known scale: the"
@@ -298,3 +260,9 @@ def _warnings(grey: _Grey, frames: int, mode: str) -> Iterator[str]:
             f"This does not look like a radiograph: it is in colour (mean chroma"
             f" {100 * grey.chroma:.0f} %; wanted: under {100 * _COLOURFUL:.0f} %)."
         )
+
+
+def _flatness(pixels: Floats) -> Iterator[str]:
+    low, high = float(pixels.min()), float(pixels.max())
+    if high - low < _FLAT:
+        yield f"The picture has the same grey everywhere ({low:.2f} of white): nothing to explain."
