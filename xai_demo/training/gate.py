@@ -1,0 +1,81 @@
+"""Fits the logistic model by which `gate` tells an upright frontal chest radiograph from the rest.
+
+The coefficients in `gate` were fitted on radiographs of three published collections (children,
+adults, COVID-19), each in eight ways (four turns, inverted or not) of which one is right, against
+photographs and parts of them, spectrograms of everyday and lung sounds, and rendered or synthesised
+text pages, drawings, charts, noise and gradients.
+
+Measured by three folds, each person or picture left out of one fit (the thresholds in `gate` were
+chosen on one of the folds; the coefficients there are of all three): passed as they are, 4,985 of
+4,985 radiographs of children, 1,291 of 1,299 (NIH; some of the other 8 do stand upside down or are
+inverted) and 850 of 853 (COVID-19). Turned, inverted or both: 99.5 % recognised and told how to
+correct, under 0.05 % passed. Stopped or warned of: 145 of 145 photographs and 99.3 % of 1,160 parts
+of them, 98.6 % of 760 spectrograms, 300 of 300 text pages and of gradients, 60 of 60 charts, 600 of
+600 pictures of noise, 99.8 % of 600 drawings. Of kinds left out of the fit altogether: photographs
+98.5 %, spectrograms 95.5 %, drawings 99.2 %, the rest all; of collections left out, 98.9 to 99.8 %
+passed. Not tried: radiographs of other parts of the body, lateral films, slices of CT or MR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xai_demo.errors import TrainingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WRONG_WAYS = 0.3  # what the seven wrong ways of a film count, where the right one counts 1
+_OTHER_WAYS = 0.5  # what each of the eight ways of another picture counts
+_STRENGTH = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What goes into `gate` as literals."""
+
+    intercept: float
+    weights: tuple[float, ...]
+
+
+def fit(statistics: NDArray[np.float64], kinds: Sequence[str], *, films: Collection[str]) -> Fitted:
+    """Logistic regression on `gate.features`: (pictures, 8, features), a kind for each picture.
+
+    Kinds in `films` are sources of radiographs and count the same in sum; so do all others. Raises
+    TrainingError where there are no radiographs or nothing else.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    names = np.array(kinds)
+    is_film = np.isin(names, list(films))
+    if is_film.all() or not is_film.any():
+        raise TrainingError(
+            f"The kinds of the pictures are {', '.join(sorted(set(kinds)))}; wanted: some of"
+            f" {', '.join(sorted(films))}, and some of anything else."
+        )
+    share = np.empty(len(names))
+    for chosen in (is_film, ~is_film):
+        sources, counts = np.unique(names[chosen], return_counts=True)
+        count = dict(zip(sources.tolist(), counts.tolist(), strict=True))
+        share[chosen] = [is_film.sum() / len(sources) / count[name] for name in names[chosen]]
+    ways = np.where(is_film[:, None], _WRONG_WAYS, _OTHER_WAYS) * np.ones(8)
+    ways[is_film, 0] = 1
+    right = np.zeros(ways.shape, bool)
+    right[is_film, 0] = True
+    mean = statistics.mean(axis=(0, 1))
+    deviation = statistics.std(axis=(0, 1)) + 1e-9
+    model = LogisticRegression(C=_STRENGTH, max_iter=1000)
+    model.fit(
+        ((statistics - mean) / deviation).reshape(-1, statistics.shape[-1]),
+        right.ravel(),
+        sample_weight=(ways * share[:, None]).ravel(),
+    )
+    weights = model.coef_[0] / deviation
+    return Fitted(
+        intercept=float(f"{model.intercept_[0] - weights @ mean:.5g}"),
+        weights=tuple(float(f"{weight:.4g}") for weight in weights),
+    )
