@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from pathlib import Path
 
@@ -97,3 +98,22 @@ def test_cnn14_has_the_front_end_it_was_trained_with() -> None:
     assert mel.window_s * mel.sample_rate_hz / mel.hop_length == 1000
     assert (model.activation, len(model.labels)) == ("sigmoid", 527)
     assert checkpoint.size_bytes == 327_428_481
+
+
+def test_ast_has_the_front_end_it_was_trained_with() -> None:
+    model, checkpoint = MODELS["ast"].model, MODELS["ast"].checkpoint
+    assert model is not None
+    assert checkpoint is not None
+    assert isinstance(model.preprocessing, LogMel)
+    mel = model.preprocessing
+    assert (mel.sample_rate_hz, mel.win_length, mel.hop_length) == (16000, 400, 160)
+    assert (mel.n_mels, mel.f_min_hz, mel.f_max_hz, mel.frames) == (128, 20.0, 8000.0, 1024)
+    assert mel.front_end == "kaldi"
+    # published in units of the natural logarithm: 10 decibels are its ln 10
+    assert mel.mean_db / 10 * math.log(10) == pytest.approx(-4.2677393)
+    assert mel.deviation_db / 10 * math.log(10) == pytest.approx(2 * 4.5689974)
+    assert (model.activation, model.labels) == ("sigmoid", labels("audioset"))
+    assert checkpoint.revision == "f826b80d28226b62986cc218e5cec390b1096902"
+    assert checkpoint.size_bytes == 346_404_948
+    assert MODELS["ast"].pin_is_open  # the sha256 is still to be written
+    assert list(MODELS).index("cnn14") < list(MODELS).index("ast")

@@ -1,11 +1,12 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from subjects import built, linear_subject, subject_of, tiny
+from subjects import SMALL, built, linear_subject, subject_of, tiny
 
 from xai_demo import explainers, heat
 from xai_demo.errors import CancelledError, UnknownNameError, UnsuitableError
@@ -23,6 +24,8 @@ LIBRARY = {
 
 
 FEW = Budget(passes=24)  # enough to see that it works
+FITS = [(name, kind) for name, e in EXPLAINERS.items() for kind in e.fits]
+every_fit = pytest.mark.parametrize(("name", "kind"), FITS)
 
 
 def shown(raw: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -58,9 +61,9 @@ def test_ablation_is_the_librarys():
     assert np.abs(shown(raw[0, 0], expected.shape) - expected).max() <= 1e-3
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
-def test_all_labels_at_once_are_the_labels_one_by_one(name):
-    subject = subject_of(*tiny())
+@every_fit
+def test_all_labels_at_once_are_the_labels_one_by_one(name, kind):
+    subject = subject_of(*SMALL[kind]())
     together = EXPLAINERS[name].heat(subject, [0, 1, 2], FEW)
     assert together.dtype == np.float32
     assert together.shape[:2] == (2, 3)
@@ -70,9 +73,9 @@ def test_all_labels_at_once_are_the_labels_one_by_one(name):
         assert together[:, [k]] == pytest.approx(alone, rel=1e-3, abs=1e-5 * float(together.max()))
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
-def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name):
-    whole, cut, inputs = tiny()
+@every_fit
+def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name, kind):
+    whole, cut, inputs = SMALL[kind]()
     subject = subject_of(whole, cut, torch.zeros_like(inputs[:1]))
     subject = dataclasses.replace(subject, activations=torch.zeros_like(subject.activations))
     raw = EXPLAINERS[name].heat(subject, [0, 1], FEW)
@@ -80,16 +83,18 @@ def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name):
     assert (raw >= 0).all()
 
 
-@pytest.mark.parametrize("name", [n for n, e in EXPLAINERS.items() if e.per_label])
-def test_labels_have_heat_of_their_own(name):
-    whole, cut, inputs = tiny()
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name, kind in FITS if EXPLAINERS[name].per_label]
+)
+def test_labels_have_heat_of_their_own(name, kind):
+    whole, cut, inputs = SMALL[kind]()
     raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs[:1]), [0, 1], FEW)
     assert not np.allclose(heat.scaled(raw[0, 0]), heat.scaled(raw[0, 1]), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
-def test_heat_leaves_no_gradients_and_no_hooks_behind(name):
-    whole, cut, inputs = tiny()
+@every_fit
+def test_heat_leaves_no_gradients_and_no_hooks_behind(name, kind):
+    whole, cut, inputs = SMALL[kind]()
     kinds = [type(m) for m in whole.modules()]
     EXPLAINERS[name].heat(subject_of(whole, cut, inputs[:1]), [0], FEW)
     assert all(p.grad is None and not p.requires_grad for p in whole.parameters())
@@ -168,37 +173,41 @@ def test_what_adds_to_the_answer_is_hot_and_what_does_not_is_cold(name):
         assert shown.mean() < 0.12
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
-def test_the_same_question_has_the_same_answer(name):
-    subject = subject_of(*tiny())
+@every_fit
+def test_the_same_question_has_the_same_answer(name, kind):
+    subject = subject_of(*SMALL[kind]())
     first = EXPLAINERS[name].heat(subject, [2], FEW)
     np.random.rand(7)  # as others do: shap draws from this generator
     assert np.array_equal(first, EXPLAINERS[name].heat(subject, [2], FEW))
 
 
-def test_what_needs_gradients_down_to_the_picture_says_so_without_torch():
+def test_what_needs_the_whole_network_says_so_without_torch():
     subject = linear_subject(network=None)
-    for name, e in EXPLAINERS.items():
-        if e.needs == "full gradients":
-            with pytest.raises(UnsuitableError, match="wanted: the backend torch"):
-                e.heat(subject, [0])
-            assert name not in explainers.fitting("convolutional", torch=False)
-            assert name in explainers.fitting("convolutional")
+    whole = [name for name, e in EXPLAINERS.items() if e.needs_torch]
+    assert len(whole) == 4
+    for name in whole:
+        with pytest.raises(UnsuitableError, match="wanted: the backend torch"):
+            EXPLAINERS[name].heat(subject, [0])
+        for kind in EXPLAINERS[name].fits:
+            assert name not in explainers.fitting(kind, torch=False)
+            assert name in explainers.fitting(kind)
 
 
 def test_an_explainer_that_does_not_fit_names_those_that_do():
-    assert explainers.fitting("transformer", torch=False) == ("Occlusion", "LIME", "SHAP")
+    fit = ", ".join(explainers.fitting("transformer", torch=False))
     with pytest.raises(
         UnsuitableError,
-        match=r"^Grad-CAM explains convolutional networks by head gradients and does not fit "
-        r"a transformer one without torch, wanted: one of Occlusion, LIME, SHAP\.$",
+        match=r"^XGrad-CAM explains convolutional networks by head gradients and does not fit "
+        rf"a transformer one without torch, wanted: one of {re.escape(fit)}\.$",
     ):
-        explainers.suited("Grad-CAM", "transformer", torch=False)
+        explainers.suited("XGrad-CAM", "transformer", torch=False)
+    with pytest.raises(UnsuitableError, match=r"^Attention rollout explains transformer networks"):
+        explainers.suited("Attention rollout", "convolutional")
     assert explainers.suited("Grad-CAM", "convolutional") is EXPLAINERS["Grad-CAM"]
 
 
 def test_the_default_is_in_the_table_and_every_row_is_described():
-    assert explainers.DEFAULT in EXPLAINERS
+    assert {"convolutional", "transformer"} == set(EXPLAINERS[explainers.DEFAULT].fits)
     rows = explainers.describe()
     assert [row["name"] for row in rows] == list(EXPLAINERS)
     needs = {"activations", "head gradients", "full gradients", "forward passes", "attention"}
@@ -208,3 +217,8 @@ def test_the_default_is_in_the_table_and_every_row_is_described():
 def test_an_unknown_explainer_names_the_known_ones():
     with pytest.raises(UnknownNameError, match=r"'Smooth'.*Grad-CAM\+\+, Grad-CAM"):
         explainers.explainer("Smooth")
+
+
+def test_what_divides_by_activations_or_silences_each_channel_does_not_fit_tokens():
+    missing = set(EXPLAINERS) - set(explainers.fitting("transformer"))
+    assert missing == {"XGrad-CAM", "Ablation-CAM", "Guided backpropagation"}

@@ -9,10 +9,12 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from small import model_of
 
 from xai_demo import heat, networks
-from xai_demo.errors import UnknownNameError
+from xai_demo.errors import CheckpointMismatchError, UnknownNameError
 from xai_demo.networks import ARCHITECTURES
 
-CUTS = [(name, layer) for name, kind in ARCHITECTURES.items() for layer in kind.cuts]
+# Transformers have tests of their own: their activations are tokens.
+MAPPED = [name for name, kind in ARCHITECTURES.items() if kind.kind == "convolutional"]
+CUTS = [(name, layer) for name in MAPPED for layer in ARCHITECTURES[name].cuts]
 every_cut = pytest.mark.parametrize(("name", "layer"), CUTS)
 
 
@@ -129,7 +131,7 @@ def test_simplecnn_is_three_convolutions_and_one_linear_layer():
     assert [m.p for m in whole.modules() if isinstance(m, torch.nn.Dropout)] == [0.4]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", MAPPED)
 def test_a_cut_network_trains_or_answers_as_the_whole_does(name):
     for training in (True, False):  # the last leaves it as it was
         cut = networks.cut(model_of(name), whole_of(name).train(training))
@@ -152,3 +154,85 @@ def test_an_unknown_layer_names_the_known_ones():
     with pytest.raises(UnknownNameError, match=r"'conv1'; wanted: conv_block6\.conv2, conv_block5"):
         networks.explained_layer(model_of("cnn14"), "conv1")
     assert networks.explained_layer(model_of("cnn14")) == "conv_block6.conv2"
+
+
+# Cnn14_DecisionLevelMax
+
+
+def authors_framewise(whole, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of every frame and of the clip, from the authors' description.
+
+    (batch, 1, mel, time) -> (batch, frames, labels), (batch, labels). Cnn14 up to the mean over
+    mel; then maximum plus mean over three steps, `fc1` with ReLU and a sigmoid for each; the clip's
+    is the maximum; each step is repeated for 32 frames and the last one for the rest.
+    """
+    x = whole.bn0(x.permute(0, 2, 3, 1)).permute(0, 3, 2, 1)
+    for i in range(1, 7):
+        block = getattr(whole, f"conv_block{i}")
+        x = torch.relu(block.bn1(block.conv1(x)))
+        x = torch.relu(block.bn2(block.conv2(x)))
+        x = torch.nn.functional.avg_pool2d(x, 2) if i < 6 else x
+    x = x.mean(dim=3)
+    steps = x.shape[2]
+    padded = torch.nn.functional.pad(x, (1, 1))
+    windows = torch.stack([padded[:, :, i : i + steps] for i in range(3)])  # x is never negative
+    x = (windows.amax(dim=0) + windows.sum(dim=0) / 3).transpose(1, 2)
+    x = torch.relu(x @ whole.fc1.weight.T + whole.fc1.bias)
+    segments = torch.sigmoid(x @ whole.fc_audioset.weight.T + whole.fc_audioset.bias)
+    return segments, segments.amax(dim=1)
+
+
+@pytest.mark.parametrize("layer", ARCHITECTURES["cnn14-decisionlevelmax"].cuts)
+def test_the_framewise_network_is_the_authors(layer):
+    name = "cnn14-decisionlevelmax"
+    whole, cut, inputs = built(name, layer)
+    whole.eval()
+    inputs = torch.cat([inputs, inputs.flip(3)], dim=3)  # 240 frames: 7 steps
+    with torch.inference_mode():
+        segments, clip = authors_framewise(whole, inputs)
+        activations = cut.features(inputs)
+        assert (whole(inputs).sigmoid() - clip).abs().max() <= 1e-6
+        assert (cut.head(activations).sigmoid() - clip).abs().max() <= 1e-6
+        framewise = ARCHITECTURES[name].framewise(cut.head, activations, 240).sigmoid()
+    assert segments.shape[1] == 7
+    assert segments.std(dim=1).min() > 0
+    assert framewise.shape == (2, 3, 240)
+    for frame in (0, 31, 32, 100, 223, 224, 239):
+        wanted = segments[:, min(frame // 32, 6)]
+        assert (framewise[:, :, frame] - wanted).abs().max() <= 1e-6
+
+
+def test_the_framewise_network_has_the_authors_tensor_names():
+    names = {
+        name: set(networks.architecture(model_of(name)).whole(model_of(name)).state_dict())
+        for name in ("cnn14", "cnn14-decisionlevelmax")
+    }
+    assert names["cnn14"] == names["cnn14-decisionlevelmax"]
+
+
+def test_the_framewise_network_is_loaded_from_the_authors_file(tmp_path):
+    from xai_demo.engine.tensors import filled
+
+    model, whole = model_of("cnn14-decisionlevelmax"), whole_of("cnn14-decisionlevelmax").eval()
+    front_end = {
+        "spectrogram_extractor.stft.conv_real.weight": torch.zeros(513, 1, 1024),
+        "spectrogram_extractor.stft.conv_imag.weight": torch.zeros(513, 1, 1024),
+        "logmel_extractor.melW": torch.zeros(513, 64),
+    }
+    path = tmp_path / "Cnn14_DecisionLevelMax.pth"
+    state = whole.state_dict() | front_end
+    torch.save({"model": state}, path, _use_new_zipfile_serialization=False)
+    cut, inputs = filled(model, path), torch.randn(1, 1, 64, 100)
+    with torch.inference_mode():
+        assert torch.equal(cut.head(cut.features(inputs)), whole(inputs))
+    torch.save({"model": state | {"att_block.bias": torch.zeros(3)}}, path)
+    with pytest.raises(
+        CheckpointMismatchError, match=r"a tensor att_block\.bias \(3,\), wanted: none"
+    ):
+        filled(model, path)
+
+
+def test_architectures_say_what_they_call_the_tensors_of_a_file():
+    assert networks.tensor_name(model_of("cnn14"), "fc1.weight") == "fc1.weight"
+    activations = torch.zeros(1, 2, 3, 4)
+    assert networks.maps(model_of("cnn14"), activations) is activations

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xai_demo.catalog.ast import AST
 from xai_demo.catalog.cnn14 import CNN14
 from xai_demo.records import Checkpoint, Model, Task
 
@@ -47,6 +48,17 @@ MODELS: dict[str, Entry] = {
             revision=None,
             sha256="0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
             size_bytes=327_428_481,
+        ),
+    ),
+    "ast": Entry(
+        task="audioset",
+        model=AST,
+        checkpoint=Checkpoint(
+            repo_id="MIT/ast-finetuned-audioset-10-10-0.4593",
+            filename="model.safetensors",
+            revision="f826b80d28226b62986cc218e5cec390b1096902",
+            sha256=None,
+            size_bytes=346_404_948,
         ),
     ),
     "everyday-cnn6": Entry(task="audioset", stand_in_for="cnn14"),

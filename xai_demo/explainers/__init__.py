@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import UnknownNameError, UnsuitableError
-from xai_demo.explainers import cam, gradients, perturbation, score_cam, shapley
+from xai_demo.explainers import attention, cam, gradients, perturbation, score_cam, shapley
 from xai_demo.explainers.subject import Budget, Meter, Subject
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "Grad-CAM++"
 _ANY = ("convolutional", "transformer")
+_WHOLE = ("full gradients", "attention")  # what only the whole network in torch can give
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,11 @@ class Explainer:
     passes: int = 0  # forward passes per window where nobody says otherwise; 0: next to nothing
     together: bool = True  # all labels cost what one costs; False: each costs as much again
 
+    @property
+    def needs_torch(self) -> bool:
+        """Whether it needs the whole network in torch, and not only its cut head."""
+        return self.needs in _WHOLE
+
     def heat(
         self, subject: Subject, targets: Sequence[int], budget: Budget | None = None
     ) -> Floats:
@@ -47,35 +53,51 @@ EXPLAINERS = {
         run=cam.by_gradient("GradCAMPlusPlus"),
         needs="head gradients",
         source="Chattopadhay et al. 2018",
+        fits=_ANY,
     ),
     "Grad-CAM": Explainer(
-        run=cam.by_gradient("GradCAM"), needs="head gradients", source="Selvaraju et al. 2017"
+        run=cam.by_gradient("GradCAM"),
+        needs="head gradients",
+        source="Selvaraju et al. 2017",
+        fits=_ANY,
     ),
     "HiResCAM": Explainer(
-        run=cam.by_gradient("HiResCAM"), needs="head gradients", source="Draelos & Carin 2020"
+        run=cam.by_gradient("HiResCAM"),
+        needs="head gradients",
+        source="Draelos & Carin 2020",
+        fits=_ANY,
     ),
     "XGrad-CAM": Explainer(
         run=cam.by_gradient("XGradCAM"), needs="head gradients", source="Fu et al. 2020"
     ),
     "LayerCAM": Explainer(
-        run=cam.by_gradient("LayerCAM"), needs="head gradients", source="Jiang et al. 2021"
+        run=cam.by_gradient("LayerCAM"),
+        needs="head gradients",
+        source="Jiang et al. 2021",
+        fits=_ANY,
     ),
     "EigenGrad-CAM": Explainer(
         run=cam.by_eigenvector,
         needs="head gradients",
         source="pytorch-grad-cam (Gildenblat et al. 2021)",
+        fits=_ANY,
     ),
     "Eigen-CAM": Explainer(
         run=cam.by_activation,
         needs="activations",
         source="Muhammad & Yeasin 2020",
         per_label=False,
+        fits=_ANY,
     ),
     "Ablation-CAM": Explainer(
         run=cam.by_ablation, needs="activations", source="Desai & Ramaswamy 2020"
     ),
     "Score-CAM": Explainer(
-        run=score_cam.heat, needs="forward passes", source="Wang et al. 2020", passes=256
+        run=score_cam.heat,
+        needs="forward passes",
+        source="Wang et al. 2020",
+        fits=_ANY,
+        passes=256,
     ),
     "Occlusion": Explainer(
         run=perturbation.occlusion,
@@ -122,6 +144,14 @@ EXPLAINERS = {
         passes=1,
         together=False,
     ),
+    "Attention rollout": Explainer(
+        run=attention.rollout,
+        needs="attention",
+        source="Abnar & Zuidema 2020",
+        per_label=False,
+        fits=("transformer",),
+        passes=1,
+    ),
 }
 
 
@@ -135,9 +165,7 @@ def explainer(name: str) -> Explainer:
 def fitting(kind: str, *, torch: bool = True) -> tuple[str, ...]:
     """Names of the explainers that fit this kind of network, on torch or without it."""
     return tuple(
-        name
-        for name, e in EXPLAINERS.items()
-        if kind in e.fits and (torch or e.needs != "full gradients")
+        name for name, e in EXPLAINERS.items() if kind in e.fits and (torch or not e.needs_torch)
     )
 
 

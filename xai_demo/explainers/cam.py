@@ -25,8 +25,8 @@ def by_gradient(method: str) -> Heat:
 
     def heat(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
         flat = _repeated(subject.activations, targets)
-        gradients = _gradients(flat, subject.head, targets)
-        return _map(method, flat, subject.head, gradients, targets)
+        gradients = _numpy(subject.maps(_gradients(flat, subject.head, targets)))
+        return _map(method, subject.maps(flat), subject.head, gradients, targets)
 
     return heat
 
@@ -34,14 +34,15 @@ def by_gradient(method: str) -> Heat:
 def by_eigenvector(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """EigenGrad-CAM: the first principal component of activations times gradients."""
     flat = _repeated(subject.activations, targets)
-    weighted = _numpy(flat) * _gradients(flat, subject.head, targets)
+    gradients = _gradients(flat, subject.head, targets)
+    weighted = _numpy(subject.maps(flat)) * _numpy(subject.maps(gradients))
     heat = np.maximum(_first_component(weighted), 0)
     return heat.reshape(-1, len(targets), *heat.shape[1:])
 
 
 def by_activation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """Eigen-CAM: the first principal component of the activations, the same for every target."""
-    one = np.maximum(_first_component(_numpy(subject.activations)), 0)
+    one = np.maximum(_first_component(_numpy(subject.maps(subject.activations))), 0)
     return np.repeat(one[:, None], len(targets), axis=1)
 
 
@@ -92,7 +93,7 @@ def _map(
     return result
 
 
-def _gradients(flat: Tensor, head: nn.Module, targets: Sequence[int]) -> Floats:
+def _gradients(flat: Tensor, head: nn.Module, targets: Sequence[int]) -> Tensor:
     """Of each row's own target with respect to that row of activations."""
     import torch
 
@@ -100,8 +101,8 @@ def _gradients(flat: Tensor, head: nn.Module, targets: Sequence[int]) -> Floats:
     columns = torch.tensor(list(targets) * (len(x) // len(targets)))
     with torch.enable_grad():
         logits = head(x)[torch.arange(len(x)), columns].sum()
-        (gradients,) = torch.autograd.grad(logits, x)
-    return _numpy(gradients)
+        gradients: Tensor = torch.autograd.grad(logits, x)[0]
+    return gradients
 
 
 def _first_component(maps: Floats) -> Floats:

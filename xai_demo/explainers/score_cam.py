@@ -26,11 +26,12 @@ def heat(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """
     import torch
 
-    asked = min(budget.passes or 1, subject.activations.shape[1])
+    laid_out = subject.maps(subject.activations).cpu()
+    asked = min(budget.passes or 1, laid_out.shape[1])
     meter = Meter(budget, len(subject.inputs) * asked)
     maps = []
     with torch.inference_mode():
-        for window, activations in zip(subject.inputs, subject.activations.cpu(), strict=True):
+        for window, activations in zip(subject.inputs, laid_out, strict=True):
             spread = activations.flatten(1).std(dim=1, correction=0)
             chosen = activations[spread.topk(asked).indices]
             weights = _scores(subject, window, chosen, list(targets), meter).softmax(dim=0)

@@ -22,23 +22,29 @@ def _never() -> bool:
     return False
 
 
+def _as_they_are(activations: Tensor) -> Tensor:
+    return activations
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """Windows of one file, and the network that answered for them."""
 
     inputs: Floats  # (windows, 1, rows, columns)
-    activations: Tensor  # (windows, channels, rows, columns) at the cut
+    activations: Tensor  # (windows, ...) at the cut
     head: nn.Module  # activations -> logits
     forward: Callable[[Floats], Floats]  # inputs -> logits (windows, labels), on any backend
     network: Callable[[Tensor], Tensor] | None  # the same, differentiable; None without torch
     background: float  # how a hidden pixel looks to the network
+    # Activations, or their gradients, laid out as (windows, channels, rows, columns).
+    maps: Callable[[Tensor], Tensor] = _as_they_are
 
     def differentiable(self) -> Callable[[Tensor], Tensor]:
         """The whole network; raises UnsuitableError where there is none in torch."""
         if self.network is None:
             raise UnsuitableError(
-                "This explainer needs gradients through the whole network, which this backend does "
-                "not have, wanted: the backend torch, or another explainer."
+                "This explainer needs the whole network in torch, which this backend does not "
+                "have, wanted: the backend torch, or another explainer."
             )
         return self.network
 

@@ -2,23 +2,37 @@
 
 `features` is everything up to and including the explained layer, `head` everything after it, so
 that `head(features(x))` is the whole network. Inputs are (batch, 1, rows, columns): picture rows
-from the top, or mel bands from the lowest. Activations are (batch, channels, rows, columns) in the
-same order.
+from the top, or mel bands from the lowest. Activations, laid out by `maps`, are (batch, channels,
+rows, columns) in the same order.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xai_demo.errors import UnknownNameError
-from xai_demo.networks import densenet, efficientnet, made_by_timm, panns, resnet, simplecnn
+from xai_demo.networks import (
+    ast,
+    densenet,
+    efficientnet,
+    lung,
+    made_by_timm,
+    panns,
+    resnet,
+    simplecnn,
+)
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from xai_demo.records import Model
+
+
+def _as_they_are(model: Model, activations: Tensor) -> Tensor:
+    return activations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +51,12 @@ class Architecture:
     whole: Callable[[Model], nn.Module]
     cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]  # the usual one first
     kind: str = "convolutional"  # what an explainer's `fits` refers to
+    # How activations, or their gradients, are laid out as (batch, channels, rows, columns).
+    maps: Callable[[Model, Tensor], Tensor] = _as_they_are
+    renamed: tuple[tuple[str, str], ...] = ()  # in a file's tensor names: pattern, replacement
+    # Of a network that answers for every moment: (head, activations, number of frames) -> logits
+    # (batch, labels, frames).
+    framewise: Callable[[nn.Module, Tensor, int], Tensor] | None = None
 
     @property
     def layer(self) -> str:
@@ -55,6 +75,10 @@ ARCHITECTURES = {
     "efficientnet-lite0": Architecture(
         whole=made_by_timm.whole("efficientnet_lite0"), cuts={"bn2": efficientnet.cut}
     ),
+    "resnet18-lung": Architecture(whole=lung.resnet18, cuts={"layer4": resnet.cut}),
+    "efficientnet-lite0-lung": Architecture(
+        whole=lung.efficientnet_lite0, cuts={"bn2": efficientnet.cut}
+    ),
     "simplecnn": Architecture(whole=simplecnn.whole, cuts={"conv_block3": simplecnn.cut}),
     "cnn6": Architecture(whole=panns.cnn6, cuts={"conv_block4": panns.cut_cnn6}),
     "cnn14": Architecture(
@@ -63,6 +87,21 @@ ARCHITECTURES = {
             "conv_block6.conv2": panns.cut_cnn14,
             "conv_block5": panns.cut_cnn14_finer,
         },
+    ),
+    "cnn14-decisionlevelmax": Architecture(
+        whole=panns.cnn14_framewise,
+        cuts={
+            "conv_block6.conv2": panns.cut_framewise,
+            "conv_block5": panns.cut_framewise_finer,
+        },
+        framewise=panns.framewise,
+    ),
+    "ast": Architecture(
+        whole=ast.whole(),
+        cuts={ast.last_normalisation(): ast.cut},
+        kind="transformer",
+        maps=ast.maps,
+        renamed=ast.RENAMED,
     ),
 }
 
@@ -89,3 +128,15 @@ def cut(model: Model, whole: nn.Module, layer: str | None = None) -> Cut:
     return Cut(
         features=features.train(whole.training), head=head.train(whole.training), layer=layer
     )
+
+
+def maps(model: Model, activations: Tensor) -> Tensor:
+    """Activations of a model's cut, or their gradients: (batch, channels, rows, columns)."""
+    return architecture(model).maps(model, activations)
+
+
+def tensor_name(model: Model, name: str) -> str:
+    """What the model's network calls a tensor that a published file calls `name`."""
+    for pattern, replacement in architecture(model).renamed:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,4 +1,4 @@
-"""PANNs: Cnn6 and Cnn14 (Kong et al. 2020), with the authors' tensor names.
+"""PANNs: Cnn6, Cnn14 and Cnn14_DecisionLevelMax (Kong et al. 2020), with the authors' tensor names.
 
 Their input is the log-mel spectrogram; the front end lives in `xai_demo.spectrum`. The authors
 order it (batch, 1, time, mel); here it comes as (batch, 1, mel, time) and is turned on the way in
@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from xai_demo.records import Model
+
+_STRIDE = 32  # frames of the input under one step of the last block
 
 
 def cnn6(model: Model) -> nn.Module:
@@ -27,6 +29,13 @@ def cnn14(model: Model) -> nn.Module:
     from xai_demo.networks.panns_modules import Cnn14
 
     return Cnn14(len(model.labels))
+
+
+def cnn14_framewise(model: Model) -> nn.Module:
+    """Cnn14_DecisionLevelMax: it answers for every moment, the surest counts."""
+    from xai_demo.networks.panns_modules import Cnn14Framewise
+
+    return Cnn14Framewise(len(model.labels))
 
 
 def cut_cnn6(network: Any) -> tuple[nn.Module, nn.Module]:
@@ -48,3 +57,32 @@ def cut_cnn14_finer(network: Any) -> tuple[nn.Module, nn.Module]:
     from xai_demo.networks.panns_modules import Cnn14FinerFeatures, Cnn14FinerHead
 
     return Cnn14FinerFeatures(network), Cnn14FinerHead(network)
+
+
+def cut_framewise(network: Any) -> tuple[nn.Module, nn.Module]:
+    """Cnn14_DecisionLevelMax after `conv_block6.conv2`."""
+    from xai_demo.networks.panns_modules import Cnn14Features, FramewiseHead
+
+    return Cnn14Features(network), FramewiseHead(network)
+
+
+def cut_framewise_finer(network: Any) -> tuple[nn.Module, nn.Module]:
+    """Cnn14_DecisionLevelMax after block 5's ReLU."""
+    from xai_demo.networks.panns_modules import Cnn14FinerFeatures, FramewiseFinerHead
+
+    return Cnn14FinerFeatures(network), FramewiseFinerHead(network)
+
+
+def framewise(head: Any, activations: Tensor, n_frames: int) -> Tensor:
+    """Logits of every frame of the input, (batch, labels, n_frames), by a framewise head.
+
+    As the authors do it: each step of the last block holds for 32 frames, and the last one for what
+    is left.
+    """
+    import torch
+
+    steps: Tensor = head.framewise(activations)
+    repeated = steps.repeat_interleave(_STRIDE, dim=2)
+    missing = n_frames - repeated.shape[2]
+    last = repeated[:, :, -1:].expand(-1, -1, max(0, missing))
+    return torch.cat([repeated, last], dim=2)[:, :, :n_frames]

@@ -1,4 +1,4 @@
-"""The torch modules of Cnn6 and Cnn14; imported when the first of them is built."""
+"""The torch modules of PANNs; imported when the first of them is built."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,6 +69,24 @@ def _classified(x: Tensor, network: "Panns | Head") -> Tensor:
     return logits
 
 
+def _by_step(x: Tensor, network: "Panns | Head") -> Tensor:
+    """(batch, channels, time, mel) -> logits (batch, labels, time): each step is classified.
+
+    Maximum plus mean are over three steps where Cnn14 takes them over all.
+    """
+    over_time = x.mean(dim=3)
+    around = F.max_pool1d(over_time, 3, 1, 1) + F.avg_pool1d(over_time, 3, 1, 1)
+    embedding = F.dropout(around, 0.5, training=network.training).transpose(1, 2)
+    hidden = F.dropout(F.relu(network.fc1(embedding)), 0.5, training=network.training)
+    logits: Tensor = network.fc_audioset(hidden)
+    return logits.transpose(1, 2)
+
+
+def _largest(steps: Tensor) -> Tensor:
+    """Logits of every step -> of the whole; the sigmoid, taken later, changes no order."""
+    return steps.max(dim=2).values
+
+
 class Cnn6(Panns):
     """Kong et al. 2020, table 3; (batch, 1, 64 mel, time) -> logits."""
 
@@ -101,6 +119,15 @@ class Cnn14(Panns):
         """(batch, 1, mel, time) -> (batch, labels) logits."""
         x = F.dropout(self.conv_block6(self.before(6, x)), 0.2, training=self.training)
         return _classified(x, self)
+
+
+class Cnn14Framewise(Cnn14):
+    """Cnn14_DecisionLevelMax; (batch, 1, 64 mel, time) -> logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 1, mel, time) -> (batch, labels) logits."""
+        x = F.dropout(self.conv_block6(self.before(6, x)), 0.2, training=self.training)
+        return _largest(_by_step(x, self))
 
 
 class Cnn6Features(nn.Module):
@@ -165,10 +192,14 @@ class Cnn14Head(Head):
         super().__init__(network)
         self.bn2 = network.conv_block6.bn2
 
+    def block(self, activations: Tensor) -> Tensor:
+        """What is left of block 6: (batch, channels, time, mel)."""
+        x = F.relu(self.bn2(activations.transpose(2, 3)))
+        return F.dropout(x, 0.2, training=self.training)
+
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        x = F.relu(self.bn2(activations.transpose(2, 3)))
-        return _classified(F.dropout(x, 0.2, training=self.training), self)
+        return _classified(self.block(activations), self)
 
 
 class Cnn14FinerHead(Head):
@@ -178,7 +209,35 @@ class Cnn14FinerHead(Head):
         super().__init__(network)
         self.conv_block6 = network.conv_block6
 
+    def block(self, activations: Tensor) -> Tensor:
+        """Block 6: (batch, channels, time, mel)."""
+        x = self.conv_block6(_pooled(activations.transpose(2, 3), self.training))
+        return F.dropout(x, 0.2, training=self.training)
+
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        x = self.conv_block6(_pooled(activations.transpose(2, 3), self.training))
-        return _classified(F.dropout(x, 0.2, training=self.training), self)
+        return _classified(self.block(activations), self)
+
+
+class FramewiseHead(Cnn14Head):
+    """Cnn14_DecisionLevelMax from `conv_block6.bn2` on."""
+
+    def framewise(self, activations: Tensor) -> Tensor:
+        """Activations -> logits of every step, (batch, labels, time / 32)."""
+        return _by_step(self.block(activations), self)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Activations -> logits."""
+        return _largest(self.framewise(activations))
+
+
+class FramewiseFinerHead(Cnn14FinerHead):
+    """Cnn14_DecisionLevelMax from block 5's pooling on."""
+
+    def framewise(self, activations: Tensor) -> Tensor:
+        """Activations -> logits of every step, (batch, labels, time / 32)."""
+        return _by_step(self.block(activations), self)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Activations -> logits."""
+        return _largest(self.framewise(activations))
