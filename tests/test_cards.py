@@ -8,6 +8,7 @@ import json
 import pytest
 import yaml
 
+from xai_demo.errors import TrainingError
 from xai_demo.records import DISCLAIMER, Metric, Model
 from xai_demo.training import cards
 from xai_demo.training.recipes import RECIPES
@@ -51,8 +52,9 @@ def test_every_recipe_makes_a_card_that_the_hub_can_read(tmp_path, name):
     cards.write(tmp_path, model)
     card = card_of(tmp_path)
     meta = front_matter(card)
-    licences = {"pneumonia-resnet18": "cc-by-4.0", "lung-resnet18": "gpl-3.0"}
-    assert meta["license"] == licences.get(name, "cc-by-3.0")
+    licences = {"pneumonia-resnet18": "cc-by-4.0", "everyday-cnn6": "cc-by-3.0"}
+    assert meta["license"] == licences.get(name, "other")  # data of several, each named below
+    assert f"Licence of data and weights: {model.licence}" in card
     assert meta["pipeline_tag"] in {"image-classification", "audio-classification"}
     assert (meta["pipeline_tag"] == "image-classification") == (model.task == "chest_xray")
     assert "explainable-ai" in meta["tags"]
@@ -131,3 +133,55 @@ def test_a_card_tells_what_was_chosen_on_validation(tmp_path):
     assert "sha256 `abc`" in card
     cards.write(tmp_path, dataclasses.replace(FILMS, uncertain_below=0.4))
     assert "Temperature 1, uncertain below 0.400, chosen on validation." in card_of(tmp_path)
+
+
+def trusted(sha256: str | None, value: float = 0.25) -> dict:
+    return {
+        "model": FILMS.name,
+        "sha256": sha256,
+        "n": 7,
+        "explainers": {"Grad-CAM": {"randomisation": figure(value), "cost_ms": 3.0}},
+        "notes": [],
+    }
+
+
+def test_what_was_measured_of_explanations_has_its_place_in_the_card(tmp_path):
+    cards.write(tmp_path, FILMS)
+    plain = card_of(tmp_path)
+    assert cards.write_trust(tmp_path, trusted(None)) == tmp_path / "MODEL_CARD.md"
+    card = card_of(tmp_path)
+    start = card.index(cards.TRUST_TITLE)
+    assert card.index("## Figures") < start < card.index("## Known failures")
+    assert "| Grad-CAM | 0.25 (0.15-0.30) | 3 |" in card
+    assert RECIPES[FILMS.name].failures in card
+    assert card[:start].rstrip() == plain[: plain.index("## Known failures")].rstrip()
+    kept = json.loads((tmp_path / cards.TRUST_FILE).read_text(encoding="utf-8"))
+    assert kept == trusted(None)
+
+
+def test_measured_again_the_section_is_replaced(tmp_path):
+    cards.write(tmp_path, FILMS)
+    cards.write_trust(tmp_path, trusted(None))
+    first = card_of(tmp_path)
+    cards.write_trust(tmp_path, trusted(None, value=0.75))
+    again = card_of(tmp_path)
+    assert again.count(cards.TRUST_TITLE) == 1
+    assert again.count("## Known failures") == 1
+    assert "0.75 (0.65-0.80)" in again
+    cards.write_trust(tmp_path, trusted(None))
+    assert card_of(tmp_path) == first
+
+
+def test_a_card_written_anew_keeps_the_section_while_the_weights_are_the_same(tmp_path):
+    model = dataclasses.replace(FILMS, sha256="abc")
+    cards.write(tmp_path, model)
+    cards.write_trust(tmp_path, trusted("abc"))
+    cards.write(tmp_path, model)
+    assert card_of(tmp_path).count(cards.TRUST_TITLE) == 1
+    cards.write(tmp_path, dataclasses.replace(FILMS, sha256="of other weights"))
+    assert cards.TRUST_TITLE not in card_of(tmp_path)
+
+
+def test_without_a_card_there_is_nowhere_to_write(tmp_path):
+    with pytest.raises(TrainingError, match=r"holds no MODEL_CARD\.md to write into, wanted: the"):
+        cards.write_trust(tmp_path, trusted(None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import soundfile
 from PIL import Image
 
 from xai_demo.errors import TrainingError
-from xai_demo.training import augmentation, esc10, kermany, sprsound
+from xai_demo.training import augmentation, esc10, kermany, lung
 from xai_demo.training.dataset import one_hot, split_by_group
 from xai_demo.training.recipes import RECIPES
-from xai_demo.training.sprsound import BOTH, CRACKLE, NORMAL, WHEEZE, Annotation, Windows
 
 LABELS = Path(esc10.__file__).parent.parent / "catalog" / "labels" / "audioset.txt"
 FILMS, LUNGS, EVERYDAY = (
@@ -122,7 +120,7 @@ def test_a_picture_comes_at_the_networks_size_and_varies_only_with_a_generator(f
     ("read", "model", "wanted"),
     [
         (kermany.read, FILMS, "holds no pictures, wanted: NORMAL"),
-        (sprsound.read, LUNGS, "holds 0 annotations and 0 sounds, wanted: train_json"),
+        (lung.read, LUNGS, "holds no annotated lung sounds, wanted in it or one folder below"),
         (esc10.read, EVERYDAY, "holds no clips, wanted: '001 - Dog bark"),
     ],
 )
@@ -132,148 +130,11 @@ def test_an_empty_folder_is_told_what_is_wanted(tmp_path, read, model, wanted):
 
 
 @pytest.mark.parametrize(
-    ("read", "model"), [(kermany.read, LUNGS), (sprsound.read, FILMS), (esc10.read, FILMS)]
+    ("read", "model"), [(kermany.read, LUNGS), (lung.read, FILMS), (esc10.read, FILMS)]
 )
 def test_a_model_of_the_other_kind_is_refused_by_name(tmp_path, read, model):
     with pytest.raises(TrainingError, match=f"{model.name} takes .*, wanted: a model that takes"):
         read(tmp_path, model)
-
-
-# Lung sounds
-
-RATE_HZ = 100  # frames per second of the lung sound model
-
-
-def write_breath(folder: Path, stem: str, events: list, *, seconds: float = 4, wav: bool = True):
-    (folder / "train_json").mkdir(exist_ok=True)
-    (folder / "train_wav").mkdir(exist_ok=True)
-    content = {
-        "record_annotation": "CAS",
-        "event_annotation": [
-            {"start": str(a), "end": str(b), "type": kind} for a, b, kind in events
-        ],
-    }
-    (folder / "train_json" / f"{stem}.json").write_text(json.dumps(content))
-    if wav:
-        noise = 0.1 * np.random.default_rng(0).normal(size=round(8000 * seconds))
-        soundfile.write(folder / "train_wav" / f"{stem}.wav", noise, 8000)
-
-
-def test_annotated_events_become_samples_of_their_patient(tmp_path):
-    write_breath(tmp_path, "1_3.0_0_p1_1", [(500, 1500, "Normal"), (2000, 3500, "Rhonchi")])
-    write_breath(tmp_path, "41146240_2.1_1_p2_7", [(0, 900, "Fine Crackle")])
-    write_breath(tmp_path, "2_1.0_1_p2_8", [])
-    write_breath(tmp_path, "3_1.0_1_p2_9", [(0, 900, "Normal")], wav=False)
-    data = sprsound.read(tmp_path, LUNGS)
-    assert data.targets.tolist() == [NORMAL, WHEEZE, CRACKLE]
-    assert data.groups == ("1", "1", "41146240")
-    assert data.splits == ("validation", "validation", "train")
-    assert data.notes == ("2 recordings have no event or no sound and are left out.",)
-    mel, target = data.load(1, None)
-    assert mel.shape == (64, 200)
-    assert mel.dtype == np.float32
-    assert target.tolist() == [0, 0, 1, 0]
-    blotted = (mel == 0).all(axis=0)  # 1.5 s of the two are the event, in the middle
-    assert np.flatnonzero(~blotted).tolist() == list(range(25, 175))
-
-
-def test_every_published_kind_has_a_class():
-    assert {name: LUNGS.labels[k] for name, k in sprsound.CLASSES.items()} == {
-        "Normal": "normal",
-        "Fine Crackle": "crackle",
-        "Coarse Crackle": "crackle",
-        "Wheeze": "wheeze",
-        "Rhonchi": "wheeze",
-        "Stridor": "wheeze",
-        "Wheeze+Crackle": "both",
-    }
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "not json",
-        "[]",
-        "{}",
-        '{"event_annotation": [{"start": "0", "end": "9", "type": "Sneeze"}]}',
-        '{"event_annotation": [{"start": "soon", "end": "9", "type": "Normal"}]}',
-        '{"event_annotation": [{"end": "9", "type": "Normal"}]}',
-        '{"event_annotation": null}',
-    ],
-)
-def test_a_broken_annotation_is_refused_by_name(tmp_path, content):
-    write_breath(tmp_path, "1_3.0_0_p1_1", [(500, 1500, "Normal")])
-    (tmp_path / "train_json" / "2_broken.json").write_text(content)
-    with pytest.raises(TrainingError, match=r"2_broken\.json is no SPRSound .*, wanted: event_ann"):
-        sprsound.read(tmp_path, LUNGS)
-
-
-def windows_of(*events: tuple[int, int, int], frames: int, n: int = 120) -> Windows:
-    """One recording whose every column holds its own number, counted from 1."""
-    mel = np.tile(np.arange(1, n + 1, dtype=np.float16), (64, 1))
-    found = [Annotation(recording=0, start=a, end=b, kind=kind) for a, b, kind in events]
-    return Windows([mel], found, frames, RATE_HZ)
-
-
-NONE = np.array([], dtype=int)
-
-
-def test_a_window_is_centred_on_its_event_and_blotted_outside_of_it():
-    windows = windows_of((10, 20, CRACKLE), (20, 40, WHEEZE), frames=20)
-    mel, target = windows.load(0, None, NONE)
-    assert target.tolist() == [0, 1, 0, 0]
-    assert mel[0].tolist() == [0] * 5 + list(range(11, 21)) + [0] * 5
-
-
-def test_a_window_over_the_end_of_a_recording_is_blotted_there():
-    mel, _ = windows_of((0, 8, NORMAL), frames=20).load(0, None, NONE)
-    assert mel[0].tolist() == [0] * 6 + list(range(1, 9)) + [0] * 6
-
-
-def test_an_event_longer_than_the_window_shows_its_middle():
-    mel, _ = windows_of((0, 60, WHEEZE), frames=20).load(0, None, NONE)
-    assert mel[63].tolist() == list(range(21, 41))
-
-
-def labels_drawn(windows: Windows, event: int, wheezes: np.ndarray, n: int = 400) -> Counter:
-    rng = np.random.default_rng(0)
-    return Counter(int(windows.load(event, rng, wheezes)[1].argmax()) for _ in range(n))
-
-
-def test_half_of_the_windows_in_training_are_labelled_by_all_that_is_heard():
-    windows = windows_of((30, 60, CRACKLE), (61, 95, WHEEZE), frames=150)
-    assert labels_drawn(windows, 0, NONE)[CRACKLE] == pytest.approx(200, abs=60)
-    assert set(labels_drawn(windows, 0, NONE)) == {CRACKLE, BOTH}
-    assert set(labels_drawn(windows, 1, NONE)) == {WHEEZE, BOTH}
-
-
-def test_a_normal_breath_beside_a_crackle_is_no_crackle_when_blotted():
-    windows = windows_of((30, 60, NORMAL), (61, 95, CRACKLE), frames=150)
-    assert set(labels_drawn(windows, 0, NONE)) == {NORMAL, CRACKLE}
-    alone = windows_of((30, 60, NORMAL), frames=150)
-    assert set(labels_drawn(alone, 0, NONE)) == {NORMAL}
-
-
-def test_a_moment_of_an_event_is_not_heard():
-    windows = windows_of((30, 60, NORMAL), (60, 70, CRACKLE), frames=150)  # 0.10 s
-    assert set(labels_drawn(windows, 0, NONE)) == {NORMAL}
-
-
-def test_some_crackles_are_laid_over_a_wheeze():
-    windows = windows_of((10, 40, CRACKLE), (300, 330, WHEEZE), frames=60, n=400)
-    windows.mels[0] /= 400  # near one deviation, as real ones are
-    drawn = labels_drawn(windows, 0, np.array([1]))
-    assert set(drawn) == {CRACKLE, BOTH}
-    assert drawn[BOTH] == pytest.approx(0.15 * 400, abs=35)
-
-
-def test_a_varied_window_keeps_its_shape_and_is_reproducible():
-    windows = windows_of((30, 60, CRACKLE), frames=80)
-    first, again, other = (windows.load(0, np.random.default_rng(s), NONE)[0] for s in (3, 3, 4))
-    assert first.shape == (64, 80)
-    assert first.dtype == np.float32
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
 
 
 # Everyday sounds

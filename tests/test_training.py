@@ -22,13 +22,13 @@ from xai_demo.errors import CheckpointUnavailableError, TrainingError, UnknownNa
 from xai_demo.hub import Hub
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
-from xai_demo.training import runs
+from xai_demo.training import calibration
 from xai_demo.training.dataset import split_by_group
 from xai_demo.training.recipes import RECIPES
 
 NAME = "pneumonia-resnet18"
 PERSONS = range(1, 17)
-WANTED = ["MODEL_CARD.md", "config.json", "model.safetensors"]
+WANTED = ["MODEL_CARD.md", "config.json", "model.safetensors", "persons.json"]
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +107,8 @@ def test_a_run_writes_a_model_directory_that_the_demo_takes(films, tmp_path):
     assert Hub(settings).located(NAME).sha256 == model.sha256
     with (out / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert set(rows[0]) == {"epoch", "train", "validation", "accuracy"}
+    assert [row["step"] for row in rows] == ["0", "1"]
+    assert set(rows[0]) == {"step", "train", "validation", "accuracy", "since_best"}
 
 
 class PulledPlugError(Exception):
@@ -304,28 +304,28 @@ def test_an_evaluation_without_weights_says_how_to_train_them(films, tmp_path):
 
 def test_the_operating_point_lies_amid_the_gap_of_separable_scores():
     scores, positive = np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True])
-    assert runs._operating_point(scores, positive) == pytest.approx(0.45)
+    assert calibration.operating_point(scores, positive) == pytest.approx(0.45)
 
 
 def test_the_operating_point_has_the_largest_sensitivity_and_specificity():
     # From 0.45 on: all three positives found, three of four negatives left alone.
     scores = np.array([0.1, 0.2, 0.4, 0.6, 0.5, 0.7, 0.9])
     positive = np.array([0, 0, 0, 0, 1, 1, 1], dtype=bool)
-    assert runs._operating_point(scores, positive) == pytest.approx(0.45)
+    assert calibration.operating_point(scores, positive) == pytest.approx(0.45)
 
 
 def test_labels_that_are_told_apart_have_equal_operating_points():
-    points = runs._operating_points(np.eye(3) * 0.9 + 0.03, np.arange(3), normal=0)
+    points = calibration.operating_points(np.eye(3) * 0.9 + 0.03, np.arange(3), normal=0)
     assert points == pytest.approx([0.5, 0.5, 0.5])
 
 
 def test_rare_labels_get_lower_operating_points_where_they_would_drown():
     probabilities = np.array([[0.9, 0.05, 0.05]] * 8 + [[0.7, 0.25, 0.05], [0.7, 0.05, 0.25]])
     targets = np.array([0] * 8 + [1, 2])
-    few = runs._operating_points(probabilities, targets, normal=0)
+    few = calibration.operating_points(probabilities, targets, normal=0)
     assert few == pytest.approx(0.5)  # one sample a label is no reason to prefer it
     probabilities, targets = np.repeat(probabilities, 40, axis=0), np.repeat(targets, 40)
-    points = runs._operating_points(probabilities, targets, normal=0)
+    points = calibration.operating_points(probabilities, targets, normal=0)
     assert (probabilities / points).argmax(axis=1).tolist() == targets.tolist()
     assert points[1] == pytest.approx(points[2])
     assert points[0] + points[1] == pytest.approx(1)
@@ -334,10 +334,10 @@ def test_rare_labels_get_lower_operating_points_where_they_would_drown():
 def test_overconfidence_is_cooled_and_shyness_warmed():
     rng = np.random.default_rng(0)
     honest = rng.normal(0, 2, (4000, 2))
-    targets = (rng.random(4000) < runs.softmax(honest)[:, 1]).astype(int)
+    targets = (rng.random(4000) < calibration.softmax(honest)[:, 1]).astype(int)
     recipe = RECIPES[NAME]
     for factor in (0.5, 1, 2):
-        model = runs._calibrated(recipe, honest * factor, targets)
+        model = calibration.calibrated(recipe, honest * factor, targets)
         assert model.temperature == pytest.approx(factor, rel=0.15)
 
 
@@ -346,13 +346,90 @@ def test_the_share_asked_for_is_uncertain():
     logits = rng.normal(0, 1, (1000, 2))
     targets = (logits[:, 1] + rng.normal(0, 1, 1000) > logits[:, 0]).astype(int)
     recipe = dataclasses.replace(RECIPES[NAME], uncertainty=0.1)
-    model = runs._calibrated(recipe, logits, targets)
-    answers = [decision(model, row).label for row in runs.softmax(logits / model.temperature)]
+    model = calibration.calibrated(recipe, logits, targets)
+    answers = [
+        decision(model, row).label for row in calibration.softmax(logits / model.temperature)
+    ]
     assert answers.count(None) == pytest.approx(100, abs=5)
 
 
 def test_softmax_of_large_logits_is_finite():
-    assert runs.softmax(np.array([[1000.0, 1000.0], [1000.0, 0.0]])).tolist() == [
+    assert calibration.softmax(np.array([[1000.0, 1000.0], [1000.0, 0.0]])).tolist() == [
         [0.5, 0.5],
         [1, 0],
     ]
+
+
+def test_a_calibration_error_that_is_too_large_costs_some_likelihood():
+    rng = np.random.default_rng(0)
+    # Taught with equal classes, asked where one in eight is abnormal: far too sure of abnormal.
+    targets = (rng.random(3000) < 0.12).astype(int)
+    scores = rng.normal(np.where(targets == 1, 1.2, -1.2), 1.6)
+    logits = np.column_stack([-scores, scores + 1.5])
+    chosen = calibration.temperature(logits, targets)
+    error = calibration.metrics.expected_calibration_error(
+        calibration.softmax(logits / chosen), targets, np.ones(3000)
+    )
+    errors = [
+        calibration.metrics.expected_calibration_error(
+            calibration.softmax(logits / t), targets, np.ones(3000)
+        )
+        for t in np.geomspace(0.25, 4, 50)
+    ]
+    assert error <= max(0.05, min(errors) + 0.01)
+
+
+def test_a_label_that_validation_hardly_heard_keeps_a_sober_operating_point():
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1, 2, 3], [800, 150, 70, 4])
+    logits = rng.normal(0, 1, (len(targets), 4)) + 3 * np.eye(4)[targets] + [2, 1, 0.5, -2]
+    points = calibration.operating_points(calibration.softmax(logits), targets, normal=0)
+    assert points.min() >= calibration.LEAST_POINT * points.max()
+    assert points.max() < 1
+    # Whatever those four look like, they hardly move the others' points.
+    without = targets < 3
+    alone = calibration.operating_points(
+        calibration.softmax(logits[without]), targets[without], normal=0
+    )
+    assert points[1] / points[0] == pytest.approx(alone[1] / alone[0], rel=0.5)
+
+
+def test_training_stops_where_validation_does_not_improve(films, tmp_path, monkeypatch):
+    from xai_demo.training import loop
+
+    worse = iter(range(100))
+    monkeypatch.setattr(
+        loop, "_validated", lambda network, data: {"validation": 1.0 + next(worse), "accuracy": 0.5}
+    )
+    told = []
+    training.train(
+        NAME,
+        data=films,
+        out=tmp_path,
+        epochs=8,
+        patience=2,
+        progress=lambda done, doing: told.append(doing),
+    )
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["since_best"] for row in rows] == ["0", "1", "2"]
+    assert "stopped: 2 epochs without a better validation" in told
+    training.train(NAME, data=films, out=tmp_path, epochs=8, patience=2, resume=True)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 4  # it stays stopped
+
+
+def test_an_unknown_tracker_is_refused_before_anything_is_read(films, tmp_path):
+    with pytest.raises(UnknownNameError, match="no tracker named 'mlflow'; wanted: csv, wandb"):
+        training.train(NAME, data=films, out=tmp_path / "out", track="mlflow")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_is_written_with_its_pictures(films, trained, tmp_path):
+    result = training.evaluate(NAME, settings=trained, data=films, out=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == result
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "evaluation.json",
+        "confusion.png",
+        "reliability.png",
+        "roc.png",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,30 +17,44 @@ def train(
     data: Path,
     out: Path,
     epochs: int | None = None,
+    patience: int | None = None,
     seed: int = 0,
     resume: bool = False,
+    track: str = "csv",
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a recipe and write its model directory `out`; returns that.
 
-    It holds config.json, model.safetensors and MODEL_CARD.md. An interrupted run leaves
-    `out/checkpoint.pt`, from which `resume` goes on. Raises UnknownNameError for the recipe,
-    TrainingError where the data is at fault.
+    It holds config.json, model.safetensors, MODEL_CARD.md and persons.json: whom it learnt from. An
+    interrupted run leaves `out/checkpoint.pt`, from which `resume` goes on. `patience` epochs
+    without a better validation end it; `track` is "csv" or "wandb"; `notice` is told what of the
+    data was left out. Raises UnknownNameError for the recipe or the tracker, TrainingError where
+    the data is at fault.
     """
+    from xai_demo.training.runs import Options
     from xai_demo.training.runs import train as run
 
-    return run(
-        recipe, data=data, out=out, epochs=epochs, seed=seed, resume=resume, progress=progress
-    )
+    options = Options(epochs=epochs, patience=patience, seed=seed, resume=resume, track=track)
+    return run(recipe, data=data, out=out, options=options, progress=progress, notice=notice)
 
 
 def evaluate(
-    model: str, *, settings: Settings, data: Path, progress: Progress | None = None
+    model: str,
+    *,
+    settings: Settings,
+    data: Path,
+    out: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure a model on the test split of its data set; the contract's `evaluate --json`."""
-    from xai_demo.training.runs import evaluate as run
+    """Measure a model on what it did not learn from; the contract's `evaluate --json`.
 
-    return run(model, settings=settings, data=data, progress=progress)
+    `out` gets that as evaluation.json, with a confusion matrix, a reliability diagram and ROC
+    curves.
+    """
+    from xai_demo.training.evaluation import evaluate as run
+
+    return run(model, settings=settings, data=data, out=out, progress=progress)
 
 
 def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Path:

@@ -10,8 +10,13 @@ from typing import Any
 
 import yaml
 
+from xai_demo.errors import TrainingError
 from xai_demo.records import DISCLAIMER, Metric, Model
 from xai_demo.training.recipes import RECIPES
+from xai_demo.training.verdict import card_section
+
+TRUST_FILE = "explainers.json"  # what `evaluate-explainers` measured, beside the card
+TRUST_TITLE = "## How far the explanations can be believed"
 
 _PIPELINES = {"chest_xray": "image-classification"}
 _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "cc-by-3.0"}
@@ -20,7 +25,7 @@ _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "c
 def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -> None:
     """Write both files, each whole or not at all."""
     _replace(directory / "config.json", json.dumps(model.to_config(), indent=2) + "\n")
-    _replace(directory / "MODEL_CARD.md", _card(model, result))
+    _replace(directory / "MODEL_CARD.md", _card(model, result, _trusted(directory, model)))
 
 
 def write_figures(directory: Path, result: dict[str, Any]) -> Path:
@@ -39,13 +44,51 @@ def write_figures(directory: Path, result: dict[str, Any]) -> Path:
     return directory / "MODEL_CARD.md"
 
 
+def write_trust(directory: Path, result: dict[str, Any]) -> Path:
+    """Put the figures of `evaluate-explainers` beside a card and into it; returns its path."""
+    path = directory / "MODEL_CARD.md"
+    if not path.is_file():
+        raise TrainingError(
+            f"{directory} holds no MODEL_CARD.md to write into, wanted: the directory of a model "
+            "that ships with the demo, or --out DIR without --write-card."
+        )
+    _replace(directory / TRUST_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    before, after = _around(path.read_text(encoding="utf-8"))
+    section = "\n".join(_trust_section(result))
+    _replace(path, f"{before.rstrip()}\n\n{section}\n{after}")
+    return path
+
+
+def _around(card: str) -> tuple[str, str]:
+    """What stands before and after the section on explanations, where it is or would be."""
+    before, found, rest = card.partition(f"{TRUST_TITLE}\n")
+    if found:
+        _, mark, after = rest.partition("\n## ")
+        return before, mark.lstrip("\n") + after
+    before, mark, after = card.partition("## Known failures")
+    return before, mark + after
+
+
+def _trust_section(result: dict[str, Any] | None) -> list[str]:
+    return [TRUST_TITLE, "", *card_section(result), ""] if result else []
+
+
+def _trusted(directory: Path, model: Model) -> dict[str, Any] | None:
+    """What was measured of these weights' explanations; None where it was of others."""
+    path = directory / TRUST_FILE
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result if result.get("sha256") == model.sha256 else None
+
+
 def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     os.replace(part, path)
 
 
-def _card(model: Model, result: dict[str, Any] | None) -> str:
+def _card(model: Model, result: dict[str, Any] | None, trusted: dict[str, Any] | None) -> str:
     recipe = RECIPES[model.name]
     schedule = recipe.schedule
     return "\n".join(
@@ -64,6 +107,8 @@ def _card(model: Model, result: dict[str, Any] | None) -> str:
             "",
             f"Licence of data and weights: {model.licence}. Please cite: {model.citation}.",
             "",
+            *(f"- {note}" for note in model.notes),
+            *[""] * bool(model.notes),
             "## Training",
             "",
             f"`python -m xai_demo train {model.name} --data DIR --out weights/{model.name}`: "
@@ -78,6 +123,7 @@ def _card(model: Model, result: dict[str, Any] | None) -> str:
             "",
             *_figures(model, result),
             "",
+            *_trust_section(trusted),
             "## Known failures",
             "",
             recipe.failures,
@@ -87,14 +133,19 @@ def _card(model: Model, result: dict[str, Any] | None) -> str:
 
 
 def _front_matter(model: Model) -> str:
-    licence = next((v for k, v in _HUB_LICENCES.items() if k in model.licence), "other")
     meta = {
-        "license": licence,
+        "license": _hub_licence(model.licence),
         "library_name": "timm" if model.architecture.startswith("resnet") else "pytorch",
         "pipeline_tag": _PIPELINES.get(model.task, "audio-classification"),
         "tags": ["explainable-ai", "grad-cam", model.task.replace("_", "-")],
     }
     return f"---\n{yaml.safe_dump(meta, sort_keys=False)}---\n"
+
+
+def _hub_licence(licence: str) -> str:
+    """As the Hub spells the licence of the data, which the weights cannot be freer than."""
+    named = licence.partition(" (data)")[0]
+    return _HUB_LICENCES.get(named, "other")  # of several, the text below names each
 
 
 def _operating(model: Model) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
-    from xai_demo.records import Floats
+    from xai_demo.records import Floats, Model
 
 Split = Literal["train", "validation", "test"]
 
@@ -30,10 +31,21 @@ class DataSet:
         [int, np.random.Generator | None], tuple[Floats, Floats]
     ]  # (rows, columns), (labels,)
     notes: tuple[str, ...] = ()  # what was left out, counted
+    finish: Callable[[nn.Module], None] | None = None  # what is done once the network has learnt
+    # Validation recordings as the demo pools them: probabilities (recordings, labels) and labels.
+    recordings: (
+        Callable[[nn.Module, Model], tuple[NDArray[np.float64], NDArray[np.int64]]] | None
+    ) = None
+    heard: tuple[str, ...] = ()  # persons beside those of the samples that training makes use of
 
     def indices(self, split: Split) -> NDArray[np.int64]:
         """The samples of one split."""
         return np.array([i for i, s in enumerate(self.splits) if s == split], dtype=np.int64)
+
+    def learnt_from(self) -> frozenset[str]:
+        """Every person that a network is trained or tuned on."""
+        known = {g for g, s in zip(self.groups, self.splits, strict=True) if s != "test"}
+        return frozenset(known | set(self.heard))
 
 
 def split_by_group(groups: Sequence[str], *, seed: str) -> tuple[Split, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xai_demo.training.dataset import DataSet, Split
+from xai_demo.training.objectives import Objective
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xai_demo.records import Progress
-    from xai_demo.training.recipes import Schedule
+    from xai_demo.training.schedule import Schedule
+    from xai_demo.training.tracking import Tracker
 
 CHECKPOINT = "checkpoint.pt"
+_BEGINNING = (0, float("inf"), 0)
 
 
 def fit(
-    network: nn.Module,
+    objective: Objective,
     data: DataSet,
     schedule: Schedule,
     *,
@@ -34,64 +36,78 @@ def fit(
     seed: int,
     resume: bool,
     progress: Progress,
+    track: Callable[[int], Tracker],
 ) -> nn.Module:
-    """Train `network` in place; returned with the averaged weights of the best validation epoch.
+    """Train; the network comes back with the averaged weights of the best validation epoch.
 
-    After every epoch `out/checkpoint.pt` holds all that is needed to go on, and `out/log.csv` one
-    line more.
+    After every epoch `out/checkpoint.pt` holds all that is needed to go on, and the tracker, opened
+    by `track` for the first epoch to come, one row more. Training stops before its time where
+    validation has not improved for `schedule.patience` epochs.
     """
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device)
+    objective.to(device)
+    objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = -(-len(data.indices("train")) // schedule.batch_size)
-    parts = _parts(network, schedule, steps)
+    parts = _parts(objective, schedule, steps)
     average, optimiser, cycle = parts["average"], parts["optimiser"], parts["cycle"]
-    first, best = _resumed(out, parts) if resume else (0, float("inf"))
+    first, best, since = _resumed(out, parts) if resume else _BEGINNING
+    tracker = track(first)
     for epoch in range(first, schedule.epochs):
+        if schedule.patience and since >= schedule.patience:
+            progress(1.0, f"stopped: {since} epochs without a better validation")
+            break
         rng = np.random.default_rng((seed, epoch))
         scale = schedule.small_scale if epoch < schedule.small_until * schedule.epochs else 1.0
-        network.train()
+        objective.train()
         total = 0.0
         for step, (inputs, targets) in enumerate(_batches(data, schedule, rng, device)):
-            loss = _loss(network, inputs, targets, schedule, scale, rng)
+            loss = _loss(objective, inputs, targets, schedule, scale, rng)
             loss.backward()
+            nn.utils.clip_grad_norm_(objective.parameters(), schedule.clip)
             optimiser.step()
             optimiser.zero_grad()
             cycle.step()
-            average.update_parameters(network)
+            average.update_parameters(objective)
             total += float(loss.detach())
             done = (epoch + (step + 1) / steps) / schedule.epochs
             progress(done, f"epoch {epoch + 1} of {schedule.epochs}, loss {total / (step + 1):.3f}")
-        logits, truth = outputs(average.module, data, "validation")
-        validation = float(F.cross_entropy(logits, truth))
-        accuracy = float((logits.argmax(1) == truth).float().mean())
-        _log(out, epoch=epoch, train=total / steps, validation=validation, accuracy=accuracy)
-        if validation <= best:
-            best = validation
-            _save(out / "best.pt", average.module.state_dict())
+        row = {"train": total / steps, **_validated(average.module.network, data)}
+        since = 0 if row["validation"] <= best else since + 1
+        if not since:
+            best = row["validation"]
+            _save(out / "best.pt", average.module.network.state_dict())
         _save(
             out / CHECKPOINT,
             {k: p.state_dict() for k, p in parts.items()}
-            | {"epoch": epoch + 1, "best": best, "random": _random_states()},
+            | {"epoch": epoch + 1, "best": best, "since": since, "random": _random_states()},
         )
-    network.load_state_dict(torch.load(out / "best.pt", weights_only=True))
-    return network.eval()
+        tracker.log(epoch, row | {"since_best": since})
+    tracker.close()
+    objective.network.load_state_dict(torch.load(out / "best.pt", weights_only=True))
+    return objective.network.eval()
 
 
-def _parts(network: nn.Module, schedule: Schedule, steps: int) -> dict[str, Any]:
+def _validated(network: nn.Module, data: DataSet) -> dict[str, float]:
+    logits, truth = outputs(network, data, "validation")
+    accuracy = float((logits.argmax(1) == truth).float().mean())
+    return {"validation": float(F.cross_entropy(logits, truth)), "accuracy": accuracy}
+
+
+def _parts(objective: Objective, schedule: Schedule, steps: int) -> dict[str, Any]:
     """Everything with a state that a checkpoint holds."""
     average = torch.optim.swa_utils.AveragedModel(
-        network,
+        objective,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.averaging),
         use_buffers=True,
     )
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+        objective.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
     )
-    return {"network": network, "average": average, "optimiser": optimiser, "cycle": cycle}
+    return {"network": objective, "average": average, "optimiser": optimiser, "cycle": cycle}
 
 
 def outputs(network: nn.Module, data: DataSet, split: Split) -> tuple[Tensor, Tensor]:
@@ -107,7 +123,7 @@ def outputs(network: nn.Module, data: DataSet, split: Split) -> tuple[Tensor, Te
 
 
 def _loss(
-    network: nn.Module,
+    objective: Objective,
     inputs: Tensor,
     targets: Tensor,
     schedule: Schedule,
@@ -120,15 +136,8 @@ def _loss(
         share = float(rng.beta(schedule.mixup, schedule.mixup))
         inputs = share * inputs + (1 - share) * inputs.flip(0)
         targets = share * targets + (1 - share) * targets.flip(0)
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=_has_bfloat16(inputs.device)):
-        logits = network(inputs)
-    return F.cross_entropy(logits.float(), targets, label_smoothing=schedule.label_smoothing)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return objective.loss(inputs, targets, schedule)
 
 
 def _batches(
@@ -178,10 +187,11 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     os.replace(path.with_suffix(".part"), path)
 
 
-def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float]:
+def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float, int]:
+    """The epoch to go on with, the best validation so far, and the epochs since it."""
     path = out / CHECKPOINT
     if not path.is_file():
-        return 0, float("inf")
+        return _BEGINNING
     state = torch.load(path, weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
@@ -190,19 +200,9 @@ def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float]:
             torch.set_rng_state(random_state)
         elif i <= torch.cuda.device_count():
             torch.cuda.set_rng_state(random_state, i - 1)
-    return int(state["epoch"]), float(state["best"])
+    return int(state["epoch"]), float(state["best"]), int(state.get("since", 0))
 
 
 def _random_states() -> list[Tensor]:
     """Of the CPU and every GPU: what dropout draws from."""
     return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-
-
-def _log(out: Path, **row: float) -> None:
-    path = out / "log.csv"
-    new = row["epoch"] == 0 or not path.is_file()
-    with path.open("w" if new else "a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow({k: round(v, 5) for k, v in row.items()})

@@ -2,42 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
 from xai_demo.errors import UnknownNameError
 from xai_demo.records import LogMel, Model, Raster
-from xai_demo.training import esc10, kermany, sprsound
-from xai_demo.training.dataset import DataSet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """How a network is trained: AdamW, one cycle of the learning rate, averaged weights."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    mixup: float  # parameter of the Beta distribution; 0: none
-    label_smoothing: float
-    sampling_power: float  # classes are drawn in proportion to (their size) ** power
-    small_until: float = 0.0  # share of the epochs trained at a smaller picture ...
-    small_scale: float = 1.0  # ... of this relative size
-    averaging: float = 0.998  # decay of the exponential moving average of the weights
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """One trainable model."""
-
-    model: Model  # without weights and figures
-    read: Callable[[Path, Model], DataSet]
-    schedule: Schedule
-    failures: str  # known failures, for the card
-    uncertainty: float  # share of validation cases, the least sure, that are answered "uncertain"
-
+from xai_demo.training import esc10, kermany, lung_recipes
+from xai_demo.training.schedule import Recipe, Schedule
 
 RECIPES = {
     "pneumonia-resnet18": Recipe(
@@ -82,62 +50,8 @@ RECIPES = {
         ),
         uncertainty=0.03,
     ),
-    "lung-resnet18": Recipe(
-        model=Model(
-            name="lung-resnet18",
-            title="Crackles and wheezes in lung sounds",
-            task="stethoscope",
-            architecture="resnet18-fine",
-            labels=("normal", "crackle", "wheeze", "both"),
-            normal_label="normal",
-            preprocessing=LogMel(
-                sample_rate_hz=8000,
-                n_fft=512,
-                win_length=320,
-                hop_length=80,
-                n_mels=64,
-                f_min_hz=50,
-                f_max_hz=2500,
-                window_s=2.0,
-                window_hop_s=1.0,
-                min_s=2.0,
-                top_db=75,
-                standardise=True,
-            ),
-            activation="softmax",
-            licence="GPL-3.0 (data repository), MIT (weights)",
-            data=(
-                "SPRSound: annotated breath sounds of children at one hospital in Shanghai "
-                "(Zhang et al. 2022), split 70/15/15 by patient. Rhonchi, wheeze and stridor count "
-                "as wheeze, fine and coarse crackle as crackle; most of the few sounds with both "
-                "were mixed from real crackles and real wheezes."
-            ),
-            citation=(
-                "Zhang, Q. et al. (2022). SPRSound: Open-Source SJTU Paediatric Respiratory Sound "
-                "Database. IEEE Trans. Biomed. Circuits Syst. 16(5), 867-881"
-            ),
-        ),
-        read=sprsound.read,
-        schedule=Schedule(
-            epochs=10,
-            batch_size=48,
-            learning_rate=1.5e-3,
-            weight_decay=0.05,
-            mixup=0.2,
-            label_smoothing=0.05,
-            sampling_power=0.5,
-            averaging=0.995,
-        ),
-        failures=(
-            "Children of one hospital and one make of stethoscope; adults sound different. Speech, "
-            "crying, rubbing of the stethoscope and hair can pass for crackles or wheezes. Stridor "
-            "and rhonchi are called wheeze. It was taught and measured on single annotated sounds: "
-            "on whole recordings, whose windows hold several sounds, expect clearly less: many "
-            "normal ones are called abnormal. Sounds with both crackle and wheeze are few (six in "
-            "the test part), so their figures say little."
-        ),
-        uncertainty=0.05,
-    ),
+    "lung-resnet18": lung_recipes.RESNET18,
+    "lung-efficientnet-lite0": lung_recipes.EFFICIENTNET_LITE0,
     "everyday-cnn6": Recipe(
         model=Model(
             name="everyday-cnn6",
@@ -193,3 +107,6 @@ def recipe_of(name: str) -> Recipe:
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]
+
+
+__all__ = ["RECIPES", "Recipe", "Schedule", "recipe_of"]

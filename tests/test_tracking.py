@@ -1,0 +1,123 @@
+"""Where a training run is written: the CSV file, and Weights & Biases in its offline mode."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from xai_demo.errors import TrainingError, UnknownNameError
+from xai_demo.training import tracking
+from xai_demo.training.tracking import CsvTracker, Tracked, opened
+
+
+def tracked(out, first_step=0):
+    return Tracked(out=out, name="lung-test", settings={"seed": 3}, first_step=first_step)
+
+
+def lines(out):
+    return (out / "log.csv").read_text().splitlines()
+
+
+def test_every_epoch_is_a_line_and_is_there_at_once(tmp_path):
+    tracker = opened("csv", tracked(tmp_path / "new"))
+    assert lines(tmp_path / "new") == ["step"]
+    tracker.log(0, {"train": 1.5, "accuracy": 0.25})
+    assert lines(tmp_path / "new") == ["step,train,accuracy", "0,1.5,0.25"]
+    tracker.log(1, {"train": 1 / 3, "accuracy": 0.5})
+    assert lines(tmp_path / "new")[2] == "1,0.333333,0.5"
+    tracker.close()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["log.csv"]
+
+
+def test_a_new_figure_is_a_new_column(tmp_path):
+    tracker = CsvTracker(tracked(tmp_path))
+    tracker.log(0, {"train": 1.0})
+    tracker.log(1, {"train": 0.5, "late": 2.0})
+    assert lines(tmp_path) == ["step,train,late", "0,1,", "1,0.5,2"]
+
+
+def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path):
+    first = CsvTracker(tracked(tmp_path))
+    for step in range(3):
+        first.log(step, {"train": step})
+    again = CsvTracker(tracked(tmp_path, first_step=2))  # the third epoch had no checkpoint
+    again.log(2, {"train": 20})
+    assert lines(tmp_path) == ["step,train", "0,0", "1,1", "2,20"]
+
+
+def test_a_new_run_begins_a_new_file(tmp_path):
+    CsvTracker(tracked(tmp_path)).log(0, {"train": 1})
+    CsvTracker(tracked(tmp_path)).log(0, {"other": 2})
+    assert lines(tmp_path) == ["step,other", "0,2"]
+
+
+def test_a_resumed_run_without_a_file_begins_one(tmp_path):
+    CsvTracker(tracked(tmp_path, first_step=5)).log(5, {"train": 1})
+    assert lines(tmp_path) == ["step,train", "5,1"]
+
+
+def test_a_file_that_is_no_log_is_not_overwritten_by_a_resumed_run(tmp_path):
+    (tmp_path / "log.csv").write_text("when,train\n0,1\n")
+    with pytest.raises(TrainingError, match=r"log\.csv has no steps, wanted: the log of the run"):
+        CsvTracker(tracked(tmp_path, first_step=1))
+    assert lines(tmp_path) == ["when,train", "0,1"]
+
+
+def test_a_log_from_when_steps_were_called_epochs_is_gone_on_with(tmp_path):
+    (tmp_path / "log.csv").write_text("epoch,train\n0,1\n1,2\n")
+    CsvTracker(tracked(tmp_path, first_step=1)).log(1, {"train": 3})
+    assert lines(tmp_path) == ["step,train", "0,1", "1,3"]
+
+
+def test_an_unknown_tracker_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(UnknownNameError, match="no tracker named 'mlflow'; wanted: csv, wandb"):
+        opened("mlflow", tracked(tmp_path))
+
+
+def test_without_weights_and_biases_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(TrainingError, match=r"not installed .*, wanted: pip install 'xai_demo\["):
+        opened("wandb", tracked(tmp_path))
+
+
+def test_csv_never_imports_weights_and_biases(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise
+    tracker = opened("csv", tracked(tmp_path))
+    tracker.log(0, {"train": 1})
+    tracker.close()
+    assert lines(tmp_path) == ["step,train", "0,1"]
+
+
+def test_weights_and_biases_offline_keeps_the_run_beside_the_csv(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("WANDB_DISABLE_GIT", "true")
+    monkeypatch.setenv("WANDB_DISABLE_CODE", "true")
+    tracker = opened("wandb", tracked(tmp_path))
+    tracker.log(0, {"train": 1.25})
+    tracker.log(1, {"train": 0.75})
+    tracker.close()
+    assert lines(tmp_path) == ["step,train", "0,1.25", "1,0.75"]
+    (kept,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    content = kept.read_bytes()
+    for _ in range(100):  # its own process writes, a little later where the machine is busy
+        if b"0.75" in content:
+            break
+        time.sleep(0.3)
+        content = kept.read_bytes()
+    for word in (b"lung-test", b"train", b"1.25", b"0.75", b"seed"):
+        assert word in content
+
+
+def test_weights_and_biases_that_does_not_begin_is_said_in_one_sentence(tmp_path, monkeypatch):
+    import wandb
+
+    def refuse(**settings):
+        raise wandb.errors.UsageError("No API key configured")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(TrainingError, match=r"\(No API key configured\), wanted: `wandb login`"):
+        tracking.opened("wandb", tracked(tmp_path))

@@ -1,0 +1,287 @@
+"""How lung models are evaluated: by annotated event, and by whole recording as the demo hears it.
+
+Of every site those patients are asked about whom the model did not learn from; where it learnt
+from all of them, all are asked about and the notes say so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from xai_demo import audio, medium
+from xai_demo.decision import over_windows, points
+from xai_demo.errors import TrainingError, UnreadableFileError
+from xai_demo.training import breathing, lung_scores, metrics
+from xai_demo.training.breathing import BOTH, Corpus, Ledger, Take
+from xai_demo.training.calibration import softmax
+from xai_demo.training.lung import sound_spec, splits_of
+from xai_demo.training.lung_lessons import Lessons
+from xai_demo.training.lung_windows import heard
+from xai_demo.training.schedule import Answers, Evaluation
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats, Model, Progress, Recording
+    from xai_demo.training.lung_scores import Judged
+    from xai_demo.training.metrics import Array
+
+SITES = {  # in the order in which a mixture's figures come to stand at the top
+    "sprsound": "SPRSound",
+    "icbhi": "ICBHI 2017",
+    "folders": "Folders named after labels",
+    "fraiwan": "Fraiwan",
+}
+POOR = "poor quality"
+_LONGEST_S = 600.0
+_BATCH = 64
+
+
+def judged(
+    network: torch.nn.Module,
+    model: Model,
+    data: Path,
+    learnt_from: frozenset[str] | None,
+    progress: Progress,
+) -> Evaluation:
+    """See the module; `learnt_from` None: as a network would that learnt from this very data."""
+    sound_spec(model)
+    progress(0.0, "reading the data")
+    corpus = breathing.read(data)
+    takes, notes = unlearnt(corpus, learnt_from)
+    asked = _Asked(network, model)
+    levels: dict[str, dict[str, Judged]] = {}
+    extra: dict[str, dict[str, Any]] = {}
+    for number, site in enumerate(s for s in SITES if any(t.site == s for t in takes)):
+        part = [t for t in takes if t.site == site]
+        start = number / len(SITES)
+
+        def told(done: float, doing: str, start: float = start) -> None:
+            progress(0.9 * (start + done / len(SITES)), doing)
+
+        levels[site] = {}
+        if any(take.annotated for take in part):
+            levels[site]["events"] = asked.events(part, told)
+        found = asked.recordings(part, told, notes)
+        if found is not None:
+            levels[site]["recordings"] = found[0]
+            extra[site] = {"record_level": found[1]} if found[1] else {}
+    if not any(levels.values()):
+        raise TrainingError(
+            f"{data} holds no sound with a label to evaluate {model.name} on, wanted: annotated "
+            f"events, or recordings with a label. {' '.join(notes)}".rstrip()
+        )
+    progress(0.9, "bootstrap by person")
+    return _evaluation(model, levels, extra, notes)
+
+
+def unlearnt(corpus: Corpus, learnt_from: frozenset[str] | None) -> tuple[list[Take], list[str]]:
+    """The takes to ask about, and what is to be said of the others."""
+    takes, notes = list(corpus.takes), list(corpus.notes)
+    if learnt_from is None:
+        pairs = zip(takes, splits_of(takes), strict=True)
+        learnt_from = frozenset(t.patient for t, s in pairs if s != "test" and t.site != "folders")
+        learnt_from |= {t.patient for t in takes if t.site == "fraiwan"}
+    chosen: list[Take] = []
+    for site, name in SITES.items():
+        part = [t for t in takes if t.site == site]
+        apart = [t for t in part if t.patient not in learnt_from]
+        known = {t.patient for t in part} & learnt_from
+        if part and not apart:
+            how = ", of Fraiwan by its last layer only: see `cross-validate`"
+            notes.append(
+                f"{name}: the model learnt from all of these {len(known)} patients"
+                f"{how if site == 'fraiwan' else ''}; its figures here are no test."
+            )
+        elif known:
+            notes.append(f"{name}: {len(known)} patients that the model learnt from are left out.")
+        chosen += apart or part
+    return chosen, notes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asked:
+    """A network with the model it is, asked about sounds."""
+
+    network: torch.nn.Module
+    model: Model
+
+    def events(self, takes: Sequence[Take], progress: Progress) -> Judged:
+        """Every annotated event or cycle by itself, all around it blotted out."""
+        spec = sound_spec(self.model)
+        annotated = [take for take in takes if take.annotated]
+        sounds = heard(annotated, spec, lambda done, doing: progress(0.4 * done, doing))
+        lessons = Lessons(sounds, ["test"] * len(sounds), spec)
+        progress(0.4, "asking about events")
+        rows = [
+            self.whole(np.stack(lessons.parts(place))[:, None], partial(over_windows, self.model))
+            for place in lessons.places
+        ]
+        return self._judged(
+            np.stack(rows),
+            [place.kind for place in lessons.places],
+            [sounds[place.recording].take.patient for place in lessons.places],
+        )
+
+    def recordings(
+        self, takes: Sequence[Take], progress: Progress, notes: list[str]
+    ) -> tuple[Judged, dict[str, Any]] | None:
+        """Every recording with a label, and SPRSound's record level where that is SPRSound."""
+        ledger = Ledger(SITES[takes[0].site])
+        rows, kinds, patients, counts = [], [], [], []
+        for number, take in enumerate(takes):
+            kind = kind_of(take)
+            if kind is None:
+                continue
+            progress(0.5 + 0.5 * number / len(takes), f"recording {number + 1} of {len(takes)}")
+            try:
+                made = medium.prepare(self.model, _recording(take, self.model))
+            except UnreadableFileError as error:
+                ledger.add("recordings that hold nothing to analyse, left out", str(error))
+                continue
+            rows.append(self.whole(made.inputs, partial(made.overall, self.model)))
+            counts.append(len(made.inputs))
+            kinds.append(kind)
+            patients.append(take.patient)
+        notes.extend(ledger.notes())
+        if not rows:
+            return None
+        table, targets = np.stack(rows), np.array(kinds)
+        rated = targets <= BOTH
+        if not rated.any():
+            return None
+        groups = np.array(patients)
+        pooled = float(np.median(counts)) > 1
+        of_site = record_level(self.model, table, targets, tuple(patients))
+        return (
+            self._judged(
+                table[rated], targets[rated].tolist(), groups[rated].tolist(), pooled=pooled
+            ),
+            of_site if takes[0].site == "sprsound" else {},
+        )
+
+    def whole(self, windows: Any, pooled: Any) -> Array:
+        """One row of probabilities from those of some windows, (windows, 1, mel, frames)."""
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        logits = []
+        with torch.inference_mode():
+            for start in range(0, len(windows), _BATCH):
+                part: Floats = np.ascontiguousarray(windows[start : start + _BATCH])
+                logits.append(self.network(torch.from_numpy(part).to(device)).float().cpu().numpy())
+        rows = softmax(np.concatenate(logits).astype(np.float64) / self.model.temperature)
+        result: Array = np.asarray(pooled(rows), np.float64)
+        return result
+
+    def _judged(
+        self, rows: Array, kinds: list[int], patients: list[str], *, pooled: bool = False
+    ) -> Judged:
+        return lung_scores.judged(
+            rows, np.array(kinds), tuple(patients), points=_points(self.model, pooled=pooled)
+        )
+
+
+def kind_of(take: Take) -> int | None:
+    """The class of a recording, by its label or by its cycles; 4 where its quality is poor."""
+    if take.quality == "poor":
+        return BOTH + 1
+    if take.kind is not None or take.site != "icbhi":
+        return take.kind
+    kinds = {event.kind for event in take.annotated}
+    return breathing.kind_of(
+        crackles=bool(kinds & {breathing.CRACKLE, BOTH}),
+        wheezes=bool(kinds & {breathing.WHEEZE, BOTH}),
+    )
+
+
+def record_level(
+    model: Model, rows: Array, targets: metrics.Labels, patients: tuple[str, ...]
+) -> dict[str, Any]:
+    """SPRSound's own scores of recordings: three classes, and five.
+
+    Poor quality is a class of both. The model never answers it, so each such recording is wrong.
+    """
+    decided = (rows / _points(model, pooled=True)).argmax(axis=1)
+
+    def scored(weights: Array) -> dict[str, float]:
+        five = metrics.confusion(targets, decided, weights, BOTH + 2)
+        edges = [0, 1, BOTH + 1]
+        three = np.add.reduceat(np.add.reduceat(five, edges, axis=0), edges, axis=1)
+        return {
+            f"{name}_{count}": value
+            for count, counts in (("3", three), ("5", five))
+            for name, value in lung_scores.challenge_scores(counts).items()
+        }
+
+    return {
+        "n": len(targets),
+        POOR.replace(" ", "_"): int((targets > BOTH).sum()),
+        "metrics": metrics.as_json(metrics.with_intervals(scored, patients)),
+    }
+
+
+def _points(model: Model, *, pooled: bool) -> Array:
+    of = points(model, pooled=pooled)
+    return np.array([max(of.get(label, 0.5), 1e-6) for label in model.labels])
+
+
+def _recording(take: Take, model: Model) -> Recording:
+    rate = sound_spec(model).sample_rate_hz
+    read = audio.read_audio(take.path, sample_rate_hz=rate, max_duration_s=_LONGEST_S)
+    if take.start_s is None and take.end_s is None:
+        return read
+    end = None if take.end_s is None else round(take.end_s * rate)
+    return dataclasses.replace(read, samples=read.samples[round((take.start_s or 0) * rate) : end])
+
+
+def _evaluation(
+    model: Model,
+    levels: dict[str, dict[str, Judged]],
+    extra: dict[str, dict[str, Any]],
+    notes: list[str],
+) -> Evaluation:
+    sites = {
+        site: {level: lung_scores.as_json(answers) for level, answers in found.items()}
+        for site, found in levels.items()
+    }
+    for site, more in extra.items():
+        sites[site]["recordings"] |= more
+    level, top = next(_most_telling(levels))
+    if len(sites) > 1:
+        others = ", ".join(SITES[s] for s in sites if s != top)
+        notes.append(
+            f"The figures at the top are of {SITES[top]}, those of {others} below `sites`."
+        )
+    result = {
+        "model": model.name,
+        "data": " + ".join(sorted(sites)),
+        "split": "test",
+        "level": level,
+        "site": top,
+        **sites[top][level],
+        "threshold": dict(model.operating_points),
+        "recordings": sites[top].get("recordings"),
+        "sites": sites,
+        "notes": notes,
+    }
+    answers = {"": levels[top][level]} | {
+        f"{site}/{each}": found for site, row in levels.items() for each, found in row.items()
+    }
+    return Evaluation(
+        result=result,
+        answers={
+            folder: Answers(probabilities=a.probabilities, targets=a.targets, decided=a.decided)
+            for folder, a in answers.items()
+        },
+    )
+
+
+def _most_telling(levels: dict[str, dict[str, Judged]]) -> Iterator[tuple[str, str]]:
+    """Level and site: events before recordings, the sites in their order."""
+    for level in ("events", "recordings"):
+        yield from ((level, site) for site in SITES if level in levels.get(site, {}))

@@ -1,0 +1,176 @@
+"""Figures of merit of lung sounds: those of the ICBHI 2017 and the SPRSound challenges. Pure.
+
+Classes are normal, crackle, wheeze, both, in this order. Sensitivity is the share of abnormal
+events called by their right class, specificity that of normal ones called normal (Rocha et al.
+2019, section 3.3; Zhang et al. 2022, section V). With two classes any abnormal one is right. A
+"poor quality" recording may follow as a further class of the record level: it counts as abnormal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xai_demo.training import metrics
+from xai_demo.training.breathing import BOTH, LABELS, NORMAL
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xai_demo.records import Metric
+    from xai_demo.training.metrics import Array, Labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a model said of some events or recordings, and what they are."""
+
+    probabilities: Array  # (samples, classes), calibrated
+    targets: Labels  # (samples,)
+    decided: Labels  # (samples,)
+    decided_of_three: Labels  # (samples,), where "both" is no choice
+    patients: tuple[str, ...]
+    labels: tuple[str, ...] = LABELS
+
+
+def judged(
+    probabilities: Array,
+    targets: Labels,
+    patients: tuple[str, ...],
+    *,
+    points: Array | None = None,
+    labels: tuple[str, ...] = LABELS,
+) -> Judged:
+    """With decisions: the largest probability, relative to its operating point if one is given."""
+    relative = probabilities if points is None else probabilities / points
+    return Judged(
+        probabilities=probabilities,
+        targets=targets,
+        decided=relative.argmax(axis=1),
+        decided_of_three=relative[:, :BOTH].argmax(axis=1),
+        patients=patients,
+        labels=labels,
+    )
+
+
+def challenge_scores(counts: Array) -> dict[str, float]:
+    """SE, SP, AS = (SE + SP) / 2, HS = 2 SE SP / (SE + SP) and (AS + HS) / 2.
+
+    From counts (true class, decided class), normal first; NaN where a side is absent.
+    """
+    right, truly = counts.diagonal(), counts.sum(axis=1)
+    sensitivity = _share(right[1:].sum(), truly[1:].sum())
+    specificity = _share(right[0], truly[0])
+    average = (sensitivity + specificity) / 2
+    both = sensitivity + specificity
+    harmonic = 0.0 if both == 0 else 2 * sensitivity * specificity / both
+    return {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "average_score": average,
+        "harmonic_score": harmonic,
+        "total_score": (average + harmonic) / 2,
+    }
+
+
+def two_classes(counts: Array) -> Array:
+    """Counts of normal and abnormal, from those of all classes."""
+    split = [0, 1]
+    merged: Array = np.add.reduceat(np.add.reduceat(counts, split, axis=0), split, axis=1)
+    return merged
+
+
+def balanced_accuracy_of_three(targets: Labels, decided: Labels, weights: Array) -> float:
+    """Mean recall of normal, crackle and wheeze; samples of another class are left out."""
+    among = targets < BOTH
+    counts = metrics.confusion(targets[among], decided[among], weights[among], BOTH)
+    truly = counts.sum(axis=1)
+    present = truly > 0
+    recalls = counts.diagonal()[present] / truly[present]
+    return float(recalls.mean()) if present.any() else float("nan")
+
+
+def figures(answers: Judged, weights: Array) -> dict[str, float]:
+    """Every overall figure for one weighting of the samples.
+
+    Plain names are of two classes (normal, abnormal), `..._4` of all of them; `icbhi_score` is
+    what ICBHI 2017 calls average_score_4; `balanced_accuracy_3` is without "both".
+    """
+    targets, decided = answers.targets, answers.decided
+    counts = metrics.confusion(targets, decided, weights, len(answers.labels))
+    of_all = challenge_scores(counts)
+    return (
+        metrics.summary(answers.probabilities, targets, decided, weights, NORMAL)
+        | challenge_scores(two_classes(counts))
+        | {f"{name}_4": value for name, value in of_all.items()}
+        | {
+            "icbhi_score": of_all["average_score"],
+            "balanced_accuracy_3": balanced_accuracy_of_three(
+                targets, answers.decided_of_three, weights
+            ),
+        }
+    )
+
+
+def scores(answers: Judged, *, seed: int = 0) -> dict[str, Metric]:
+    """`figures` with 95 % intervals over bootstrap draws of patients."""
+    return metrics.with_intervals(lambda w: figures(answers, w), answers.patients, seed=seed)
+
+
+def class_scores(answers: Judged, *, seed: int = 0) -> dict[str, dict[str, Metric]]:
+    """Precision, recall, F1 and AUROC of each class, with the same intervals."""
+
+    def flat(weights: Array) -> dict[str, float]:
+        each = metrics.per_class(answers.probabilities, answers.targets, answers.decided, weights)
+        return {f"{k}\n{name}": value for k, row in each.items() for name, value in row.items()}
+
+    by_label: dict[str, dict[str, Metric]] = {label: {} for label in answers.labels}
+    for key, metric in metrics.with_intervals(flat, answers.patients, seed=seed).items():
+        number, _, name = key.partition("\n")
+        by_label[answers.labels[int(number)]][name] = metric
+    return by_label
+
+
+def as_json(answers: Judged, *, seed: int = 0) -> dict[str, Any]:
+    """All of it, as `evaluate --json` prints it for one level (event or recording)."""
+    everyone = np.ones(len(answers.targets))
+    counts = metrics.confusion(answers.targets, answers.decided, everyone, len(answers.labels))
+    return {
+        "n": len(answers.targets),
+        "groups": len(set(answers.patients)),
+        "metrics": metrics.as_json(scores(answers, seed=seed)),
+        "per_class": {
+            label: metrics.as_json(row) for label, row in class_scores(answers, seed=seed).items()
+        },
+        "confusion": {"labels": list(answers.labels), "counts": counts.astype(int).tolist()},
+    }
+
+
+def recording_probabilities(
+    probabilities: Array, recordings: NDArray[np.int64], n_recordings: int
+) -> Array:
+    """One row a recording: the chance that some window of it holds a crackle, and a wheeze.
+
+    Of the windows' marginals the largest counts, for a recording is labelled by all that can be
+    heard in it; the two are taken as independent. Rows of recordings without a window are normal.
+    """
+    crackle = np.zeros(n_recordings)
+    wheeze = np.zeros(n_recordings)
+    np.maximum.at(crackle, recordings, probabilities[:, 1] + probabilities[:, 3])
+    np.maximum.at(wheeze, recordings, probabilities[:, 2] + probabilities[:, 3])
+    stacked: Array = np.stack(
+        [
+            (1 - crackle) * (1 - wheeze),
+            crackle * (1 - wheeze),
+            (1 - crackle) * wheeze,
+            crackle * wheeze,
+        ],
+        axis=1,
+    )
+    return stacked
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
