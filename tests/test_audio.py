@@ -78,6 +78,7 @@ def test_facts_are_what_the_file_had(tmp_path: Path) -> None:
         "subtype": "PCM_24",
         "peak_dbfs": -6.02,
         "rms_dbfs": -9.03,
+        "clipped_share": 0.0,
     }
     assert recording.warnings == ()
 

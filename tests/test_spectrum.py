@@ -138,3 +138,45 @@ def test_a_mask_reads_a_band_at_its_own_frequency():
     mask = spectrum.linear_mask(heat, 5, SPEC)
     hertz = mask[:, 0].argmax() * 8000 / 512
     assert abs(hertz - spectrum.mel_frequencies_hz(SPEC)[20]) < 8000 / 512
+
+
+def test_the_mean_and_the_deviation_that_a_network_is_used_to_are_taken_off():
+    import dataclasses
+
+    spec = dataclasses.replace(SPEC, mean_db=-20, deviation_db=40)
+    decibels = np.array([[-20.0, 20.0, -60.0]], np.float32)
+    assert spectrum.conditioned(decibels, spec).tolist() == [[0, 1, -1]]
+    assert spectrum.conditioned(decibels, SPEC).tolist() == decibels.tolist()
+
+
+def test_padding_is_zero_decibels_up_to_the_networks_width():
+    import dataclasses
+
+    spec = dataclasses.replace(SPEC, frames=5, mean_db=-20, deviation_db=40)
+    windows = np.zeros((2, 1, 3, 4), np.float32)
+    padded = spectrum.padded(windows, spec)
+    assert padded.shape == (2, 1, 3, 5)
+    assert padded[..., 4] == pytest.approx(0.5)
+    assert padded.dtype == np.float32
+    assert spectrum.padded(windows, SPEC).shape == windows.shape
+
+
+@pytest.mark.parametrize("spec", [SPEC, PANNS])
+def test_frames_are_counted_as_they_are_made(spec):
+    for length in (spec.hop_length * 7, spec.hop_length * 7 + 1, spec.hop_length * 30 - 1):
+        samples = noise(1, spec.sample_rate_hz)[:length]
+        assert spectrum.log_mel(samples, spec).shape[1] == spectrum.frames(length, spec)
+    assert spectrum.window_frames(PANNS) == 1001
+
+
+@pytest.mark.parametrize("name", spectrum.FRONT_ENDS)
+def test_every_front_end_hears_a_sine_in_the_band_it_names(name):
+    import dataclasses
+
+    spec = dataclasses.replace(SPEC, front_end=name)
+    samples = sine(1000, 1, 8000)
+    mel = spectrum.log_mel(samples, spec)
+    assert mel.shape == (64, spectrum.frames(len(samples), spec))
+    centre = spectrum.mel_frequencies_hz(spec)[int(mel.mean(axis=1).argmax())]
+    assert centre == pytest.approx(1000, abs=40)
+    assert spectrum.network_input(samples, spec).shape == mel.shape

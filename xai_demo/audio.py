@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from xai_demo import shelf
 from xai_demo.containers import WANTED, Container, Stream, container, decoder
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import opened, shown_name
@@ -31,6 +32,8 @@ _QUIET = 2.0**-14  # four steps of 16 bits from peak to peak: the noise of a con
 _SHORT_S = 0.5  # less than any breath
 _MISSING_S, _MISSING_SHARE = 0.1, 0.01  # what a lossy encoder's padding may cost
 _CLIPPED_SHARE = 1e-3  # a sine that just touches full scale stays under it
+_FLAT_SHARE = 5e-4
+_FLAT, _CLIFF = 3, 0.01  # samples of a flat top, and how far they stand above what is beside them
 
 
 def read_audio(
@@ -93,6 +96,17 @@ class _Tally:
         self.first_not_finite = 0  # a frame
         self.peak = self.squares = 0.0
         self.low, self.high = math.inf, -math.inf  # of the mix
+        self._tops: list[tuple[float, int]] = []  # of every block, both ways: how high, how flat
+
+    @property
+    def flat(self) -> int:
+        """Samples on flat tops at the highest or the lowest value of all."""
+        found = 0
+        for sign in (0, 1):
+            tops = self._tops[sign::2]
+            top = max((height for height, _ in tops), default=0.0)
+            found += sum(count for height, count in tops if height >= top * (1 - 1e-6))
+        return found
 
     def add(self, block: Floats, mix: Floats) -> None:
         """Count a block: (frames, channels) as decoded, (frames,) mixed to one."""
@@ -109,13 +123,32 @@ class _Tally:
         self.clipped += int(np.count_nonzero(np.abs(loudness - 1) <= self.step))
         self.squares += float(np.square(mix, dtype=np.float64).sum())
         self.low, self.high = min(self.low, float(mix.min())), max(self.high, float(mix.max()))
+        self._tops += [_flat_top(block, self.step), _flat_top(-block, self.step)]
+
+
+def _flat_top(block: Floats, step: float) -> tuple[float, int]:
+    """The highest value of (frames, channels), and how many samples of flat tops are there.
+
+    As `quality.clipped_share` has it: three or more in a row, with a cliff beside them.
+    """
+    top = float(block.max())
+    count = 0
+    if top > 0 and np.count_nonzero(block >= top * (1 - 1e-6)) >= _FLAT:
+        for sound in block.T:
+            edges = np.flatnonzero(np.diff(np.pad(sound >= top * (1 - 1e-6), 1).astype(np.int8)))
+            for start, end in zip(edges[::2], edges[1::2], strict=True):
+                beside = [sound[i] for i in (start - 1, end) if 0 <= i < len(sound)]
+                cliff = bool(beside) and top - min(beside) >= max(_CLIFF * top, 4 * step)
+                count += (end - start) * (end - start >= _FLAT and cliff)
+    return top, int(count)
 
 
 def _recording(
     sound: Stream, header: Container, name: str, rate_hz: int, max_duration_s: float
 ) -> Recording:
     tally = _Tally(step=1.001 * (2.0**-7 if sound.subtype.endswith("8") else 2.0**-15))
-    held = bytearray()  # grows in place, where a list of blocks would be copied whole
+    expected = round(rate_hz * min(sound.frames / sound.samplerate, max_duration_s)) + 1
+    held = shelf.Growing(expected)
     resampler = soxr.ResampleStream(sound.samplerate, rate_hz, 1, dtype="float32", quality="HQ")
     for block in _blocks(sound):
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted
@@ -123,17 +156,18 @@ def _recording(
             tally.add(block, mix)
         _check_duration(name, tally.frames / sound.samplerate, max_duration_s)
         if not tally.not_finite:
-            held += memoryview(resampler.resample_chunk(mix)).cast("B")
+            held.add(resampler.resample_chunk(mix))
     promised_s = _promised_s(sound, header)
     _check_tally(name, tally, sound.samplerate, promised_s)
-    held += memoryview(resampler.resample_chunk(np.zeros(0, np.float32), last=True)).cast("B")
-    samples = np.frombuffer(held, np.float32)
+    held.add(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    samples = held.whole()
     if not samples.size:
         raise UnreadableFileError(
             f"{name} holds {tally.frames} samples, too few for one at {rate_hz} Hz."
         )
-    np.divide(samples, max(1.0, tally.peak), out=samples)
-    np.clip(samples, -1, 1, out=samples)  # a resampler overshoots at a clipped edge
+    for part in shelf.stretches(samples):
+        np.divide(samples[part], max(1.0, tally.peak), out=samples[part])
+        np.clip(samples[part], -1, 1, out=samples[part])  # a resampler overshoots at clipped edges
     facts = {
         "duration_s": round(tally.frames / sound.samplerate, 6),
         "sample_rate_hz": sound.samplerate,
@@ -143,6 +177,7 @@ def _recording(
         "subtype": sound.subtype,
         "peak_dbfs": round(_decibels(tally.peak), 2),
         "rms_dbfs": round(_decibels(math.sqrt(tally.squares / tally.frames)), 2),
+        "clipped_share": round(_clipped_share(tally, sound.channels), 5),
     }
     warnings = tuple(_warnings(tally, facts, promised_s, rate_hz))
     return Recording(samples=samples, sample_rate_hz=rate_hz, facts=facts, warnings=warnings)
@@ -217,11 +252,10 @@ def _warnings(
         )
     if tally.high - tally.low <= 2 * _QUIET:
         yield _why_silent(tally)
-    elif tally.clipped > _CLIPPED_SHARE * tally.frames * facts["channels"]:
-        share = tally.clipped / (tally.frames * facts["channels"])
+    elif share := _clipped_share(tally, facts["channels"]):
         yield (
-            f"The recording is clipped: {100 * share:.2g} % of its samples are at full scale."
-            " Distortion can look like a finding; record at a lower level."
+            f"The recording is clipped: {100 * share:.2g} % of its samples are at full scale or on"
+            " flat tops. Distortion can look like a finding; record at a lower level."
         )
     if tally.peak > _LOUD:
         yield (
@@ -237,6 +271,15 @@ def _warnings(
             f"The recording lasts only {spoken_duration(duration_s)}; wanted: at least"
             f" {spoken_duration(_SHORT_S)} for an answer that means something."
         )
+
+
+def _clipped_share(tally: _Tally, channels: int) -> float:
+    """The share of samples that were cut off, at the rate of the file; 0: not worth saying."""
+    count = tally.frames * channels
+    if tally.high - tally.low <= 2 * _QUIET:
+        return 0.0
+    full, flat = tally.clipped / count, tally.flat / count
+    return max(full if full > _CLIPPED_SHARE else 0.0, flat if flat >= _FLAT_SHARE else 0.0)
 
 
 def _why_silent(tally: _Tally) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xai_demo import kaldi, shelf
+
 if TYPE_CHECKING:
     from xai_demo.records import Floats, LogMel
 
 _QUIETEST = 1e-10  # power floor, -100 dB
+_STRETCH = 4096  # frames made at once
+_LAST = 64  # fewer frames at the end are made with those before them, which they may mirror
 
 
 def stft(samples: Floats, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
@@ -18,9 +24,9 @@ def stft(samples: Floats, n_fft: int, win_length: int, hop_length: int) -> np.nd
 
     Periodic Hann window, centred frames, reflected ends.
     """
-    padded = np.pad(samples, n_fft // 2, mode="reflect" if len(samples) > n_fft // 2 else "wrap")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
-    return _rfft(frames * _hann(win_length, n_fft)).T
+    count = len(samples) // hop_length + 1
+    framed = _framed(samples, n_fft, hop_length, range(count))
+    return _rfft(framed * _hann(win_length, n_fft)).T
 
 
 def istft(
@@ -41,12 +47,60 @@ def istft(
 
 
 def log_mel(samples: Floats, spec: LogMel) -> Floats:
-    """Mel energies in decibels, before any floor: (time,) -> (mel, frames), lowest band first.
+    """Mel energies in decibels, before any floor: (time,) -> (mel, frames), lowest band first."""
+    made = [piece for _, piece in log_mel_stretches(samples, spec)]
+    return made[0] if len(made) == 1 else np.concatenate(made, axis=1)
+
+
+def log_mel_stretches(samples: Floats, spec: LogMel) -> Iterator[tuple[int, Floats]]:
+    """The same one stretch after the other: the first frame, (mel, frames of the stretch)."""
+    front = FRONT_ENDS[spec.front_end]
+    count = front.frames(len(samples), spec)
+    edges = list(range(0, max(count - _LAST, 1), _STRETCH))
+    for first, last in zip(edges, [*edges[1:], count], strict=True):
+        yield first, front.log_mel(samples, spec, range(first, last))
+
+
+def frames(n_samples: int, spec: LogMel) -> int:
+    """How many frames `log_mel` makes of so many samples."""
+    return FRONT_ENDS[spec.front_end].frames(n_samples, spec)
+
+
+def mel_frequencies_hz(spec: LogMel) -> tuple[float, ...]:
+    """Centre of every mel band, lowest first."""
+    return FRONT_ENDS[spec.front_end].frequencies_hz(spec)
+
+
+def window_frames(spec: LogMel) -> int:
+    """How many frames of sound the network sees at once, without padding."""
+    return frames(round(spec.window_s * spec.sample_rate_hz), spec)
+
+
+def padded(windows: Floats, spec: LogMel) -> Floats:
+    """Windows (..., frames) at the width that the network wants; 0 dB is what AST is padded with.
+
+    What is padded is no sound: no heat belongs there.
+    """
+    missing = (spec.frames or windows.shape[-1]) - windows.shape[-1]
+    widths = [(0, 0)] * (windows.ndim - 1) + [(0, missing)]
+    full: Floats = np.pad(windows, widths, constant_values=padding(spec))
+    return full
+
+
+def padding(spec: LogMel) -> float:
+    """What the network is given where there is no sound."""
+    return -spec.mean_db / spec.deviation_db
+
+
+def centred_log_mel(samples: Floats, spec: LogMel, which: range | None = None) -> Floats:
+    """As librosa and PANNs have it: (time,) -> (mel, frames) in decibels, of all frames or some.
 
     Power spectrum, Slaney mel filters (librosa's defaults), 10 log10(max(x, 1e-10)): Kong et al.
     2020.
     """
-    spectrum = stft(samples, spec.n_fft, spec.win_length, spec.hop_length)
+    which = range(_centred_frames(len(samples), spec)) if which is None else which
+    framed = _framed(samples, spec.n_fft, spec.hop_length, which)
+    spectrum = _rfft(framed * _hann(spec.win_length, spec.n_fft)).T
     power = spectrum.real**2 + spectrum.imag**2
     mel: Floats = 10 * np.log10(np.maximum(mel_filters(spec) @ power, _QUIETEST))
     return mel
@@ -57,13 +111,41 @@ def network_input(samples: Floats, spec: LogMel) -> Floats:
     return conditioned(log_mel(samples, spec), spec)
 
 
-def conditioned(decibels: Floats, spec: LogMel) -> Floats:
-    """Mel decibels of a whole recording, floored and standardised as the model wants."""
-    if spec.top_db is not None:
-        decibels = np.maximum(decibels, decibels.max() - spec.top_db)
-    if spec.standardise:
-        decibels = (decibels - decibels.mean()) / max(float(decibels.std()), 1e-3)
-    return decibels.astype(np.float32)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """What of a whole recording its windows are conditioned by, in decibels."""
+
+    lowest: float
+    floor: float  # what is below counts as this much
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+def levels(decibels: Floats, spec: LogMel) -> Levels:
+    """The levels of a recording's (mel, frames), taken in stretches."""
+    frames = decibels.T
+    ends = [(float(frames[p].min()), float(frames[p].max())) for p in shelf.stretches(frames)]
+    lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
+    floor = lowest if spec.top_db is None else max(lowest, highest - spec.top_db)
+    if not spec.standardise:
+        return Levels(lowest=lowest, floor=floor)
+    total = squares = 0.0
+    for part in shelf.stretches(frames):
+        above = np.maximum(frames[part], floor).astype(np.float64) - floor
+        total, squares = total + float(above.sum()), squares + float(np.square(above).sum())
+    mean = total / decibels.size
+    deviation = float(np.sqrt(max(squares / decibels.size - mean**2, 0.0)))
+    return Levels(lowest=lowest, floor=floor, mean=floor + mean, deviation=max(deviation, 1e-3))
+
+
+def conditioned(decibels: Floats, spec: LogMel, of: Levels | None = None) -> Floats:
+    """Mel decibels, floored and standardised as the model wants.
+
+    They are the whole recording's, or a part of what has the levels `of`.
+    """
+    of = levels(decibels, spec) if of is None else of
+    standard = (np.maximum(decibels, np.float32(of.floor)) - of.mean) / of.deviation
+    return ((standard - spec.mean_db) / spec.deviation_db).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -82,8 +164,8 @@ def mel_filters(spec: LogMel) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def mel_frequencies_hz(spec: LogMel) -> tuple[float, ...]:
-    """Centre of every mel band, lowest first; Slaney's scale: linear to 1 kHz, then logarithmic."""
+def _slaney_frequencies_hz(spec: LogMel) -> tuple[float, ...]:
+    """Centre of every mel band on Slaney's scale: linear to 1 kHz, then logarithmic."""
     edges = np.linspace(_mel(spec.f_min_hz), _mel(spec.f_max_hz), spec.n_mels + 2)[1:-1]
     return tuple(float(_hertz(m)) for m in edges)
 
@@ -138,6 +220,18 @@ def _hann(win_length: int, n_fft: int) -> Floats:
     return np.pad(window, (left, n_fft - win_length - left)).astype(np.float32)
 
 
+def _framed(samples: Floats, n_fft: int, hop_length: int, which: range) -> Floats:
+    """Frames around multiples of the hop, mirrored at both ends: (frames, n_fft), not copied."""
+    half = n_fft // 2
+    start = which.start * hop_length - half
+    end = start + (len(which) - 1) * hop_length + n_fft
+    inside = samples[max(start, 0) : max(end, 0)]
+    sides = max(-start, 0), max(end - len(samples), 0)
+    padded = np.pad(inside, sides, mode="reflect" if len(samples) > half else "wrap")
+    framed: Floats = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
+    return framed
+
+
 def _rfft(frames: np.ndarray) -> np.ndarray:
     from scipy import fft  # keeps float32, which numpy's does not
 
@@ -151,3 +245,32 @@ def _mel(hertz: float) -> float:
 
 def _hertz(mel: float) -> float:
     return mel * 200 / 3 if mel < 15 else 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
+
+
+def _centred_frames(n_samples: int, spec: LogMel) -> int:
+    return n_samples // spec.hop_length + 1
+
+
+def _kaldi_log_mel(samples: Floats, spec: LogMel, which: range) -> Floats:
+    start = which.start * spec.hop_length
+    end = start + (len(which) - 1) * spec.hop_length + spec.win_length
+    return kaldi.log_mel(samples[start:end], spec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontEnd:
+    """One way from a waveform to mel energies."""
+
+    log_mel: Callable[[Floats, LogMel, range], Floats]  # (time,) -> (mel, those frames), decibels
+    frames: Callable[[int, LogMel], int]  # how many of so many samples
+    frequencies_hz: Callable[[LogMel], tuple[float, ...]]  # of the bands, lowest first
+
+
+FRONT_ENDS = {
+    "librosa": FrontEnd(
+        log_mel=centred_log_mel, frames=_centred_frames, frequencies_hz=_slaney_frequencies_hz
+    ),
+    "kaldi": FrontEnd(
+        log_mel=_kaldi_log_mel, frames=kaldi.frames, frequencies_hz=kaldi.mel_frequencies_hz
+    ),
+}

@@ -1,0 +1,262 @@
+"""A recording on its way through a network: signal path, spectrogram, windows or breaths, heat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xai_demo import heat, quality, shelf, spectrum
+from xai_demo.decision import decision, over_windows
+from xai_demo.filtering import SignalPath
+from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timeline, View
+from xai_demo.windows import Span, Windows, of_cycles, one_after_another
+
+if TYPE_CHECKING:
+    from xai_demo.annotations import Cycle
+    from xai_demo.records import Floats
+
+LONGEST_HEARD_S = 300.0  # recordings over this are not turned back into sound
+# From these shares of a recording on, it is too little of a breath sound to be called anything.
+DOUBTFUL: Mapping[quality.Kind, float] = {
+    "silence": 0.9,
+    "clipping": 0.1,
+    "speech": 0.5,
+    "music": 0.5,
+    "noise": 0.5,
+    "too short": 1.0,
+}
+
+_SILENT_DB = -90.0
+_FILTERED_S, _OVERLAP_S = 300.0, 4.0  # of a long recording at once, each part with its surroundings
+# What the decoder has said already, at the rate of the file.
+_SAID_BY_DECODER: tuple[quality.Kind, ...] = ("clipping", "too short")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """A recording as windows of log-mel spectrogram, overlapping ones or one breath each."""
+
+    inputs: Windows
+    facts: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    blank: str
+    sample_rate_hz: int | None
+    spec: LogMel
+    raw: Floats  # as read, not repeated
+    samples: Floats  # after the signal path
+    decibels: Floats  # (mel, frames) of the samples
+    parts: tuple[tuple[float, float], ...]  # seconds: one answer each
+    by_cycle: bool = False
+    doubt: str = ""
+    stages: Mapping[str, Floats] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> int:
+        """Frames of every window; what the network is given beyond them is padding."""
+        return self.inputs.seen
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First frame of every window."""
+        return tuple(span.first for span in self.inputs.spans)
+
+    def overall(self, model: Model, probabilities: Floats) -> Floats:
+        """See `decision.over_windows`; every breath counts alike."""
+        return over_windows(model, self.timeline(model, probabilities).probabilities)
+
+    def timeline(self, model: Model, probabilities: Floats) -> Timeline:
+        """One row for every window, or for every breath."""
+        owners = np.array([span.part for span in self.inputs.spans])
+        rows = probabilities
+        if self.by_cycle:
+            rows = np.stack(
+                [over_windows(model, probabilities[owners == i]) for i in range(len(self.parts))]
+            )
+        return Timeline(
+            starts_s=tuple(start for start, _ in self.parts),
+            ends_s=tuple(end for _, end in self.parts),
+            labels=model.labels,
+            probabilities=rows,
+        )
+
+    def explanation(self, windows: Floats, weights: Floats, **about: Any) -> Explanation:
+        """Heat stitched over the recording."""
+        n_frames, given = self.decibels.shape[1], self.inputs.shape[3]
+        heard = heat.unpadded(windows, given, self.seen)
+        widths = [span.last - span.first for span in self.inputs.spans] if self.by_cycle else None
+        whole = heat.stitched(
+            heard, self.starts, weights.tolist(), self.seen, self.spec, n_frames, widths
+        )
+        heatmap = heat.scaled(whole)
+        step = heat.frames_per_column(n_frames)
+        cells = max(1, round(windows.shape[2] * n_frames / given))
+        single = len(windows) == 1 and n_frames >= given and not self.by_cycle
+        return Explanation(
+            values=heat.scaled(windows[0])
+            if single
+            else heat.gridded(heatmap, windows.shape[1], min(cells, heatmap.shape[1])),
+            heatmap=heatmap,
+            peak=heat.peak_in_sound(heatmap, self.spec, step),
+            **about,
+        )
+
+    def events(self, model: Model, probabilities: Floats) -> tuple[Event, ...]:
+        """Breaths with a finding; or neighbouring windows with the same one, joined.
+
+        How finely windows tell the time is their hop. None where the whole is in doubt.
+        """
+        if self.blank or self.doubt:
+            return ()
+        line = self.timeline(model, probabilities)
+        found: list[Event] = []
+        for row, start_s, end_s in zip(line.probabilities, line.starts_s, line.ends_s, strict=True):
+            answer = decision(model, row)
+            label, p = answer.label, answer.probability
+            if label is None or label == model.normal_label:
+                continue
+            joined = found and found[-1].label == label and found[-1].end_s >= start_s
+            if joined and not self.by_cycle:
+                start_s, p = found[-1].start_s, max(found[-1].probability, p)
+                found.pop()
+            times = {"start_s": round(start_s, 3), "end_s": round(end_s, 3)}
+            found.append(Event(label=label, probability=round(p, 4), **times))
+        return tuple(found)
+
+    def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
+        """The spectrogram in grey; the recording, what was listened to, and what was ignored."""
+        step = heat.frames_per_column(self.decibels.shape[1])
+        levels = heat.loudest(self.decibels, step)
+        top = float(levels.max())
+        low = max(float(levels.min()), top - 80)
+        grey = np.clip((levels - low) / max(top - low, 1e-6), 0, 1)
+        view = View(
+            pixels=np.round(255 * grey[::-1]).astype(np.uint8),
+            duration_s=len(self.samples) / self.spec.sample_rate_hz,
+            row_frequencies_hz=spectrum.mel_frequencies_hz(self.spec),
+            decibels=(low, top),
+        )
+        sounds = {"original": self.raw}
+        if len(self.samples) <= LONGEST_HEARD_S * self.spec.sample_rate_hz:
+            heard = spectrum.masked(
+                self.samples, np.repeat(explanation.heatmap, step, axis=1), self.spec
+            )
+            sounds |= {"explanation": heard, "remainder": self.samples - heard}
+        return view, sounds
+
+
+def own_path(spec: LogMel) -> SignalPath:
+    """The signal path that a model was taught with, and is given unless somebody asks otherwise."""
+    return SignalPath(band_hz=spec.band_hz, denoise=spec.denoise)
+
+
+def prepared(
+    recording: Recording, model: Model, path: SignalPath | None, cycles: tuple[Cycle, ...]
+) -> Sound:
+    """A recording, ready for a model of sound."""
+    spec = model.preprocessing
+    if not isinstance(spec, LogMel):
+        raise TypeError(f"{model.name} is no model of sound")
+    path = own_path(spec) if path is None else path
+    stages, last = _staged(recording, path)
+    least = round(max(spec.min_s, 0) * spec.sample_rate_hz)
+    decibels = _decibels(spectrum.repeated(last, least), spec)
+    window = min(spectrum.window_frames(spec), decibels.shape[1])
+    shown = spectrum.frames(len(last), spec)
+    spans = of_cycles(cycles, window, shown, spec)
+    spans = spans or one_after_another(decibels.shape[1], window, spec)
+    blank = _blank(recording)
+    doubt, warnings = _checked(recording, model) if model.task == "stethoscope" else ("", ())
+    facts = dict(recording.facts)
+    if model.task == "stethoscope":
+        band = None if path.band_hz is None else list(path.band_hz)
+        facts["signal_path"] = {"band_hz": band, "denoise": path.denoise}
+    return Sound(
+        inputs=Windows(
+            decibels=decibels,
+            spans=spans,
+            seen=window,
+            spec=spec,
+            levels=spectrum.levels(decibels, spec),
+        ),
+        facts=facts,
+        warnings=recording.warnings + _repeated_warning(recording, least, spec) + warnings,
+        blank=blank,
+        sample_rate_hz=spec.sample_rate_hz,
+        spec=spec,
+        raw=recording.samples,
+        samples=last,
+        decibels=decibels[:, :shown],
+        parts=tuple((c.start_s, c.end_s) for c in cycles) or _seconds(spans, len(last), spec),
+        by_cycle=bool(cycles),
+        doubt=doubt,
+        stages=stages,
+    )
+
+
+def _staged(recording: Recording, path: SignalPath) -> tuple[Mapping[str, Floats], Floats]:
+    """The sound after every step, unless it is too long to be heard; and after the last."""
+    rate, raw = recording.sample_rate_hz, recording.samples
+    if len(raw) <= LONGEST_HEARD_S * rate:
+        stages = path.run(raw, rate)
+        return {stage.name: stage.samples for stage in stages}, stages[-1].samples
+    if path.band_hz is None and not path.denoise:
+        return {}, raw
+    size, overlap = round(_FILTERED_S * rate), round(_OVERLAP_S * rate)
+    last = shelf.empty(raw.shape)
+    for first in range(0, len(raw), size):
+        end, start = min(first + size, len(raw)), max(first - overlap, 0)
+        stage = path.run(raw[start : end + overlap], rate)[-1]
+        last[first:end] = stage.samples[first - start : end - start]
+        shelf.settle(raw)
+        shelf.settle(last)
+    return {}, last
+
+
+def _decibels(samples: Floats, spec: LogMel) -> Floats:
+    """(mel, frames); in a file where they are many."""
+    frames = shelf.empty((spectrum.frames(len(samples), spec), spec.n_mels))
+    for first, piece in spectrum.log_mel_stretches(samples, spec):
+        frames[first : first + piece.shape[1]] = piece.T
+        shelf.settle(samples)
+        shelf.settle(frames)
+    whole: Floats = frames.T
+    return whole
+
+
+def _seconds(
+    spans: tuple[Span, ...], samples: int, spec: LogMel
+) -> tuple[tuple[float, float], ...]:
+    second, end_of_all = spec.hop_length / spec.sample_rate_hz, samples / spec.sample_rate_hz
+    return tuple((s.first * second, min(s.last * second, end_of_all)) for s in spans)
+
+
+def _blank(recording: Recording) -> str:
+    samples = recording.samples
+    peak = max(float(np.abs(samples[part]).max()) for part in shelf.stretches(samples))
+    if 20 * np.log10(max(peak, 1e-12)) < _SILENT_DB:
+        return "The recording is silent: there is nothing to explain."
+    return ""
+
+
+def _repeated_warning(recording: Recording, least: int, spec: LogMel) -> tuple[str, ...]:
+    if len(recording.samples) >= least:
+        return ()
+    return (
+        f"The sound lasts {recording.duration_s:.2f} s and was repeated to fill {spec.min_s:g} s, "
+        "the least this network takes.",
+    )
+
+
+def _checked(recording: Recording, model: Model) -> tuple[str, tuple[str, ...]]:
+    """Why nothing should be believed, empty where it may be; and what the decoder left unsaid."""
+    clipped = recording.facts.get("clipped_share")  # judged at the rate it was recorded at
+    findings = quality.checked(recording.samples, recording.sample_rate_hz, clipped=clipped)
+    shelf.settle(recording.samples)
+    large = [f for f in findings if f.share >= DOUBTFUL[f.kind]]
+    silent = any("nothing to explain" in warning for warning in recording.warnings)
+    said = (*_SAID_BY_DECODER, "silence") if silent else _SAID_BY_DECODER
+    unsaid = tuple(f.sentence for f in findings if f.kind not in said)
+    return (large[0].sentence if large else ""), unsaid
