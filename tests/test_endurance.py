@@ -1,17 +1,74 @@
+"""Memory over many requests: the figures by hand, a leak seen, and one real short run."""
+
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from xai_demo import endurance
+from xai_demo.endurance import Phase
 from xai_demo.settings import Settings
 
 
-def test_a_few_requests_are_answered_alike_and_memory_is_told(tmp_path: Path) -> None:
+def phase(samples: list[float], threads: int = 5) -> Phase:
+    return Phase(resident_mb=samples, threads=threads)
+
+
+def test_the_level_is_the_median_of_the_last_tenth() -> None:
+    samples = [100.0] * 27 + [500.0, 200.0, 210.0]
+    assert phase(samples).level_mb == 210.0
+    assert phase([7.0]).level_mb == 7.0
+
+
+def test_the_slope_is_that_of_the_last_half_in_megabytes_per_100_requests() -> None:
+    steps = [float(i) * 10 for i in range(50)]  # what fills pools at first is no leak
+    assert phase(steps + [500.0] * 50).slope_mb == pytest.approx(0, abs=1e-9)
+    assert phase(steps + [500 + 0.25 * i for i in range(50)]).slope_mb == pytest.approx(25)
+    assert phase([100.0]).slope_mb == 0
+
+
+def test_growth_is_a_share_of_the_level_after_warming_up() -> None:
+    phases = {
+        "start": phase([900.0] * 30 + [1000.0] * 10, 9),
+        "in_a_row": phase([1000.0] * 50 + [1020.0] * 50, 9),
+        "at_once": phase([1400.0] + [1040.0] * 99, 15),
+    }
+    seen = endurance._Seen(first=[], rest_ms=[4.0, 6.0, 5.0])
+    result = endurance.figures(phases, seen)
+    assert result["resident_mb"] == {"start": 1000, "in_a_row": 1020, "at_once": 1040}
+    assert result["growth"] == pytest.approx({"in_a_row": 0.02, "at_once": 0.04})
+    assert result["peak_growth"] == pytest.approx({"in_a_row": 0.02, "at_once": 0.4})
+    assert result["slope_mb_per_100"] == pytest.approx({"in_a_row": 0, "at_once": 0}, abs=1e-9)
+    assert result["threads"] == {"start": 9, "in_a_row": 9, "at_once": 15}
+    assert result["same_answers"]
+    assert result["rest_ms"] == 5
+    seen.different.append(3)
+    assert not endurance.figures(phases, seen)["same_answers"]
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_a_leak_is_seen(at_once: int) -> None:
+    kept: list[int] = []
+    leaking = endurance.watched(kept.append, 100, at_once=at_once, look=lambda: 1000.0 + len(kept))
+    assert sorted(kept) == list(range(100))
+    assert leaking.slope_mb == pytest.approx(100, rel=0.1)
+    sound = endurance.watched(lambda i: None, 100, at_once=at_once, look=lambda: 1000.0)
+    assert sound.slope_mb == pytest.approx(0, abs=1e-9)
+
+
+def test_a_few_requests_are_answered_alike_and_memory_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endurance, "WARM", 2)
     settings = dataclasses.replace(Settings.from_env({"HF_HUB_OFFLINE": "1"}), cache_dir=tmp_path)
-    result = endurance.run(settings, requests=6)
+    told: list[float] = []
+    result = endurance.run(settings, requests=4, progress=lambda done, what: told.append(done))
     assert result["same_answers"]
     assert result["resident_mb"]["start"] > 100
-    told = endurance.text(result)
-    assert "6 requests in a row, then 8 at a time" in told
-    assert "answers the same" in told
+    assert result["threads"]["start"] >= 1
+    assert told[-1] == 1
+    said = endurance.text(result)
+    assert "4 requests in a row, then 8 at a time, after 2 one at a time" in said
+    assert "answers the same" in said

@@ -123,6 +123,7 @@ def _row(name: str, rounds: int) -> dict[str, float]:
                 forward=lambda x: np.asarray(cut.head(on[backend](x))),
                 network=None,
                 background=0.0,
+                maps=lambda activations: networks.maps(model, activations),
             )
             return explain(subject, range(n))
 

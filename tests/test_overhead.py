@@ -1,0 +1,150 @@
+"""What a request costs beside the network: the accounting by hand, and the calls themselves."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from xai_demo import overhead
+from xai_demo.errors import XaiDemoError
+from xai_demo.overhead import PARTS, Asked
+
+CLIENT_TIMING = {
+    "read": 4.0,
+    "prepare": 1.0,
+    "predict": 20.0,
+    "explain": 5.0,
+    "faithfulness": 70.0,
+    "render": 0.5,
+}
+CALL_TIMING = CLIENT_TIMING | {"read": 3.0, "predict": 22.0}
+
+
+def asked(**changes) -> Asked:
+    values = {
+        "forward": 40.0,
+        "client": 300.0,
+        "client_timing": CLIENT_TIMING,
+        "upload": 6.0,
+        "call": 160.0,
+        "call_timing": CALL_TIMING,
+        "download": 3.0,
+        "nothing": 10.0,
+        "client_nothing": 70.0,
+    }
+    return Asked(**(values | changes))
+
+
+def test_the_parts_add_up_to_everything_but_the_network():
+    one = asked()
+    assert one.network == 95
+    assert one.rest == 205
+    assert one.plain == 6 + 160 + 3 - 97
+    assert one.ours == 160 - 97 - 10
+    parts = one.parts()
+    assert list(parts) == list(PARTS)
+    assert parts == pytest.approx(
+        {
+            "upload": 6,
+            "queue": 10,
+            "read": 3,
+            "prepare": 1,
+            "render": 0.5,
+            "respond": 160 - 101.5 - 10,
+            "download": 3,
+            "client": 205 - 72,
+        }
+    )
+    assert sum(parts.values()) == pytest.approx(one.rest)
+
+
+def test_steps_that_were_not_taken_cost_nothing():
+    short = {"read": 3.0, "prepare": 1.0, "predict": 20.0}
+    one = asked(client_timing=short, call_timing=short)
+    assert one.network == 20
+    assert sum(one.parts().values()) == pytest.approx(one.rest)
+
+
+def test_figures_are_medians_and_ratios_to_the_forward_pass():
+    result = overhead.figures([asked(), asked(client=320.0), asked(client=9999.0, forward=50.0)])
+    assert result["rounds"] == 3
+    assert result["forward_ms"] == 40
+    assert result["totals_ms"] == pytest.approx(
+        {
+            "network": 95,
+            "rest": 225,
+            "rest_plain_http": 72,
+            "rest_ours": 53,
+            "empty_http": 10,
+            "empty_client": 70,
+            "rest_command_line": 4.5,
+        }
+    )
+    assert result["ratios"]["rest_plain_http"] == pytest.approx(1.8)
+    assert result["parts"]["upload"] == pytest.approx(0.15)
+
+
+def test_the_table_has_a_line_for_each_part_and_total():
+    lines = overhead.table(overhead.figures([asked()])).splitlines()
+    assert lines[0] == "| part of a request | ms | of a ResNet-50 |"
+    assert [line.split(":")[0] for line in lines[2:10]] == [f"| {name}" for name in PARTS]
+    assert lines[2].endswith("| 6.0 | 0.15x |")
+    assert any("Gradio client**" in line and "| 205.0 | 5.12x |" in line for line in lines)
+    assert "a ResNet-50 at 224x224 takes 40 ms" in lines[-1]
+
+
+def server(stream: str) -> httpx.Client:
+    """A client of a page that answers every call with this stream of events."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            assert json.loads(request.content) == {"data": [1]}
+            return httpx.Response(200, json={"event_id": "e1"})
+        assert request.url.path == "/call/name/e1"
+        return httpx.Response(200, text=stream)
+
+    return httpx.Client(transport=httpx.MockTransport(answer), base_url="http://page/")
+
+
+def test_a_call_ends_with_what_the_page_says_when_complete():
+    stream = (
+        "event: generating\ndata: [0]\n\nevent: heartbeat\ndata: null\n\n"
+        'event: complete\ndata: [{"a": 1}, 2]\n\n'
+    )
+    with server(stream) as http:
+        assert overhead._call(http, "name", [1]) == [{"a": 1}, 2]
+
+
+def test_what_follows_the_file_is_given_as_the_page_would(monkeypatch):
+    def info(url, **options):
+        assert url == "http://page/gradio_api/info"
+        parameters = [
+            {"parameter_name": "image", "parameter_has_default": False},
+            {"parameter_name": "model", "parameter_default": None},
+            {"parameter_name": "strict", "parameter_default": True},
+        ]
+        said = {"named_endpoints": {"/chest_xray": {"parameters": parameters}}}
+        return httpx.Response(200, json=said, request=httpx.Request("GET", url))
+
+    monkeypatch.setattr(httpx, "get", info)
+    assert overhead._blanks("http://page") == [None, True]
+
+
+@pytest.mark.parametrize(
+    ("stream", "met"), [("event: error\ndata: null\n\n", "error"), ("", "nothing")]
+)
+def test_a_call_without_an_answer_says_what_was_met(stream, met):
+    with server(stream) as http, pytest.raises(XaiDemoError, match=f"/name with {met}, wanted"):
+        overhead._call(http, "name", [1])
+
+
+def test_a_page_that_ends_at_once_is_told(monkeypatch):
+    monkeypatch.setattr(overhead.sys, "executable", "/bin/false")
+    with pytest.raises(XaiDemoError, match="exit status 1"), overhead.served():
+        raise AssertionError("it does not answer")
+
+
+def test_the_network_to_compare_with_is_a_resnet50():
+    assert tuple(overhead._resnet50()().shape) == (1, 14)

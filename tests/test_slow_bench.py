@@ -1,0 +1,82 @@
+"""The slow explainers: what they take and how soon they stop, by hand and on small networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from xai_demo import slow_bench
+from xai_demo.errors import CancelledError
+
+
+def answer(explain_ms: float) -> Any:
+    return SimpleNamespace(
+        timing_ms={"read": 1.0, "prepare": 1.0, "predict": 2.0, "explain": explain_ms},
+        explanations=[SimpleNamespace(passes=96)],
+        model=SimpleNamespace(backend="torch"),
+    )
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(slow_bench, "time", made)
+    return made
+
+
+def test_a_row_tells_seconds_passes_and_how_soon_it_stops(clock: Clock) -> None:
+    def ask(stopped: Callable[[], bool]) -> Any:
+        """A tenth of a second in batches of 30 ms, after each of which it looks."""
+        for _ in range(4):
+            clock.now += 0.03
+            if stopped():
+                raise CancelledError("Cancelled, as asked.")
+        return answer(116.0)
+
+    found = slow_bench.row(ask)
+    assert found.pop("stopped_after_s") == pytest.approx(0.09 - 0.062)  # asked at 4 + 116 / 2 ms
+    assert found == {"explain_s": 0.116, "passes": 96, "backend": "torch"}
+
+
+def test_what_is_done_before_it_could_be_stopped_has_no_time_to_stop() -> None:
+    assert slow_bench.stopped_after_s(lambda stopped: answer(1.0), 0.0) is None
+
+
+def test_the_table_has_a_line_for_each() -> None:
+    rows = [
+        {"model": "m", "explainer": "LIME", "explain_s": 7.96, "passes": 250, "backend": "onnx",
+         "stopped_after_s": 0.312},
+        {"model": "m", "explainer": "SHAP", "explain_s": 5.0, "passes": 96, "backend": "torch",
+         "stopped_after_s": None},
+    ]  # fmt: skip
+    lines = slow_bench.table({"seconds": 8.0, "rows": rows}).splitlines()
+    assert lines[2] == "| m | LIME | 8.0 | 250 | onnx | 0.31 s |"
+    assert lines[3] == "| m | SHAP | 5.0 | 96 | torch | - |"
+    assert lines[-1] == "Of one example each, with 8 s to explain in; stopped half-way."
+    assert {line.count("|") for line in lines[:4]} == {7}
+
+
+def test_every_model_that_is_here_is_asked_with_the_slow_explainers_that_fit_it() -> None:
+    hub = SimpleNamespace(
+        names=lambda: ("near", "far"),
+        available=lambda name: name == "near",
+        model=lambda name: SimpleNamespace(name=name, architecture="resnet18"),
+    )
+    pairs = list(slow_bench._pairs(SimpleNamespace(hub=hub)))  # type: ignore[arg-type]
+    assert {model.name for model, _ in pairs} == {"near"}
+    assert [name for _, name in pairs] == [
+        "Score-CAM", "Occlusion", "LIME", "SHAP", "SHAP gradients", "Integrated gradients",
+    ]  # fmt: skip

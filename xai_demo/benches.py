@@ -1,0 +1,67 @@
+"""What `bench` can be asked on the command line: each kind of measurement behind its option."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from xai_demo.errors import RequestError
+from xai_demo.records import Progress
+from xai_demo.settings import Settings
+
+
+def add_bench(command: argparse.ArgumentParser) -> None:
+    """The arguments of `bench`: one kind of measurement at a time."""
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--requests", type=int, metavar="N", help="instead: does memory grow over N?")
+    kind.add_argument(
+        "--http", action="store_true", help="instead: what the rest of a request costs over HTTP"
+    )
+    kind.add_argument(
+        "--frontend", action="store_true", help="instead: the front ends beside their originals"
+    )
+    kind.add_argument(
+        "--slow", action="store_true", help="instead: what slow explainers take, and to stop them"
+    )
+    command.add_argument("--rounds", type=int, metavar="N", help="of which the medians are taken")
+    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+
+def measured(
+    arguments: argparse.Namespace, settings: Settings, progress: Progress | None
+) -> tuple[dict[str, Any], str]:
+    """The figures that were asked for, and the same as a table."""
+    from xai_demo import bench, endurance, frontend_bench, overhead, slow_bench
+
+    rounds = _rounds(arguments)
+    if arguments.requests is not None:
+        result = endurance.run(settings, requests=arguments.requests, progress=progress)
+        return result, endurance.text(result)
+    if arguments.slow:
+        result = slow_bench.run(settings, progress=progress)
+        return result, slow_bench.table(result)
+    if arguments.http:
+        result = overhead.run(settings, progress=progress, **rounds)
+        return result, overhead.table(result)
+    if arguments.frontend:
+        result = frontend_bench.run(progress=progress, **rounds)
+        return result, frontend_bench.table(result)
+    result = bench.run(settings, progress=progress, **rounds)
+    return result, bench.table(result)
+
+
+def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
+    """The rounds where they were asked for; raises RequestError for a number that means nothing."""
+    for option in ("rounds", "requests"):
+        number = getattr(arguments, option)
+        if number is not None and number < 1:
+            raise RequestError(f"--{option} is {number}, wanted: at least 1")
+    if arguments.rounds is None:
+        return {}
+    if arguments.slow or arguments.requests:
+        other = "--slow" if arguments.slow else "--requests"
+        raise RequestError(
+            f"--rounds is {arguments.rounds} beside {other}, which takes no medians; "
+            "wanted: --rounds alone or with --http or --frontend"
+        )
+    return {"rounds": arguments.rounds}
