@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from tests.fakes import copy_as
+from tests.fakes import FakeAnalyser, copy_as
 from tests.hostile import AUDIO, IMAGES, Case
 from xai_demo import explainers
+from xai_demo.audio import read_audio
+from xai_demo.errors import UnsuitableError
+from xai_demo.pipeline import Analyser
 from xai_demo.records import TASKS
+from xai_demo.settings import Settings
 from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:
@@ -82,7 +87,7 @@ def test_a_file_alone_is_answered_with_the_contracts_report(task: str, client: C
     peak = {"x", "y"} if task == "chest_xray" else {"time_s", "frequency_hz"}
     assert set(first["peak"]) == peak
     with Image.open(overlay) as picture:
-        assert picture.format == "PNG"
+        assert picture.format == "JPEG"
         assert min(picture.size) > 200
     json.dumps(report, allow_nan=False)
 
@@ -100,6 +105,43 @@ def test_what_the_network_listened_to_is_a_sound_as_long_as_the_file(
 def test_events_are_those_of_the_report(client: Client) -> None:
     report, _, _, events = ask(client, "stethoscope", example_path("wheeze"))
     assert events == report["events"]
+
+
+def test_signal_path_and_cycles_can_be_named(client: Client, tmp_path: Path) -> None:
+    path, cycles = example_path("wheeze"), tmp_path / "wheeze.txt"
+    cycles.write_text("0.5 3.0 0 1\n3.0 6.0 0 1\n")
+    plain = ask(client, "stethoscope", path)[0]
+    other = ask(client, "stethoscope", path, band=[1000, 1800], denoise=True)[0]
+    assert other["predictions"] != plain["predictions"]
+    report, *_, events = ask(client, "stethoscope", path, cycles=handle_file(str(cycles)))
+    assert {(e["start_s"], e["end_s"]) for e in events} <= {(0.5, 3.0), (3.0, 6.0), (0.5, 6.0)}
+    assert report["predictions"] != plain["predictions"]
+
+
+def test_a_bad_band_or_annotation_is_refused_in_one_sentence(
+    client: Client, tmp_path: Path
+) -> None:
+    path, cycles = example_path("wheeze"), tmp_path / "letter.txt"
+    cycles.write_text("Dear colleague")
+    with pytest.raises(AppError, match="The band is 'wide'; wanted"):
+        ask(client, "stethoscope", path, band="wide")
+    with pytest.raises(AppError, match="The band is 900 to 100 Hz; wanted"):
+        ask(client, "stethoscope", path, band=[900, 100])
+    with pytest.raises(AppError, match=r"letter\.txt"):
+        ask(client, "stethoscope", path, cycles=handle_file(str(cycles)))
+
+
+def test_a_stretch_that_is_still_recorded_is_answered_as_a_file_is() -> None:
+    analyser = Analyser(Settings.from_env({"HF_HUB_OFFLINE": "1", "XAI_DEMO_EXPORT": "off"}))
+    sound = read_audio(example_path("wheeze"), sample_rate_hz=8000, max_duration_s=60)
+    predictions, decision = analyser.live("stethoscope", sound.samples, 8000)
+    report = analyser.analyse("stethoscope", example_path("wheeze"), faithfulness=False).report
+    for mine, theirs in zip(predictions, report.predictions, strict=True):
+        assert mine.label == theirs.label
+        assert mine.probability == pytest.approx(theirs.probability, abs=1e-3)
+    assert decision.label == report.decision.label
+    with pytest.raises(UnsuitableError, match="44100 samples a second; lung-resnet18 wants 8000"):
+        analyser.live("stethoscope", sound.samples, 44100)
 
 
 def test_model_explainer_and_target_can_be_named(client: Client) -> None:
@@ -180,7 +222,7 @@ def test_a_file_of_the_servers_own_cannot_be_asked_for(
     real_app: gr.Blocks, tmp_path: Path, film: Path
 ) -> None:
     secret = copy_as(film, "secret.png")  # a fine picture, but nobody uploaded it
-    data = [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, None, None, None]
+    data = [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, None, None, None, None]
     events = posted(f"{real_app.local_url}gradio_api/call/chest_xray", data)
     assert "event: error" in events
     assert "predictions" not in events
@@ -212,6 +254,83 @@ def test_only_the_contracts_endpoints_are_offered(client: Client) -> None:
         "/explainers",
     }
     assert not offered["unnamed_endpoints"]
+
+
+@pytest.fixture
+def slow_client(served: gr.Blocks) -> Iterator[Client]:
+    """A client of the page on the fake, whose files named "long" take until they are stopped."""
+    client = Client(served.local_url, verbose=False)
+    yield client
+    client.close()
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    for _ in range(1200):
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def told(job: Job) -> float:
+    units = job.status().progress_data or []
+    return float(units[0].progress or 0) if units else 0.0
+
+
+def test_a_cancelled_job_stops_its_work_and_nobody_elses(
+    slow_client: Client, served: gr.Blocks, analyser: FakeAnalyser, tone: Path
+) -> None:
+    other = Client(served.local_url, verbose=False)
+    mine, theirs = (copy_as(tone, f"long-{who}.wav") for who in ("mine", "theirs"))
+    job = slow_client.submit(handle_file(str(mine)), api_name="/stethoscope")
+    untouched = other.submit(handle_file(str(theirs)), api_name="/stethoscope")
+    assert eventually(lambda: told(job) > 0 and told(untouched) > 0)
+    job.cancel()
+    assert eventually(lambda: mine.name in analyser.stopped)
+    assert theirs.name not in analyser.stopped
+    before = told(untouched)
+    assert eventually(lambda: told(untouched) > before)
+    assert slow_client.predict(handle_file(str(tone)), api_name="/stethoscope")[0]["predictions"]
+    other.close()  # whoever leaves is no longer worked for
+    assert eventually(lambda: theirs.name in analyser.stopped)
+
+
+def test_progress_is_told_to_a_client_and_only_rises(slow_client: Client, tone: Path) -> None:
+    path = copy_as(tone, "long-told.wav")
+    job = slow_client.submit(handle_file(str(path)), api_name="/stethoscope")
+    heard = [0.0]
+
+    def hear() -> bool:
+        if told(job) != heard[-1]:
+            heard.append(told(job))
+        return len(heard) > 5
+
+    assert eventually(hear)
+    job.cancel()
+    assert heard == sorted(set(heard))
+
+
+def test_a_slow_explainer_tells_how_far_it_is_and_what_it_spent(client: Client) -> None:
+    job = client.submit(
+        handle_file(str(example_of("chest_xray"))), explainer="Occlusion", api_name="/chest_xray"
+    )
+    heard = [0.0]
+    while not job.done():
+        if told(job) not in (0.0, heard[-1]):
+            heard.append(told(job))
+        time.sleep(0.02)
+    report = job.result()[0]
+    assert len(heard) >= 4  # with the nought it starts from
+    assert heard == sorted(set(heard))
+    assert report["explanations"][0]["passes"] >= 30
+
+
+def test_a_layer_can_be_named(client: Client) -> None:
+    layer = client.predict(api_name="/models")[0]["layers"][0]
+    report = ask(client, "chest_xray", example_of("chest_xray"), layer=layer)[0]
+    assert report["explanations"][0]["layer"] == layer
+    with pytest.raises(AppError, match=f"'cellar'; wanted: {layer}"):
+        ask(client, "chest_xray", example_of("chest_xray"), layer="cellar")
 
 
 def test_several_callers_at_once_get_their_own_answers(client: Client) -> None:

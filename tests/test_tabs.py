@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import re
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +23,15 @@ from PIL import Image
 
 from tests.fakes import MODELS, FakeAnalyser, FakeHub, answer, film, spectrogram, without_heat
 from xai_demo import render
+from xai_demo.explainers import EXPLAINERS, fitting
+from xai_demo.networks import ARCHITECTURES
 from xai_demo.records import DISCLAIMER, Analysis, Explanation, Model, ModelInUse, View
-from xai_demo.tabs import TABS, build, details, figure, words
+from xai_demo.tabs import TABS, build, details, figure, pickers, words
 from xai_demo.tabs.answer import answered, empty, refused
-from xai_demo.tabs.ask import Picks, Refusal, ask
-from xai_demo.tabs.panel import playable
+from xai_demo.tabs.ask import Picks, Refusal, ask, compared
+from xai_demo.tabs.comparison import agreement
+from xai_demo.tabs.running import Running
+from xai_demo.tabs.sounds import playable
 
 LUNG, XRAY, _, EVERYDAY = MODELS
 LINEAR = View(
@@ -44,6 +54,12 @@ def heat(rows: int, columns: int, *hot: tuple[int, int], **peak: float) -> Expla
         heatmap=values,
         peak=peak,
     )
+
+
+def run_apart(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a thread of its own: the browser tests keep a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result(timeout=60)
 
 
 @pytest.fixture(params=[LUNG, XRAY, EVERYDAY], ids=lambda m: m.task)
@@ -224,7 +240,7 @@ def test_the_alternative_text_states_finding_and_region() -> None:
 
 
 def test_events_stand_at_their_times() -> None:
-    html = figure.figure(answer(LUNG, "clip.wav", "Grad-CAM++", None))
+    html = figure.figure(replace(answer(LUNG, "clip.wav", "Grad-CAM++", None), timeline=None))
     assert 'data-start="0.800" data-end="1.400"' in html
     assert "left:10.00%;width:7.50%" in html  # 0.8 s and 0.6 s of 8 s
 
@@ -322,15 +338,6 @@ def test_downloads_hold_what_they_say(answered_model: tuple[Analysis, Model]) ->
     assert ("events.csv" in files) == bool(analysis.report.events)
 
 
-def test_events_are_a_table() -> None:
-    analysis = answer(LUNG, "clip.wav", "Grad-CAM++", None)
-    assert details.events_csv(analysis).splitlines() == [
-        "label,start_s,end_s,probability",
-        "wheeze,0.800,1.400,0.8300",
-        "crackle,4.100,4.600,0.6100",
-    ]
-
-
 def test_the_snippet_asks_the_same_again() -> None:
     html = details.details(answer(XRAY, 'fi"lm.png', "LayerCAM", "Normal"), XRAY)
     code = re.sub("<[^>]+>", "", re.search("<pre.*</pre>", html, re.DOTALL).group())
@@ -345,7 +352,7 @@ def test_the_snippet_asks_the_same_again() -> None:
 
 def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
     analyser = FakeAnalyser()
-    picks = Picks(model="everyday-cnn6", explainer="LayerCAM", target="Dog")
+    picks = Picks(model="everyday-cnn6", explainer="LayerCAM", target="Dog", layer="conv_block5")
     assert isinstance(ask(analyser, "audioset", "clip.wav", picks), Analysis)
     assert analyser.calls == [
         {
@@ -354,15 +361,18 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
             "model": "everyday-cnn6",
             "explainer": "LayerCAM",
             "target": "Dog",
+            "layer": "conv_block5",
+            "signal_path": None,
+            "cycles": None,
         }
     ]
 
 
 def test_empty_picks_mean_the_defaults() -> None:
     analyser = FakeAnalyser()
-    ask(analyser, "audioset", "clip.wav", Picks(model="", explainer="", target=""))
+    ask(analyser, "audioset", "clip.wav", Picks(model="", explainer="", target="", layer=""))
     assert (analyser.calls[0]["model"], analyser.calls[0]["target"]) == (None, None)
-    assert analyser.calls[0]["explainer"] == "Grad-CAM++"
+    assert (analyser.calls[0]["explainer"], analyser.calls[0]["layer"]) == (None, None)
 
 
 @pytest.mark.parametrize("path", [None, ""])
@@ -385,6 +395,178 @@ def test_absent_weights_say_what_to_pick_instead() -> None:
     assert isinstance(outcome, Refusal)
     assert outcome.title == "This model is not here"
     assert "Look closer" in outcome.advice
+
+
+def test_a_stopped_question_ends_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    analyser = FakeAnalyser()
+    outcome = ask(analyser, "stethoscope", "long.wav", Picks(), cancelled=lambda: True)
+    assert isinstance(outcome, Refusal)
+    assert outcome.stopped
+    assert outcome.message == "Cancelled, as asked."
+    assert caplog.text == ""
+
+
+def test_comparing_asks_about_the_same_label_twice_and_tells_one_rising_progress() -> None:
+    analyser, told = FakeAnalyser(), []
+    both = compared(
+        analyser,
+        "stethoscope",
+        "clip.wav",
+        Picks(explainer="LayerCAM", second="Grad-CAM"),
+        lambda done, doing: told.append(done),
+        lambda: False,
+    )
+    assert isinstance(both.first, Analysis)
+    assert isinstance(both.second, Analysis)
+    asked = [(call["explainer"], call["target"]) for call in analyser.calls]
+    assert asked == [("LayerCAM", None), ("Grad-CAM", "both")]
+    assert told == sorted(set(told))
+    assert 0 <= told[0] <= told[-1] <= 1
+
+
+def test_a_refused_question_is_not_asked_again_to_compare() -> None:
+    analyser = FakeAnalyser()
+    picks = Picks(second="Grad-CAM")
+    both = compared(
+        analyser, "stethoscope", "refuse.wav", picks, lambda done, doing: None, lambda: False
+    )
+    assert isinstance(both.first, Refusal)
+    assert len(analyser.calls) == 1
+
+
+# Two explainers
+
+
+def pair(one: Explanation, other: Explanation) -> tuple[Explanation, Explanation]:
+    return one, replace(other, explainer="LIME")
+
+
+RISING = np.arange(12, dtype=np.float32).reshape(3, 4) / 11
+
+
+@pytest.mark.parametrize(
+    ("other", "said", "number"),
+    [
+        (RISING**2, "agree closely", "1.00"),  # the same order
+        (1 - RISING, "contradict each other", "\u22121.00"),
+        (np.zeros((3, 4), np.float32), "cannot be compared", "no heat"),
+    ],
+)
+def test_agreement_is_said_in_words_and_as_a_number(
+    other: np.ndarray, said: str, number: str
+) -> None:
+    one = replace(heat(3, 4, time_s=0.0, frequency_hz=100.0), heatmap=RISING)
+    sentence = agreement(*pair(one, replace(one, heatmap=other)))
+    assert said in sentence
+    assert number in sentence
+    assert "Grad-CAM++ and LIME" in sentence
+
+
+def test_two_explainers_stand_side_by_side() -> None:
+    first = answer(LUNG, "clip.wav", "Grad-CAM++", None)
+    html = answered(first, LUNG, answer(LUNG, "clip.wav", "LIME (<b>)", None))
+    section = re.search('<section class="xai-comparison">.*</section>', html, re.DOTALL).group()
+    assert section.count('class="xai-heat"') == 2
+    assert "LIME (&lt;b&gt;)" in section
+    assert "agree closely" in section
+    assert "xai-comparison" not in answered(first, LUNG)
+
+
+def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
+    first = answer(LUNG, "clip.wav", "Grad-CAM++", None)
+    html = answered(first, LUNG, Refusal(title="No", message="LIME was <b>ill</b>.", advice=""))
+    assert "nothing to compare with: LIME was &lt;b&gt;ill" in html
+    assert "xai-figure" in html
+
+
+# What there is to pick
+
+
+def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
+    choices = pickers.explainers_of(LUNG)
+    assert {name for _, name in choices} == set(fitting("convolutional"))
+    assert choices[0] == ("Grad-CAM++", "Grad-CAM++")
+    shown = {name: text for text, name in choices}
+    assert (shown["LIME"], shown["LayerCAM"]) == ("LIME (slow)", "LayerCAM")
+    assert shown["Guided backpropagation"] == "Guided backpropagation"
+
+
+def test_a_kind_of_network_narrows_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = replace(ARCHITECTURES["resnet18"], kind="transformer")
+    monkeypatch.setitem(ARCHITECTURES, "resnet18", kind)
+    names = [name for _, name in pickers.explainers_of(LUNG)]
+    assert set(names) == set(fitting("transformer"))
+    unfit = next(name for name in EXPLAINERS if name not in names)
+    kept, lost = (pickers.follow(FakeAnalyser(), LUNG.name, name, name) for name in ("LIME", unfit))
+    assert (kept[0]["value"], kept[3]["value"]) == ("LIME", "LIME")
+    assert (lost[0]["value"], lost[3]["value"]) == (names[0], "")
+
+
+def test_layers_are_offered_where_there_are_several() -> None:
+    assert [name for _, name in pickers.layers_of(MODELS[2])] == list(ARCHITECTURES["cnn14"].cuts)
+    shown = {name: pickers.follow(FakeAnalyser(), name)[2] for name in ("big-cnn14", LUNG.name)}
+    assert shown["big-cnn14"]["visible"] is True
+    assert shown["big-cnn14"]["value"] == "conv_block6.conv2"
+    assert shown[LUNG.name]["visible"] is (len(ARCHITECTURES["resnet18"].cuts) > 1)
+
+
+def test_a_model_that_nobody_knows_offers_what_there_is() -> None:
+    explaining, targets, layers, second = pickers.follow(FakeAnalyser(), "nix", "LIME")
+    assert explaining["value"] == "LIME"
+    assert len(targets["choices"]) == 1
+    assert layers["visible"] is False
+    assert second["value"] == ""
+
+
+# What is worked on
+
+
+def test_stopping_reaches_one_visitor_at_one_place() -> None:
+    running = Running()
+    with (
+        running.begun("anna", "lungs") as lungs,
+        running.begun("anna", "films") as films,
+        running.begun("ben", "lungs") as others,
+    ):
+        running.stop("anna", "lungs")
+        assert (lungs(), films(), others()) == (True, False, False)
+        running.stop("anna")
+        assert (films(), others()) == (True, False)
+        assert len(running) == 3
+    assert len(running) == 0
+    assert others()
+
+
+def test_a_new_question_at_a_place_stops_the_old_one_and_without_a_place_none() -> None:
+    running = Running()
+    with (
+        running.begun("anna", "lungs") as old,
+        running.begun("anna") as client,
+        running.begun("anna", "lungs") as new,
+        running.begun("anna") as second,
+    ):
+        assert (old(), new(), client(), second()) == (True, False, False, False)
+
+
+def test_who_no_longer_waits_stops_the_work() -> None:
+    running, begun, ended = Running(), threading.Event(), threading.Event()
+
+    def work(stopped: Callable[[], bool]) -> None:
+        begun.set()
+        while not stopped():
+            time.sleep(0.01)
+        ended.set()
+
+    async def waits() -> None:
+        task = asyncio.create_task(running.worked("anna", None, work))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run_apart(waits())
+    assert ended.wait(10)
+    assert len(running) == 0
 
 
 def test_a_fault_of_ours_is_logged_by_number_and_tells_nothing(
@@ -468,3 +650,23 @@ def test_building_the_page_loads_no_network_library() -> None:
 def test_the_spectrogram_of_the_fake_is_what_the_tests_think() -> None:
     view = spectrogram()
     assert len(view.row_frequencies_hz) == view.pixels.shape[0] == 64
+
+
+def test_who_stops_waits_until_the_work_has_ended() -> None:
+    running = Running()
+    told: list[str] = []
+
+    def work(stopped: Callable[[], bool]) -> None:
+        while not stopped():
+            time.sleep(0.01)
+        told.append("heard of it")
+
+    async def both() -> None:
+        piece = asyncio.create_task(running.worked("visitor", "lung", work))
+        await asyncio.sleep(0.05)
+        assert await running.ended("visitor", "lung")
+        assert told == ["heard of it"]
+        await piece
+
+    run_apart(both())
+    assert len(running) == 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes import FakeAnalyser, copy_as
+from xai_demo.filtering import SignalPath
 from xai_demo.records import DISCLAIMER
 from xai_demo.tabs import TABS
 
@@ -41,6 +42,10 @@ def ask(page: Page, task: str = "stethoscope", state: str = ANSWERED) -> None:
 def show_example(page: Page, task: str = "stethoscope", name: str = "wheeze") -> None:
     page.click(f"#{task}-example-{name}")
     page.wait_for_selector(f"#{task}-result {ANSWERED}")
+
+
+def look_closer(page: Page) -> None:
+    page.locator(".xai-closer:visible button", has_text="Look closer").click()
 
 
 @pytest.mark.parametrize("task", TABS)
@@ -123,13 +128,67 @@ def test_the_original_can_be_seen_alone_and_beside(page: Page) -> None:
 
 def test_an_event_is_pressed_and_plays_from_its_start(page: Page) -> None:
     show_example(page)
-    sound = """[...document.querySelectorAll("#stethoscope-original *")]
-        .map((part) => part.shadowRoot?.querySelector("audio")).find(Boolean)"""
-    page.wait_for_function(f"({sound})?.readyState >= 1")
+    page.wait_for_function(f"({SOUND})?.readyState >= 1")
     page.click("#stethoscope-result .xai-event >> nth=1")
-    page.wait_for_function(f"!({sound}).paused && ({sound}).currentTime >= 4.1")
-    page.wait_for_function(f"({sound}).paused")
-    assert 4.6 <= page.evaluate(f"({sound}).currentTime") < 6
+    page.wait_for_function(f"!({SOUND}).paused && ({SOUND}).currentTime >= 4.1")
+    page.wait_for_function(f"({SOUND}).paused")
+    assert 4.6 <= page.evaluate(f"({SOUND}).currentTime") < 6
+
+
+SOUND = """[...document.querySelectorAll("#stethoscope-original *")]
+    .map((part) => part.shadowRoot?.querySelector("audio")).find(Boolean)"""
+
+
+def test_a_row_of_the_events_table_plays_its_stretch_and_can_be_taken_along(page: Page) -> None:
+    show_example(page)
+    page.wait_for_function(f"({SOUND})?.readyState >= 1")
+    page.click("#stethoscope-result .xai-rows tbody tr >> nth=1")
+    page.wait_for_function(f"!({SOUND}).paused && ({SOUND}).currentTime >= 4.1")
+    page.wait_for_function(f"({SOUND}).paused")
+    assert 4.6 <= page.evaluate(f"({SOUND}).currentTime") < 6
+    with page.expect_download() as waiting:
+        page.click(".xai-events a[download='events.txt']")
+    assert Path(waiting.value.path()).read_text().startswith("0.800000\t1.400000\twheeze")
+
+
+def test_a_place_on_the_timeline_plays_from_there(page: Page) -> None:
+    show_example(page)
+    page.wait_for_function(f"({SOUND})?.readyState >= 1")
+    wave = page.locator("#stethoscope-result .xai-wave").first
+    box = wave.bounding_box()
+    assert box is not None
+    wave.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_function(f"!({SOUND}).paused && ({SOUND}).currentTime >= 3.9")
+
+
+def test_the_signal_path_is_set_and_every_stage_is_seen(page: Page, analyser: FakeAnalyser) -> None:
+    show_example(page)
+    page.get_by_role("button", name="Signal path").locator("visible=true").click()
+    page.check("#stethoscope-band input")
+    page.fill("#stethoscope-low input", "200")
+    page.press("#stethoscope-low input", "Tab")
+    before = len(analyser.calls)
+    page.click("#stethoscope-analyse")
+    for _ in range(200):
+        if len(analyser.calls) > before:
+            break
+        page.wait_for_timeout(50)
+    assert analyser.calls[-1]["signal_path"] == SignalPath(band_hz=(200.0, 1800.0), denoise=False)
+    for name in ("raw", "filtered", "denoised"):
+        page.wait_for_selector(f"[data-stage={name}] .xai-plot img", state="visible")
+        page.wait_for_selector(f"#stethoscope-{name}", state="visible")
+
+
+def test_listening_live_answers_again_and_again(page: Page, analyser: FakeAnalyser) -> None:
+    page.get_by_role("button", name="Listen live").click()
+    page.locator("#stethoscope-microphone button", has_text="Record").click()
+    heard = "Number(document.querySelector('#stethoscope-live .xai-live')?.dataset.heard)"
+    page.wait_for_function(f"{heard} >= 1")
+    first = page.evaluate(heard)
+    page.wait_for_function(f"{heard} >= {first} + 1")
+    assert page.locator("#stethoscope-live .xai-bar").count() == 4
+    assert page.locator("#stethoscope-live .xai-plot img").is_visible()
+    page.locator("#stethoscope-microphone button", has_text="Stop").click()
 
 
 def test_a_recording_by_microphone_is_answered(page: Page) -> None:
@@ -147,7 +206,7 @@ def test_picking_another_label_model_or_explainer_asks_again(
 ) -> None:
     open_tab(page, "audioset")
     show_example(page, "audioset", "dog")
-    page.locator(".xai-closer:visible button").first.click()
+    look_closer(page)
     picks = {"explainer": "LayerCAM", "target": "Rooster", "model": "PANNs Cnn14 (not on this"}
     for picker, choice in picks.items():
         before = len(analyser.calls)
@@ -199,15 +258,91 @@ def test_too_large_a_file_is_refused_and_the_button_sleeps(page: Page, tmp_path:
 def test_a_second_click_while_working_does_nothing(
     page: Page, tone: Path, analyser: FakeAnalyser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyser, "delay_s", 1.5)
+    monkeypatch.setattr(analyser, "delay_s", 3)
     bring(page, tone)
     before = len(analyser.calls)
-    for _ in range(3):
-        page.click("#stethoscope-analyse")
+    page.dblclick("#stethoscope-analyse")
     page.get_by_role("progressbar").wait_for()
+    page.click("#stethoscope-analyse")
     page.wait_for_selector(f"#stethoscope-result {ANSWERED}")
     page.wait_for_timeout(500)
     assert len(analyser.calls) == before + 1
+
+
+def stopped(analyser: FakeAnalyser, name: str, page: Page) -> bool:
+    for _ in range(600):
+        if name in analyser.stopped:
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
+def test_stop_ends_the_work_says_so_and_the_next_question_is_answered(
+    page: Page, tone: Path, analyser: FakeAnalyser
+) -> None:
+    bring(page, copy_as(tone, "long-stopped.wav"))
+    assert not page.is_visible("#stethoscope-stop")
+    page.click("#stethoscope-analyse")
+    page.get_by_role("progressbar").wait_for()
+    page.click("#stethoscope-stop")
+    page.get_by_text("Stopped, as you asked. Ready: press Analyse.").wait_for()
+    page.wait_for_selector("#stethoscope-stop", state="hidden")
+    assert stopped(analyser, "long-stopped.wav", page)
+    assert page.locator(f"#stethoscope-result {REFUSED}").count() == 0
+    show_example(page)
+
+
+def test_a_newer_question_takes_the_place_of_the_older(
+    page: Page, tone: Path, analyser: FakeAnalyser
+) -> None:
+    bring(page, copy_as(tone, "long-older.wav"))
+    page.click("#stethoscope-analyse")
+    page.wait_for_selector("#stethoscope-stop", state="visible")
+    show_example(page)
+    assert stopped(analyser, "long-older.wav", page)
+    page.wait_for_selector("#stethoscope-stop", state="hidden")
+    assert page.inner_text("#stethoscope-result .xai-kicker") == "wheeze.flac"
+
+
+def test_who_leaves_is_no_longer_worked_for(
+    browser: Browser, served: gr.Blocks, page: Page, tone: Path, analyser: FakeAnalyser
+) -> None:
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(served.local_url)
+    other.wait_for_selector("#stethoscope-analyse")
+    bring(other, copy_as(tone, "long-left.wav"))
+    other.click("#stethoscope-analyse")
+    other.wait_for_selector("#stethoscope-stop", state="visible")
+    context.close()
+    assert stopped(analyser, "long-left.wav", page)
+
+
+def test_two_explainers_are_compared_and_fade_together(page: Page) -> None:
+    show_example(page)
+    look_closer(page)
+    page.click("#stethoscope-compare-with input")
+    page.get_by_role("option", name="LIME (slow)").click()
+    pair = page.locator("#stethoscope-result .xai-comparison")
+    pair.wait_for()
+    assert "agree closely" in pair.inner_text()
+    assert "(slow)" not in pair.inner_text()
+    page.wait_for_function(
+        """() => [...document.querySelectorAll("#stethoscope-result .xai-pair .xai-copy")]
+        .filter((image) => image.naturalWidth === 801).length === 2"""
+    )
+    page.locator("#stethoscope-result input[type=range]").press("Home")
+    faded = "getComputedStyle(document.querySelector('.xai-comparison .xai-heat')).opacity"
+    assert page.evaluate(faded) == "0"
+
+
+def test_layers_are_to_pick_only_where_a_model_has_several(page: Page) -> None:
+    open_tab(page, "audioset")
+    look_closer(page)
+    assert not page.is_visible("#audioset-layer")
+    page.click("#audioset-model input")
+    page.get_by_role("option", name=re.compile("PANNs")).click()
+    page.wait_for_selector("#audioset-layer", state="visible")
 
 
 def test_two_visitors_at_once_get_their_own_answers(
@@ -230,7 +365,7 @@ def test_two_visitors_at_once_get_their_own_answers(
 
 def test_the_figure_can_be_taken_along(page: Page) -> None:
     show_example(page)
-    page.locator(".xai-closer:visible button").first.click()
+    look_closer(page)
     with page.expect_download() as waiting:
         page.click("a[download='overlay.png']:visible")
     assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")

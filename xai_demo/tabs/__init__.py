@@ -11,7 +11,8 @@ from xai_demo.tabs import audioset, chest_xray, stethoscope
 from xai_demo.tabs.ask import Analyser
 from xai_demo.tabs.clicks import INSTANT, PRIVATE, connect
 from xai_demo.tabs.endpoints import publish
-from xai_demo.tabs.panel import KEEP_FILES_S, lay_out
+from xai_demo.tabs.panel import KEEP_FILES_S, Panel, followed, lay_out
+from xai_demo.tabs.running import Running
 
 TABS = {
     "stethoscope": stethoscope.TAB,
@@ -34,24 +35,43 @@ def build(analyser: Analyser) -> gr.Blocks:
     )
     with page:
         gr.HTML(_HEADER)
-        panels = []
+        panels: list[Panel] = []
+        running = Running()
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             for name, tab in TABS.items():
                 with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True):
                     panels.append(lay_out(tab, analyser))
-                    connect(panels[-1], analyser)
-        publish(analyser)
-        models = [panel.model for panel in panels]
-        restored = page.load(_restorer(analyser), None, models, **INSTANT)
+                    connect(panels[-1], analyser, running)
+        publish(analyser, running)
+        restored = page.load(
+            _restorer(analyser, panels),
+            None,
+            [each for p in panels for each in (p.pickers.model, *p.following)],
+            **INSTANT,
+        )
         restored.then(None, None, None, js="() => { xaiRestore(); }", **PRIVATE)
+        page.unload(_leaver(running))
     return page
 
 
-def _restorer(analyser: Analyser) -> Callable[[gr.Request], list[Any]]:
+def _restorer(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Request], list[Any]]:
     def restore(request: gr.Request) -> list[Any]:
         """The model that a shared link names, picked on its tab; a name nobody knows is ignored."""
         wanted = request.query_params.get("model")
-        known = [analyser.hub.names(tab.task) for tab in TABS.values()]
-        return [gr.update(value=wanted) if wanted in names else gr.skip() for names in known]
+        updates: list[Any] = []
+        for panel in panels:
+            if wanted and wanted in analyser.hub.names(panel.tab.task):
+                updates += [gr.update(value=wanted), *followed(panel.tab, analyser, wanted)]
+            else:
+                updates += [gr.skip()] * (1 + len(panel.following))
+        return updates
 
     return restore
+
+
+def _leaver(running: Running) -> Callable[[gr.Request], None]:
+    def leave(request: gr.Request) -> None:
+        """Nobody waits any more for the answers of a visitor, or a program, that has gone."""
+        running.stop(request.session_hash or "")
+
+    return leave

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 from html import escape
 
+from xai_demo.decision import points
 from xai_demo.records import Analysis, Model, Prediction
 from xai_demo.tabs import words
+from xai_demo.tabs.ask import Refusal
+from xai_demo.tabs.comparison import side_by_side
 from xai_demo.tabs.figure import figure
+from xai_demo.tabs.timeline import events_table, timeline
 
 _BARS = 10
 
 
-def answered(analysis: Analysis, model: Model) -> str:
-    """The answer, its bars and its picture."""
+def answered(analysis: Analysis, model: Model, second: Analysis | Refusal | None = None) -> str:
+    """The answer, its bars and its picture; and beside it the heat of a second explainer."""
     return (
         f'<div class="xai-result" data-state="answered">{_warnings(analysis)}'
         f'<div class="xai-answer">{_headline(analysis, model)}{_bars(analysis, model)}</div>'
-        f"{figure(analysis)}{_source(analysis, model)}</div>"
+        f"{figure(analysis)}{_second(analysis, second)}{timeline(analysis)}"
+        f"{_events(analysis)}{_source(analysis, model)}</div>"
+    )
+
+
+def _events(analysis: Analysis) -> str:
+    return events_table(analysis) if analysis.report.task == "stethoscope" else ""
+
+
+def _second(analysis: Analysis, second: Analysis | Refusal | None) -> str:
+    if isinstance(second, Refusal):
+        return (
+            '<p class="xai-notice xai-warning" role="note">There is nothing to compare with: '
+            f"{escape(second.message)}</p>"
+        )
+    if second is None or not (analysis.report.explanations and second.report.explanations):
+        return ""
+    return side_by_side(
+        analysis.view, analysis.report.explanations[0], second.report.explanations[0]
     )
 
 
@@ -62,17 +84,20 @@ def _bars(analysis: Analysis, model: Model) -> str:
     layers = {e.target: i for i, e in enumerate(analysis.report.explanations)}
     shown = list(predictions[:_BARS])
     shown += [p for p in predictions[_BARS:] if p.label in layers]
-    rows = "".join(_bar(p, model.operating_points.get(p.label), layers.get(p.label)) for p in shown)
+    line = analysis.timeline
+    at = points(model, pooled=line is not None and len(line.starts_s) > 1)
+    rows = "".join(_bar(p, at.get(p.label), layers.get(p.label)) for p in shown)
     count = len(predictions)
     which = (
         f"The {len(shown)} most probable of {count} labels" if count > len(shown) else "All labels"
     )
-    marks = any(p.label in model.operating_points for p in shown)
-    tick = (
-        " The line in a bar is the label's operating point: above it counts as found."
-        if marks
-        else ""
+    marks = any(p.label in at for p in shown)
+    counts = (
+        "above it counts as found"
+        if model.activation == "sigmoid"
+        else "the answer is the label that stands highest against its own"
     )
+    tick = f" The line in a bar is the label's operating point: {counts}." if marks else ""
     press = " Press a label to see its heat." if len(layers) > 1 else ""
     return (
         f'<div class="xai-bars"><ul>{rows}</ul><p class="xai-quiet">{which}.{press}{tick}</p></div>'

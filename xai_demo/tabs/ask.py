@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from xai_demo.errors import RequestError, WeightsError, XaiDemoError
-from xai_demo.explainers import DEFAULT
-from xai_demo.records import Analysis, Model, Progress, Task
+from xai_demo.errors import (
+    AnnotationError,
+    CancelledError,
+    RequestError,
+    WeightsError,
+    XaiDemoError,
+)
+from xai_demo.filtering import SignalPath
+from xai_demo.records import Analysis, Decision, Model, Prediction, Progress, Task
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
 
 BACKENDS = ("auto", "torch", "onnx")
 
@@ -50,13 +59,21 @@ class Analyser(Protocol):
         path: str | Path,
         *,
         model: str | None = None,
-        explainer: str = DEFAULT,
+        explainer: str | None = None,
         target: str | None = None,
+        layer: str | None = None,
         backend: str = "auto",
-        weights: str | None = None,
+        signal_path: SignalPath | None = None,
+        cycles: str | Path | None = None,
         progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
         """Read, predict and explain one file."""
+
+    def live(
+        self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
+    ) -> tuple[tuple[Prediction, ...], Decision]:
+        """The answer for a stretch of sound that is still being recorded."""
 
     def warm_up(self) -> None:
         """Load what the first visitor would otherwise wait for."""
@@ -70,6 +87,10 @@ class Picks:
     explainer: str | None = None
     target: str | None = None
     backend: str | None = None
+    layer: str | None = None
+    second: str | None = None  # another explainer, to compare with
+    signal_path: SignalPath | None = None
+    cycles: str | None = None  # an annotation file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +100,47 @@ class Refusal:
     title: str
     message: str
     advice: str
+    stopped: bool = False  # nobody waits for it any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """An answer, and the same explained another way if that was asked for."""
+
+    first: Analysis | Refusal
+    second: Analysis | Refusal | None = None
+
+
+def compared(
+    analyser: Analyser,
+    task: Task,
+    path: str | None,
+    picks: Picks,
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> Compared:
+    """Answer, and explain the same label by `picks.second` as well where one is picked."""
+    if not picks.second:
+        return Compared(first=ask(analyser, task, path, picks, progress, cancelled))
+
+    def halved(start: float) -> Progress:
+        return lambda done, doing: progress(start + done / 2, doing)
+
+    first = ask(analyser, task, path, picks, halved(0), cancelled)
+    if isinstance(first, Refusal):
+        return Compared(first=first)
+    target = first.report.explanations[0].target if first.report.explanations else picks.target
+    other = replace(picks, explainer=picks.second, target=target)
+    return Compared(first=first, second=ask(analyser, task, path, other, halved(0.5), cancelled))
 
 
 def ask(
-    analyser: Analyser, task: Task, path: str | None, picks: Picks, progress: Progress | None = None
+    analyser: Analyser,
+    task: Task,
+    path: str | None,
+    picks: Picks,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Analysis | Refusal:
     """Answer, or say in words a person understands why not; a fault of ours is logged."""
     try:
@@ -92,16 +150,30 @@ def ask(
             task,
             path,
             model=picks.model or None,
-            explainer=picks.explainer or DEFAULT,
+            explainer=picks.explainer or None,
             target=picks.target or None,
+            layer=picks.layer or None,
             backend=picks.backend or "auto",
+            signal_path=picks.signal_path,
+            cycles=picks.cycles or None,
             progress=progress,
+            cancelled=cancelled,
+        )
+    except CancelledError as error:
+        return Refusal(
+            title="Stopped", message=str(error), advice="Ask again at any time.", stopped=True
         )
     except WeightsError as error:
         return Refusal(
             title="This model is not here",
             message=str(error),
             advice="Choose another model under “Look closer”: those without a note are ready.",
+        )
+    except AnnotationError as error:
+        return Refusal(
+            title="The annotation could not be used",
+            message=str(error),
+            advice="Take it away under “Signal path”, or bring the one of this recording.",
         )
     except XaiDemoError as error:
         return Refusal(

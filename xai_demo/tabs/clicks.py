@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import gradio as gr
 
-from xai_demo.errors import WeightsError
+from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis
 from xai_demo.synthesis import example_path
+from xai_demo.tabs import live, signal_path
 from xai_demo.tabs.answer import answered, refused
-from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
+from xai_demo.tabs.ask import Analyser, Compared, Picks, Refusal, compared
 from xai_demo.tabs.details import details
-from xai_demo.tabs.panel import SOUNDS, Panel, playable, state_of, targets_of
+from xai_demo.tabs.endpoints import told_by
+from xai_demo.tabs.panel import SOUNDS, Panel, followed, state_of
+from xai_demo.tabs.pickers import picked
+from xai_demo.tabs.running import Running
+from xai_demo.tabs.sounds import playable
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
@@ -25,12 +32,14 @@ _PREVIEW_JS = """(file) => {
 }"""
 
 
-def connect(panel: Panel, analyser: Analyser) -> None:
+def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
     """Say what follows from what on one tab."""
-    # Each event waits for its own end: a second click while working is not sent.
+    # Each event waits for its own end: a second click while working is not sent. Another event of
+    # the tab is, and stops what was being worked on.
     working = {**PRIVATE, "show_progress_on": panel.state, "trigger_mode": "once"}
-    answer = _answer(panel, analyser)
-    asked = [panel.file, *panel.picks]
+    picks = panel.pickers
+    answer = _answer(panel, analyser, running)
+    asked = [panel.file, *panel.inputs]
 
     def wake(path: str | None) -> tuple[Any, str]:
         return gr.update(interactive=bool(path)), state_of(panel.tab, path)
@@ -38,73 +47,107 @@ def connect(panel: Panel, analyser: Analyser) -> None:
     panel.file.change(wake, panel.file, [panel.analyse, panel.state], **INSTANT)
     if panel.preview is not None:
         panel.file.change(None, panel.file, panel.preview, js=_PREVIEW_JS, **PRIVATE)
-    panel.analyse.click(answer, asked, panel.outputs, **working)
+    events = [panel.analyse.click(answer, asked, panel.outputs, **working)]
     # Not `input`: a dropdown sends that twice for one choice.
-    for picker in (panel.explainer, panel.target, panel.backend):
-        picker.select(answer, asked, panel.outputs, **working)
-    chosen = panel.model.select(_follow_model(analyser), panel.model, panel.target, **INSTANT)
-    chosen.then(answer, asked, panel.outputs, **working)
+    for picker in (each for each in picks.all if each is not picks.model):
+        events.append(picker.select(answer, asked, panel.outputs, **working))
+    chosen = picks.model.select(
+        functools.partial(followed, panel.tab, analyser),
+        [picks.model, picks.explainer, picks.second],
+        panel.following,
+        **INSTANT,
+    )
+    events.append(chosen.then(answer, asked, panel.outputs, **working))
     note = f"(model) => {{ xaiAddress({{ tab: '{panel.tab.task}', model }}); }}"
-    panel.model.select(None, panel.model, None, js=note, **PRIVATE)
+    picks.model.select(None, picks.model, None, js=note, **PRIVATE)
+    if panel.signal is not None:
+        for end in (panel.signal.low, panel.signal.high):
+            events.append(end.submit(answer, asked, panel.outputs, **working))
+    if panel.live is not None:
+        live.connect(panel.live, picks.model, analyser)
     for name, card in panel.examples.items():
-        show = _example(name, answer)
-        card.click(show, panel.picks, [panel.file, *panel.outputs], **working)
+        show = _answer(panel, analyser, running, example=name)
+        events.append(card.click(show, panel.inputs, [panel.file, *panel.outputs], **working))
+    ended = panel.stop.click(_stop(panel, running), panel.file, panel.state, **INSTANT)
+    # Only then, for what still waits in the queue. An event that Gradio cancels in its midst is
+    # taken for pending again if a word of its progress comes after that.
+    ended.then(None, cancels=cast(Any, events), **PRIVATE)
 
 
-def _follow_model(analyser: Analyser) -> Callable[[str], Any]:
-    def follow(name: str) -> Any:
-        """The labels that can be explained depend on the model; one not here has none to show."""
-        try:
-            model = analyser.hub.model(name)
-        except WeightsError:
-            return gr.update(choices=targets_of(None), value="")
-        return gr.update(choices=targets_of(model), value="")
+def _stop(panel: Panel, running: Running) -> Callable[..., Any]:
+    async def stop(path: str | None, request: gr.Request) -> str:
+        """End what this visitor waits for on this tab; Gradio itself empties the queue of it."""
+        await running.ended(request.session_hash or "", panel.tab.task)
+        return f"Stopped, as you asked. {state_of(panel.tab, path)}"
 
-    return follow
+    return stop
 
 
-def _answer(panel: Panel, analyser: Analyser) -> Callable[..., list[Any]]:
-    def answer(
-        path: str | None,
-        model: str | None,
-        explainer: str | None,
-        target: str | None,
-        backend: str | None,
-        progress: gr.Progress = _PROGRESS,
+def _answer(
+    panel: Panel, analyser: Analyser, running: Running, example: str | None = None
+) -> Callable[..., Any]:
+    """What answers for the file in the box, or for an example, which it puts into the box."""
+    first = [] if example is None else [str(example_path(example))]
+
+    async def answer(
+        request: gr.Request, progress: gr.Progress = _PROGRESS, *given: Any
     ) -> list[Any]:
+        values: list[Any] = [*first, *given]
+        path = values.pop(0)
+        nothing = [gr.skip() for _ in (*first, *panel.outputs)]
         if not path:
-            return [gr.skip() for _ in panel.outputs]
-        picks = Picks(model=model, explainer=explainer, target=target, backend=backend)
-        outcome = ask(
-            analyser, panel.tab.task, path, picks, lambda done, what: progress(done, desc=what)
-        )
-        return _filled(panel, analyser, outcome)
+            return nothing
+
+        def work(stopped: Callable[[], bool]) -> list[Any]:
+            outcome = compared(
+                analyser,
+                panel.tab.task,
+                path,
+                wanted(panel, analyser, values, example),
+                told_by(progress),
+                stopped,
+            )
+            # A newer question of this visitor's: that one's answer is to be shown.
+            return nothing if stopped() else [*first, *_filled(panel, analyser, outcome)]
+
+        return await running.worked(request.session_hash, panel.tab.task, work)
 
     return answer
 
 
-def _example(name: str, answer: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    def show(
-        model: str | None,
-        explainer: str | None,
-        target: str | None,
-        backend: str | None,
-        progress: gr.Progress = _PROGRESS,
-    ) -> list[Any]:
-        path = str(example_path(name))
-        return [path, *answer(path, model, explainer, target, backend, progress)]
+def wanted(panel: Panel, analyser: Analyser, values: list[Any], example: str | None) -> Picks:
+    """What the dropdowns and the signal path say; an annotation belongs to no example."""
+    count = len(panel.pickers.all)
+    picks = picked(values[:count])
+    if panel.signal is None:
+        return picks
+    *steps, cycles = values[count:]
+    try:
+        model = analyser.hub.model(picks.model or analyser.hub.default_model(panel.tab.task))
+    except XaiDemoError:  # the analyser says it in words
+        return picks
+    return replace(
+        picks,
+        signal_path=signal_path.chosen(steps, model),
+        cycles=cycles if example is None else None,
+    )
 
-    return show
 
-
-def _filled(panel: Panel, analyser: Analyser, outcome: Analysis | Refusal) -> list[Any]:
+def _filled(panel: Panel, analyser: Analyser, both: Compared) -> list[Any]:
+    outcome = both.first
     if isinstance(outcome, Refusal):
         html = refused(outcome.message, advice=outcome.advice, title=outcome.title)
-        return [html, "", gr.update(visible=False), *(None for _ in panel.players)]
+        silent: list[Any] = [None for _ in panel.players]
+        return [html, "", gr.update(visible=False), *silent, *_path(panel, None)]
     model = analyser.hub.model(outcome.report.model.name)
     players = [
         playable(outcome.sounds[name], outcome.sample_rate_hz) if name in outcome.sounds else None
         for name in list(SOUNDS)[: len(panel.players)]
     ]
     hear = gr.update(visible=any(p is not None for p in players))
-    return [answered(outcome, model), details(outcome, model), hear, *players]
+    html = answered(outcome, model, both.second)
+    return [html, details(outcome, model), hear, *players, *_path(panel, outcome)]
+
+
+def _path(panel: Panel, analysis: Analysis | None) -> list[Any]:
+    return signal_path.shown(analysis) if panel.signal else []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import io
 import json
 from html import escape
@@ -13,7 +11,9 @@ import numpy as np
 
 from xai_demo import render
 from xai_demo.records import Analysis, Model, ModelInUse
+from xai_demo.tables import events_csv
 from xai_demo.tabs import words
+from xai_demo.tabs.timeline import link
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +38,7 @@ _STEPS = {
     "prepare": "Preparing it",
     "predict": "Predicting",
     "explain": "Explaining",
+    "faithfulness": "Hiding what is hot and asking again",
     "render": "Drawing",
 }
 
@@ -102,26 +103,29 @@ def _timing(analysis: Analysis) -> str:
         (_STEPS.get(name, name), f"{spent:.0f} ms")
         for name, spent in analysis.report.timing_ms.items()
     ]
-    return _table(facts + steps)
+    explained = [
+        row
+        for e in analysis.report.explanations[:1]
+        for row in (
+            ("Explainer", e.explainer),
+            ("Explained layer", e.layer),
+            ("Forward passes for the heat", str(e.passes or "none beside the answer's own")),
+        )
+    ]
+    return _table(facts + explained + steps)
 
 
 def _downloads(analysis: Analysis) -> str:
     links = [
-        _link("overlay.png", "image/png", _png(analysis), "Picture with heat"),
-        _link("report.json", "application/json", report_json(analysis).encode(), "Report"),
+        link("overlay.png", "image/png", _png(analysis), "Picture with heat"),
+        link("report.json", "application/json", report_json(analysis).encode(), "Report"),
     ]
     if analysis.report.explanations:
-        links.insert(1, _link("heatmap.npy", "application/octet-stream", _npy(analysis), "Heatmap"))
+        links.insert(1, link("heatmap.npy", "application/octet-stream", _npy(analysis), "Heatmap"))
     if analysis.report.events:
-        links.append(_link("events.csv", "text/csv", events_csv(analysis).encode(), "Events"))
+        table = events_csv(analysis.report.events).encode()
+        links.append(link("events.csv", "text/csv", table, "Events"))
     return f'<p class="xai-downloads">{"".join(links)}</p>'
-
-
-def _link(name: str, kind: str, content: bytes, title: str) -> str:
-    # In the page itself, so that no file of a visitor's is left behind on the server.
-    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    size = words.file_size(len(content))
-    return f'<a download="{name}" href="{uri}">{title} <span>{name}, {size}</span></a>'
 
 
 def overlay(analysis: Analysis) -> Image:
@@ -140,16 +144,6 @@ def _png(analysis: Analysis) -> bytes:
 def report_json(analysis: Analysis) -> str:
     """The contract's report as text."""
     return json.dumps(analysis.report.to_json(), indent=1, ensure_ascii=False)
-
-
-def events_csv(analysis: Analysis) -> str:
-    """The events as a table: label, start, end, probability."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["label", "start_s", "end_s", "probability"])
-    for e in analysis.report.events:
-        writer.writerow([e.label, f"{e.start_s:.3f}", f"{e.end_s:.3f}", f"{e.probability:.4f}"])
-    return stream.getvalue()
 
 
 def _npy(analysis: Analysis) -> bytes:
@@ -173,6 +167,7 @@ def _snippet(analysis: Analysis) -> str:
         lines += [
             f"    explainer={escape(json.dumps(first.explainer))},",
             f"    target={escape(json.dumps(first.target))},",
+            f"    layer={escape(json.dumps(first.layer))},",
         ]
     lines += [f'    api_name="/{report.task}",', ")", 'print(report["predictions"][0])']
     return f'<pre tabindex="0"><code>{chr(10).join(lines)}</code></pre>'

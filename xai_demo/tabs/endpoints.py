@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import gradio as gr
 
 from xai_demo import explainers
-from xai_demo.records import Analysis, Task
+from xai_demo.errors import XaiDemoError
+from xai_demo.filtering import SignalPath
+from xai_demo.records import Analysis, Progress, Task
+from xai_demo.tabs import signal_path
 from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
 from xai_demo.tabs.details import overlay
-from xai_demo.tabs.panel import playable
+from xai_demo.tabs.running import Running
+from xai_demo.tabs.sounds import as_path, playable
+
+_PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
+_OPEN: Any = None  # a checkbox that says neither: as the model has it
 
 
-def publish(analyser: Analyser) -> None:
+def publish(analyser: Analyser, running: Running) -> None:
     """Put the five endpoints on the page that is being built; they show nothing there."""
     with gr.Row(visible=False):
-        _publish_task(analyser, "stethoscope", sound=True, events=True)
-        _publish_task(analyser, "chest_xray", sound=False, events=False)
-        _publish_task(analyser, "audioset", sound=True, events=False)
+        _publish_task(analyser, running, "stethoscope", sound=True, events=True)
+        _publish_task(analyser, running, "chest_xray", sound=False, events=False)
+        _publish_task(analyser, running, "audioset", sound=True, events=False)
         hub = analyser.hub
         _publish_list("models", lambda: [dict(hub.describe(name)) for name in hub.names()])
         _publish_list("explainers", explainers.describe)
 
 
-def _publish_task(analyser: Analyser, task: Task, *, sound: bool, events: bool) -> None:
+def _publish_task(
+    analyser: Analyser, running: Running, task: Task, *, sound: bool, events: bool
+) -> None:
     # Components that pass the file's path on as it is: nothing is decoded before our own reader.
-    file = gr.Audio(type="filepath", label="audio") if sound else gr.File(label="image")
+    file = gr.Audio(type="filepath", label="audio") if sound else as_path(gr.File(label="image"))
     # Free text, so that an unknown name meets our own sentence, which lists the known ones.
-    words = [gr.Textbox(None, label=label) for label in ("model", "explainer", "target")]
-    outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="png", label="overlay")]
+    words = [gr.Textbox(None, label=label) for label in ("model", "explainer", "target", "layer")]
+    path: list[Any] = []
+    if events:
+        path = [gr.JSON(None, label="band"), gr.Checkbox(_OPEN, label="denoise")]
+        path.append(as_path(gr.File(label="cycles")))
+    outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="jpeg", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
     outputs += [gr.JSON(label="events")] if events else []
     gr.Button().click(
-        _endpoint(analyser, task, sound=sound, events=events),
-        [file, *words],
+        _breath_endpoint(analyser, running)
+        if events
+        else _endpoint(analyser, running, task, sound=sound),
+        [file, *words, *path],
         outputs,
         api_name=task,
         api_description=f"Read, predict and explain one file: the task {task!r}.",
@@ -48,42 +63,106 @@ def _publish_list(name: str, rows: Callable[[], list[dict[str, Any]]]) -> None:
     )
 
 
-def _endpoint(
-    analyser: Analyser, task: Task, *, sound: bool, events: bool
-) -> Callable[..., list[Any]]:
-    def answer(
-        path: str | None, model: str | None, explainer: str | None, target: str | None
+def _answerer(
+    analyser: Analyser, running: Running, task: Task, *, sound: bool, events: bool
+) -> Callable[[str | None, Picks, gr.Request, gr.Progress], Awaitable[list[Any]]]:
+    async def answer(
+        path: str | None, picks: Picks, request: gr.Request, progress: gr.Progress
     ) -> list[Any]:
-        picks = Picks(model=model, explainer=explainer, target=target)
-        outcome = ask(analyser, task, path, picks)
-        if isinstance(outcome, Refusal):
-            raise gr.Error(_sentence(outcome), print_exception=False)
-        report = outcome.report.to_json()
-        return [
-            report,
-            overlay(outcome),
-            *([_explanation_sound(outcome)] if sound else []),
-            *([report["events"]] if events else []),
-        ]
+        def work(stopped: Callable[[], bool]) -> list[Any]:
+            outcome = ask(analyser, task, path, picks, told_by(progress), stopped)
+            if isinstance(outcome, Refusal):
+                raise gr.Error(_sentence(outcome), print_exception=False)
+            report = outcome.report.to_json()
+            return [
+                report,
+                overlay(outcome),
+                *([_explanation_sound(outcome)] if sound else []),
+                *([report["events"]] if events else []),
+            ]
 
-    def sounds(
+        # No place: one program may well ask for several files at once.
+        return await running.worked(request.session_hash, None, work)
+
+    return answer
+
+
+def _endpoint(
+    analyser: Analyser, running: Running, task: Task, *, sound: bool
+) -> Callable[..., Any]:
+    answer = _answerer(analyser, running, task, sound=sound, events=False)
+
+    async def sounds(
+        request: gr.Request,
         audio: str | None,
         model: str | None = None,
         explainer: str | None = None,
         target: str | None = None,
+        layer: str | None = None,
+        progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        return answer(audio, model, explainer, target)
+        picks = Picks(model=model, explainer=explainer, target=target, layer=layer)
+        return await answer(audio, picks, request, progress)
 
-    def pictures(
+    async def pictures(
+        request: gr.Request,
         image: str | None,
         model: str | None = None,
         explainer: str | None = None,
         target: str | None = None,
+        layer: str | None = None,
+        progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        return answer(image, model, explainer, target)
+        picks = Picks(model=model, explainer=explainer, target=target, layer=layer)
+        return await answer(image, picks, request, progress)
 
     # The clients take the names and the defaults of the arguments from the signature.
     return sounds if sound else pictures
+
+
+def _breath_endpoint(analyser: Analyser, running: Running) -> Callable[..., Any]:
+    answer = _answerer(analyser, running, "stethoscope", sound=True, events=True)
+
+    async def breaths(
+        request: gr.Request,
+        audio: str | None,
+        model: str | None = None,
+        explainer: str | None = None,
+        target: str | None = None,
+        layer: str | None = None,
+        band: Any = None,
+        denoise: bool | None = None,
+        cycles: str | None = None,
+        progress: gr.Progress = _PROGRESS,
+    ) -> list[Any]:
+        picks = Picks(
+            model=model,
+            explainer=explainer,
+            target=target,
+            layer=layer,
+            signal_path=_asked_path(analyser, model, band, denoise),
+            cycles=cycles,
+        )
+        return await answer(audio, picks, request, progress)
+
+    return breaths
+
+
+def _asked_path(
+    analyser: Analyser, model: str | None, band: Any, denoise: bool | None
+) -> SignalPath | None:
+    if band is None and denoise is None:
+        return None
+    try:
+        facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
+        return signal_path.asked(band, denoise, facts)
+    except XaiDemoError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def told_by(progress: gr.Progress) -> Progress:
+    """Gradio's bar, as the pipeline tells how far it is."""
+    return lambda done, what: progress(done, desc=what) and None
 
 
 def _sentence(refusal: Refusal) -> str:

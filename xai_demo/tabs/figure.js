@@ -1,14 +1,19 @@
 // Runs once for each answer area, with `element` its root: everything here is instant, no request.
+const fade = (percent) => {
+  element.querySelectorAll(".xai-figure, .xai-comparison").forEach((part) => {
+    part.style.setProperty("--heat", percent / 100);
+  });
+};
 const settle = () => {
   const figure = element.querySelector(".xai-figure");
   if (!figure) return;
   const base = figure.querySelector(".xai-pane-heat .xai-base");
-  figure.querySelectorAll(".xai-copy").forEach((copy) => { copy.src = base.src; });
+  element.querySelectorAll(".xai-copy").forEach((copy) => { copy.src = base.src; });
   const slider = figure.querySelector("input[type=range]");
-  if (slider) figure.style.setProperty("--heat", slider.value / 100);
+  if (slider) fade(slider.value);
 };
 const show = (index) => {
-  element.querySelectorAll("[data-layer]").forEach((part) => {
+  element.querySelectorAll(".xai-figure [data-layer]").forEach((part) => {
     part.hidden = part.dataset.layer !== index;
     if (!part.hidden && part.dataset.alt) {
       element.querySelector(".xai-pane-heat .xai-plot").setAttribute("aria-label", part.dataset.alt);
@@ -29,15 +34,20 @@ const play = (start, end) => {
   window.xaiPlay(document.getElementById(name), start, end);
 };
 element.addEventListener("click", (event) => {
-  const pressed = event.target.closest("button");
+  const pressed = event.target.closest("button, tr[data-start], [data-seek]");
   if (!pressed) return;
+  if (pressed.dataset.seek !== undefined) {
+    const place = pressed.getBoundingClientRect();
+    const share = event.detail ? (event.clientX - place.left) / place.width : 0; // keys: the start
+    play(share * pressed.dataset.seek, Infinity);
+  }
   if (pressed.dataset.target !== undefined) show(pressed.dataset.target);
   if (pressed.dataset.show !== undefined) view(pressed.dataset.show);
   if (pressed.dataset.start !== undefined) play(+pressed.dataset.start, +pressed.dataset.end);
 });
 element.addEventListener("input", (event) => {
   if (event.target.type !== "range") return;
-  element.querySelector(".xai-figure").style.setProperty("--heat", event.target.value / 100);
+  fade(event.target.value);
 });
 watch("value", () => {
   settle();

@@ -31,10 +31,14 @@ def figure(analysis: Analysis) -> str:
     view = analysis.view
     sound = view.duration_s is not None
     explanations = analysis.report.explanations
-    base = f'<img class="xai-base" alt="" src="{_grey_uri(view.pixels)}">'
-    layers = "".join(_layer(view, e, i) for i, e in enumerate(explanations))
+    base = f'<img class="xai-base" alt="" src="{grey_uri(view.pixels)}">'
+    layers = "".join(layer(view, e, i) for i, e in enumerate(explanations))
     alt = _alternative(analysis, explanations[0]) if explanations else _bare_alternative(analysis)
-    heat = _pane(view, base + layers, "heat", alt, analysis.report.events)
+    # Over a timeline the events have a lane of their own.
+    marks = (
+        () if analysis.timeline and len(analysis.timeline.starts_s) > 1 else analysis.report.events
+    )
+    heat = _pane(view, base + layers, "heat", alt, marks)
     # The bare picture is filled in by the page's script from the first one: it travels once.
     bare = _pane(
         view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alternative(analysis)
@@ -58,7 +62,8 @@ def heat_uri(heatmap: Floats) -> str:
     return _uri(picture, "PNG", transparency=scale[:, 3].tobytes())
 
 
-def _grey_uri(pixels: Pixels) -> str:
+def grey_uri(pixels: Pixels) -> str:
+    """A grey picture in a data URI."""
     from PIL import Image
 
     picture = Image.fromarray(pixels)
@@ -71,7 +76,7 @@ def _uri(picture: object, kind: str, **options: object) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _layer(view: View, explanation: Explanation, index: int) -> str:
+def layer(view: View, explanation: Explanation, index: int) -> str:
     """The heat of one label and the ring round its peak; only the first is shown at first."""
     sound = view.duration_s is not None
     heatmap = explanation.heatmap[::-1] if sound else explanation.heatmap
@@ -98,8 +103,8 @@ def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] 
     plot = f'<div class="xai-plot" role="img" aria-label="{escape(alt)}"{ratio}>{images}</div>'
     if view.duration_s is not None:
         plot = (
-            f'<div class="xai-axes">{_frequency_axis(view)}{plot}'
-            f"{_time_axis(view.duration_s)}{_marks(events, view.duration_s)}</div>"
+            f'<div class="xai-axes">{frequency_axis(view)}{plot}'
+            f"{time_axis(view.duration_s)}{_marks(events, view.duration_s)}</div>"
         )
     return (
         f'<div class="xai-pane xai-pane-{name}"><p class="xai-pane-title">{title}</p>{plot}</div>'
@@ -128,7 +133,8 @@ def frequency_ticks(view: View) -> list[tuple[float, float]]:
     return ticks
 
 
-def _frequency_axis(view: View) -> str:
+def frequency_axis(view: View) -> str:
+    """Ticks in hertz, beside the picture."""
     marks = "".join(
         f'<line x1="92%" x2="100%" y1="{1 - h:.2%}" y2="{1 - h:.2%}"/>'
         f'<text x="100%" dx="-9" y="{1 - h:.2%}" dy="0.35em" text-anchor="end">'
@@ -138,17 +144,20 @@ def _frequency_axis(view: View) -> str:
     return f'<svg class="xai-axis xai-axis-y" aria-hidden="true">{marks}</svg>'
 
 
-def _time_axis(duration_s: float) -> str:
+def time_axis(duration_s: float) -> str:
+    """Ticks in seconds, or in minutes where they stand at whole minutes."""
     ticks = time_ticks(duration_s)
-    places = max(0, *(len(f"{t:.2f}".rstrip("0").split(".")[1]) for t in ticks))
+    in_minutes = len(ticks) > 1 and ticks[1] % 60 == 0
+    scale, name = (60, " min") if in_minutes else (1, " s")
+    places = max(0, *(len(f"{t / scale:.2f}".rstrip("0").split(".")[1]) for t in ticks))
     parts = []
     for tick in ticks:
         x = f"{tick / duration_s:.2%}"
-        unit = " s" if tick == ticks[-1] else ""  # once: on a phone there is no room for more
+        unit = name if tick == ticks[-1] else ""  # once: on a phone there is no room for more
         anchor = "start" if tick == 0 else "end" if tick > 0.985 * duration_s else "middle"
         parts.append(
             f'<line x1="{x}" x2="{x}" y1="0" y2="5"/>'
-            f'<text x="{x}" y="19" text-anchor="{anchor}">{tick:.{places}f}{unit}</text>'
+            f'<text x="{x}" y="19" text-anchor="{anchor}">{tick / scale:.{places}f}{unit}</text>'
         )
     return f'<svg class="xai-axis xai-axis-x" aria-hidden="true">{"".join(parts)}</svg>'
 

@@ -6,14 +6,17 @@ const xaiSoundOf = (player) => {
 window.xaiPlay = (player, start, end) => {
   const sound = player && xaiSoundOf(player);
   if (!sound) return;
+  sound.xaiEnd = end; // of the newest stretch: one that was cut short has no say any more
+  if (!sound.xaiWatched) {
+    sound.xaiWatched = true;
+    sound.addEventListener("timeupdate", () => {
+      if (sound.currentTime < sound.xaiEnd) return;
+      sound.xaiEnd = Infinity;
+      sound.pause();
+    });
+  }
   sound.currentTime = start;
   sound.play();
-  const stop = () => {
-    if (sound.currentTime < end) return;
-    sound.pause();
-    sound.removeEventListener("timeupdate", stop);
-  };
-  sound.addEventListener("timeupdate", stop);
 };
 
 // The address keeps tab, example and model, so that a shared link and the back button lead back.
@@ -42,6 +45,11 @@ window.xaiRestore = () => {
   if (wanted) press(50);
 };
 window.addEventListener("popstate", xaiOpenTab);
+// A double click asks once: Gradio drops a second click only once the first is on its way.
+document.addEventListener("click", (event) => {
+  const asks = event.target.closest("button[id$='-analyse'], button[id*='-example-']");
+  if (asks && event.detail > 1) event.stopPropagation();
+}, true);
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest("button[id]");
   if (!pressed || !event.isTrusted) return;

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import gradio as gr
-import numpy as np
 
-from xai_demo.errors import WeightsError
-from xai_demo.explainers import DEFAULT, EXPLAINERS
+from xai_demo.errors import WeightsError, XaiDemoError
 from xai_demo.records import DISCLAIMER, Model, Task
 from xai_demo.synthesis import EXAMPLES
-from xai_demo.tabs import words
+from xai_demo.tabs import live, pickers, signal_path
 from xai_demo.tabs.answer import empty
-from xai_demo.tabs.ask import BACKENDS, Analyser
+from xai_demo.tabs.ask import Analyser
+from xai_demo.tabs.live import LiveWidgets
+from xai_demo.tabs.pickers import Pickers
+from xai_demo.tabs.signal_path import SignalWidgets
+from xai_demo.tabs.sounds import as_path
 from xai_demo.tabs.theme import FIGURE_JS
-
-if TYPE_CHECKING:
-    from xai_demo.records import Floats
 
 KEEP_FILES_S = 3600  # checked as often, so that all is wiped within twice this time
 _KEPT = f"Files are wiped from the server within {2 * KEEP_FILES_S // 3600} hours."
-_MOST_PROBABLE = ("The most probable", "")
 SOUNDS = {
     "original": "Original",
     "explanation": "What the network listened to",
@@ -50,6 +47,7 @@ class Tab:
     sentence: str
     invitation: str
     guide: str
+    breath: bool = False  # with its signal path, and live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +59,31 @@ class Panel:
     preview: gr.HTML | None
     state: gr.HTML
     analyse: gr.Button
+    stop: gr.Button
     examples: dict[str, gr.Button]
     result: gr.HTML
     players: tuple[gr.Audio, ...]
     hear: gr.Column
-    model: gr.Dropdown
-    explainer: gr.Dropdown
-    target: gr.Dropdown
-    backend: gr.Dropdown
+    pickers: Pickers
     details: gr.HTML
+    signal: SignalWidgets | None
+    live: LiveWidgets | None
 
     @property
-    def picks(self) -> list[gr.Dropdown]:
-        """What the visitor may pick, in the order that `Picks` is filled."""
-        return [self.model, self.explainer, self.target, self.backend]
+    def inputs(self) -> list[Any]:
+        """What is asked beside the file: the picks first, then the signal path."""
+        return [*self.pickers.all, *(self.signal.inputs if self.signal else [])]
 
     @property
     def outputs(self) -> list[Any]:
         """What an answer fills."""
-        return [self.result, self.details, self.hear, *self.players]
+        path = self.signal.outputs if self.signal else []
+        return [self.result, self.details, self.hear, *self.players, *path]
+
+    @property
+    def following(self) -> list[Any]:
+        """What depends on the model, in the order of `followed`."""
+        return [*self.pickers.following, *(self.signal.steps if self.signal else [])]
 
 
 def lay_out(tab: Tab, analyser: Analyser) -> Panel:
@@ -91,12 +95,11 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
             analyse = gr.Button(
                 "Analyse", variant="primary", interactive=False, elem_id=f"{tab.task}-analyse"
             )
-            state = gr.HTML(
-                state_of(tab, None), elem_classes="xai-state", elem_id=f"{tab.task}-state"
-            )
+            state, stop = _state_and_stop(tab)
             gr.HTML(f'<p class="xai-quiet">{_KEPT}</p>')
         with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
             examples = _example_cards(tab)
+    listening = live.lay_out(tab.task) if tab.breath else None
     result = gr.HTML(
         empty(tab.invitation),
         js_on_load=FIGURE_JS,
@@ -105,20 +108,44 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         elem_classes="xai-result-frame",
     )
     hear, players = _players(tab)
+    path = signal_path.lay_out(tab.task, _default(tab, analyser)) if tab.breath else None
     panel = Panel(
         tab=tab,
         file=file,
         preview=preview,
         state=state,
         analyse=analyse,
+        stop=stop,
         examples=examples,
         result=result,
         hear=hear,
         players=players,
+        signal=path,
+        live=listening,
         **_closer(tab, analyser),
     )
     gr.HTML(f'<div class="xai-guide"><h3>How to read the heat</h3><p>{tab.guide}</p></div>')
     return panel
+
+
+def followed(
+    tab: Tab, analyser: Analyser, name: str, explainer: str | None = None, second: str | None = None
+) -> list[Any]:
+    """What there is to pick for another model, and its own signal path."""
+    updates = pickers.follow(analyser, name, explainer, second)
+    if not tab.breath:
+        return updates
+    try:
+        return [*updates, *signal_path.usual(analyser.hub.model(name))]
+    except XaiDemoError:
+        return [*updates, *(gr.skip() for _ in range(4))]
+
+
+def _default(tab: Tab, analyser: Analyser) -> Model | None:
+    try:
+        return analyser.hub.model(analyser.hub.default_model(tab.task))
+    except XaiDemoError:
+        return None
 
 
 def _opening(tab: Tab, analyser: Analyser) -> str:
@@ -161,7 +188,27 @@ def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
         elem_id=f"{tab.task}-file",
         height=150,
     )
-    return film, gr.HTML("", elem_classes="xai-preview")
+    return as_path(film), gr.HTML("", elem_classes="xai-preview")
+
+
+def _state_and_stop(tab: Tab) -> tuple[gr.HTML, gr.Button]:
+    """One line that says how things stand, and beside it, while it works, the way to stop it."""
+    with gr.Row(elem_classes="xai-working", equal_height=False):
+        state = gr.HTML(
+            state_of(tab, None),
+            elem_classes="xai-state",
+            elem_id=f"{tab.task}-state",
+            min_width=160,
+        )
+        stop = gr.Button(
+            "Stop",
+            size="sm",
+            scale=0,
+            min_width=76,
+            elem_id=f"{tab.task}-stop",
+            elem_classes="xai-stop",
+        )
+    return state, stop
 
 
 def _example_cards(tab: Tab) -> dict[str, gr.Button]:
@@ -197,48 +244,13 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
 
 
 def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
-    hub = analyser.hub
-    try:
-        chosen: Model | None = hub.model(hub.default_model(tab.task))
-    except WeightsError:
-        chosen = None
     with gr.Accordion("Look closer", open=False, elem_classes="xai-closer"):
-        models = [(_model_title(analyser, each), each) for each in hub.names(tab.task)]
-        name = chosen.name if chosen else None
-        with gr.Row():
-            pickers = {
-                "model": _picker(tab, "Model", "What answers", models, name),
-                "explainer": _picker(
-                    tab, "Explainer", "How the heat is worked out", list(EXPLAINERS), DEFAULT
-                ),
-                "target": _picker(tab, "Target", "The label to explain", targets_of(chosen), ""),
-                "backend": _picker(
-                    tab, "Backend", "What runs the network", list(BACKENDS), BACKENDS[0]
-                ),
-            }
+        chosen = pickers.lay_out(tab.task, analyser)
         figures = gr.HTML(
             '<p class="xai-quiet">Figures, origin, timing and downloads come with the answer.</p>',
             js_on_load=_HERE_JS,
         )
-    return {**pickers, "details": figures}
-
-
-def _picker(
-    tab: Tab, label: str, info: str, choices: Sequence[Any], value: str | None
-) -> gr.Dropdown:
-    name = f"{tab.task}-{label.lower()}"
-    return gr.Dropdown(choices, value=value, label=label, info=info, elem_id=name)
-
-
-def _model_title(analyser: Analyser, name: str) -> str:
-    row = analyser.hub.describe(name)
-    return f"{row['title']}{'' if row['available'] else ' (not on this machine)'}"
-
-
-def targets_of(model: Model | None) -> list[tuple[str, str]]:
-    """The choices of the target picker."""
-    labels = model.labels if model else ()
-    return [_MOST_PROBABLE, *((words.plain(label), label) for label in labels)]
+    return {"pickers": chosen, "details": figures}
 
 
 def state_of(tab: Tab, path: str | None) -> str:
@@ -250,16 +262,3 @@ def state_of(tab: Tab, path: str | None) -> str:
     if tab.brings == "sound":
         return "Drop a recording, choose one, or press the microphone; then the button wakes."
     return "Drop a picture or choose one; then the button wakes."
-
-
-def playable(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:
-    """A sound as a player takes it: 16 bit, so that quiet stays quiet (floats are made louder)."""
-    scaled = np.clip(np.rint(32767 * samples), -32768, 32767).astype(np.int16)
-    return sample_rate_hz or 16000, scaled
-
-
-_PREVIEW_JS = """(file) => {
-  const one = Array.isArray(file) ? file[0] : file;
-  if (!one || !one.url || !/\\.(png|jpe?g|webp|bmp|gif)$/i.test(one.path || "")) return "";
-  return `<img alt="Your picture" src="${encodeURI(decodeURI(one.url)).replaceAll('"', "%22")}">`;
-}"""

@@ -6,6 +6,7 @@ TAB = Tab(
     task="stethoscope",
     title="Lung sounds",
     brings="sound",
+    breath=True,
     sentence="Bring a lung sound: a network says whether it hears crackles or wheezes, and shows "
     "when and at which frequencies it listened.",
     invitation="The answer appears here: what the network hears, how sure it is, and where in "

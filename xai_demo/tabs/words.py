@@ -48,6 +48,17 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 
+def clock(value: float) -> str:
+    """A moment of a recording: "4.10 s", from a minute on "12:04.1", from an hour on with hours."""
+    if value < 60:
+        return f"{value:.2f} s"
+    tenths = round(10 * value)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    lead = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{lead}:{rest / 10:04.1f}"
+
+
 def hertz(value: float) -> str:
     """A frequency with its unit, to two significant digits: 1234.0 -> "1.2 kHz"."""
     if value >= 999.5:

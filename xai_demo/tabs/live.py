@@ -1,0 +1,215 @@
+"""The microphone while it records: once a second, what the network makes of the last seconds."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections import deque
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+
+from xai_demo import waves
+from xai_demo.errors import UnsuitableError, XaiDemoError
+from xai_demo.listening import Live
+from xai_demo.records import Decision, LogMel, Model, Prediction
+from xai_demo.tabs import words
+from xai_demo.tabs.figure import frequency_axis, grey_uri
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xai_demo.records import Floats
+    from xai_demo.tabs.ask import Analyser
+
+KEEP_S = 10.0  # drawn
+STEP_S = 1.0  # between two answers
+ANSWERED_S = 5.0  # what an answer is about, or a window of the network if that is longer
+CHUNK_S = 0.5
+_LIMIT_S = 600
+_VISITORS = 8  # who listen at the same moment; the next one waits
+_FILES = 20  # chunks left on the server behind the newest, as two equal ones share a file
+_QUIETEST_WHITE_DB = -50.0  # so that a silent room is drawn dark
+
+_INVITATION = (
+    '<p class="xai-quiet">Press Record and hold the microphone still: about once a second the '
+    "answer for the last seconds appears here. Nothing is kept; it stops after ten minutes.</p>"
+)
+
+
+class Ear:
+    """What one visitor's microphone has brought; a fresh one can be copied."""
+
+    def __init__(self) -> None:
+        self.live: Live | None = None
+        self.model = ""
+        self._files: deque[str] = deque()
+
+    def hear(self, path: str, model: Model) -> bool:
+        """Take a chunk, a WAV file, which is wiped soon after; whether an answer is due."""
+        if self.live is None or self.model != model.name:
+            self.live, self.model = Live(sample_rate_hz=_rate(model), keep_s=KEEP_S), model.name
+        rate_hz, samples = wav_samples(Path(path).read_bytes())
+        self._files.append(path)
+        if len(self._files) > _FILES:
+            oldest = self._files.popleft()
+            if oldest not in self._files:
+                Path(oldest).unlink(missing_ok=True)
+        return self.live.add(rate_hz, samples)
+
+    def rest(self) -> None:
+        """The microphone was started anew."""
+        self.live = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveWidgets:
+    """What listening live needs on the page."""
+
+    microphone: gr.Audio
+    shown: gr.HTML
+    ear: gr.State
+
+
+def lay_out(task: str) -> LiveWidgets:
+    """Put the streaming microphone and the place for its answers on the page."""
+    with gr.Accordion("Listen live", open=False, elem_classes="xai-closer"):
+        with gr.Row(equal_height=False, elem_classes="xai-live-row"):
+            with gr.Column(scale=1, min_width=240):
+                microphone = gr.Audio(
+                    sources=["microphone"],
+                    streaming=True,
+                    type="filepath",
+                    label="Microphone",
+                    elem_id=f"{task}-microphone",
+                    buttons=[],
+                )
+            with gr.Column(scale=3, min_width=280):
+                shown = gr.HTML(_INVITATION, elem_id=f"{task}-live", apply_default_css=False)
+        ear = gr.State(Ear())
+    return LiveWidgets(microphone=microphone, shown=shown, ear=ear)
+
+
+def connect(widgets: LiveWidgets, model: gr.Dropdown, analyser: Analyser) -> None:
+    """Answer what the microphone brings.
+
+    The page sends one chunk at a time: what is recorded while an answer is worked on comes, as one
+    piece, with the next. So a slow answer is followed by a longer chunk, and no sound is lost.
+    """
+    widgets.microphone.start_recording(
+        lambda ear: ear.rest(), widgets.ear, None, api_visibility="private", queue=False
+    )
+    widgets.microphone.stream(
+        functools.partial(listened, analyser),
+        [widgets.microphone, model, widgets.ear],
+        widgets.shown,
+        stream_every=CHUNK_S,
+        time_limit=_LIMIT_S,
+        show_progress="hidden",
+        trigger_mode="multiple",
+        concurrency_id="live",
+        concurrency_limit=_VISITORS,
+        api_visibility="private",
+    )
+
+
+def listened(analyser: Analyser, chunk: str | None, model: str | None, ear: Ear) -> Any:
+    """What to show once a chunk has come; nothing new between two answers."""
+    if not chunk:
+        return gr.skip()
+    try:
+        facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
+        if not ear.hear(chunk, facts) or ear.live is None:
+            return gr.skip()
+        samples, rate = ear.live.take(), ear.live.sample_rate_hz
+        recent = samples[-round(_answered_s(facts) * rate) :]
+        predictions, decision = analyser.live("stethoscope", recent, rate, model=facts.name)
+        return drawn(facts, predictions, decision, samples, rate, ear.live.heard_s)
+    except XaiDemoError as error:
+        return f'<p class="xai-notice xai-warning" role="note">{escape(str(error))}</p>'
+
+
+def drawn(
+    model: Model,
+    predictions: tuple[Prediction, ...],
+    decision: Decision,
+    samples: Floats,
+    sample_rate_hz: int,
+    heard_s: float,
+) -> str:
+    """The answer in a word, every label as a bar that keeps its place, and the last seconds."""
+    label = "Uncertain" if decision.label is None else words.plain(decision.label)
+    chances = {p.label: p.probability for p in predictions}
+    bars = "".join(_bar(each, chances[each]) for each in model.labels if each in chances)
+    return (
+        f'<div class="xai-live" data-heard="{heard_s:.2f}"><div class="xai-live-now">'
+        f'<p class="xai-kicker">The last {_answered_s(model):g} s</p>'
+        f'<p class="xai-live-label">{escape(label)}</p>'
+        f'<p class="xai-quiet">{escape(decision.reason)}</p></div>'
+        f'<div class="xai-bars"><ul>{bars}</ul></div>{_rolling(samples, sample_rate_hz)}</div>'
+    )
+
+
+def wav_samples(content: bytes) -> tuple[int, NDArray[np.int16]]:
+    """The rate and the samples, (time, channels), of 16-bit WAV; all that follows the header.
+
+    A chunk carries the header of the first one, whose length is not its own.
+    """
+    start = content.find(b"data", 12)
+    if content[:4] != b"RIFF" or content[12:16] != b"fmt " or start < 36:
+        raise UnsuitableError(
+            f"The microphone sent {content[:4]!r}, {len(content)} bytes; wanted: WAV."
+        )
+    kind, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", content, 20)
+    if bits != 16 or kind not in (1, 0xFFFE) or channels < 1:
+        raise UnsuitableError(
+            f"The microphone sent {channels} channels of {bits} bits, kind {kind}; wanted: PCM of"
+            " 16 bits."
+        )
+    samples = content[start + 8 :]
+    whole = len(samples) // (2 * channels)
+    return rate_hz, np.frombuffer(samples, "<i2", whole * channels).reshape(whole, channels)
+
+
+def _rolling(samples: Floats, sample_rate_hz: int) -> str:
+    missing = round(KEEP_S * sample_rate_hz) - len(samples)
+    whole = np.pad(samples, (max(missing, 0), 0))
+    view = waves.spectrogram(whole, sample_rate_hz, columns=400, least_loud_db=_QUIETEST_WHITE_DB)
+    times = "".join(
+        f'<text x="{x:.0%}" y="19" text-anchor="{anchor}">{text}</text>'
+        for x, anchor, text in (
+            (0, "start", f"−{KEEP_S:g} s"),
+            (0.5, "middle", f"−{KEEP_S / 2:g} s"),
+            (1, "end", "now"),
+        )
+    )
+    return (
+        f'<div class="xai-sound xai-axes">{frequency_axis(view)}'
+        f'<div class="xai-plot" role="img" aria-label="Spectrogram of the last {KEEP_S:g} s">'
+        f'<img alt="" src="{grey_uri(view.pixels)}"></div>'
+        f'<svg class="xai-axis xai-axis-x" aria-hidden="true">{times}</svg></div>'
+    )
+
+
+def _bar(label: str, probability: float) -> str:
+    return (
+        f'<li><div class="xai-bar"><span class="xai-bar-label">{escape(words.plain(label))}</span>'
+        f'<span class="xai-track"><i class="xai-fill" style="width:{probability:.1%}"></i></span>'
+        f'<span class="xai-bar-number">{escape(words.percent(probability))}</span></div></li>'
+    )
+
+
+def _answered_s(model: Model) -> float:
+    spec = model.preprocessing
+    longest = spec.window_s if isinstance(spec, LogMel) else 0.0
+    return min(max(ANSWERED_S, longest), KEEP_S)
+
+
+def _rate(model: Model) -> int:
+    if not isinstance(model.preprocessing, LogMel):
+        raise UnsuitableError(f"{model.name} takes pictures; wanted: a model for sounds.")
+    return model.preprocessing.sample_rate_hz

@@ -1,0 +1,144 @@
+"""What a visitor may pick beside the file, and what there is to pick for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from xai_demo import networks
+from xai_demo.errors import XaiDemoError
+from xai_demo.explainers import DEFAULT, EXPLAINERS, fitting
+from xai_demo.records import Model, Task
+from xai_demo.tabs import words
+from xai_demo.tabs.ask import BACKENDS, Analyser, Picks
+
+Choices = list[tuple[str, str]]  # as shown, and as it is called
+
+_MOST_PROBABLE = ("The most probable", "")
+_NOTHING = ("Nothing", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pickers:
+    """One dropdown for each of the fields of `Picks`."""
+
+    model: gr.Dropdown
+    explainer: gr.Dropdown
+    target: gr.Dropdown
+    backend: gr.Dropdown
+    layer: gr.Dropdown
+    second: gr.Dropdown
+
+    @property
+    def all(self) -> list[gr.Dropdown]:
+        """In the order that `picked` takes their values."""
+        return [self.model, self.explainer, self.target, self.backend, self.layer, self.second]
+
+    @property
+    def following(self) -> list[gr.Dropdown]:
+        """Those whose choices depend on the model, in the order of `follow`."""
+        return [self.explainer, self.target, self.layer, self.second]
+
+
+def picked(values: Sequence[str | None]) -> Picks:
+    """What the dropdowns say."""
+    model, explainer, target, backend, layer, second = values
+    return Picks(
+        model=model,
+        explainer=explainer,
+        target=target,
+        backend=backend,
+        layer=layer,
+        second=second,
+    )
+
+
+def lay_out(task: Task, analyser: Analyser) -> Pickers:
+    """Put the dropdowns on the page, filled for the model that answers unless another is picked."""
+    hub = analyser.hub
+    try:
+        chosen: Model | None = hub.model(hub.default_model(task))
+    except XaiDemoError:
+        chosen = None
+    models = [(_title(analyser, name), name) for name in hub.names(task)]
+    explaining, layers = explainers_of(chosen), layers_of(chosen)
+    with gr.Row():
+        model = _picker(task, "Model", "What answers", models, chosen.name if chosen else None)
+        explainer = _picker(
+            task, "Explainer", "How the heat is worked out", explaining, explaining[0][1]
+        )
+        target = _picker(task, "Target", "The label to explain", targets_of(chosen), "")
+    with gr.Row():
+        second = _picker(
+            task, "Compare with", "A second explainer, side by side", [_NOTHING, *explaining], ""
+        )
+        layer = _picker(
+            task, "Layer", "Where the network is cut to explain it", layers, _first(layers)
+        )
+        layer.visible = len(layers) > 1
+        backend = _picker(
+            task, "Backend", "What runs the network", [(b, b) for b in BACKENDS], BACKENDS[0]
+        )
+    return Pickers(
+        model=model, explainer=explainer, target=target, backend=backend, layer=layer, second=second
+    )
+
+
+def follow(
+    analyser: Analyser, name: str, explainer: str | None = None, second: str | None = None
+) -> list[Any]:
+    """What there is to pick for another model; explainers stay where they fit that one too."""
+    try:
+        model = analyser.hub.model(name)
+    except XaiDemoError:  # one that is not here has no labels to show
+        model = None
+    explaining, layers = explainers_of(model), layers_of(model)
+    known = [value for _, value in explaining]
+    return [
+        gr.update(choices=explaining, value=explainer if explainer in known else known[0]),
+        gr.update(choices=targets_of(model), value=""),
+        gr.update(choices=layers, value=_first(layers), visible=len(layers) > 1),
+        gr.update(choices=[_NOTHING, *explaining], value=second if second in known else ""),
+    ]
+
+
+def explainers_of(model: Model | None) -> Choices:
+    """The explainers that fit a model, the usual one first; all where it is not known."""
+    kind = networks.ARCHITECTURES[model.architecture].kind if model else None
+    names = fitting(kind) if kind else tuple(EXPLAINERS)
+    usual = DEFAULT if DEFAULT in names else names[0]
+    return [(_shown(name), name) for name in (usual, *(n for n in names if n != usual))]
+
+
+def layers_of(model: Model | None) -> Choices:
+    """The layers that a model can be explained at, the usual one first."""
+    if model is None:
+        return []
+    return [(layer, layer) for layer in networks.architecture(model).cuts]
+
+
+def targets_of(model: Model | None) -> Choices:
+    """The choices of the target picker."""
+    labels = model.labels if model else ()
+    return [_MOST_PROBABLE, *((words.plain(label), label) for label in labels)]
+
+
+def _first(choices: Choices) -> str | None:
+    return choices[0][1] if choices else None
+
+
+def _shown(explainer: str) -> str:
+    return f"{explainer} (slow)" if EXPLAINERS[explainer].passes > 1 else explainer
+
+
+def _picker(task: Task, label: str, info: str, choices: Choices, value: str | None) -> gr.Dropdown:
+    name = f"{task}-{label.lower().replace(' ', '-')}"
+    return gr.Dropdown(choices, value=value, label=label, info=info, elem_id=name)
+
+
+def _title(analyser: Analyser, name: str) -> str:
+    row = analyser.hub.describe(name)
+    return f"{row['title']}{'' if row['available'] else ' (not on this machine)'}"

@@ -1,0 +1,215 @@
+"""A whole recording: its waveform, what the network made of it over time, its events (pure)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xai_demo import waves
+from xai_demo.records import Analysis, Event, Timeline
+from xai_demo.tables import audacity_labels, events_csv
+from xai_demo.tabs import words
+from xai_demo.tabs.figure import time_axis
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xai_demo.records import Floats
+
+_COLUMNS = 1000  # of a waveform and of a band: what a wide screen shows
+_LANES = 5  # labels shown over time, at most
+_MARKS = 300  # events in the lane and in the table: more are in the downloads
+# Okabe & Ito 2008: told apart by the colour-blind. Every colour has its label's name beside it.
+_COLOURS = {"normal": "#7a8794", "crackle": "#e69f00", "wheeze": "#0072b2", "both": "#cc79a7"}
+_OTHERS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
+
+
+def has_timeline(analysis: Analysis) -> bool:
+    """Whether there is more than one moment to tell apart."""
+    return analysis.timeline is not None and len(analysis.timeline.starts_s) > 1
+
+
+def timeline(analysis: Analysis) -> str:
+    """The waveform, the events and every label's probability over one time axis; a press plays."""
+    if analysis.timeline is None or not has_timeline(analysis):
+        return ""
+    duration_s = analysis.view.duration_s or 0.0
+    seek = f'data-seek="{duration_s:.3f}"'
+    lanes = "".join(
+        f'{_name(label)}<div class="xai-lane xai-band" style="--lane:{colour}" {seek}>'
+        f"{_band(bands(analysis.timeline, label), duration_s)}</div>"
+        for label, colour in _shown(analysis).items()
+    )
+    return (
+        '<section class="xai-timeline xai-sound"><h3 class="xai-title">Over time</h3>'
+        f'<div class="xai-axes"><span class="xai-lane-name">Sound</span>'
+        f'<button type="button" class="xai-wave" {seek} aria-label="Waveform of '
+        f'{words.seconds(duration_s)}: press a place to play from there">'
+        f"{wave(analysis.sounds.get('original'))}</button>"
+        f"{_events_lane(analysis, duration_s)}{lanes}{time_axis(duration_s)}</div>"
+        '<p class="xai-quiet">The higher a band, the more probable its label at that moment; full '
+        "height is 100 %. Press a place to play from there, an event to play it alone.</p>"
+        "</section>"
+    )
+
+
+def bands(timeline: Timeline, label: str) -> list[tuple[float, float, float]]:
+    """(start, end, probability) of one label: every window up to halfway to its neighbours.
+
+    Of a long recording several windows share a step, which is as high as the highest of them.
+    """
+    starts, ends = np.array(timeline.starts_s, float), np.array(timeline.ends_s, float)
+    middles = (starts + ends) / 2
+    halfway = (middles[1:] + middles[:-1]) / 2
+    starts[1:] = np.maximum(starts[1:], halfway)
+    ends[:-1] = np.minimum(ends[:-1], halfway)
+    chances = timeline.probabilities[:, timeline.labels.index(label)]
+    firsts = _firsts(len(starts))
+    lasts = [*(firsts[1:] - 1), len(starts) - 1]
+    highest = np.maximum.reduceat(chances, firsts)
+    return [
+        (float(starts[first]), float(ends[last]), float(p))
+        for first, last, p in zip(firsts, lasts, highest, strict=True)
+    ]
+
+
+def events_table(analysis: Analysis) -> str:
+    """Every event, a press plays it; and the same to take away."""
+    events = analysis.report.events
+    title = '<h3 class="xai-title">Events</h3>'
+    if not events:
+        return (
+            f'<section class="xai-events">{title}<p>No stretch of this recording stands out: '
+            "nowhere was a label other than normal found.</p></section>"
+        )
+    more = (
+        f'<p class="xai-quiet">The first {_MARKS} of {len(events)}; all are in the downloads.</p>'
+        if len(events) > _MARKS
+        else ""
+    )
+    heads = "".join(f"<th scope='col'>{h}</th>" for h in ("Label", "Start", "End", "Probability"))
+    rows = "".join(_row(event) for event in events[:_MARKS])
+    return (
+        f'<section class="xai-events">{title}<div class="xai-rows" tabindex="0" role="group" '
+        f'aria-label="Table of events"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>{more}"
+        f'<p class="xai-downloads">{_taken(analysis)}</p></section>'
+    )
+
+
+def wave(samples: Floats | None) -> str:
+    """A waveform as wide as its place, as tall as its loudest sample."""
+    if samples is None or not len(samples):
+        return ""
+    low, high = waves.envelope(samples, _COLUMNS)
+    tallest = max(float(np.abs(low).max()), float(np.abs(high).max()), 1e-9)
+    upper = [f"{x},{_tenths(-49 * y / tallest)}" for x, y in enumerate(high)]
+    lower = [f"{x},{_tenths(1 - 49 * y / tallest)}" for x, y in enumerate(low)]
+    return (
+        f'<svg viewBox="0 -50 {max(len(low) - 1, 1)} 100" preserveAspectRatio="none" '
+        f'aria-hidden="true"><path d="M{" ".join([*upper, *lower[::-1]])}Z"/></svg>'
+    )
+
+
+def _tenths(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _firsts(count: int) -> NDArray[np.intp]:
+    shown = min(count, _COLUMNS)
+    return np.arange(shown) * count // shown
+
+
+def _shown(analysis: Analysis) -> dict[str, str]:
+    """The labels that have a lane, each with its colour; those that matter where there are many."""
+    assert analysis.timeline is not None  # noqa: S101
+    labels = analysis.timeline.labels
+    if len(labels) > _LANES:
+        found = [event.label for event in analysis.report.events]
+        likely = [p.label for p in analysis.report.predictions]
+        labels = tuple(dict.fromkeys([*found, *likely]))[:_LANES]
+    return {label: _colour(label, i) for i, label in enumerate(labels)}
+
+
+def _colour(label: str, index: int) -> str:
+    return _COLOURS.get(label, _OTHERS[index % len(_OTHERS)])
+
+
+def _name(label: str) -> str:
+    return f'<span class="xai-lane-name">{escape(words.plain(label))}</span>'
+
+
+def _band(steps: Sequence[tuple[float, float, float]], duration_s: float) -> str:
+    path = "".join(
+        f"M{_tenths(1000 * start / duration_s)} 100V{_tenths(100 - 100 * p)}"
+        f"H{_tenths(1000 * end / duration_s)}V100Z"
+        for start, end, p in steps
+    )
+    return (
+        '<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path d="{path}"/></svg>'
+    )
+
+
+def _events_lane(analysis: Analysis, duration_s: float) -> str:
+    events = analysis.report.events
+    if not events:
+        return ""
+    colours = _shown(analysis)
+    marked = sorted(events, key=lambda e: -e.probability)[:_MARKS]
+    spans = "".join(
+        _span(e, colours.get(e.label, _OTHERS[0]), duration_s)
+        for e in sorted(marked, key=lambda e: e.start_s)
+    )
+    return f'<span class="xai-lane-name">Events</span><div class="xai-lane xai-spans">{spans}</div>'
+
+
+def _span(event: Event, colour: str, duration_s: float) -> str:
+    label = escape(words.plain(event.label))
+    said = f"{label}, {escape(_when(event))}, {words.percent(event.probability)}"
+    return (
+        f'<button type="button" class="xai-event" {_data(event)} aria-label="Play {said}" '
+        f'title="{said}: press to play" style="--lane:{colour};left:'
+        f"{event.start_s / duration_s:.2%};width:{(event.end_s - event.start_s) / duration_s:.2%}"
+        f'"><span>{label}</span></button>'
+    )
+
+
+def _row(event: Event) -> str:
+    cells = (
+        words.clock(event.start_s),
+        words.clock(event.end_s),
+        words.percent(event.probability),
+    )
+    label = escape(words.plain(event.label))
+    return (
+        f'<tr {_data(event)}><td><button type="button" {_data(event)} aria-label="Play {label}, '
+        f'{escape(_when(event))}">▶ {label}</button></td>'
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    )
+
+
+def _data(event: Event) -> str:
+    return f'data-start="{event.start_s:.3f}" data-end="{event.end_s:.3f}"'
+
+
+def _when(event: Event) -> str:
+    return f"{words.clock(event.start_s)} to {words.clock(event.end_s)}"
+
+
+def _taken(analysis: Analysis) -> str:
+    events = analysis.report.events
+    return link("events.csv", "text/csv", events_csv(events).encode(), "Table") + link(
+        "events.txt", "text/plain", audacity_labels(events).encode(), "Audacity labels"
+    )
+
+
+def link(name: str, kind: str, content: bytes, title: str) -> str:
+    """A download that lies in the page itself: no file of a visitor's stays on the server."""
+    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    size = words.file_size(len(content))
+    return f'<a download="{name}" href="{uri}">{title} <span>{name}, {size}</span></a>'
