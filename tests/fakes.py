@@ -5,13 +5,22 @@ from __future__ import annotations
 import shutil
 import time
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from xai_demo.errors import CheckpointUnavailableError, UnknownNameError, UnreadableFileError
+from xai_demo.errors import (
+    AnnotationError,
+    CancelledError,
+    CheckpointUnavailableError,
+    UnknownNameError,
+    UnreadableFileError,
+)
+from xai_demo.filtering import SignalPath
 from xai_demo.records import (
     Analysis,
     Decision,
@@ -26,8 +35,12 @@ from xai_demo.records import (
     Raster,
     Report,
     Task,
+    Timeline,
     View,
 )
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
 
 SOUND = LogMel(
     sample_rate_hz=16000,
@@ -49,7 +62,7 @@ def model(name: str, title: str, task: Task, labels: tuple[str, ...], **more: ob
         name=name,
         title=title,
         task=task,
-        architecture="resnet18",
+        architecture="cnn14" if "cnn14" in name else "resnet18",
         labels=labels,
         preprocessing=Raster(height=224, width=224, mean=0.5, std=0.25)
         if task == "chest_xray"
@@ -131,11 +144,17 @@ class FakeHub:
 
 @dataclass
 class FakeAnalyser:
-    """Answers by the name of the file: "silence", "uncertain", "refuse" and "break" do as told."""
+    """Answers by the name of the file: "silence", "uncertain", "refuse" and "break" do as told.
+
+    "long" works until it is stopped, and tells how far it is on the way; `stopped` names the files
+    that were.
+    """
 
     hub: FakeHub = field(default_factory=FakeHub)
     calls: list[dict[str, object]] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
     delay_s: float = 0.0
+    lives: list[tuple[int, int]] = field(default_factory=list)
 
     def warm_up(self) -> None:
         """Nothing to load."""
@@ -146,16 +165,30 @@ class FakeAnalyser:
         path: str | Path,
         *,
         model: str | None = None,
-        explainer: str = "Grad-CAM++",
+        explainer: str | None = None,
         target: str | None = None,
+        layer: str | None = None,
         backend: str = "auto",
-        weights: str | None = None,
+        signal_path: SignalPath | None = None,
+        cycles: str | Path | None = None,
         progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
         name = Path(path).name
         self.calls.append(
-            {"task": task, "file": name, "model": model, "explainer": explainer, "target": target}
+            {
+                "task": task,
+                "file": name,
+                "model": model,
+                "explainer": explainer,
+                "target": target,
+                "layer": layer,
+                "signal_path": signal_path,
+                "cycles": Path(cycles).name if cycles else None,
+            }
         )
+        if "long" in name:
+            self.work_on(name, progress, cancelled)
         for step, words in enumerate(("Reading the file", "Predicting", "Explaining")):
             if progress:
                 progress(step / 3, words)
@@ -173,7 +206,36 @@ class FakeAnalyser:
             )
         if target is not None and target not in chosen.labels:
             raise UnknownNameError("label", target, chosen.labels[:10])
-        return answer(chosen, name, explainer, target)
+        if cycles and "bad" in Path(cycles).name:
+            raise AnnotationError(f"{Path(cycles).name} holds no cycle; wanted: lines of four.")
+        return answer(chosen, name, explainer or "Grad-CAM++", target)
+
+    def live(
+        self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
+    ) -> tuple[tuple[Prediction, ...], Decision]:
+        """The louder, the more probable the second label; `lives` tells what it was asked."""
+        self.lives.append((len(samples), sample_rate_hz))
+        time.sleep(self.delay_s)
+        facts = self.hub.model(model or self.hub.default_model(task))
+        loud = float(np.clip(np.abs(samples).mean() * 2, 0, 1))
+        first, second, *rest = facts.labels
+        chances = {second: loud, first: 1 - loud, **dict.fromkeys(rest, 0.0)}
+        ranked = sorted(chances.items(), key=lambda pair: -pair[1])
+        predictions = tuple(Prediction(label=k, probability=p) for k, p in ranked)
+        top = predictions[0]
+        reason = "It is the most probable."
+        return predictions, Decision(label=top.label, probability=top.probability, reason=reason)
+
+    def work_on(
+        self, name: str, progress: Progress | None, cancelled: Callable[[], bool] | None
+    ) -> None:
+        for step in range(1200):  # a minute: who is not stopped by then fails its test
+            if cancelled and cancelled():
+                self.stopped.append(name)
+                raise CancelledError("Cancelled, as asked.")
+            if progress:
+                progress(step / 1200, f"Forward pass {step} of 1200")
+            time.sleep(0.05)
 
 
 def answer(model: Model, name: str, explainer: str, target: str | None) -> Analysis:
@@ -241,7 +303,25 @@ def answer(model: Model, name: str, explainer: str, target: str | None) -> Analy
     t = np.arange(8 * 16000) / 16000
     tone = (0.2 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
     sounds = {"original": tone, "explanation": tone * 0.5, "remainder": tone * 0.1}
-    return Analysis(report=report, view=view, sounds=sounds, sample_rate_hz=16000)
+    heard = {}
+    if model.task == "stethoscope":
+        stages = {"raw": tone, "filtered": tone * 0.8, "denoised": tone * 0.6}
+        heard = {"timeline": timeline(model), "stages": stages}
+    return Analysis(report=report, view=view, sounds=sounds, sample_rate_hz=16000, **heard)
+
+
+def timeline(model: Model) -> Timeline:
+    """Windows of 2 s, one a second: the second label rises from 0 to 0.6, the first is the rest."""
+    starts = tuple(float(s) for s in range(7))
+    probabilities = np.zeros((7, len(model.labels)), np.float32)
+    probabilities[:, 1] = np.arange(7) / 10
+    probabilities[:, 0] = 1 - probabilities[:, 1]
+    return Timeline(
+        starts_s=starts,
+        ends_s=tuple(s + 2 for s in starts),
+        labels=model.labels,
+        probabilities=probabilities,
+    )
 
 
 def spectrogram() -> View:

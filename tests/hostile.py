@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import soundfile
+from films import film
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 Samples = NDArray[np.floating[Any]]
 
@@ -103,6 +105,13 @@ def _picture(
 ) -> Callable[[Path], None]:
     def build(path: Path) -> None:
         path.write_bytes(picture_bytes(pixels(), format, mode, **options))
+
+    return build
+
+
+def _film(**tags: Any) -> Callable[[Path], None]:
+    def build(path: Path) -> None:
+        path.write_bytes(film(radiograph(), **tags))
 
     return build
 
@@ -361,7 +370,62 @@ IMAGES: tuple[Case, ...] = (
         name="film.dcm",
         build=_bytes(bytes(128) + b"DICM" + _NOISE),
         outcome="refused",
-        says="DICOM is not read yet; export as PNG",
+        says="cannot be read as DICOM: .*wanted: a whole DICOM file",
+    ),
+    Case(name="plain.dcm", build=_film(), outcome="fine"),
+    Case(name="suffix of a picture.png", build=_film(), outcome="fine"),
+    Case(name="packed.dcm", build=_film(syntax=RLELossless), outcome="fine"),
+    Case(name="jpeg_2000.dcm", build=_film(syntax=JPEG2000Lossless), outcome="fine"),
+    Case(
+        name="lateral.dcm",
+        build=_film(ViewPosition="LL"),
+        outcome="warned",
+        says="left lateral film.*frontal films only",
+    ),
+    Case(
+        name="ct.dcm",
+        build=_film(Modality="CT"),
+        outcome="refused",
+        says=r"CT \(computed tomography\); wanted: .*DX or CR",
+    ),
+    Case(
+        name="cine.dcm", build=_film(NumberOfFrames=12), outcome="refused", says="holds 12 frames"
+    ),
+    Case(
+        name="no_pixels.dcm",
+        build=_film(PixelData=None),
+        outcome="refused",
+        says="is a DICOM file without pixels",
+    ),
+    Case(
+        name="400_megapixels.dcm",
+        build=_film(Rows=20000, Columns=20000),
+        outcome="refused",
+        says=r"20000 x 20000 pixels \(400 megapixels\); wanted: at most",
+    ),
+    Case(
+        name="cut.dcm",
+        build=_cut(_film(), 0.7),
+        outcome="refused",
+        says="element 7FE00010 promises 7680 bytes, [0-9]+ are there",
+    ),
+    Case(
+        name="400_megapixels.png",
+        build=_bytes(_claims(20_000, 20_000)),
+        outcome="refused",
+        says=r"20000 x 20000 pixels \(400 megapixels\)",
+    ),
+    Case(
+        name="one_pixel.tiff",
+        build=_picture(lambda: np.zeros((1, 1), np.uint8), "TIFF"),
+        outcome="refused",
+        says="1 x 1 pixels; wanted: at least 32 x 32",
+    ),
+    Case(
+        name="one_pixel.webp",
+        build=_picture(lambda: np.zeros((1, 1), np.uint8), "WEBP"),
+        outcome="refused",
+        says="1 x 1 pixels; wanted: at least 32 x 32",
     ),
     Case(
         name="moving.gif",

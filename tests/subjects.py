@@ -1,6 +1,7 @@
 """Things to explain, for tests: networks with seeded weights, and one known by hand."""
 
 import numpy as np
+import small_ast
 import torch
 from small import model_of
 from torch import nn
@@ -29,6 +30,9 @@ def tiny():
     return whole, networks.Cut(features=features, head=head, layer="0"), torch.randn(2, 1, 36, 48)
 
 
+SMALL = {"convolutional": tiny, "transformer": small_ast.built}  # one of each kind
+
+
 def subject_of(whole, cut, inputs, **changes) -> Subject:
     """The subject of a real network on torch."""
     with torch.inference_mode():
@@ -41,6 +45,7 @@ def subject_of(whole, cut, inputs, **changes) -> Subject:
     fields = {
         "inputs": inputs.numpy(),
         "activations": activations,
+        "maps": small_ast.maps if cut.layer == small_ast.LAYER else lambda x: x,
         "head": cut.head,
         "forward": forward,
         "network": whole,

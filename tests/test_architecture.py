@@ -16,15 +16,16 @@ PACKAGE = ROOT / "xai_demo"
 # A module or folder may import those in the rows above its own, and itself.
 ROWS = (
     {"records", "errors"},
-    {"files", "settings"},
-    {"containers"},
-    {"audio", "image", "raster", "spectrum", "render", "synthesis", "decision"},
-    {"catalog", "explainers", "faithfulness", "heat", "networks", "plain", "results"},
-    {"hub", "medium"},
-    {"engine"},
+    {"directories", "files", "gate_model", "kaldi", "settings", "shelf", "turns"},
+    {"containers", "annotations", "dicom", "filtering", "gate", "listening", "quality", "tables"},
+    {"audio", "image", "raster", "spectrum", "render", "synthesis", "decision", "waves"},
+    {"catalog", "explainers", "faithfulness", "heat", "networks", "plain", "results", "windows"},
+    {"hub", "sound"},
+    {"engine", "medium"},
     {"inference"},
     {"pipeline"},
-    {"tabs", "training", "bench", "endurance"},
+    {"asked", "tabs", "training", "bench", "endurance", "frontend_bench", "overhead", "slow_bench"},
+    {"benches"},
     {"cli"},
     {"__main__", "app"},
 )

@@ -45,6 +45,7 @@ COMMANDS = (
     "bench",
     "serve",
     "synthesise",
+    "cross-validate",
     "evaluate-explainers",
 )
 HEATMAP = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
@@ -233,8 +234,11 @@ def test_models_lists_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["name"] for row in rows] == list(MODELS)
     assert {row["available"] for row in rows} == {False}
     fields = {"name", "task", "architecture", "labels", "source"}
-    fields |= {"available", "licence", "metrics", "sha256"}
+    fields |= {"available", "licence", "metrics", "sha256", "layers"}
     assert fields <= set.intersection(*map(set, rows))
+    layers = {row["name"]: row["layers"] for row in rows}
+    assert layers["cnn14"] == ["conv_block6.conv2", "conv_block5"]
+    assert layers["lung-resnet18"] == []  # nobody knows before it is here
 
     assert main(["models"]) == 0
     text = capsys.readouterr().out
@@ -257,7 +261,7 @@ def test_analyse_passes_every_option_on(
     analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--explainer", "LayerCAM", "--target", "wheeze"]
-    options += ["--backend", "onnx", "--weights", "w.pth"]
+    options += ["--backend", "onnx", "--weights", "w.pth", "--layer", "layer4"]
     assert main(["analyse", "lung-resnet18", "clip.wav", *options]) == 0
     assert analyser.asked == {
         "task": "stethoscope",
@@ -265,8 +269,11 @@ def test_analyse_passes_every_option_on(
         "model": "lung-resnet18",
         "explainer": "LayerCAM",
         "target": "wheeze",
+        "layer": "layer4",
         "backend": "onnx",
         "weights": "w.pth",
+        "signal_path": None,
+        "cycles": None,
         "faithfulness": True,
         "progress": None,
     }
@@ -383,17 +390,23 @@ def test_train_passes_every_option_on(
 
     stand_in(monkeypatch, "xai_demo.training", train=train)
     options = ["--data", "d", "--out", "o", "--resume", "--epochs", "3", "--seed", "7"]
+    options += ["--patience", "4", "--track", "wandb"]
     assert main(["train", "lung-resnet18", *options]) == 0
+    asked.pop("notice")("two sounds left out")
     assert asked == {
         "recipe": "lung-resnet18",
         "data": Path("d"),
         "out": Path("o"),
         "epochs": 3,
         "seed": 7,
+        "patience": 4,
+        "track": "wandb",
         "resume": True,
         "progress": None,
     }
-    assert capsys.readouterr().out == "Wrote o\n"
+    told = capsys.readouterr()
+    assert told.out == "Wrote o\n"
+    assert told.err == "Note: two sounds left out\n"
 
 
 def test_evaluate_prints_figures_and_writes_the_card_when_asked(
@@ -405,6 +418,7 @@ def test_evaluate_prints_figures_and_writes_the_card_when_asked(
         "n": 9,
         "groups": 3,
         "metrics": {"accuracy": {"value": 0.95, "low": 0.9, "high": 1.0}},
+        "notes": ["one left out"],
     }
     cards: list[object] = []
     stand_in(
@@ -414,7 +428,9 @@ def test_evaluate_prints_figures_and_writes_the_card_when_asked(
         write_card=lambda model, **options: cards.append((model, options["result"])),
     )
     assert main(["evaluate", "m", "--data", "d", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == result
+    told = capsys.readouterr()
+    assert json.loads(told.out) == result
+    assert told.err == "Note: one left out\n"
     assert cards == []
     assert main(["evaluate", "m", "--data", "d", "--write-card"]) == 0
     assert "0.950 (0.900-1.000)" in capsys.readouterr().out
@@ -434,6 +450,56 @@ def test_bench_prints_its_table(
     assert capsys.readouterr().out == "| 1.5 |\n"
     assert main(["bench", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"ratio": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "asked"),
+    [
+        ([], "bench", {}),
+        (["--rounds", "2"], "bench", {"rounds": 2}),
+        (["--http", "--rounds", "2"], "overhead", {"rounds": 2}),
+        (["--frontend", "--rounds", "2"], "frontend_bench", {"rounds": 2}),
+        (["--slow"], "slow_bench", {}),
+        (["--requests", "3"], "endurance", {"requests": 3}),
+    ],
+    ids=" ".join,
+)
+def test_bench_measures_what_was_asked(
+    options: list[str],
+    module: str,
+    asked: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*settings: Settings, progress: object, **more: int) -> dict[str, Any]:
+        assert len(settings) == (module != "frontend_bench")
+        return {"asked": more}
+
+    said = "text" if module == "endurance" else "table"
+    stand_in(
+        monkeypatch,
+        f"xai_demo.{module}",
+        **{"run": run, said: lambda result: f"{module}: {result['asked']}"},
+    )
+    assert main(["bench", *options]) == 0
+    assert capsys.readouterr().out == f"{module}: {asked}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--rounds", "0"], "--rounds is 0, wanted: at least 1"),
+        (["--requests", "-1"], "--requests is -1, wanted: at least 1"),
+        (["--slow", "--http"], "--http: not allowed with argument --slow"),
+        (["--slow", "--rounds", "2"], "--rounds is 2 beside --slow, which takes no medians"),
+    ],
+    ids=" ".join,
+)
+def test_bench_refuses_what_it_cannot_measure(
+    options: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *options]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_serve_hands_over_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,12 +47,26 @@ def test_a_low_top_probability_is_uncertain():
     assert decision(doubtful, [0.6, 0.2, 0.2]).label == "normal"
 
 
-def test_the_windows_of_a_recording_are_pooled_by_their_geometric_mean():
+def test_the_windows_of_a_recording_are_pooled_by_their_mean():
     windows = np.array([[0.8, 0.2, 0], [0.2, 0.8, 0]], np.float32)
     assert over_windows(THREE, windows) == pytest.approx([0.5, 0.5, 0], abs=1e-5)
     windows = np.array([[0.9, 0.1, 0], [0.5, 0.5, 0]], np.float32)
-    # sqrt(0.45) and sqrt(0.05), scaled
-    assert over_windows(THREE, windows) == pytest.approx([0.75, 0.25, 0], abs=1e-5)
+    assert over_windows(THREE, windows) == pytest.approx([0.7, 0.3, 0], abs=1e-5)
+
+
+def test_pooled_answers_have_points_and_a_margin_of_their_own():
+    pooling = dataclasses.replace(
+        THREE,
+        operating_points={"normal": 0.5, "crackle": 0.5, "wheeze": 0.5},
+        recording_points={"normal": 0.8, "crackle": 0.2, "wheeze": 0.2},
+        uncertain_margin=0.0,
+        recording_margin=0.2,
+    )
+    assert decision(pooling, [0.6, 0.4, 0.0]).label == "normal"
+    assert decision(pooling, [0.6, 0.4, 0.0], pooled=True).label == "crackle"
+    assert decision(pooling, [0.8, 0.2, 0.0], pooled=True).label is None  # equally far above
+    without = dataclasses.replace(pooling, recording_points={}, recording_margin=None)
+    assert decision(without, [0.6, 0.4, 0.0], pooled=True).label == "normal"
 
 
 def test_one_window_speaks_for_itself():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from pytorch_grad_cam.metrics.road import ROADCombined
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
 
 from xai_demo import faithfulness
 from xai_demo.faithfulness import Faithfulness, Trial
@@ -177,6 +177,37 @@ def test_road_is_the_librarys():
     found = faithfulness.road(trial_of(answer, window), heat)
     assert found == pytest.approx(expected[0], abs=5e-3)  # their noise is different each time
     assert found == faithfulness.road(trial_of(answer, window), heat)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_what_is_gone_is_filled_in_as_the_library_does(share):
+    generator = np.random.default_rng(4)
+    picture = generator.normal(size=(12, 17)).astype(np.float32)
+    gone = faithfulness.hottest(generator.random((12, 17)).astype(np.float32), share)
+    expected = NoisyLinearImputer(noise=0)(
+        torch.from_numpy(picture[None]), torch.from_numpy((~gone).astype(np.float32))
+    )
+    found = faithfulness.filled_in(picture, gone)
+    assert found == pytest.approx(expected[0].numpy(), abs=1e-5)
+    assert np.array_equal(found[~gone], picture[~gone])
+    assert faithfulness.filled_in(picture, np.zeros_like(gone)) is picture
+
+
+def test_a_single_gone_pixel_is_the_weighted_mean_of_its_neighbours():
+    picture = np.array([[1, 2, 3], [4, 99, 6], [7, 8, 9]], np.float32)
+    gone = picture == 99
+    mean = (2 + 4 + 6 + 8) / 6 + (1 + 3 + 7 + 9) / 12
+    assert faithfulness.filled_in(picture, gone)[1, 1] == pytest.approx(mean)
+
+
+def test_the_hottest_are_those_that_come_first_when_all_are_sorted():
+    heat = np.random.default_rng(5).integers(0, 6, (9, 11)).astype(np.float32)
+    lot = np.random.default_rng(0).random(heat.size)
+    order = np.lexsort((lot, -heat.ravel()))
+    for share in (0.0, 0.05, 0.3, 0.5, 0.77, 1.0):
+        expected = np.zeros(heat.size, bool)
+        expected[order[: round(share * heat.size)]] = True
+        assert np.array_equal(faithfulness.hottest(heat, share).ravel(), expected)
 
 
 def test_road_rewards_a_map_that_points_at_what_counts():

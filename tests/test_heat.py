@@ -78,3 +78,11 @@ def test_a_grid_averages_its_cells():
     heatmap = np.zeros((4, 4), np.float32)
     heatmap[:2, :2] = 1
     assert heat.gridded(heatmap, 2, 2) == pytest.approx(np.array([[1, 0], [0, 0]]), abs=1e-6)
+
+
+def test_a_plateau_at_an_edge_is_pointed_at_in_its_middle():
+    heatmap = np.zeros((9, 20), np.float32)
+    heatmap[0:5, 10:13] = 1.0
+    assert heat.peak_in_picture(heatmap) == pytest.approx({"x": 11.5 / 20, "y": 2.5 / 9})
+    heatmap[7, 2] = 2.0
+    assert heat.peak_in_picture(heatmap) == pytest.approx({"x": 2.5 / 20, "y": 7.5 / 9})

@@ -17,7 +17,9 @@ from xai_demo.errors import (
     UnreadableFileError,
     UnsuitableError,
 )
+from xai_demo.explainers import EXPLAINERS
 from xai_demo.hub import Hub
+from xai_demo.inference import Asker, allowance
 from xai_demo.pipeline import Analyser
 from xai_demo.settings import Settings
 
@@ -39,6 +41,7 @@ def analyser(tmp_path_factory):
         weights_dir=folder / "weights",
         cache_dir=folder / "cache",
         background_export=False,
+        explain_seconds=1e6,  # however busy the machine is
         offline=True,
     )
     made = Analyser(settings)
@@ -229,6 +232,112 @@ def test_an_analysis_stops_when_it_is_cancelled(analyser, film):
         ask(analyser, "chest_xray", film, explainer="Occlusion", cancelled=lambda: True)
 
 
+class Stop:
+    """Asked so many times, it says stop; and counts how often it was asked after that."""
+
+    def __init__(self, after: int) -> None:
+        self.left, self.late = after, 0
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        self.late += self.left < 0
+        return self.left < 0
+
+
+@pytest.mark.parametrize("name", ["Score-CAM", "LIME", "SHAP", "Integrated gradients"])
+def test_every_slow_explainer_stops_in_its_midst(analyser, film, name):
+    stop, told = Stop(after=12), []
+    with pytest.raises(CancelledError, match=r"Cancelled.*as asked") as raised:
+        ask(
+            analyser,
+            "chest_xray",
+            film,
+            explainer=name,
+            cancelled=stop,
+            progress=lambda done, doing: told.append(doing),
+        )
+    assert "\n" not in str(raised.value)
+    assert stop.late == 1
+    assert "Asking where it looked" in told
+    assert not any(doing.startswith("Hiding") for doing in told)
+
+
+def test_windows_are_asked_in_parts_and_a_stop_is_heard_between_them(analyser, breath):
+    network = analyser.engine.network("lung", backend="torch")
+    inputs = np.zeros((40, 1, 64, 201), np.float32)
+    stop = Stop(after=2)
+    asker = Asker(network, stop)
+    with pytest.raises(CancelledError):
+        asker.logits(inputs)
+    assert 2 <= asker.passes < 40
+    whole = Asker(network)
+    assert whole.logits(inputs).shape == (40, 3)
+    assert whole.passes == 40
+
+
+def test_a_stop_is_heard_on_the_way_back_through_the_network(analyser):
+    import torch
+
+    network = analyser.engine.network("lung", backend="torch")
+    told = []
+    asker = Asker(network, lambda: bool(told))
+    x = torch.zeros(2, 1, 64, 201, requires_grad=True)
+    logits = asker.differentiable(x)
+    told.append("stop")
+    with pytest.raises(CancelledError):
+        logits.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "windows", "window_s", "passes"),
+    [
+        ("LIME", 1, 0.01, 250),  # 800 fit, 250 are usual
+        ("LIME", 1, 0.05, 160),
+        ("LIME", 10, 0.05, 80),  # two windows are asked about
+        ("LIME", 2, 1.0, 48),  # never fewer
+        ("Integrated gradients", 1, 0.05, 53),  # back costs twice the way forward
+        ("Guided backpropagation", 1, 9.0, 1),
+        ("Grad-CAM", 1, 9.0, 0),
+        ("LIME", 1, 0.0, 250),
+    ],
+)
+def test_the_allowance_is_what_fits_into_the_seconds(name, windows, window_s, passes):
+    allowed = allowance(EXPLAINERS[name], windows=windows, window_s=window_s, seconds=8)
+    assert allowed.passes == passes
+    assert allowed.is_cut == (passes < EXPLAINERS[name].passes)
+
+
+def test_a_cut_budget_is_said_with_both_numbers_and_the_passes_are_counted(analyser, film):
+    hurried = Analyser(dataclasses.replace(analyser.settings, explain_seconds=1e-6))
+    hurried.hub, hurried.engine = analyser.hub, analyser.engine
+    report = ask(hurried, "chest_xray", film, explainer="LIME").report
+    (said,) = [w for w in report.warnings if "forward passes" in w]
+    assert "48 forward passes" in said
+    assert "usual 250" in said
+    assert report.explanations[0].passes == 48
+    patient = Analyser(dataclasses.replace(analyser.settings, explain_seconds=1e6))
+    patient.hub, patient.engine = analyser.hub, analyser.engine
+    report = ask(patient, "chest_xray", film, explainer="LIME").report
+    assert report.explanations[0].passes == 250
+    assert not any("forward passes" in w for w in report.warnings)
+
+
+def test_a_fast_explainer_sends_nothing_more_through_the_network(analyser, film):
+    report = ask(analyser, "chest_xray", film).report
+    assert report.to_json()["explanations"][0]["passes"] == 0
+
+
+def test_another_layer_can_be_explained_and_an_unknown_one_names_those_there_are(
+    analyser, breath, tmp_path
+):
+    assert ask(analyser, "audioset", breath, layer="conv_block4").report.explanations[0].layer == (
+        "conv_block4"
+    )
+    with pytest.raises(UnknownNameError, match=r"'conv_block9'; wanted: conv_block4") as raised:
+        ask(analyser, "audioset", tmp_path / "not read.wav", layer="conv_block9")
+    assert raised.value.exit_status == 2
+
+
 def test_a_slow_explainer_says_which_windows_it_left_out(analyser, breath):
     report = ask(analyser, "stethoscope", breath, explainer="Integrated gradients").report
     assert any("2 most probable of 4 windows" in w for w in report.warnings)
@@ -238,7 +347,7 @@ def test_progress_rises_from_nought_to_one(analyser, breath):
     told = []
     ask(analyser, "stethoscope", breath, progress=lambda done, doing: told.append((done, doing)))
     fractions = [done for done, _ in told]
-    assert fractions == sorted(fractions)
+    assert fractions == sorted(set(fractions))
     assert fractions[0] >= 0
     assert fractions[-1] <= 1
     assert all(doing for _, doing in told)
@@ -264,6 +373,7 @@ def test_a_slow_explainer_explains_one_file_and_tells_how_far_it_is(analyser, fi
         "chest_xray", film, explainer=name, progress=lambda done, doing: heard.append(doing)
     )
     assert sum(doing.startswith("Forward pass ") for doing in heard) >= 4
+    assert found.report.explanations[0].passes >= 48
     assert found.report.model.backend == "torch"
     assert found.report.explanations[0].heatmap.shape == (96, 96)
     assert found.report.explanations[0].heatmap.max() == pytest.approx(1, abs=1e-4)

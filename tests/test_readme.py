@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 FRONT = yaml.safe_load(TEXT.split("---\n")[1])
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+TAKE_A_MODEL = {"analyse", "fetch", "export", "evaluate", "cross-validate", "evaluate-explainers"}
 PINS = dict(
     line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if line
 )
@@ -113,7 +114,7 @@ def test_every_command_shown_is_one_that_exists(
     for word, after in zip(words, [*words[1:], ""], strict=True):
         if word.startswith("xai_demo/"):
             assert (ROOT / word).is_file()
-        if word in ("analyse", "fetch", "export", "evaluate"):
+        if word in TAKE_A_MODEL:
             assert after in MODELS
         if word == "--explainer":
             assert after in EXPLAINERS

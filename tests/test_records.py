@@ -77,8 +77,17 @@ def test_every_record_is_frozen_and_keyword_only(kind: type[Any]) -> None:
     assert hasattr(kind, "__slots__")
 
 
+KALDI = dataclasses.replace(MEL, front_end="kaldi", frames=1024, mean_db=-18.5, deviation_db=39.7)
+
+
 @pytest.mark.parametrize(
-    "model", [a_model(), a_model(task="chest_xray", preprocessing=RASTER, metrics={})]
+    "model",
+    [
+        a_model(),
+        a_model(task="chest_xray", preprocessing=RASTER, metrics={}),
+        a_model(preprocessing=KALDI),
+        a_model(preprocessing=dataclasses.replace(MEL, band_hz=(50.0, 2000.0), denoise=True)),
+    ],
 )
 def test_a_model_survives_its_config_file(model: Model) -> None:
     assert Model.from_config(json.loads(json.dumps(model.to_config()))) == model
@@ -90,6 +99,13 @@ def test_a_config_without_a_field_is_no_model(missing: str) -> None:
     del config[missing]
     with pytest.raises((KeyError, TypeError), match=missing):
         Model.from_config(config)
+
+
+def test_a_config_from_before_front_ends_and_signal_paths_means_librosas_and_none() -> None:
+    config = a_model().to_config()
+    for name in ("front_end", "frames", "mean_db", "deviation_db", "band_hz", "denoise"):
+        del config["preprocessing"][name]
+    assert Model.from_config(config) == a_model()
 
 
 def test_a_config_with_a_foreign_field_is_no_model() -> None:
@@ -145,6 +161,7 @@ def test_a_report_is_the_contracts_json() -> None:
             "values": [[0.0, 0.33333]],
             "peak": {"time_s": 0.82, "frequency_hz": 410.0},
             "faithfulness": None,
+            "passes": None,
         }
     ]
     assert value["events"][0] == {

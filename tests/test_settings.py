@@ -22,6 +22,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.max_duration_s == 3600
     assert settings.max_pixels == 100_000_000
     assert settings.background_export is True
+    assert settings.explain_seconds == 8
 
 
 def test_everything_can_be_chosen() -> None:
@@ -35,6 +36,7 @@ def test_everything_can_be_chosen() -> None:
             "XAI_DEMO_MAX_MINUTES": "2",
             "XAI_DEMO_MAX_MEGAPIXELS": "4",
             "XAI_DEMO_EXPORT": "off",
+            "XAI_DEMO_EXPLAIN_SECONDS": "2.5",
         }
     )
     assert settings == Settings(
@@ -46,6 +48,7 @@ def test_everything_can_be_chosen() -> None:
         max_duration_s=120,
         max_pixels=4_000_000,
         background_export=False,
+        explain_seconds=2.5,
     )
 
 
@@ -69,6 +72,7 @@ def test_offline_is_read_as_the_hubs_client_reads_it(value: str, offline: bool) 
         "XAI_DEMO_MAX_UPLOAD_MB",
         "XAI_DEMO_MAX_MINUTES",
         "XAI_DEMO_MAX_MEGAPIXELS",
+        "XAI_DEMO_EXPLAIN_SECONDS",
     ],
 )
 def test_a_limit_that_is_no_limit_is_refused_by_name(name: str, value: str) -> None:

@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from xai_demo import __version__, explainers
+from xai_demo import __version__, asked, benches, explainers
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
 from xai_demo.hub import Hub
 from xai_demo.plain import evaluation_text, figures_table, model_text, report_text
 from xai_demo.records import DISCLAIMER, Progress
 from xai_demo.settings import Settings
-
-BACKENDS = ("auto", "torch", "onnx")
 
 Command = Callable[[argparse.Namespace, Settings], Iterator[str]]
 
@@ -83,12 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(models)
     models.add_argument("--table", action="store_true", help="measured figures, as Markdown")
     _add_json(command(_explainers, "explainers"))
-    bench = command(_bench, "bench")
-    bench.add_argument(
-        "--requests", type=int, metavar="N", help="instead: does memory grow over N?"
-    )
-    _add_json(bench)
-    _add_analyse(command(_analyse, "analyse"))
+    benches.add_bench(command(_bench, "bench"))
+    asked.add_analyse(command(_analyse, "analyse"))
     fetch = command(_fetch, "fetch")
     fetch.add_argument("models", nargs="*", metavar="MODEL")
     fetch.add_argument("--all", action="store_true", help="every model of the catalogue")
@@ -100,12 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", metavar="MODEL")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--write-card", action="store_true", help="write the figures in its card")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="write JSON and pictures")
     _add_json(evaluate)
+    _add_cross_validate(command(_cross_validate, "cross-validate"))
     trust = command(_evaluate_explainers, "evaluate-explainers")
     trust.add_argument("model", metavar="MODEL")
     trust.add_argument("--data", type=Path, required=True, metavar="DIR")
     trust.add_argument("--most", type=int, default=24, metavar="N", help="samples, one a person")
     trust.add_argument("--explainer", action="append", default=[], metavar="NAME")
+    trust.add_argument("--out", type=Path, metavar="DIR", help="write tables and JSON")
+    trust.add_argument("--write-card", action="store_true", help="write the tables in its card")
     _add_json(trust)
     serve = command(_serve, "serve")
     serve.add_argument("--host", default=None, help="default: this machine only")
@@ -118,20 +116,6 @@ def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
-def _add_analyse(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="a name that `models` lists")
-    command.add_argument("file", metavar="FILE", help="a sound or a radiograph")
-    command.add_argument("--explainer", default=explainers.DEFAULT, metavar="NAME")
-    command.add_argument("--target", metavar="LABEL", help="default: the most probable")
-    command.add_argument("--backend", choices=BACKENDS, default="auto")
-    command.add_argument("--weights", metavar="PATH_OR_HF_URI", help="in place of the model's own")
-    command.add_argument("--out", type=Path, metavar="DIR", help="write report, picture and sound")
-    command.add_argument(
-        "--no-faithfulness", action="store_true", help="do not hide the heat and ask again"
-    )
-    _add_json(command)
-
-
 def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE")
     command.add_argument("--data", type=Path, required=True, metavar="DIR")
@@ -139,6 +123,18 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on where a run was stopped")
     command.add_argument("--epochs", type=int, default=None)
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--patience", type=int, metavar="N", help="stop after N epochs without a better validation"
+    )
+    command.add_argument("--track", choices=("csv", "wandb"), default="csv")
+
+
+def _add_cross_validate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--data", type=Path, required=True, metavar="DIR")
+    command.add_argument("--folds", type=int, default=5)
+    command.add_argument("--seeds", type=int, default=3)
+    _add_json(command)
 
 
 def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
@@ -174,8 +170,11 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
             model=arguments.model,
             explainer=arguments.explainer,
             target=arguments.target,
+            layer=arguments.layer,
             backend=arguments.backend,
             weights=arguments.weights,
+            signal_path=asked.signal_path(arguments, analyser.hub),
+            cycles=arguments.cycles,
             faithfulness=not arguments.no_faithfulness,
             progress=progress,
         )
@@ -233,7 +232,10 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
             epochs=arguments.epochs,
             seed=arguments.seed,
             resume=arguments.resume,
+            patience=arguments.patience,
+            track=arguments.track,
             progress=progress,
+            notice=_notice,
         )
     yield f"Wrote {path}"
 
@@ -244,16 +246,40 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
 
     with _progress() as progress:
         result = evaluate(
-            arguments.model, settings=settings, data=arguments.data, progress=progress
+            arguments.model,
+            settings=settings,
+            data=arguments.data,
+            out=arguments.out,
+            progress=progress,
         )
+    for note in result.get("notes", ()):
+        _notice(note)
     if arguments.write_card:
         write_card(arguments.model, settings=settings, result=result)
     yield _json(result) if arguments.json else evaluation_text(result)
 
 
+def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """refit the last layer by folds of patients whom the features never heard"""
+    from xai_demo.training import cross_validation
+
+    with _progress() as progress:
+        result = cross_validation.cross_validate(
+            arguments.model,
+            settings=settings,
+            data=arguments.data,
+            folds=arguments.folds,
+            seeds=arguments.seeds,
+            progress=progress,
+        )
+    for note in result["notes"]:
+        _notice(note)
+    yield _json(result) if arguments.json else cross_validation.table(result)
+
+
 def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure on a data set how far each explainer can be believed"""
-    from xai_demo.training import trust
+    from xai_demo.training import cards, trust
 
     with _progress() as progress:
         result = trust.evaluate_explainers(
@@ -264,21 +290,19 @@ def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> I
             only=arguments.explainer,
             progress=progress,
         )
+    written = trust.write(arguments.out, result) if arguments.out else ()
+    if arguments.write_card:
+        written += (cards.write_trust(settings.weights_dir / arguments.model, result),)
     yield _json(result) if arguments.json else trust.table(result)
+    if not arguments.json:
+        yield from (f"Wrote {path}" for path in written)
 
 
 def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure the ratios of the README's performance section"""
-    from xai_demo import bench, endurance
-
-    if arguments.requests:
-        with _progress() as progress:
-            lasted = endurance.run(settings, requests=arguments.requests, progress=progress)
-        yield _json(lasted) if arguments.json else endurance.text(lasted)
-        return
     with _progress() as progress:
-        result = bench.run(settings, progress=progress)
-    yield _json(result) if arguments.json else bench.table(result)
+        result, table = benches.measured(arguments, settings, progress)
+    yield _json(result) if arguments.json else table
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
@@ -300,6 +324,11 @@ def _synthesise(arguments: argparse.Namespace, settings: Settings) -> Iterator[s
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False)
+
+
+def _notice(note: str) -> None:
+    """One line on stderr: what of the data was left out."""
+    print(f"Note: {note}", file=sys.stderr)
 
 
 @contextlib.contextmanager

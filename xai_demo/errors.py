@@ -3,6 +3,7 @@
 XaiDemoError                      exit status 1
 ├── RequestError                  exit status 2: the request or the file is at fault
 │   ├── UnreadableFileError       the file cannot be read, or holds nothing to analyse
+│   ├── AnnotationError           the annotation that came with it is at fault
 │   ├── UnknownNameError          no model, explainer, label or backend of that name
 │   └── UnsuitableError           the name is known, but does not fit what it is asked to do
 ├── WeightsError                  exit status 3: weights cannot be had
@@ -31,6 +32,10 @@ class RequestError(XaiDemoError):
 
 class UnreadableFileError(RequestError):
     """The file cannot be read, or holds nothing to analyse."""
+
+
+class AnnotationError(RequestError):
+    """The annotation that came with a recording is no list of cycles, or has none in it."""
 
 
 class UnknownNameError(RequestError):

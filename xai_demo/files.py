@@ -30,6 +30,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BM", "BMP"),
     (0, b"%PDF", "PDF"),
     (128, b"DICM", "DICOM"),
+    (0, b"\2\0\0\0UL\4\0", "DICOM"),  # without its preamble
     (0, b"GIF8", "GIF"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),

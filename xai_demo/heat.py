@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xai_demo import shelf
 from xai_demo.spectrum import mel_frequencies_hz
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from xai_demo.records import Floats, LogMel
 
+_EVEN = 1e-3  # heat this near the maximum, relative to it, is as hot
 MOST_COLUMNS = 6000  # of a heat map over a recording; longer ones share columns between frames
 
 
@@ -34,6 +38,40 @@ def frames_per_column(n_frames: int) -> int:
     return -(-n_frames // MOST_COLUMNS)
 
 
+def unpadded(windows: Floats, given: int, seen: int) -> Floats:
+    """Heat over the first `seen` of the `given` columns of each window: (windows, rows, columns).
+
+    The rest of a window is padding, which no network can have heard anything in.
+    """
+    if seen == given:
+        return windows
+    return np.stack([resized(heat, len(heat), given)[:, :seen] for heat in windows])
+
+
+def folded(heat: Floats, window: int, width: int) -> Floats:
+    """Heat of a window of sound that was repeated after `width` frames, averaged over the repeats:
+    (rows, columns) -> (rows, width)."""
+    if width >= window:
+        return heat
+    rows, times = len(heat), -(-window // width)
+    missing = times * width - window
+    frames = np.pad(resized(heat, rows, window), ((0, 0), (0, missing)), constant_values=np.nan)
+    mean: Floats = np.nanmean(frames.reshape(rows, times, width), axis=1)
+    return mean
+
+
+def loudest(decibels: Floats, step: int) -> Floats:
+    """The highest level of each `step` frames: (mel, frames) -> (mel, columns)."""
+    if step == 1:
+        return decibels
+    frames = decibels.T
+    columns = [
+        np.maximum.reduceat(frames[part], range(0, part.stop - part.start, step), axis=0)
+        for part in shelf.stretches(frames, step)
+    ]
+    return np.concatenate(columns).T
+
+
 def stitched(
     windows: Floats,
     starts: Sequence[int],
@@ -41,21 +79,25 @@ def stitched(
     window: int,
     spec: LogMel,
     n: int,
+    widths: Sequence[int] | None = None,
 ) -> Floats:
     """Heat over a recording of `n` frames from that of its windows.
 
     (windows, rows, columns) -> (mel, columns). Each window's heat counts by its weight (the label's
-    probability in it); overlaps are averaged.
+    probability in it); overlaps are averaged. `widths` are the frames that each window holds before
+    it repeats itself; None: they are full.
     """
-    if len(windows) == 1:
+    if len(windows) == 1 and widths is None:
         return resized(scaled(windows[0]), spec.n_mels, window)[:, : -(-n // frames_per_column(n))]
     step = frames_per_column(n)
-    columns, wide = -(-n // step), max(1, round(window / step))
+    columns = -(-n // step)
+    widths = [window] * len(windows) if widths is None else widths
     total, count = np.zeros((spec.n_mels, columns), np.float32), np.zeros(columns, np.float32)
-    for heat, start, weight in zip(windows, starts, weights, strict=True):
+    for heat, start, weight, width in zip(windows, starts, weights, widths, strict=True):
+        wide = max(1, round(width / step))
         first = min(start // step, columns - 1)
         last = min(first + wide, columns)
-        large = resized(heat * np.float32(weight), spec.n_mels, wide)
+        large = resized(folded(heat * np.float32(weight), window, width), spec.n_mels, wide)
         total[:, first:last] += large[:, : last - first]
         count[first:last] += 1
     share: Floats = np.maximum(count, np.float32(1))
@@ -72,16 +114,31 @@ def gridded(heatmap: Floats, rows: int, columns: int) -> Floats:
 
 def peak_in_sound(heatmap: Floats, spec: LogMel, step: int) -> Mapping[str, float]:
     """Seconds and hertz of the hottest point of (mel, columns)."""
-    row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    row, column = _hottest(heatmap)
     return {
         "time_s": float((column + 0.5) * step * spec.hop_length / spec.sample_rate_hz),
         "frequency_hz": mel_frequencies_hz(spec)[int(row)],
     }
 
 
+def _hottest(heatmap: Floats) -> tuple[int, int]:
+    """Row and column of the maximum; amid it where it is a plateau, as at the edges of a map."""
+    row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    top = float(heatmap[row, column]) * (1 - _EVEN)
+    return _amid(heatmap[:, column] >= top, int(row)), _amid(heatmap[row] >= top, int(column))
+
+
+def _amid(level: NDArray[np.bool_], place: int) -> int:
+    """The middle of the run of true values around a place."""
+    below, above = np.flatnonzero(~level[:place]), np.flatnonzero(~level[place:])
+    first = int(below[-1]) + 1 if len(below) else 0
+    last = place + int(above[0]) - 1 if len(above) else len(level) - 1
+    return (first + last) // 2
+
+
 def peak_in_picture(heatmap: Floats) -> Mapping[str, float]:
     """The hottest point of (height, width) as fractions from the left and from the top."""
-    row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    row, column = _hottest(heatmap)
     return {
         "x": float((column + 0.5) / heatmap.shape[1]),
         "y": float((row + 0.5) / heatmap.shape[0]),

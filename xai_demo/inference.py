@@ -2,44 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xai_demo import explainers, faithfulness, heat
+from xai_demo import explainers, faithfulness, heat, networks
+from xai_demo.errors import CancelledError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from xai_demo.engine import Network
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
+    from xai_demo.windows import Windows
 
+LEAST_PASSES = 48  # fewer make a map too coarse to show
 _BATCH = 32
-_SLOW_WINDOWS = 2  # windows of a recording that an explainer of many forward passes is asked about
+_FIRST_BATCH = 2  # until it is known how long a window takes
+_HEARD_WITHIN_S = 0.4  # how long a batch may take: a request to stop is heard between two
+_SLOW_WINDOWS = 2  # windows of a recording that an explainer with passes of its own is asked about
+_MOST_WINDOWS = 256  # windows of a recording that any explainer is asked about
+_MOST_KEPT = 320  # windows whose activations are kept; of more, they are made again where needed
+_WITH_GRADIENTS = 3  # what a pass forward and back costs, in passes forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a network makes of every window."""
 
-    activations: list[Tensor]  # each (batch, channels, rows, columns)
+    activations: list[Tensor]  # each (batch, channels, rows, columns); of the first windows
     probabilities: Floats  # (windows, labels)
 
 
-def answered(network: Network, inputs: Floats) -> Answer:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """Forward passes per window that an explainer may spend, and would without a limit of time."""
+
+    passes: int
+    usual: int
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the limit of time took something away."""
+        return self.passes < self.usual
+
+
+class Asker:
+    """Asks a network in batches so small that a request to stop is soon heard, and counts them."""
+
+    def __init__(self, network: Network, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self._network, self.cancelled = network, cancelled
+        self._window_s = 0.0  # of the latest batch
+        self.passes = 0  # windows that went through the whole network so far
+
+    def check(self) -> None:
+        """Raise CancelledError if somebody asked to stop."""
+        if self.cancelled():
+            raise CancelledError("Cancelled, as asked.")
+
+    def batches(self, count: int) -> Iterator[slice]:
+        """So many windows in parts, each as large as the time of the one before allows."""
+        start = 0
+        while start < count:
+            self.check()
+            size = min(self._size(), count - start)
+            began = time.perf_counter()
+            yield slice(start, start + size)
+            self._window_s = (time.perf_counter() - began) / size
+            start += size
+
+    def features(self, inputs: Floats | Windows) -> Iterator[Tensor]:
+        """The activations of the windows, part by part."""
+        for part in self.batches(len(inputs)):
+            self.passes += part.stop - part.start
+            yield self._network.features(inputs[part])
+
+    def logits(self, inputs: Floats) -> Tensor:
+        """(windows, labels), without gradients."""
+        import torch
+
+        with torch.inference_mode():
+            return torch.cat([self._network.head(batch) for batch in self.features(inputs)])
+
+    def differentiable(self, inputs: Tensor) -> Tensor:
+        """(windows, labels), for gradients; to stop is also heard on the way back."""
+        import torch
+
+        whole = self._network.whole
+        if whole is None:
+            raise ValueError("no whole network on this backend")
+        parts = []
+        for part in self.batches(len(inputs)):
+            self.passes += part.stop - part.start
+            logits = whole(inputs[part])
+            if logits.requires_grad:
+                logits.register_hook(lambda gradient: self.check())
+            parts.append(logits)
+        return torch.cat(parts)
+
+    def _size(self) -> int:
+        if not self._window_s:
+            return _FIRST_BATCH
+        return max(1, min(_BATCH, int(_HEARD_WITHIN_S / self._window_s)))
+
+
+def answered(network: Network, inputs: Floats | Windows, asker: Asker | None = None) -> Answer:
     """Run every window, (windows, 1, rows, columns), through the network."""
     import numpy as np
     import torch
 
     activations: list[Tensor] = []
     probabilities: list[Floats] = []
-    for start in range(0, len(inputs), _BATCH):
-        batch = network.features(inputs[start : start + _BATCH])
+    kept = 0
+    for batch in (asker or Asker(network)).features(inputs):
         with torch.inference_mode():
             probabilities.append(network.probabilities(network.head(batch)))
-        activations.append(batch)
+        if kept < _MOST_KEPT:
+            activations.append(batch)
+            kept += len(batch)
     return Answer(activations=activations, probabilities=np.concatenate(probabilities))
+
+
+def allowance(
+    method: explainers.Explainer, *, windows: int, window_s: float, seconds: float
+) -> Allowance:
+    """What of an explainer's passes fits into so many seconds, where a forward pass takes so long.
+
+    At least `LEAST_PASSES`, at most what the table says.
+    """
+    cost = _WITH_GRADIENTS if method.needs == "full gradients" else 1
+    each = window_s * cost * min(windows, _SLOW_WINDOWS)
+    fits = math.floor(min(seconds / each, method.passes)) if each > 0 else method.passes
+    return Allowance(passes=min(method.passes, max(LEAST_PASSES, fits)), usual=method.passes)
 
 
 def raw_heat(
@@ -49,72 +148,122 @@ def raw_heat(
     method: explainers.Explainer,
     targets: Sequence[int],
     budget: explainers.Budget,
+    asker: Asker | None = None,
 ) -> Floats:
     """Raw heat of every window; of a slow explainer, that of the most probable ones."""
     import numpy as np
-    import torch
 
-    def forward(inputs: Floats) -> Floats:
-        with torch.inference_mode():
-            logits: Floats = network.head(network.features(inputs)).cpu().numpy()
-        return logits
-
-    activations = torch.cat(answer.activations)
-    whole = network.whole and (lambda x, run=network.whole: run(x.to(activations.device)))
-    order = np.argsort(-answer.probabilities[:, targets[0]], kind="stable")
-    asked = np.sort(order[:_SLOW_WINDOWS]) if method.passes else np.arange(len(order))
+    asker = asker or Asker(network, budget.cancelled)
+    place = answer.activations[0].device
+    whole = network.whole and (lambda x: asker.differentiable(x.to(place)))
+    asked = _asked(method, answer.probabilities, targets)
     found = []
-    for start in range(0, len(asked), _BATCH):
-        batch = asked[start : start + _BATCH]
+    for part in [slice(0, len(asked))] if method.passes else asker.batches(len(asked)):
+        batch = asked[part]
+        inputs = made.inputs[batch]
         subject = explainers.Subject(
-            inputs=made.inputs[batch],
-            activations=activations[torch.from_numpy(batch)],
+            inputs=inputs,
+            activations=_activations(answer, batch, inputs, asker),
             head=network.head,
-            forward=forward,
+            forward=lambda inputs: asker.logits(inputs).cpu().numpy(),
             network=whole,
             background=background(made),
+            maps=lambda activations: networks.maps(network.model, activations),
         )
         found.append(method.heat(subject, targets, budget))
-    heat = np.zeros((len(order), *found[0].shape[1:]), np.float32)
+    heat = np.zeros((len(answer.probabilities), *found[0].shape[1:]), np.float32)
     heat[asked] = np.concatenate(found)
     return heat
 
 
+def _asked(
+    method: explainers.Explainer, probabilities: Floats, targets: Sequence[int]
+) -> NDArray[np.intp]:
+    """The windows to explain: those where a target is most probable, the first before the others.
+
+    A recording's heat is weighed by the target's probability: the windows left out have least.
+    """
+    import numpy as np
+
+    order = np.argsort(-probabilities[:, targets], axis=0, kind="stable")
+    if method.passes:
+        return np.sort(order[:_SLOW_WINDOWS, 0])
+    if len(order) <= _MOST_WINDOWS:
+        return np.arange(len(order))
+    _, first = np.unique(order.ravel(), return_index=True)  # by rank, targets in turn
+    return np.sort(np.argsort(first, kind="stable")[:_MOST_WINDOWS])
+
+
+def _activations(answer: Answer, windows: NDArray[np.intp], inputs: Floats, asker: Asker) -> Tensor:
+    """Those of some windows, kept or made again."""
+    import torch
+
+    kept = torch.cat(answer.activations)
+    if windows[-1] < len(kept):
+        return kept[torch.from_numpy(windows)]
+    return torch.cat(list(asker.features(inputs)))
+
+
 def partial_warning(explainer: str, windows: int) -> tuple[str, ...]:
     """What to say where only some windows of a recording were explained."""
-    if not explainers.explainer(explainer).passes or windows <= _SLOW_WINDOWS:
+    passes = explainers.explainer(explainer).passes
+    most = _SLOW_WINDOWS if passes else _MOST_WINDOWS
+    if windows <= most:
+        return ()
+    why = f"Of so long a recording, only the {most}"
+    if passes:
+        often = "many times" if passes > 1 else "again"
+        why = f"This explainer asks the network {often}, so only the {most}"
+    return (
+        f"{why} most probable of {windows} windows were explained; the rest of the recording shows "
+        "no heat.",
+    )
+
+
+def cut_warning(allowed: Allowance, seconds: float) -> tuple[str, ...]:
+    """What to say where an explainer was given fewer passes than is usual."""
+    if not allowed.is_cut:
         return ()
     return (
-        f"This explainer asks the network many times, so only the {_SLOW_WINDOWS} most probable of "
-        f"{windows} windows were explained; the rest of the recording shows no heat.",
+        f"This network is slow here: so that the heat takes about {seconds:g} s, the explainer had "
+        f"{allowed.passes} forward passes for each window, not the usual {allowed.usual}; the heat "
+        "is coarser or less steady for it.",
     )
 
 
 def background(made: Medium) -> float:
     """How a hidden pixel looks to the network: quiet in a recording, the mean of a picture."""
-    return float(made.inputs.min() if made.sample_rate_hz else made.inputs.mean())
+    import numpy as np
+
+    return float(made.inputs.min() if made.sample_rate_hz else np.mean(made.inputs[:]))
 
 
 def trial(
-    network: Network, made: Medium, answer: Answer, raw: Floats, target: int
+    network: Network,
+    made: Medium,
+    answer: Answer,
+    raw: Floats,
+    target: int,
+    asker: Asker | None = None,
 ) -> faithfulness.Faithfulness:
     """What hiding the heat does to a label, in the window where that label is most probable.
 
     `raw` is the label's heat in every window, (windows, rows, columns).
     """
-    import torch
+    import numpy as np
 
+    asker = asker or Asker(network)
     window = int(answer.probabilities[:, target].argmax())
 
-    def probability(inputs: Floats) -> Floats:
-        with torch.inference_mode():
-            logits = network.head(network.features(inputs))
-        return network.probabilities(logits)[:, target]
+    heard, padding = np.split(made.inputs[window], [made.seen], axis=2)  # padding stays as it is
 
-    asked = faithfulness.Trial(
-        window=made.inputs[window], background=background(made), answer=probability
-    )
-    heatmap = heat.resized(heat.scaled(raw[window]), *made.inputs.shape[2:])
+    def probability(inputs: Floats) -> Floats:
+        rest = np.broadcast_to(padding, (len(inputs), *padding.shape))
+        whole = np.concatenate([inputs, rest], axis=3)
+        return network.probabilities(asker.logits(whole))[:, target]
+
+    asked = faithfulness.Trial(window=heard, background=background(made), answer=probability)
+    heatmap = heat.resized(heat.scaled(raw[window]), *made.inputs.shape[2:])[:, : made.seen]
     return faithfulness.measured(
         asked,
         heatmap,

@@ -9,25 +9,39 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xai_demo import audio, heat, image, raster, spectrum
-from xai_demo.decision import decision, over_windows
+from xai_demo import audio, heat, image, raster, sound
 from xai_demo.errors import UnsuitableError
-from xai_demo.records import Event, Explanation, LogMel, Model, Radiograph, Raster, Recording, View
+from xai_demo.records import (
+    Event,
+    Explanation,
+    LogMel,
+    Model,
+    Radiograph,
+    Raster,
+    Recording,
+    Timeline,
+    View,
+)
+from xai_demo.sound import Sound
 
 if TYPE_CHECKING:
+    from xai_demo.annotations import Cycle
+    from xai_demo.filtering import SignalPath
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
-
-_LONGEST_HEARD_S = 300.0  # recordings over this are not turned back into sound
-_SILENT_DB = -90.0
+    from xai_demo.windows import Windows
 
 
 class Medium(Protocol):
     """A file, made ready for one model: what goes in, and how to read what comes out."""
 
     @property
-    def inputs(self) -> Floats:
+    def inputs(self) -> Floats | Windows:
         """(windows, 1, rows, columns)."""
+
+    @property
+    def seen(self) -> int:
+        """How many columns of every window hold what was read; the rest is padding."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -42,8 +56,16 @@ class Medium(Protocol):
         """Why there is nothing to explain; empty if there is."""
 
     @property
+    def doubt(self) -> str:
+        """Why no answer should be believed; empty if it may be."""
+
+    @property
     def sample_rate_hz(self) -> int | None:
         """Of the sounds; None for a picture."""
+
+    @property
+    def stages(self) -> Mapping[str, Floats]:
+        """The sound after each step of the signal path."""
 
     def overall(self, model: Model, probabilities: Floats) -> Floats:
         """Those of the whole file from those of its windows, (windows, labels) -> (labels,)."""
@@ -53,6 +75,9 @@ class Medium(Protocol):
 
     def events(self, model: Model, probabilities: Floats) -> tuple[Event, ...]:
         """Stretches in which something was found."""
+
+    def timeline(self, model: Model, probabilities: Floats) -> Timeline | None:
+        """What the network made of a recording; None for a picture."""
 
     def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
         """The picture to lay heat over, and the sounds."""
@@ -68,101 +93,23 @@ def read(model: Model, path: Path, settings: Settings) -> Recording | Radiograph
     return image.read_image(path, max_pixels=settings.max_pixels)
 
 
-def prepare(model: Model, source: Recording | Radiograph) -> Medium:
-    """What was read, ready for the model's network."""
+def prepare(
+    model: Model,
+    source: Recording | Radiograph,
+    *,
+    signal_path: SignalPath | None = None,
+    cycles: tuple[Cycle, ...] = (),
+) -> Medium:
+    """What was read, ready for the model's network; of a recording, by its breaths if given."""
     spec = model.preprocessing
     if isinstance(spec, LogMel) and isinstance(source, Recording):
-        return _sound(source, spec)
+        return sound.prepared(source, model, signal_path, cycles)
     if isinstance(spec, Raster) and isinstance(source, Radiograph):
         return _picture(source, spec)
     raise UnsuitableError(
         f"{model.name} takes a {type(spec).__name__}, which cannot be made of a "
         f"{type(source).__name__}; wanted: a sound for a LogMel, a picture for a Raster."
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sound:
-    """A recording in overlapping windows of log-mel spectrogram."""
-
-    inputs: Floats
-    facts: Mapping[str, Any]
-    warnings: tuple[str, ...]
-    blank: str
-    sample_rate_hz: int | None
-    spec: LogMel
-    samples: Floats  # as read, not repeated
-    decibels: Floats  # (mel, frames) of the samples
-    starts: tuple[int, ...]  # first frame of every window
-    window: int  # frames
-
-    def overall(self, model: Model, probabilities: Floats) -> Floats:
-        """See `decision.over_windows`."""
-        return over_windows(model, probabilities)
-
-    def explanation(self, windows: Floats, weights: Floats, **about: Any) -> Explanation:
-        """Heat stitched over the recording."""
-        n_frames = self.decibels.shape[1]
-        whole = heat.stitched(
-            windows, self.starts, weights.tolist(), self.window, self.spec, n_frames
-        )
-        heatmap = heat.scaled(whole)
-        step = heat.frames_per_column(n_frames)
-        cells = max(1, round(windows.shape[2] * n_frames / self.window))
-        single = len(windows) == 1 and n_frames >= self.window
-        return Explanation(
-            values=heat.scaled(windows[0])
-            if single
-            else heat.gridded(heatmap, windows.shape[1], cells),
-            heatmap=heatmap,
-            peak=heat.peak_in_sound(heatmap, self.spec, step),
-            **about,
-        )
-
-    def events(self, model: Model, probabilities: Floats) -> tuple[Event, ...]:
-        """Neighbouring windows with the same answer, other than normal, joined."""
-        second = self.spec.hop_length / self.spec.sample_rate_hz
-        end_of_all = len(self.samples) / self.spec.sample_rate_hz
-        found: list[Event] = []
-        for row, start in zip(probabilities, self.starts, strict=True):
-            answer = decision(model, row)
-            label, p = answer.label, answer.probability
-            if self.blank or label is None or label == model.normal_label:
-                continue
-            start_s, end_s = start * second, min((start + self.window) * second, end_of_all)
-            if found and found[-1].label == label and found[-1].end_s >= start_s:
-                start_s, p = found[-1].start_s, max(found[-1].probability, p)
-                found.pop()
-            found.append(
-                Event(
-                    label=label,
-                    start_s=round(start_s, 3),
-                    end_s=round(end_s, 3),
-                    probability=round(p, 4),
-                )
-            )
-        return tuple(found)
-
-    def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
-        """The spectrogram in grey; the recording, what was listened to, and what was ignored."""
-        step = heat.frames_per_column(self.decibels.shape[1])
-        levels = _columns_shared(self.decibels, step)
-        top = float(levels.max())
-        low = max(float(levels.min()), top - 80)
-        grey = np.clip((levels - low) / max(top - low, 1e-6), 0, 1)
-        view = View(
-            pixels=np.round(255 * grey[::-1]).astype(np.uint8),
-            duration_s=len(self.samples) / self.spec.sample_rate_hz,
-            row_frequencies_hz=spectrum.mel_frequencies_hz(self.spec),
-            decibels=(low, top),
-        )
-        sounds = {"original": self.samples}
-        if len(self.samples) <= _LONGEST_HEARD_S * self.spec.sample_rate_hz:
-            heard = spectrum.masked(
-                self.samples, np.repeat(explanation.heatmap, step, axis=1), self.spec
-            )
-            sounds |= {"explanation": heard, "remainder": self.samples - heard}
-        return view, sounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +122,18 @@ class Picture:
     blank: str
     framed: Floats
     sample_rate_hz: int | None = None
+    doubt: str = ""
+
+    @property
+    def stages(self) -> Mapping[str, Floats]:
+        """None: a picture is no sound."""
+        return {}
+
+    @property
+    def seen(self) -> int:
+        """All columns: nothing is padded."""
+        columns: int = self.inputs.shape[3]
+        return columns
 
     def overall(self, model: Model, probabilities: Floats) -> Floats:
         """Those of the only window."""
@@ -193,41 +152,12 @@ class Picture:
         """None: a picture does not last."""
         return ()
 
+    def timeline(self, model: Model, probabilities: Floats) -> None:
+        """None: a picture does not last."""
+
     def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
         """The picture as the network was given it."""
         return View(pixels=np.round(255 * self.framed).astype(np.uint8)), {}
-
-
-def _sound(recording: Recording, spec: LogMel) -> Sound:
-    least = round(max(spec.min_s, 0) * spec.sample_rate_hz)
-    warnings = recording.warnings
-    if len(recording.samples) < least:
-        warnings += (
-            f"The sound lasts {recording.duration_s:.2f} s and was repeated to fill "
-            f"{spec.min_s:g} s, the least this network takes.",
-        )
-    samples = spectrum.repeated(recording.samples, least)
-    decibels = spectrum.log_mel(samples, spec)
-    inputs = spectrum.conditioned(decibels, spec)
-    rate = spec.sample_rate_hz / spec.hop_length
-    window = min(round(spec.window_s * rate) + 1, inputs.shape[1])  # frames are centred
-    starts = spectrum.window_starts(inputs.shape[1], window, round(spec.window_hop_s * rate))
-    shown = len(recording.samples) // spec.hop_length + 1
-    peak = float(np.abs(recording.samples).max())
-    return Sound(
-        inputs=np.stack([inputs[:, s : s + window] for s in starts])[:, None],
-        facts=recording.facts,
-        warnings=warnings,
-        blank="The recording is silent: there is nothing to explain."
-        if 20 * np.log10(max(peak, 1e-12)) < _SILENT_DB
-        else "",
-        sample_rate_hz=spec.sample_rate_hz,
-        spec=spec,
-        samples=recording.samples,
-        decibels=decibels[:, :shown],
-        starts=starts,
-        window=window,
-    )
 
 
 def _picture(radiograph: Radiograph, spec: Raster) -> Picture:
@@ -241,15 +171,6 @@ def _picture(radiograph: Radiograph, spec: Raster) -> Picture:
         else "",
         framed=framed,
     )
-
-
-def _columns_shared(decibels: Floats, step: int) -> Floats:
-    if step == 1:
-        return decibels
-    n = -(-decibels.shape[1] // step)
-    padded = np.pad(decibels, ((0, 0), (0, n * step - decibels.shape[1])), mode="edge")
-    shared: Floats = padded.reshape(len(decibels), n, step).max(axis=2)
-    return shared
 
 
 __all__: Sequence[str] = ["Medium", "Picture", "Sound", "prepare", "read"]

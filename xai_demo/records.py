@@ -47,6 +47,12 @@ class LogMel:
     min_s: float  # the shortest sound the network takes; shorter ones are repeated up to it
     top_db: float | None = None  # floor, in decibels below the recording's maximum
     standardise: bool = False  # to mean 0, deviation 1 over the recording
+    front_end: Literal["librosa", "kaldi"] = "librosa"  # see `spectrum.FRONT_ENDS`
+    frames: int | None = None  # of every window, padded up to it; None: as many as it has
+    mean_db: float = 0.0  # what the network sees is (decibels - mean_db) / deviation_db
+    deviation_db: float = 1.0
+    band_hz: tuple[float, float] | None = None  # the signal path before it: see `filtering`
+    denoise: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,9 @@ class Model:
     measured_on: str = ""  # how many samples of how many people, for `metrics`
     sha256: str | None = None  # of model.safetensors
     normal_label: str | None = None  # the label that means "nothing found"
+    recording_points: Mapping[str, float] = field(default_factory=dict)  # of several windows pooled
+    recording_margin: float | None = None  # as uncertain_margin, of several windows pooled
+    notes: tuple[str, ...] = ()  # what of the data was left out of the training, counted and named
 
     def to_config(self) -> dict[str, Any]:
         """The content of `config.json`."""
@@ -101,8 +110,12 @@ class Model:
         """What `to_config` wrote; raises KeyError, TypeError or ValueError on anything else."""
         values = dict(config)
         kind = Raster if values["task"] == "chest_xray" else LogMel
-        values["preprocessing"] = kind(**values["preprocessing"])
+        spec = dict(values["preprocessing"])
+        if spec.get("band_hz"):
+            spec["band_hz"] = tuple(spec["band_hz"])
+        values["preprocessing"] = kind(**spec)
         values["labels"] = tuple(values["labels"])
+        values["notes"] = tuple(values.get("notes", ()))
         values["metrics"] = {k: Metric(**v) for k, v in values.get("metrics", {}).items()}
         return cls(**values)
 
@@ -162,6 +175,7 @@ class Explanation:
     heatmap: Floats  # the same at the size of the network's input, 0..1
     peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the picture
     faithfulness: Mapping[str, Any] | None = None  # what hiding the heat does; None: not asked
+    passes: int | None = None  # windows sent through the network for it; None: not counted
 
     def to_json(self) -> dict[str, Any]:
         """One of the report's `explanations`: the grid, not the large heat map."""
@@ -174,6 +188,7 @@ class Explanation:
             "values": [[round(float(v), 5) for v in row] for row in self.values],
             "peak": {k: round(v, 4) for k, v in self.peak.items()},
             "faithfulness": None if self.faithfulness is None else dict(self.faithfulness),
+            "passes": self.passes,
         }
 
 
@@ -248,6 +263,16 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """What the network made of a recording, window by window."""
+
+    starts_s: tuple[float, ...]
+    ends_s: tuple[float, ...]
+    labels: tuple[str, ...]
+    probabilities: Floats  # (windows, labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
     """A report with the pictures and sounds that belong to it."""
 
@@ -255,3 +280,5 @@ class Analysis:
     view: View
     sounds: Mapping[str, Floats] = field(default_factory=dict)  # original, explanation, remainder
     sample_rate_hz: int | None = None
+    timeline: Timeline | None = None  # recordings only
+    stages: Mapping[str, Floats] = field(default_factory=dict)  # after each step of the signal path

@@ -1,4 +1,5 @@
-"""An answer as files: report.json, overlay.png, heatmap.npy and, for sound, explanation.wav."""
+"""An answer as files: report.json, overlay.png, heatmap.npy; of a recording also explanation.wav,
+its events as events.csv and events.txt, and the sound after each step of the signal path."""
 
 from __future__ import annotations
 
@@ -7,9 +8,16 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xai_demo.errors import UnsuitableError
 from xai_demo.records import Analysis
+from xai_demo.tables import audacity_labels, events_csv
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
+
+_STAGES = ("raw", "filtered", "denoised")
 
 
 def write(analysis: Analysis, directory: Path) -> tuple[Path, ...]:
@@ -40,7 +48,10 @@ def _contents(analysis: Analysis) -> dict[str, bytes | None]:
         "report.json": f"{text}\n".encode(),
         "overlay.png": _overlay(analysis),
         "heatmap.npy": _heatmap(analysis),
-        "explanation.wav": _sound(analysis),
+        "explanation.wav": _sound(analysis, analysis.sounds.get("explanation")),
+        "events.csv": events_csv(report.events).encode() if analysis.timeline else None,
+        "events.txt": audacity_labels(report.events).encode() if analysis.timeline else None,
+        **{f"{name}.wav": _sound(analysis, analysis.stages.get(name)) for name in _STAGES},
     }
 
 
@@ -64,8 +75,7 @@ def _heatmap(analysis: Analysis) -> bytes | None:
     return file.getvalue()
 
 
-def _sound(analysis: Analysis) -> bytes | None:
-    samples = analysis.sounds.get("explanation")
+def _sound(analysis: Analysis, samples: Floats | None) -> bytes | None:
     if samples is None or analysis.sample_rate_hz is None:
         return None
     import soundfile

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,12 @@ from xai_demo import networks
 from xai_demo.engine.backends import BACKENDS, Runner, absent, device, on_onnx, on_torch, placed
 from xai_demo.engine.export import TOLERANCE, export_features, in_a_process, input_size, missing
 from xai_demo.engine.exports import NAME, Exports, Wanted, write
+from xai_demo.engine.memory import giver_back, keep_few_arenas
 from xai_demo.engine.network import Network
 from xai_demo.engine.tensors import filled, read_tensors
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.records import Model, ModelInUse, Progress
+from xai_demo.turns import Turns
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from xai_demo.hub import Hub, Located
 
 __all__ = [
+    "AT_ONCE",
     "BACKENDS",
     "TOLERANCE",
     "Engine",
@@ -41,6 +45,9 @@ __all__ = [
     "read_tensors",
 ]
 
+# Answers worked on at once. A network has every core already: a third would only hold more memory,
+# while with two, one reads its file or draws while the other has the network.
+AT_ONCE = 2
 # Who asks once and leaves, as the command line does, is not made to share the machine.
 PATIENCE_S = 5.0
 
@@ -79,7 +86,10 @@ class _Part:
 
 
 class Engine:
-    """Loads networks when they are first asked for, and lets the least recently used go."""
+    """Loads networks when they are first asked for, and lets the least recently used go.
+
+    Who works with them takes a turn of `turns`, so that memory does not grow with the visitors.
+    """
 
     def __init__(
         self,
@@ -88,6 +98,8 @@ class Engine:
         exporter: Callable[[Model, Path, str], bytes] = in_a_process,
         patience_s: float = PATIENCE_S,
     ) -> None:
+        keep_few_arenas()
+        self.turns = Turns(AT_ONCE, after=giver_back())
         self._hub = hub
         self._exporter, self._patience_s = exporter, patience_s
         self._exports = Exports(hub.settings.cache_dir / "onnx")
@@ -152,11 +164,13 @@ class Engine:
     ) -> _Part:
         model = self._hub.model(name)
         if weights is not None:
-            model, located = self._hub.located_weights(weights, like=model, progress=progress)
+            with self.turns.aside():  # they may have to be fetched
+                model, located = self._hub.located_weights(weights, like=model, progress=progress)
             chosen = networks.explained_layer(model, layer)
         else:
             chosen = networks.explained_layer(model, layer)
-            located = self._hub.located(name, progress=progress)
+            with nullcontext() if self._hub.available(name) else self.turns.aside():
+                located = self._hub.located(name, progress=progress)
         return _Part(model=model, located=located, layer=chosen)
 
     def _automatic(self, part: _Part) -> _Loaded:

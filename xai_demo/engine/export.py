@@ -22,6 +22,7 @@ from xai_demo.engine.backends import absent, on_onnx, on_torch
 from xai_demo.engine.tensors import filled
 from xai_demo.errors import UnsuitableError, XaiDemoError
 from xai_demo.records import LogMel, Model
+from xai_demo.spectrum import window_frames
 
 if TYPE_CHECKING:
     from xai_demo.networks import Cut
@@ -40,7 +41,7 @@ def missing() -> tuple[str, ...]:
 def input_size(model: Model) -> tuple[int, int | None]:
     """Rows and columns that the model's features take; columns None: any number."""
     spec = model.preprocessing
-    return (spec.n_mels, None) if isinstance(spec, LogMel) else (spec.height, spec.width)
+    return (spec.n_mels, spec.frames) if isinstance(spec, LogMel) else (spec.height, spec.width)
 
 
 def onnx_bytes(model: Model, cut: Cut) -> bytes:
@@ -51,7 +52,7 @@ def onnx_bytes(model: Model, cut: Cut) -> bytes:
     import torch
 
     example = _example(model)
-    dimensions = {0: "batch"} | ({3: "time"} if isinstance(model.preprocessing, LogMel) else {})
+    dimensions = {0: "batch"} | ({3: "time"} if input_size(model)[1] is None else {})
     with warnings.catch_warnings(record=True):  # torch warns of its own deprecations
         program = torch.onnx.export(
             cut.features,
@@ -132,8 +133,8 @@ def answer() -> None:
 def _example(model: Model) -> Floats:
     spec = model.preprocessing
     rows, columns = input_size(model)
-    if isinstance(spec, LogMel):
-        columns = round(spec.window_s * spec.sample_rate_hz / spec.hop_length) + 1
+    if columns is None and isinstance(spec, LogMel):
+        columns = window_frames(spec)
     shape = (2, 1, rows, columns or 1)
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 

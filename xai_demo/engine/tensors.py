@@ -22,7 +22,8 @@ def filled(model: Model, weights: Path, layer: str | None = None) -> networks.Cu
     Raises CheckpointMismatchError where the file does not hold exactly this network's tensors.
     """
     whole = networks.architecture(model).whole(model)
-    _fill(whole, read_tensors(weights), weights.name)
+    state = {networks.tensor_name(model, k): v for k, v in read_tensors(weights).items()}
+    _fill(whole, state, weights.name)
     whole.eval().requires_grad_(False)
     return networks.cut(model, whole, layer)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry
 from xai_demo.errors import (
     CheckpointUnavailableError,
@@ -150,6 +151,7 @@ class Hub:
             "task": entry.task,
             "architecture": None,
             "labels": [],
+            "layers": [],
             "source": "hub" if remote else "bundled",
             "available": self.available(name),
             "licence": None,
@@ -162,6 +164,8 @@ class Hub:
         try:
             model = self.model(name)
             row |= dataclasses.asdict(model) | {"labels": list(model.labels)}
+            if kind := networks.ARCHITECTURES.get(model.architecture):
+                row["layers"] = list(kind.cuts)  # the usual one first
             if remote:
                 row |= dataclasses.asdict(self._store.pinned(remote))
                 row["note"] = _standing(name, entry, available=row["available"])
@@ -237,6 +241,7 @@ def _mending(name: str) -> str:
 def _standing(name: str, entry: Entry, *, available: bool) -> str:
     notes = [] if available else [f"Not here yet: `python -m xai_demo fetch {name}` brings it."]
     if entry.checkpoint and entry.pin_is_open:
-        which = "revision" if entry.checkpoint.sha256 else "revision and sha256"
+        pins = ("revision", "sha256")
+        which = " and ".join(pin for pin in pins if getattr(entry.checkpoint, pin) is None)
         notes.append(f"Its pin is open ({which}): the first fetch closes it for this cache.")
     return " ".join(notes)
