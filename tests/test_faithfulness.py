@@ -167,9 +167,9 @@ class _NoNoise(np.random.Generator):
 
 def test_road_is_the_librarys(monkeypatch):
     generator = np.random.default_rng(2)
-    window = generator.normal(size=(1, 24, 24)).astype(np.float32)
-    weights = generator.normal(size=(24, 24)).astype(np.float32)
-    heat = generator.permutation(24 * 24).reshape(24, 24).astype(np.float32) / 576
+    window = generator.normal(size=(1, 20, 20)).astype(np.float32)
+    weights = generator.normal(size=(20, 20)).astype(np.float32)
+    heat = generator.permutation(400).reshape(20, 20).astype(np.float32) / 400
 
     def answer(batch):
         return 1 / (1 + np.exp(-(batch[:, 0] * weights).sum(axis=(1, 2)) / 10))
