@@ -309,7 +309,8 @@ def test_who_leaves_is_no_longer_worked_for(
 ) -> None:
     context = browser.new_context()
     other = context.new_page()
-    other.goto(served.local_url)
+    with other.expect_response(re.compile("/heartbeat/")):  # by which Gradio knows who is there
+        other.goto(served.local_url)
     other.wait_for_selector("#stethoscope-analyse")
     bring(other, copy_as(tone, "long-left.wav"))
     other.click("#stethoscope-analyse")
