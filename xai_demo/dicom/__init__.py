@@ -39,13 +39,14 @@ def read_pixels(file: BinaryIO, header: Header, name: str) -> tuple[Floats, tupl
     return pixels, tuple(_warnings(header, float(pixels.max())))
 
 
-def _decoder(name: str, syntax: UID) -> Decoder:
+def _decoder(name: str, syntax: UID, bits: int) -> Decoder:
     """What decodes pixels of that kind; raises UnreadableFileError where nothing here does."""
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
 
     known = syntax.is_valid and syntax.is_transfer_syntax
     what = f"is compressed as {syntax.name}" if known else "is in a transfer syntax unknown here"
-    wanted = "uncompressed pixels, RLE, JPEG, JPEG-LS or JPEG 2000"
+    wanted = "uncompressed pixels, RLE, baseline JPEG (8 bits) or JPEG 2000"
     decoder = None
     if known:
         try:
@@ -54,7 +55,8 @@ def _decoder(name: str, syntax: UID) -> Decoder:
             what += ", which is not read here"
     if decoder is None:
         raise refused(name, what, wanted)
-    if not decoder.is_available:
+    # Pillow takes the extended kind too, but no more bits than the baseline has.
+    if not decoder.is_available or (syntax == JPEGExtended12Bit and bits > 8):
         raise refused(name, f"{what}, for which no decoder is installed", wanted)
     return decoder
 
@@ -64,7 +66,8 @@ def _stored(file: BinaryIO, header: Header, name: str) -> NDArray[Any]:
     from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
     syntax = UID(header.syntax)
-    decoder = _decoder(name, ExplicitVRLittleEndian if syntax == RLELossless else syntax)
+    read_as = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+    decoder = _decoder(name, read_as, header.bits)
     native = not decoder.is_encapsulated
     options: dict[str, Any] = {
         "rows": header.rows,
