@@ -188,8 +188,8 @@ def test_cross_validation_says_what_is_missing(data, settings):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=9)
     with pytest.raises(TrainingError, match="1 folds and 3 seeds, wanted: at least 2 and 1"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=1)
-    with pytest.raises(TrainingError, match="everyday-cnn6 is no lung model, wanted"):
-        cross_validation.cross_validate("everyday-cnn6", settings=settings, data=data)
+    with pytest.raises(TrainingError, match="pneumonia-resnet18 is no lung model and its data"):
+        cross_validation.cross_validate("pneumonia-resnet18", settings=settings, data=data)
 
 
 def take(site, kinds=(), kind=None, quality="") -> Take:

@@ -132,8 +132,11 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 def _add_cross_validate(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--data", type=Path, required=True, metavar="DIR")
-    command.add_argument("--folds", type=int, default=5)
-    command.add_argument("--seeds", type=int, default=3)
+    command.add_argument("--folds", type=int, help="default: the published ones, else 5")
+    command.add_argument("--seeds", type=int, help="default: 1 where networks are trained, else 3")
+    command.add_argument("--epochs", type=int, help="where networks are trained; default: recipe's")
+    command.add_argument("--out", type=Path, metavar="DIR", help="keep what can be gone on from")
+    command.add_argument("--write-card", action="store_true", help="write the figures in its card")
     _add_json(command)
 
 
@@ -260,8 +263,8 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
 
 
 def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
-    """refit the last layer by folds of patients whom the features never heard"""
-    from xai_demo.training import cross_validation
+    """measure by folds: trained anew where they are published, else the last layer refitted"""
+    from xai_demo.training import cards, cross_validation
 
     with _progress() as progress:
         result = cross_validation.cross_validate(
@@ -302,10 +305,14 @@ def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure the ratios of the README's performance section"""
     with _progress() as progress:
         result, table = benches.measured(arguments, settings, progress)
+            out=arguments.out,
+            epochs=arguments.epochs,
     yield _json(result) if arguments.json else table
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    if arguments.write_card:
+        cards.write_folds(settings.weights_dir / arguments.model, result)
     """serve the page, as app.py does"""
     from xai_demo.tabs.server import launch
 

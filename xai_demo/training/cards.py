@@ -12,11 +12,13 @@ import yaml
 
 from xai_demo.errors import TrainingError
 from xai_demo.records import DISCLAIMER, Metric, Model
+from xai_demo.training import folds
 from xai_demo.training.recipes import RECIPES
 from xai_demo.training.verdict import card_section
 
 TRUST_FILE = "explainers.json"  # what `evaluate-explainers` measured, beside the card
 TRUST_TITLE = "## How far the explanations can be believed"
+FOLDS_TITLE = "## By folds"
 
 _PIPELINES = {"chest_xray": "image-classification"}
 _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "cc-by-3.0"}
@@ -25,7 +27,8 @@ _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "c
 def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -> None:
     """Write both files, each whole or not at all."""
     _replace(directory / "config.json", json.dumps(model.to_config(), indent=2) + "\n")
-    _replace(directory / "MODEL_CARD.md", _card(model, result, _trusted(directory, model)))
+    sections = _folds_section(directory) + _trust_section(_trusted(directory, model))
+    _replace(directory / "MODEL_CARD.md", _card(model, result, sections))
 
 
 def write_figures(directory: Path, result: dict[str, Any]) -> Path:
@@ -53,20 +56,45 @@ def write_trust(directory: Path, result: dict[str, Any]) -> Path:
             "that ships with the demo, or --out DIR without --write-card."
         )
     _replace(directory / TRUST_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    before, after = _around(path.read_text(encoding="utf-8"))
+    before, after = _around(path.read_text(encoding="utf-8"), TRUST_TITLE, "## Known failures")
     section = "\n".join(_trust_section(result))
     _replace(path, f"{before.rstrip()}\n\n{section}\n{after}")
     return path
 
 
-def _around(card: str) -> tuple[str, str]:
-    """What stands before and after the section on explanations, where it is or would be."""
-    before, found, rest = card.partition(f"{TRUST_TITLE}\n")
+def write_folds(directory: Path, result: dict[str, Any]) -> Path:
+    """Put the figures of `cross-validate` beside a card and into it; returns its path."""
+    path = directory / "MODEL_CARD.md"
+    if not path.is_file() or "per_fold" not in result:
+        raise TrainingError(
+            f"{directory} holds no MODEL_CARD.md, or {result['model']} was not trained anew for "
+            "each fold; wanted: a shipped model whose data have published folds, or no "
+            "--write-card."
+        )
+    _replace(directory / folds.FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    card = path.read_text(encoding="utf-8")
+    following = TRUST_TITLE if TRUST_TITLE in card else "## Known failures"
+    before, after = _around(card, FOLDS_TITLE, following)
+    _replace(path, f"{before.rstrip()}\n\n" + "\n".join(_folds_section(directory)) + f"\n{after}")
+    return path
+
+
+def _around(card: str, title: str, following: str) -> tuple[str, str]:
+    """What stands before and after a section, where it is or would be."""
+    before, found, rest = card.partition(f"{title}\n")
     if found:
         _, mark, after = rest.partition("\n## ")
         return before, mark.lstrip("\n") + after
-    before, mark, after = card.partition("## Known failures")
+    before, mark, after = card.partition(following)
     return before, mark + after
+
+
+def _folds_section(directory: Path) -> list[str]:
+    path = directory / folds.FILE
+    if not path.is_file():
+        return []
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return [FOLDS_TITLE, "", *folds.card_section(result), ""]
 
 
 def _trust_section(result: dict[str, Any] | None) -> list[str]:
@@ -88,7 +116,7 @@ def _replace(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def _card(model: Model, result: dict[str, Any] | None, trusted: dict[str, Any] | None) -> str:
+def _card(model: Model, result: dict[str, Any] | None, sections: list[str]) -> str:
     recipe = RECIPES[model.name]
     schedule = recipe.schedule
     return "\n".join(
@@ -123,7 +151,7 @@ def _card(model: Model, result: dict[str, Any] | None, trusted: dict[str, Any] |
             "",
             *_figures(model, result),
             "",
-            *_trust_section(trusted),
+            *sections,
             "## Known failures",
             "",
             recipe.failures,

@@ -1,5 +1,6 @@
-"""How well the features carry over to a hospital they never heard: `cross-validate`.
+"""How well a recipe, or what it learnt, carries over to samples it never met: `cross-validate`.
 
+Where a data set has published folds, see `folds`. Of lung models, this is asked of the features:
 Patients of whole recordings (Fraiwan) are dealt into folds, stratified by label. For each fold the
 last layer alone is refitted, on all other sources and on the other folds, and asked about this one.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo.errors import TrainingError
+from xai_demo.training import folds as published
 from xai_demo.training import lung_head, lung_scores, metrics
 from xai_demo.training.breathing import BOTH, LABELS, NORMAL
 from xai_demo.training.calibration import softmax
@@ -54,18 +56,42 @@ def cross_validate(
     *,
     settings: Settings,
     data: Path,
-    folds: int = 5,
-    seeds: int = 3,
+    folds: int | None = None,
+    seeds: int | None = None,
+    out: Path | None = None,
+    epochs: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Balanced accuracy and AUROC by patient-grouped folds, for each seed and on average."""
+    """Figures of merit by folds, for each seed and on average, with intervals.
+
+    `folds` and `seeds` None: those that were published and 1; of patients 5 and 3. `out` and
+    `epochs` are for networks that are trained anew: see `folds.cross_validate`. Raises
+    TrainingError where the data or the request is at fault.
+    """
     recipe = recipe_of(model)
     check_folder(data)
-    if not recipe.sources:
-        raise TrainingError(f"{model} is no lung model, wanted: one, as lung-resnet18.")
-    if folds < 2 or seeds < 1:
-        raise TrainingError(f"{folds} folds and {seeds} seeds, wanted: at least 2 and 1.")
     tell = progress or (lambda done, doing: None)
+    asked = f"{5 if folds is None else folds} folds and {3 if seeds is None else seeds} seeds"
+    if (folds is not None and folds < 2) or (seeds is not None and seeds < 1):
+        raise TrainingError(f"{asked}, wanted: at least 2 and 1.")
+    if recipe.folds is not None:
+        return published.cross_validate(
+            recipe, data=data, out=out, epochs=epochs, folds=folds, seeds=seeds or 1, progress=tell
+        )
+    if not recipe.sources:
+        raise TrainingError(
+            f"{model} is no lung model and its data have no published folds, wanted: one of either "
+            "kind, as lung-resnet18 or everyday-cnn6."
+        )
+    return _of_patients(
+        model, settings=settings, data=data, folds=folds or 5, seeds=seeds or 3, tell=tell
+    )
+
+
+def _of_patients(
+    model: str, *, settings: Settings, data: Path, folds: int, seeds: int, tell: Progress
+) -> dict[str, Any]:
+    """Balanced accuracy and AUROC by patient-grouped folds."""
     record, network = trained(model, settings=settings, data=data)
     lessons, notes = lessons_in(data, record, lambda done, doing: tell(0.4 * done, doing))
     chosen = [
@@ -195,7 +221,7 @@ def _figures(asked: Learnt, rounds: list[_Round]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The figures for a terminal."""
     lines = [
-        f"{result['model']} on {result['data']}: n = {result['n']}, patients {result['groups']}, "
+        f"{result['model']} on {result['data']}: n = {result['n']}, groups {result['groups']}, "
         f"{result['folds']} folds, {result['seeds']} seeds"
     ]
     for name, row in result["metrics"].items():
@@ -203,6 +229,9 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"  {name:<40} {row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f})  {seeds}"
         )
+    for name, accuracies in result.get("per_fold", {}).items():
+        each = ", ".join(f"{value:.3f}" for value in accuracies)
+        lines.append(f"  {f'accuracy of fold {name}':<40} {each}")
     return "\n".join([*lines, result["method"]])
 
 

@@ -74,8 +74,8 @@ RECIPES = {
             activation="softmax",
             licence="CC-BY-3.0 (data), MIT (weights)",
             data=(
-                "ESC-10 by its published folds: trained on folds 1 and 2 and half of fold 3, tuned "
-                "on the rest of fold 3, tested on fold 4."
+                "ESC-10 by its published folds: trained on folds 1 and 2 and half of the sources "
+                "of fold 3, tuned on its others, tested on all other folds that there are."
             ),
             citation=(
                 "Piczak, K. J. (2015). ESC: Dataset for Environmental Sound Classification. "
@@ -83,6 +83,7 @@ RECIPES = {
             ),
         ),
         read=esc10.read,
+        folds=esc10.folds,
         schedule=Schedule(
             epochs=60,
             batch_size=20,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,3 +67,5 @@ class Recipe:
     uncertainty: float  # share of validation cases, the least sure, that are answered "uncertain"
     sources: int = 0  # of how many kinds the data are, each with a classifier while it learns
     judge: Judge | None = None  # how it is evaluated; None: one label a sample of the test split
+    # The data once for each fold that its makers published, that one being the test part.
+    folds: Callable[[Path, Model], Iterator[tuple[str, DataSet]]] | None = None
