@@ -39,6 +39,7 @@ COMMANDS = (
     "explainers",
     "analyse",
     "fetch",
+    "selftest",
     "export",
     "train",
     "evaluate",

@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch = command(_fetch, "fetch")
     fetch.add_argument("models", nargs="*", metavar="MODEL")
     fetch.add_argument("--all", action="store_true", help="every model of the catalogue")
+    selftest = command(_selftest, "selftest")
+    selftest.add_argument("models", nargs="*", metavar="MODEL", help="default: all that are here")
+    selftest.add_argument("--clip", type=Path, metavar="FILE", help="the makers' example clip")
+    selftest.add_argument("--backend", choices=asked.BACKENDS, default="auto")
+    selftest.add_argument("--write", action="store_true", help="store what is answered now")
+    _add_json(selftest)
     export = command(_export, "export")
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--out", type=Path, metavar="DIR", help="default: beside the weights")
@@ -211,8 +217,48 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
         yield f"{name}: {located.source}, {located.path}\n  sha256 {located.sha256}"
         if hub.entry(name).pin_is_open and located.revision:
             yield f"  revision {located.revision}, to be pinned in the catalogue"
+        try:
+            yield from _known_answers(name, settings)
+        except WeightsError as error:
+            failures.append(error)
     if failures:
         raise type(failures[0])(" ".join(map(str, failures)))
+
+
+def _known_answers(name: str, settings: Settings) -> Iterator[str]:
+    """What the model says to questions whose answer is known; raises where it is another."""
+    from xai_demo import selftest
+    from xai_demo.pipeline import Analyser
+
+    found = selftest.checked(Analyser(settings), name)
+    yield from (f"  {each.sentence}" for each in found if each.passed is not False)
+    selftest.settle([each for each in found if each.passed is False])
+
+
+def _selftest(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """check models against stored and published answers"""
+    from xai_demo import selftest
+    from xai_demo.pipeline import Analyser
+
+    analyser = Analyser(settings)
+    for name in arguments.models:
+        analyser.hub.entry(name)
+    here = [name for name in analyser.hub.names() if analyser.hub.available(name)]
+    if arguments.write:
+        for name in arguments.models or here:
+            yield f"Wrote {selftest.store(analyser, name)}"
+        return
+    results: list[selftest.Checked] = []
+    for name in arguments.models or here:
+        found = selftest.checked(analyser, name, clip=arguments.clip, backend=arguments.backend)
+        results += found
+        if not arguments.json:
+            yield from (each.sentence for each in found if each.passed)
+    if arguments.json:
+        yield _json(selftest.as_json(results))
+    elif not arguments.models and (absent := set(analyser.hub.names()) - set(here)):
+        yield f"Not here, so not checked: {', '.join(sorted(absent))}"
+    selftest.settle(results)
 
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
@@ -273,10 +319,14 @@ def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterat
             data=arguments.data,
             folds=arguments.folds,
             seeds=arguments.seeds,
+            out=arguments.out,
+            epochs=arguments.epochs,
             progress=progress,
         )
     for note in result["notes"]:
         _notice(note)
+    if arguments.write_card:
+        cards.write_folds(settings.weights_dir / arguments.model, result)
     yield _json(result) if arguments.json else cross_validation.table(result)
 
 
@@ -305,14 +355,10 @@ def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure the ratios of the README's performance section"""
     with _progress() as progress:
         result, table = benches.measured(arguments, settings, progress)
-            out=arguments.out,
-            epochs=arguments.epochs,
     yield _json(result) if arguments.json else table
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
-    if arguments.write_card:
-        cards.write_folds(settings.weights_dir / arguments.model, result)
     """serve the page, as app.py does"""
     from xai_demo.tabs.server import launch
 

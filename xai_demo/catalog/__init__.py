@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xai_demo.catalog.ast import AST
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog import ast, cnn14
+from xai_demo.catalog.published import PublishedAnswer
 from xai_demo.records import Checkpoint, Model, Task
 
 
@@ -24,6 +24,7 @@ class Entry:
     task: Task
     checkpoint: Checkpoint | None = None  # None: bundled
     model: Model | None = None  # None: `weights/<name>/config.json` says it
+    published: PublishedAnswer | None = None  # which its weights must reproduce
     stand_in_for: str | None = None  # the larger model it answers for while that one is not here
 
     @property
@@ -40,7 +41,8 @@ MODELS: dict[str, Entry] = {
     "lung-resnet18": Entry(task="stethoscope"),
     "cnn14": Entry(
         task="audioset",
-        model=CNN14,
+        model=cnn14.CNN14,
+        published=cnn14.PUBLISHED,
         # A pickle, but the file whose sha256 is published; read with `weights_only=True`.
         checkpoint=Checkpoint(
             repo_id="thelou1s/panns-inference",
@@ -52,7 +54,8 @@ MODELS: dict[str, Entry] = {
     ),
     "ast": Entry(
         task="audioset",
-        model=AST,
+        model=ast.AST,
+        published=ast.PUBLISHED,
         checkpoint=Checkpoint(
             repo_id="MIT/ast-finetuned-audioset-10-10-0.4593",
             filename="model.safetensors",

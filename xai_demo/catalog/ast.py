@@ -3,6 +3,7 @@
 import math
 
 from xai_demo.catalog.labels import labels
+from xai_demo.catalog.published import PublishedAnswer
 from xai_demo.records import LogMel, Model
 
 _DECIBELS = 10 / math.log(10)  # in one unit of the natural logarithm, in which it was published
@@ -39,4 +40,14 @@ AST = Model(
         "Gong, Chung, Glass (2021): AST: Audio Spectrogram Transformer. Interspeech 2021, 571-575."
         " arXiv:2104.01778"
     ),
+)
+
+PUBLISHED = PublishedAnswer(
+    clip="sample_audio.flac",
+    where="https://huggingface.co/datasets/nielsr/audio-spectogram-transformer-checkpoint",
+    probabilities={  # the logits that transformers' own test wants, through the sigmoid
+        label: 1 / (1 + math.exp(-logit))
+        for label, logit in zip(AST.labels[:3], (-0.8760, -7.0042, -8.6602), strict=True)
+    },
+    tolerance=0.01,
 )

@@ -1,6 +1,7 @@
 """PANNs Cnn14: 527 everyday sounds, trained on AudioSet by Kong et al. 2020."""
 
 from xai_demo.catalog.labels import labels
+from xai_demo.catalog.published import PublishedAnswer
 from xai_demo.records import LogMel, Model
 
 CNN14 = Model(
@@ -31,4 +32,18 @@ CNN14 = Model(
         "Kong, Cao, Iqbal, Wang, Wang, Plumbley (2020): PANNs: Large-Scale Pretrained Audio Neural"
         " Networks for Audio Pattern Recognition. IEEE/ACM TASLP 28, 2880-2894. arXiv:1912.10211"
     ),
+)
+
+PUBLISHED = PublishedAnswer(
+    clip="R9_ZSCveAHg_7s.wav",
+    where="resources/ of https://github.com/qiuqiangkong/audioset_tagging_cnn, MIT licence",
+    sha256="59429c7174a3707575581d0b4181b1e2a420bda5d1de8d5195cf0b1e07d8bdfd",
+    probabilities={  # the authors' README
+        "Speech": 0.893,
+        "Telephone bell ringing": 0.754,
+        "Inside, small room": 0.235,
+        "Telephone": 0.183,
+        "Music": 0.092,
+    },
+    tolerance=0.01,
 )

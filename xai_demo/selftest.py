@@ -1,0 +1,240 @@
+"""Known answers: whether a model, from file to heat, still says what it said.
+
+Stored answers are for synthesised files of the demo and lie in the model's directory, or, of a
+model on the Hub, in `catalog/answers`. Some models' makers have published an answer for a clip of
+theirs besides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xai_demo.catalog import __file__ as catalog_file
+from xai_demo.errors import (
+    CheckpointMismatchError,
+    CheckpointUnavailableError,
+    RequestError,
+    UnreadableFileError,
+    UnsuitableError,
+)
+from xai_demo.hub.store import write
+from xai_demo.records import Analysis, Task
+from xai_demo.synthesis import example_path
+
+if TYPE_CHECKING:
+    from xai_demo.catalog.published import PublishedAnswer
+    from xai_demo.pipeline import Analyser
+
+EXAMPLE: dict[Task, str] = {
+    "stethoscope": "wheeze",
+    "chest_xray": "one-opacity",
+    "audioset": "dog",
+}
+# Other processors, graphics cards and backends sum in another order: seen are 1e-5 and 1e-3.
+TOLERANCE = 0.002
+HEAT_TOLERANCE = 0.02
+FILE = "selftest.json"
+_ANSWERS = Path(catalog_file).parent / "answers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What one check found; `passed` None: it could not be made."""
+
+    model: str
+    against: str  # "stored" or "published"
+    passed: bool | None
+    sentence: str
+
+
+def checked(
+    analyser: Analyser, name: str, *, clip: Path | None = None, backend: str = "auto"
+) -> tuple[Checked, ...]:
+    """Check a model that is here; raises CheckpointUnavailableError where it is not."""
+    if not analyser.hub.available(name):
+        raise CheckpointUnavailableError(
+            f"{name} is not here, wanted: its weights. {analyser.hub.describe(name)['note']}"
+        )
+    published = analyser.hub.entry(name).published
+    found = [_stored(analyser, name, backend)]
+    if published is not None:
+        found.append(_published(analyser, name, published, clip, backend))
+    return tuple(found)
+
+
+def settle(results: Sequence[Checked]) -> None:
+    """Raise CheckpointMismatchError for a check that failed, RequestError for one not made."""
+    failed = [each.sentence for each in results if each.passed is False]
+    if failed:
+        raise CheckpointMismatchError(" ".join(failed))
+    unasked = [each.sentence for each in results if each.passed is None]
+    if unasked:
+        raise RequestError(" ".join(unasked))
+
+
+def store(analyser: Analyser, name: str) -> Path:
+    """Write what a model answers now as what it must answer from now on; returns the file."""
+    path = _answer_path(analyser, name)
+    example = example_path(EXAMPLE[analyser.hub.entry(name).task])
+    analysis = _asked(analyser, name, example, "auto")
+    report, first = analysis.report, analysis.report.explanations[0]
+    answer = {
+        "file": example.name,
+        "file_sha256": _sha256(example),
+        "weights_sha256": report.model.sha256,
+        "tolerance": TOLERANCE,
+        "heat_tolerance": HEAT_TOLERANCE,
+        "probabilities": {p.label: round(p.probability, 6) for p in report.predictions},
+        "explainer": first.explainer,
+        "layer": first.layer,
+        "target": first.target,
+        "heat": [[round(float(v), 4) for v in row] for row in first.values],
+    }
+    text = json.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        write(path, f"{text}\n")
+    except OSError as error:
+        raise UnsuitableError(
+            f"{path} cannot be written: {error.strerror}; wanted: a directory that can."
+        ) from error
+    return path
+
+
+def as_json(results: Sequence[Checked]) -> list[dict[str, Any]]:
+    """The results as JSON values."""
+    return [asdict(each) for each in results]
+
+
+def _stored(analyser: Analyser, name: str, backend: str) -> Checked:
+    def found(passed: bool | None, sentence: str) -> Checked:
+        return Checked(model=name, against="stored", passed=passed, sentence=f"{name}: {sentence}")
+
+    path = _answer_path(analyser, name)
+    if not path.is_file():
+        return found(
+            None,
+            f"not checked, no answer is stored in {path}; where the weights are known to be right, "
+            f"`python -m xai_demo selftest {name} --write` stores one.",
+        )
+    wanted = _read(path)
+    example = example_path(EXAMPLE[analyser.hub.entry(name).task])
+    if _sha256(example) != wanted["file_sha256"]:
+        return found(
+            None,
+            f"not checked, {example.name} has sha256 {_sha256(example)}, wanted: "
+            f"{wanted['file_sha256']}, for which {path} was stored.",
+        )
+    analysis = _asked(analyser, name, example, backend, target=wanted["target"])
+    off = _difference(analysis, wanted["probabilities"])
+    heat = _heat_difference(analysis, wanted["heat"])
+    used = analysis.report.model.sha256
+    other = (
+        f" The weights have sha256 {used}, stored was the answer of {wanted['weights_sha256']}."
+        if used != wanted["weights_sha256"]
+        else ""
+    )
+    if off[0] <= wanted["tolerance"] and heat <= wanted["heat_tolerance"]:
+        return found(
+            True,
+            f"as stored for {example.name}: probabilities within {off[0]:.1e} (allowed "
+            f"{wanted['tolerance']:g}), heat within {heat:.1e} (allowed "
+            f"{wanted['heat_tolerance']:g}).{other}",
+        )
+    said = f"{off[1]}; the heat is off by {heat:.2g} (allowed {wanted['heat_tolerance']:g})."
+    return found(False, f"not as stored for {example.name}: {said}{other}")
+
+
+def _published(
+    analyser: Analyser, name: str, wanted: PublishedAnswer, clip: Path | None, backend: str
+) -> Checked:
+    def found(passed: bool | None, sentence: str) -> Checked:
+        return Checked(
+            model=name, against="published", passed=passed, sentence=f"{name}: {sentence}"
+        )
+
+    path = clip or analyser.settings.cache_dir / "clips" / wanted.clip
+    if not path.is_file():
+        return found(
+            None,
+            f"not checked against what its makers published, {path} is not there; wanted: "
+            f"{wanted.clip} in that place or by --clip FILE, from {wanted.where}.",
+        )
+    if wanted.sha256 not in (None, _sha256(path)):
+        return found(
+            None,
+            f"not checked against what its makers published, {path} has sha256 {_sha256(path)}; "
+            f"wanted: {wanted.sha256}, {wanted.clip} from {wanted.where}.",
+        )
+    analysis = _asked(analyser, name, path, backend)
+    off, worst = _difference(analysis, wanted.probabilities)
+    answers = {p.label: p.probability for p in analysis.report.predictions}
+    if off > wanted.tolerance:
+        return found(
+            False,
+            f"not as its makers published for {wanted.clip}: {worst} within {wanted.tolerance:g}.",
+        )
+    rows = ", ".join(
+        f"{label} {answers[label]:.3f} ({p:.3f})" for label, p in wanted.probabilities.items()
+    )
+    return found(
+        True,
+        f"as its makers published for {wanted.clip}, within {wanted.tolerance:g}: {rows}.",
+    )
+
+
+def _asked(
+    analyser: Analyser, name: str, path: Path, backend: str, target: str | None = None
+) -> Analysis:
+    return analyser.analyse(
+        analyser.hub.entry(name).task,
+        path,
+        model=name,
+        target=target,
+        backend=backend,
+        faithfulness=False,
+    )
+
+
+def _difference(analysis: Analysis, wanted: Any) -> tuple[float, str]:
+    """The largest difference of a probability, and which it is; infinite for a missing label."""
+    answers = {p.label: p.probability for p in analysis.report.predictions}
+    worst, said = -1.0, ""
+    for label, p in wanted.items():
+        if label not in answers:
+            return float("inf"), f"there is no label {label!r}, wanted: {p:.3f} for it"
+        if abs(answers[label] - p) > worst:
+            worst = abs(answers[label] - p)
+            said = f"{label} has probability {answers[label]:.4f}, wanted: {p:.4f}"
+    return worst, said
+
+
+def _heat_difference(analysis: Analysis, wanted: list[list[float]]) -> float:
+    values, known = analysis.report.explanations[0].values, np.array(wanted)
+    if values.shape != known.shape:
+        return float("inf")
+    return float(np.abs(values - known).max())
+
+
+def _answer_path(analyser: Analyser, name: str) -> Path:
+    if analyser.hub.entry(name).checkpoint is None:
+        return analyser.settings.weights_dir / name / FILE
+    return _ANSWERS / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        wanted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return wanted
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError(f"{path} cannot be read: {error}; wanted: JSON.") from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
