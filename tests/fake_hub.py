@@ -1,4 +1,8 @@
-"""A server that speaks as much of the Hub's protocol as its client needs to fetch a file."""
+"""A server that speaks as much of the Hub's protocol as its client needs to fetch a file.
+
+Revisions, `resolve` with its headers, ranges, and files in large file storage behind a redirect to
+another server; xet is not offered. It also does what a network does: break, stall, and lie.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,35 +20,56 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LATER = "f" * 40
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>[^?]+)")
 _INFO = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
+_STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
+_PIECE_BYTES = 65_536
 
 
 @dataclass
 class Shelf:
-    """What the server has; change it while it runs."""
+    """What the server has and how it behaves; change it while it runs."""
 
     files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)  # repo, commit, name
     branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
     requests: list[str] = field(default_factory=list)
     status: int | None = None  # answer everything with this
+    statuses: list[int] = field(default_factory=list)  # answer the next requests with these
+    headers: dict[str, str] = field(default_factory=dict)  # sent along with an error
+    token: str | None = None  # whom it answers; None: everybody
+    redirects: bool = False  # files lie on the other server
+    cuts: list[int] = field(default_factory=list)  # the next bodies end after so many bytes
+    pause_s: float = 0.0  # after every piece of a body
+    says_size: int | None = None  # the size that it announces, if not the true one
+    storage_requests: list[dict[str, str]] = field(default_factory=list)  # headers
     url: str = ""
+    storage_url: str = ""
 
     def put(self, name: str, content: bytes, *, commit: str = COMMIT) -> None:
         self.files["owner/name", commit, name] = content
+
+    def bodies(self) -> int:
+        """How often a file was asked for, HEAD not counted."""
+        return sum(r.startswith("GET") and "/resolve/" in r for r in self.requests)
 
 
 @contextmanager
 def serving() -> Iterator[Shelf]:
     shelf = Shelf()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(shelf))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    shelf.url = f"http://127.0.0.1:{server.server_address[1]}"
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(shelf)) for _ in range(2)]
+    threads = [
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        for server in servers
+    ]
+    for thread in threads:
+        thread.start()
+    shelf.url, shelf.storage_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in servers)
     try:
         yield shelf
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+        for thread in threads:
+            thread.join()
 
 
 def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
@@ -61,9 +87,15 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, *, with_body: bool) -> None:
             path = self.path.replace("%3D", "=")
+            if stored := _STORED.fullmatch(path):
+                return self._stored(stored, with_body)
             shelf.requests.append(f"{self.command} {path}")
-            if shelf.status:
-                return self._send(shelf.status, {}, b"", with_body)
+            if shelf.status or shelf.statuses:
+                status = shelf.statuses.pop(0) if shelf.statuses else shelf.status or 0
+                if status != 200:
+                    return self._send(status, shelf.headers, b"", with_body)
+            if shelf.token and self.headers.get("Authorization") != f"Bearer {shelf.token}":
+                return self._send(401, {}, b"", with_body)
             if info := _INFO.fullmatch(path):
                 return self._repository(info, with_body)
             if file := _FILE.fullmatch(path):
@@ -80,17 +112,36 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             return self._send(200, {"Content-Type": "application/json"}, body, with_body)
 
         def _file(self, match: re.Match[str], with_body: bool) -> None:
-            content = shelf.files.get((match["repo"], match["revision"], match["file"]))
-            headers = {"X-Repo-Commit": match["revision"]}
+            commit = shelf.branches.get(match["revision"], match["revision"])
+            if commit not in {commit for _, commit, _ in shelf.files}:
+                return self._send(404, {"X-Error-Code": "RevisionNotFound"}, b"", with_body)
+            content = shelf.files.get((match["repo"], commit, match["file"]))
+            headers = {"X-Repo-Commit": commit}
             if content is None:
                 headers["X-Error-Code"] = "EntryNotFound"
                 return self._send(404, headers, b"", with_body)
             etag = hashlib.sha256(content).hexdigest()
+            size = len(content) if shelf.says_size is None else shelf.says_size
             headers |= {"ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"'}
-            headers |= {"X-Linked-Size": str(len(content)), "Accept-Ranges": "bytes"}
+            headers |= {"X-Linked-Size": str(size), "Accept-Ranges": "bytes"}
+            if shelf.redirects:
+                headers["Location"] = f"{shelf.storage_url}/stored/{etag}"
+                return self._send(302, headers, b"", with_body)
+            return self._content(headers, content, with_body)
+
+        def _stored(self, match: re.Match[str], with_body: bool) -> None:
+            shelf.storage_requests.append(dict(self.headers))
+            kept = {
+                hashlib.sha256(content).hexdigest(): content for content in shelf.files.values()
+            }
+            self._content({"Accept-Ranges": "bytes"}, kept[match["sha256"]], with_body)
+
+        def _content(self, headers: dict[str, str], content: bytes, with_body: bool) -> None:
             status = 200
             if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
                 start = int(wanted[1])
+                if start >= len(content):
+                    return self._send(416, headers, b"", with_body)
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 status, content = 206, content[start:]
             return self._send(status, headers, content, with_body)
@@ -100,7 +151,15 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             for name, value in (headers | {"Content-Length": str(len(body))}).items():
                 self.send_header(name, value)
             self.end_headers()
-            if with_body:
-                self.wfile.write(body)
+            if not with_body or not body:
+                return
+            cut = shelf.cuts.pop(0) if shelf.cuts else None
+            for start in range(0, len(body[:cut]), _PIECE_BYTES):
+                self.wfile.write(body[:cut][start : start + _PIECE_BYTES])
+                self.wfile.flush()
+                time.sleep(shelf.pause_s)
+            if cut is not None:
+                self.close_connection = True
+                self.connection.shutdown(2)
 
     return Handler

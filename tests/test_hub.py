@@ -26,6 +26,7 @@ from xai_demo.errors import (
     UnsuitableError,
 )
 from xai_demo.hub import Hub
+from xai_demo.hub.transfer import Patience
 from xai_demo.records import Checkpoint, Metric, Model, Raster
 from xai_demo.settings import Settings
 
@@ -100,6 +101,7 @@ def a_hub(settings: Settings, shelf: Shelf | None = None, **pins: object) -> Hub
         settings,
         catalog=a_catalog(**pins),
         endpoint=shelf.url if shelf else "http://127.0.0.1:9",
+        patience=Patience(timeout_s=5, pause_s=0.01),
     )
 
 
@@ -257,7 +259,7 @@ def test_wrong_bytes_are_refused_deleted_and_said(settings: Settings, shelf: She
 
 
 def test_a_wrong_size_is_refused(settings: Settings, shelf: Shelf) -> None:
-    with pytest.raises(CheckpointMismatchError, match="has 1,100,000 bytes; wanted: 7"):
+    with pytest.raises(CheckpointMismatchError, match="with 1,100,000 bytes; wanted: 7"):
         a_hub(settings, shelf, size_bytes=7).located("large")
 
 
@@ -276,7 +278,7 @@ def test_a_cached_file_gone_bad_is_fetched_again(settings: Settings, shelf: Shel
     ("status", "revision", "says"),
     [
         (None, None, "has no file 'net=1.pth'"),
-        (None, "d" * 40, "has no file 'net=1.pth'"),
+        (None, "d" * 40, "has no such revision"),
         (401, None, "The Hub answered 401 for owner/name"),
         (403, None, "The Hub answered 403 for owner/name"),
     ],
@@ -329,12 +331,15 @@ def test_the_token_is_never_shown(
     assert "hf_secret" not in str(refusal.value)
 
 
-def test_an_open_pin_is_closed_by_the_first_fetch(settings: Settings, shelf: Shelf) -> None:
+def test_an_open_pin_is_closed_by_the_first_fetch_alone(settings: Settings, shelf: Shelf) -> None:
     pins = {"revision": None, "sha256": None, "size_bytes": None}
     hub = a_hub(settings, shelf, **pins)
     assert hub.describe("large")["pin"] == "open"
     assert "revision and sha256" in hub.describe("large")["note"]
-    first = hub.located("large")
+    with pytest.raises(CheckpointUnavailableError, match="Its pin is open: no sha256 of net=1"):
+        hub.located("large")
+    assert shelf.requests == []
+    first = hub.located("large", closing_pins=True)
     assert (first.revision, first.sha256) == (COMMIT, SHA256)
     assert any("/revision/main" in request for request in shelf.requests)
     assert any(f"/resolve/{COMMIT}/" in request for request in shelf.requests)

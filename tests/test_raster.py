@@ -35,3 +35,16 @@ def test_centre_crop_drops_the_sides():
 
 def test_the_network_sees_deviations_from_the_mean():
     assert raster.network_input(np.array([[0.5, 1.0]], np.float32), SPEC).tolist() == [[0.0, 2.0]]
+
+
+def test_contrast_is_equalised_before_anything_else():
+    flat = np.full((64, 64), 0.25, np.float32)
+    equal = raster.equalised(flat, 2.0)
+    assert equal.shape == (64, 64)
+    assert np.ptp(equal) == 0  # an even picture has no contrast to raise
+    slope = np.tile(np.linspace(0.45, 0.55, 256, dtype=np.float32), (256, 1))
+    spec = Raster(height=256, width=256, mean=0, std=1, contrast_limit=2.0)
+    raised = raster.framed(slope, spec)
+    assert np.ptp(raised) > 1.5 * np.ptp(slope)
+    assert 0 <= raised.min() <= raised.max() <= 1
+    assert raster.framed(slope, SPEC).std() == pytest.approx(slope.std(), rel=0.02)

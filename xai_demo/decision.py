@@ -16,6 +16,23 @@ def points(model: Model, *, pooled: bool = False) -> Mapping[str, float]:
     return model.recording_points if pooled and model.recording_points else model.operating_points
 
 
+def rescaled(model: Model, probabilities: Floats) -> Floats:
+    """Probabilities (batch, labels) with each point of `model.rescaled_at` moved to 0.5.
+
+    Linear on both sides of the point t: p / 2t below it, 1 - (1 - p) / 2(1 - t) above; Cohen et al.
+    2022, torchxrayvision's `op_norm`.
+    """
+    import numpy as np
+
+    if not model.rescaled_at:
+        return probabilities
+    t = np.array([model.rescaled_at.get(label, 0.5) for label in model.labels], np.float32)
+    below, above = probabilities / (2 * t), 1 - (1 - probabilities) / (2 - 2 * t)
+    moved = np.where(probabilities < t, below, above)
+    result: Floats = moved.astype(np.float32)
+    return result
+
+
 def standing(
     model: Model, probabilities: Sequence[float] | Floats, *, pooled: bool = False
 ) -> list[float]:

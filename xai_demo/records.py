@@ -64,6 +64,7 @@ class Raster:
     mean: float
     std: float
     crop: Literal["squash", "centre"] = "squash"
+    contrast_limit: float | None = None  # of an adaptive histogram equalisation first; None: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,8 @@ class Model:
     citation: str
     temperature: float = 1.0
     operating_points: Mapping[str, float] = field(default_factory=dict)
+    # Probabilities as published: each is rescaled so that this value of it becomes 0.5.
+    rescaled_at: Mapping[str, float] = field(default_factory=dict)
     uncertain_below: float | None = None  # a top probability under this is answered "uncertain"
     uncertain_margin: float | None = None  # so is a lead over the second label smaller than this
     metrics: Mapping[str, Metric] = field(default_factory=dict)

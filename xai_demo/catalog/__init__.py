@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xai_demo.catalog import ast, cnn14
+from xai_demo.catalog import ast, cnn14, nih14
 from xai_demo.catalog.published import PublishedAnswer
 from xai_demo.records import Checkpoint, Model, Task
 
@@ -24,6 +24,7 @@ class Entry:
     task: Task
     checkpoint: Checkpoint | None = None  # None: bundled
     model: Model | None = None  # None: `weights/<name>/config.json` says it
+    adapter: str | None = None  # of a checkpoint in a foreign format: see `hub.adapters`
     published: PublishedAnswer | None = None  # which its weights must reproduce
     stand_in_for: str | None = None  # the larger model it answers for while that one is not here
 
@@ -38,11 +39,34 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     "pneumonia-resnet18": Entry(task="chest_xray"),
+    "nih14-resnet50": Entry(
+        task="chest_xray",
+        model=nih14.RESNET50,
+        adapter="torchxrayvision",
+        checkpoint=Checkpoint(
+            repo_id="torchxrayvision/resnet50-res512-all",
+            filename="model.pt",
+            revision=None,
+            sha256=None,
+        ),
+    ),
+    "nih14-densenet121": Entry(
+        task="chest_xray",
+        model=nih14.DENSENET121,
+        adapter="chexvision",
+        checkpoint=Checkpoint(
+            repo_id="arudaev/chexvision-densenet",
+            filename="CheXVision-DenseNet_best.pth",
+            revision=None,
+            sha256=None,
+        ),
+    ),
     "lung-resnet18": Entry(task="stethoscope"),
     "cnn14": Entry(
         task="audioset",
         model=cnn14.CNN14,
         published=cnn14.PUBLISHED,
+        adapter="panns",
         # A pickle, but the file whose sha256 is published; read with `weights_only=True`.
         checkpoint=Checkpoint(
             repo_id="thelou1s/panns-inference",
@@ -56,6 +80,7 @@ MODELS: dict[str, Entry] = {
         task="audioset",
         model=ast.AST,
         published=ast.PUBLISHED,
+        adapter="transformers-ast",
         checkpoint=Checkpoint(
             repo_id="MIT/ast-finetuned-audioset-10-10-0.4593",
             filename="model.safetensors",

@@ -23,8 +23,9 @@ from xai_demo.engine.export import TOLERANCE, export_features, in_a_process, inp
 from xai_demo.engine.exports import NAME, Exports, Wanted, write
 from xai_demo.engine.memory import giver_back, keep_few_arenas
 from xai_demo.engine.network import Network
-from xai_demo.engine.tensors import filled, read_tensors
+from xai_demo.engine.tensors import filled
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
+from xai_demo.hub.tensors import read_tensors
 from xai_demo.records import Model, ModelInUse, Progress
 from xai_demo.turns import Turns
 

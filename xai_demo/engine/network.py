@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xai_demo.decision import rescaled
 from xai_demo.records import Model, ModelInUse
 
 if TYPE_CHECKING:
@@ -32,4 +33,4 @@ class Network:
             result: Floats = scaled.softmax(dim=1).cpu().numpy()
         else:
             result = scaled.sigmoid().cpu().numpy()
-        return result
+        return rescaled(self.model, result)

@@ -1,7 +1,8 @@
 """Where a checkpoint's bytes come from: bundled, cache, Hub. What is handed out has been verified.
 
-The environment of the Hub's own client (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) works as
-everywhere; no message repeats a token.
+A checkpoint in somebody else's format is turned into a model directory of this project once, under
+`models/<name>/` of the cache. The environment of the Hub's own client (HF_ENDPOINT, HF_TOKEN,
+HF_HOME, HF_HUB_OFFLINE) works as everywhere; no message repeats a token.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from typing import Any
 from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry
 from xai_demo.errors import (
+    CheckpointMismatchError,
     CheckpointUnavailableError,
     UnknownNameError,
     UnreadableFileError,
     UnsuitableError,
     WeightsError,
 )
+from xai_demo.hub import adapters
 from xai_demo.hub.bundle import CONFIG, WEIGHTS, Digests, read_config, read_model
 from xai_demo.hub.store import Located, Store
+from xai_demo.hub.transfer import Patience, Remote
 from xai_demo.records import Checkpoint, Model, Progress, Task
 from xai_demo.settings import Settings
 
@@ -45,6 +49,7 @@ class Hub:
         *,
         catalog: Mapping[str, Entry] = MODELS,
         endpoint: str | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.settings = settings
         self._catalog = catalog
@@ -52,8 +57,9 @@ class Hub:
         self._store = Store(
             settings.cache_dir,
             offline=settings.offline,
-            endpoint=endpoint,
+            remote=Remote(endpoint, patience or Patience()),
             digests=self._digests,
+            preloaded=settings.hub_cache_dir,
         )
 
     def names(self, task: Task | None = None) -> tuple[str, ...]:
@@ -92,6 +98,9 @@ class Hub:
         """
         try:
             if checkpoint := self._remote(name):
+                made = self._made(name, self._store.pinned(checkpoint))
+                if made is not None and (made / CONFIG).is_file():
+                    return True
                 return self._store.cached(checkpoint) is not None
             self._bundled(name)
         except WeightsError:
@@ -109,13 +118,26 @@ class Hub:
             f" {self.settings.weights_dir} and {self.settings.cache_dir}. {_mending(names[-1])}"
         )
 
-    def located(self, name: str, *, progress: Progress | None = None) -> Located:
-        """The model's verified weights: bundled, else cached, else fetched from the Hub."""
-        checkpoint = self._remote(name)
+    def located(
+        self, name: str, *, progress: Progress | None = None, closing_pins: bool = False
+    ) -> Located:
+        """The model's verified weights: bundled, else cached, else fetched from the Hub.
+
+        Where the catalogue and an earlier fetch leave open which file that is, only who closes pins
+        is given it.
+        """
+        entry, checkpoint = self.entry(name), self._remote(name)
         if checkpoint is None:
             return self._bundled(name)
         try:
-            return self._store.fetched(checkpoint, progress=progress)
+            pinned = self._store.pinned(checkpoint)
+            if found := self._turned_before(name, pinned):
+                return found
+            if not closing_pins:
+                _want_pins(name, pinned)
+            copies = 1 if entry.adapter is None else 2
+            found = self._store.fetched(checkpoint, progress=progress, copies=copies)
+            return found if entry.adapter is None else self._turned(name, found, progress)
         except CheckpointUnavailableError as error:
             raise CheckpointUnavailableError(
                 f"The weights of {name!r} are not here: looked in"
@@ -180,6 +202,51 @@ class Hub:
         bundled = (self.settings.weights_dir / name / CONFIG).is_file()
         return None if bundled else self.entry(name).checkpoint
 
+    def _made(self, name: str, pinned: Checkpoint) -> Path | None:
+        """The model directory made of a foreign checkpoint; None where there is none to make."""
+        adapter = self.entry(name).adapter
+        if adapter is None or pinned.sha256 is None:
+            return None
+        stem = f"{pinned.sha256}-{adapter}-{adapters.VERSION}"
+        return self.settings.cache_dir / "models" / name / stem
+
+    def _turned_before(self, name: str, pinned: Checkpoint) -> Located | None:
+        """The weights of that directory, where it is whole; a broken one is made anew."""
+        directory = self._made(name, pinned)
+        if directory is None or not (directory / CONFIG).is_file():
+            return None
+        try:
+            sha256 = read_model(directory).sha256
+            self._digests.verified(directory / WEIGHTS, sha256=sha256)
+        except (CheckpointMismatchError, UnreadableFileError, OSError):
+            return None
+        return Located(
+            path=directory / WEIGHTS,
+            source="cache",
+            repo_id=pinned.repo_id,
+            revision=pinned.revision,
+            sha256=pinned.sha256 or "",
+        )
+
+    def _turned(self, name: str, found: Located, progress: Progress | None) -> Located:
+        """The weights of the model directory that is made of a foreign checkpoint, here and now."""
+        entry, tell = self.entry(name), progress or (lambda done, doing: None)
+        if entry.model is None or entry.adapter is None or entry.checkpoint is None:
+            return found
+        pinned = dataclasses.replace(entry.checkpoint, sha256=found.sha256)
+        made = self._made(name, pinned) or found.path.parent
+        with self._store.alone(made.parent, tell):
+            if self._turned_before(name, pinned) is None:
+                tell(1.0, f"turning {entry.checkpoint.filename} into a model directory")
+                try:
+                    adapters.turned(entry.model, entry.adapter, found.path, made)
+                except OSError as error:
+                    raise CheckpointUnavailableError(
+                        f"{made} cannot be written ({error.strerror}); wanted: a directory that"
+                        " can, set by XAI_DEMO_CACHE."
+                    ) from error
+        return dataclasses.replace(found, path=made / WEIGHTS)
+
     def _bundled(self, name: str) -> Located:
         model = self.model(name)
         path = self.settings.weights_dir / name / WEIGHTS
@@ -229,6 +296,16 @@ def _uncalibrated(like: Model) -> Model:
         uncertain_below=None,
         uncertain_margin=None,
     )
+
+
+def _want_pins(name: str, pinned: Checkpoint) -> None:
+    """That it is known which file is wanted, whoever may stand behind its name tomorrow."""
+    pickle = not pinned.filename.endswith(".safetensors")
+    if pinned.sha256 is None and (pickle or pinned.revision is None):
+        raise CheckpointUnavailableError(
+            f"Its pin is open: no sha256 of {pinned.filename} is known, and only"
+            f" `python -m xai_demo fetch {name}` takes one."
+        )
 
 
 def _mending(name: str) -> str:

@@ -41,6 +41,12 @@ def read_model(directory: Path) -> Model:
     return model
 
 
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in lower-case hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Digests:
     """The sha256 of files, worked out again only when a file has changed."""
 
@@ -54,8 +60,7 @@ class Digests:
         key = (str(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
         with self._lock:
             if key not in self._known:
-                with path.open("rb") as file:
-                    self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._known[key] = sha256_of(path)
             return self._known[key]
 
     def verified(self, path: Path, *, sha256: str | None, size_bytes: int | None = None) -> str:

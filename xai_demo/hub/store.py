@@ -1,35 +1,35 @@
 """Fetched checkpoints: a folder of them, the Hub they come from, and the pins that hold them.
 
-A file lies under `checkpoints/<owner>--<name>/<commit>/`. Beside it, `<file>@<branch>.lock.json`
-remembers what the first fetch got; where the catalogue leaves a pin open, the lock is the pin.
+A file lies under `checkpoints/<owner>--<name>/<commit>/`; while it is on its way, as `<file>.part`
+beside its place. `<file>@<branch>.lock.json` remembers what the first fetch got: where the
+catalogue leaves a pin open, the lock is the pin. A file that another program put into the Hub
+client's own cache, as a Space does before it starts, is used where it lies.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import logging
 import os
-import re
+import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from xai_demo.errors import (
     CheckpointMismatchError,
     CheckpointUnavailableError,
     UnreadableFileError,
-    XaiDemoError,
 )
 from xai_demo.hub.bundle import Digests, read_config
+from xai_demo.hub.transfer import COMMIT, Remote
 from xai_demo.records import Checkpoint, Progress
 
-TIMEOUT_S = 10.0
-COMMIT = re.compile(r"[0-9a-f]{40}")
+_SPARE_BYTES = 50_000_000  # of the disk, left to whoever else writes to it
+_LOOK_S = 1.0  # how often one who waits for another process says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +40,27 @@ class Located:
     source: str  # bundled, cache, hub or local
     repo_id: str | None
     revision: str | None
-    sha256: str
+    sha256: str  # of the file that was published: what is pinned
 
 
 class Store:
     """The cache directory and the Hub behind it."""
 
     def __init__(
-        self, root: Path, *, offline: bool, endpoint: str | None, digests: Digests
+        self,
+        root: Path,
+        *,
+        offline: bool,
+        remote: Remote,
+        digests: Digests,
+        preloaded: Path | None = None,
     ) -> None:
         self._root = root / "checkpoints"
         self._offline = offline
-        self._endpoint = endpoint  # None: the client's own choice
+        self._remote = remote
         self._digests = digests
-        self._fetching = threading.Lock()
+        self._preloaded_root = preloaded  # the Hub client's own cache
+        self._fetching: dict[Path, threading.Lock] = {}
 
     def pinned(self, wanted: Checkpoint, branch: str = "main") -> Checkpoint:
         """What is wanted, its open pins closed by the lock file if there is one."""
@@ -74,11 +81,10 @@ class Store:
     def cached(self, wanted: Checkpoint, branch: str = "main") -> Path | None:
         """The file if it was fetched before and has the right size; its bytes are not read here."""
         pinned = self.pinned(wanted, branch)
-        if pinned.revision is None:
-            return None
-        path = self._folder(pinned.repo_id) / pinned.revision / pinned.filename
-        sizes = (None, path.stat().st_size) if path.is_file() else ()
-        return path if pinned.size_bytes in sizes else None
+        for path in (self._own(pinned), self._preloaded(pinned, branch)):
+            if path and path.is_file() and pinned.size_bytes in (None, path.stat().st_size):
+                return path
+        return None
 
     def latest(self, wanted: Checkpoint, branch: str) -> Checkpoint:
         """What is wanted at its branch's commit of now, or of the last fetch where none can say."""
@@ -92,37 +98,128 @@ class Store:
             return pinned
 
     def fetched(
-        self, wanted: Checkpoint, *, branch: str = "main", progress: Progress | None = None
+        self,
+        wanted: Checkpoint,
+        *,
+        branch: str = "main",
+        progress: Progress | None = None,
+        copies: int = 1,
     ) -> Located:
-        """The verified file out of the cache, or else off the Hub."""
-        with self._fetching:  # a second visitor waits for the first one's download
-            pinned = self.pinned(wanted, branch)
-            if path := self.cached(pinned, branch):
-                try:
-                    return self._kept(path, pinned, "cache")
-                except CheckpointMismatchError:
-                    if self._offline:
-                        raise
-            commit = pinned.revision or self._commit(pinned.repo_id, branch)
-            pinned = dataclasses.replace(pinned, revision=commit)
-            located = self._kept(self._download(pinned, progress), pinned, "hub")
-            lock = json.dumps({"revision": commit, "sha256": located.sha256}, indent=2)
-            _write(self._lock_path(wanted, branch), lock + "\n")
-            return located
+        """The verified file out of the cache, or else off the Hub.
 
-    def _kept(self, path: Path, pinned: Checkpoint, source: str) -> Located:
-        """The file if it is the one wanted; else it is deleted: CheckpointMismatchError."""
+        `copies` of it have to find room on the disk before any byte moves.
+        """
+        tell = progress or (lambda done, doing: None)
+        try:
+            if found := self._kept(wanted, branch):
+                return found
+        except CheckpointMismatchError:
+            if self._offline:
+                raise
+        self._want_network()
+        with self.alone(self._folder(wanted.repo_id), tell):
+            with suppress(CheckpointMismatchError):
+                if found := self._kept(wanted, branch):  # somebody else has brought it meanwhile
+                    return found
+            return self._brought(wanted, branch, tell, copies)
+
+    @contextmanager
+    def alone(self, folder: Path, progress: Progress) -> Iterator[None]:
+        """Hold a folder against other visitors and other processes.
+
+        Raises CheckpointUnavailableError where it cannot be written to.
+        """
+        from huggingface_hub.utils import WeakFileLock
+
+        mine = self._fetching.setdefault(folder, threading.Lock())
+        with ExitStack() as held:
+            while not mine.acquire(timeout=_LOOK_S):
+                progress(0.0, "waiting for another visitor's download of the same")
+            held.callback(mine.release)
+            while True:
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(WeakFileLock(folder / ".lock", timeout=_LOOK_S))
+                    break
+                except TimeoutError:
+                    progress(0.0, "waiting for another program's download of the same")
+                except OSError as error:
+                    raise _unwritable(folder, error) from error
+            yield
+
+    def _kept(self, wanted: Checkpoint, branch: str) -> Located | None:
+        """The file of an earlier fetch; one that is not what it should be is deleted and said."""
+        pinned = self.pinned(wanted, branch)
+        path = self.cached(pinned, branch)
+        if path is None:
+            return None
+        revision = pinned.revision or self._preloaded_commit(pinned.repo_id, branch)
+        pinned = dataclasses.replace(pinned, revision=revision)
+        located = self._verified(path, pinned, "cache", deletes=path == self._own(pinned))
+        if path != self._own(pinned):
+            with suppress(OSError):  # a cache that cannot be written to can still be read
+                self._lock(wanted, branch, located)
+        return located
+
+    def _brought(self, wanted: Checkpoint, branch: str, progress: Progress, copies: int) -> Located:
+        pinned = self.pinned(wanted, branch)
+        commit = pinned.revision or self._commit(pinned.repo_id, branch)
+        pinned = dataclasses.replace(pinned, revision=commit)
+        offer = self._remote.offer(pinned)
+        if pinned.size_bytes not in (None, offer.size_bytes):
+            raise CheckpointMismatchError(
+                f"The Hub offers {pinned.filename} of {pinned.repo_id} with"
+                f" {offer.size_bytes or 0:,} bytes; wanted: {pinned.size_bytes:,}."
+            )
+        sha256 = pinned.sha256 or offer.sha256  # what it says it sends is at least what must come
+        sized = dataclasses.replace(pinned, size_bytes=offer.size_bytes, sha256=sha256)
+        path = self._folder(pinned.repo_id) / commit / pinned.filename
+        part = path.with_name(f"{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            resumed = part.is_file()
+            located = self._whole(sized, part, progress, copies, again=resumed)
+            os.replace(part, path)
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
+        located = dataclasses.replace(located, path=path)
+        self._lock(wanted, branch, located)
+        return located
+
+    def _whole(
+        self, sized: Checkpoint, part: Path, progress: Progress, copies: int, *, again: bool
+    ) -> Located:
+        """The part filled up and verified; one begun by an earlier run may be begun anew."""
+        _want_room(sized, part, copies)
+        self._remote.bring(sized, part, size_bytes=sized.size_bytes, progress=progress)
+        try:
+            return self._verified(part, sized, "hub", deletes=True)
+        except CheckpointMismatchError:
+            if not again:
+                raise
+            return self._whole(sized, part, progress, copies, again=False)
+
+    def _verified(self, path: Path, pinned: Checkpoint, source: str, *, deletes: bool) -> Located:
+        """The file if it is the one wanted; else CheckpointMismatchError."""
         repo_id, revision = pinned.repo_id, pinned.revision
         try:
             sha256 = self._digests.verified(
                 path, sha256=pinned.sha256, size_bytes=pinned.size_bytes
             )
         except CheckpointMismatchError as error:
-            path.unlink(missing_ok=True)
+            fate = "is another program's, and stays" if not deletes else "was deleted"
+            if deletes:
+                path.unlink(missing_ok=True)
             raise CheckpointMismatchError(
-                f"{error} It came from {repo_id} at {revision} and was deleted."
+                f"{error} It came from {repo_id} at {revision} and {fate}."
             ) from None
         return Located(path=path, source=source, repo_id=repo_id, revision=revision, sha256=sha256)
+
+    def _lock(self, wanted: Checkpoint, branch: str, located: Located) -> None:
+        lock = json.dumps({"revision": located.revision, "sha256": located.sha256}, indent=2)
+        path = self._lock_path(wanted, branch)
+        if not path.is_file() or path.read_text(encoding="utf-8") != lock + "\n":
+            write(path, lock + "\n")
 
     def _folder(self, repo_id: str) -> Path:
         return self._root / repo_id.replace("/", "--")
@@ -131,105 +228,65 @@ class Store:
         stem = f"{wanted.filename}@{branch}".replace("/", "--")
         return self._folder(wanted.repo_id) / f"{stem}.lock.json"
 
+    def _own(self, pinned: Checkpoint) -> Path | None:
+        if pinned.revision is None:
+            return None
+        return self._folder(pinned.repo_id) / pinned.revision / pinned.filename
+
+    def _preloaded(self, pinned: Checkpoint, branch: str) -> Path | None:
+        """Where the Hub client's own cache would have it, by the layout that it documents."""
+        commit = pinned.revision or self._preloaded_commit(pinned.repo_id, branch)
+        if self._preloaded_root is None or commit is None:
+            return None
+        return self._preloaded_folder(pinned.repo_id) / "snapshots" / commit / pinned.filename
+
+    def _preloaded_commit(self, repo_id: str, branch: str) -> str | None:
+        """The commit at which that cache last saw a branch."""
+        if self._preloaded_root is None:
+            return None
+        reference = self._preloaded_folder(repo_id) / "refs" / branch
+        commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
+        return commit if COMMIT.fullmatch(commit) else None
+
+    def _preloaded_folder(self, repo_id: str) -> Path:
+        root = self._preloaded_root or Path()
+        return root / f"models--{repo_id.replace('/', '--')}"
+
     def _commit(self, repo_id: str, branch: str) -> str:
         """The commit that a branch is at now."""
         self._want_network()
-        from huggingface_hub import HfApi
-
-        try:
-            api = HfApi(endpoint=self._endpoint)
-            commit = api.model_info(repo_id, revision=branch, timeout=TIMEOUT_S).sha
-        except Exception as error:
-            raise CheckpointUnavailableError(_reason(error, repo_id)) from error
-        if not COMMIT.fullmatch(commit or ""):
-            raise CheckpointUnavailableError(
-                f"The Hub names {commit!r} as the commit of {repo_id}; wanted: 40 hex digits."
-            )
-        return str(commit)
-
-    def _download(self, pinned: Checkpoint, progress: Progress | None) -> Path:
-        self._want_network()
-        import huggingface_hub
-
-        # Its warnings would come before the one sentence that is raised here.
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        report = progress or (lambda fraction, what: None)
-        try:
-            path = huggingface_hub.hf_hub_download(
-                pinned.repo_id,
-                pinned.filename,
-                revision=pinned.revision,
-                local_dir=self._folder(pinned.repo_id) / str(pinned.revision),
-                endpoint=self._endpoint,
-                tqdm_class=_bar(report, pinned.filename),
-            )
-        except XaiDemoError:
-            raise
-        except Exception as error:
-            raise CheckpointUnavailableError(
-                _reason(error, pinned.repo_id, pinned.filename)
-            ) from error
-        return Path(path)
+        return self._remote.commit(repo_id, branch)
 
     def _want_network(self) -> None:
         if self._offline:
             raise CheckpointUnavailableError("HF_HUB_OFFLINE is set, so the Hub is not asked.")
 
 
-def _reason(error: Exception, repo_id: str, filename: str = "") -> str:
-    """Why the Hub gave nothing, in one sentence; the client's own can hold addresses and advice."""
-    from huggingface_hub import constants, errors
-
-    while isinstance(error, errors.LocalEntryNotFoundError) and isinstance(
-        error.__cause__, Exception
-    ):
-        error = error.__cause__
-    sentences: tuple[tuple[type[Exception], str], ...] = (
-        (errors.GatedRepoError, f"{repo_id} is gated: accept its terms on the Hub, set HF_TOKEN."),
-        (errors.RepositoryNotFoundError, f"The Hub shows no repository {repo_id} to this visitor."),
-        (errors.RevisionNotFoundError, f"{repo_id} has no such revision."),
-        (errors.EntryNotFoundError, f"{repo_id} has no file {filename!r}."),
-        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, so the Hub is not asked."),
-        (errors.FileMetadataError, f"What answered for {repo_id} is not the Hub."),
-    )
-    for kind, sentence in sentences:
-        if isinstance(error, kind):
-            return sentence
-    if isinstance(error, errors.HfHubHTTPError):
-        return f"The Hub answered {error.response.status_code} for {repo_id}."
-    if isinstance(error, OSError) and error.strerror:
-        return f"The download from {repo_id} failed: {error.strerror}."
-    host = urlsplit(constants.ENDPOINT).hostname
-    return f"{repo_id} cannot be reached on {host} ({type(error).__name__})."
-
-
-def _bar(report: Progress, what: str) -> type[Any]:
-    """A progress bar of the client's kind that reports instead of drawing."""
-    from tqdm import tqdm
-
-    done = 0.0
-
-    class Bar(tqdm):  # type: ignore[misc]
-        """Silent; its `display` is called a few times a second."""
-
-        monitor_interval = 0  # no thread that watches the bar
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **(options | {"file": io.StringIO(), "disable": False}))
-
-        def display(self, *_args: Any, **_options: Any) -> None:
-            """Tell how far the download is; a transfer of several bars never goes back."""
-            nonlocal done
-            if self.total:
-                done = max(done, min(self.n / self.total, 1.0))
-                report(done, f"downloading {what}: {done:.0%} of {self.total / 1e6:,.0f} MB")
-
-    return Bar
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
+def write(path: Path, text: str) -> None:
+    """Write the file whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         file.write(text)
     os.replace(file.name, path)
+
+
+def _want_room(sized: Checkpoint, part: Path, copies: int) -> None:
+    """Raises CheckpointUnavailableError where the disk cannot take what is to come."""
+    if sized.size_bytes is None:
+        return
+    have = part.stat().st_size if part.is_file() else 0
+    wanted = max(0, copies * sized.size_bytes - have) + _SPARE_BYTES
+    free = shutil.disk_usage(part.parent).free
+    if free < wanted:
+        raise CheckpointUnavailableError(
+            f"The disk of {part.parent} has {free / 1e6:,.0f} MB free; wanted for"
+            f" {sized.filename} of {sized.repo_id}: {wanted / 1e6:,.0f} MB. Make room, or set"
+            " XAI_DEMO_CACHE to a larger disk."
+        )
+
+
+def _unwritable(folder: Path, error: OSError) -> CheckpointUnavailableError:
+    return CheckpointUnavailableError(
+        f"{folder} cannot be written to ({error.strerror}); wanted: a directory that can, set by"
+        " XAI_DEMO_CACHE."
+    )

@@ -1,0 +1,73 @@
+"""Checkpoints as tensors by name, and whether they are those of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xai_demo.errors import CheckpointMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+_FRONT_END = ("spectrogram_extractor.", "logmel_extractor.")  # PANNs' own, replaced by ours
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name: safetensors, or a pickle of nothing but tensors.
+
+    Known wrappings are taken off: `{"model": ...}`, `{"state_dict": ...}`,
+    `{"model_state_dict": ...}`, a `backbone.` before every name, and the front end that PANNs
+    store. Raises CheckpointMismatchError.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format raises its own
+        raise CheckpointMismatchError(
+            f"{path.name} cannot be read as tensors ({type(error).__name__}), "
+            "wanted: a whole safetensors file or a pickle of nothing but tensors."
+        ) from error
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
+        raise CheckpointMismatchError(
+            f"{path.name} holds something else than tensors by name, wanted: a state dictionary."
+        )
+    named = {k.removeprefix("backbone."): v for k, v in state.items()}
+    return {
+        k: v.float() if v.is_floating_point() else v
+        for k, v in named.items()
+        if not k.startswith(_FRONT_END)
+    }
+
+
+def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file_name: str) -> None:
+    """That a file holds exactly a network's tensors; else CheckpointMismatchError names one."""
+    for name, tensor in wanted.items():
+        if name not in state:
+            if name.endswith("num_batches_tracked"):
+                continue
+            raise CheckpointMismatchError(
+                f"{file_name} has no tensor {name}, wanted: {name} {tuple(tensor.shape)}."
+            )
+        if state[name].shape != tensor.shape:
+            raise CheckpointMismatchError(
+                f"{file_name} has {name} {tuple(state[name].shape)}, wanted: {tuple(tensor.shape)}."
+            )
+    surplus = [name for name in state if name not in wanted]
+    if surplus:
+        raise CheckpointMismatchError(
+            f"{file_name} has a tensor {surplus[0]} {tuple(state[surplus[0]].shape)}, "
+            "wanted: none of that name."
+        )
