@@ -11,6 +11,7 @@ import soundfile
 from torch import Tensor, nn
 
 from xai_demo.networks import Architecture
+from xai_demo.networks.lung_modules import MeanAndMost
 from xai_demo.records import LogMel, Model
 from xai_demo.training.recipes import RECIPES
 
@@ -29,15 +30,11 @@ class TinyLung(nn.Module):
     def __init__(self, labels: int) -> None:
         super().__init__()
         self.features = nn.Sequential(nn.Conv2d(1, 6, 5, stride=4), nn.BatchNorm2d(6), nn.ReLU())
+        self.global_pool = MeanAndMost()
         self.fc = nn.Linear(12, labels)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.features(x)
-
-    def global_pool(self, x: Tensor) -> Tensor:
-        from torch import cat
-
-        return cat([x.mean((2, 3)), x.mean(2).amax(2)], 1)
 
     def get_classifier(self) -> nn.Linear:
         return self.fc

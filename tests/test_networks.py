@@ -11,6 +11,7 @@ from small import model_of
 from xai_demo import heat, networks
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError
 from xai_demo.networks import ARCHITECTURES
+from xai_demo.networks.lung_modules import MeanAndMost
 
 # Transformers have tests of their own: their activations are tokens.
 MAPPED = [name for name, kind in ARCHITECTURES.items() if kind.kind == "convolutional"]
@@ -236,3 +237,15 @@ def test_architectures_say_what_they_call_the_tensors_of_a_file():
     assert networks.tensor_name(model_of("cnn14"), "fc1.weight") == "fc1.weight"
     activations = torch.zeros(1, 2, 3, 4)
     assert networks.maps(model_of("cnn14"), activations) is activations
+
+
+def test_columns_add_up_to_the_mean_and_the_most():
+    pool = MeanAndMost()
+    maps = torch.tensor([[[[1.0, 5.0, 0.0], [3.0, 1.0, 2.0]]]])  # over frequency: 2, 3, 1
+    assert pool(maps).tolist() == [[2.0, 3.0]]
+    parts = pool.columns(maps)
+    assert parts.shape == (1, 3, 2)
+    torch.testing.assert_close(parts[0, :, 0], torch.tensor([2 / 3, 1.0, 1 / 3]))
+    assert parts[0, :, 1].tolist() == [0.0, 3.0, 0.0]
+    random = torch.rand(2, 4, 3, 7)
+    torch.testing.assert_close(pool.columns(random).sum(1), pool(random))

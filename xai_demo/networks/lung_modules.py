@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Contrast(nn.Module):
@@ -25,3 +26,9 @@ class MeanAndMost(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Twice as many numbers as channels."""
         return torch.cat([x.mean((2, 3)), x.mean(2).amax(2)], 1)
+
+    def columns(self, x: Tensor) -> Tensor:
+        """What each column adds to these numbers: (batch, columns, 2 channels); they sum up."""
+        over_rows = x.mean(2)
+        loudest = F.one_hot(over_rows.argmax(2), over_rows.shape[2])
+        return torch.cat([over_rows / over_rows.shape[2], over_rows * loudest], 1).transpose(1, 2)

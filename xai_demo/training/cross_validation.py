@@ -20,6 +20,7 @@ from xai_demo.training.breathing import BOTH, LABELS, NORMAL
 from xai_demo.training.calibration import softmax
 from xai_demo.training.evaluation import check_folder, trained
 from xai_demo.training.lung import lessons_in
+from xai_demo.training.lung_regression import regression
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats, Progress
     from xai_demo.settings import Settings
-    from xai_demo.training.lung_head import Learnt
+    from xai_demo.training.lung_regression import Learnt, Located
     from xai_demo.training.metrics import Array
 
 MOST = 6000  # of each other source, for speed
@@ -109,10 +110,11 @@ def _of_patients(
         if lessons.places and name != "recordings"
     }
     rounds = []
-    start = lung_head.regression(list(others.values())) if others else None
+    located = lung_head.located(network, lessons) if lessons.places else None
+    start = regression(list(others.values()), located=located) if others else None
     for seed in range(seeds):
         tell(0.8 + 0.2 * seed / seeds, f"folds of seed {seed + 1} of {seeds}")
-        rounds.append(_round(asked, list(others.values()), folds, seed, start))
+        rounds.append(_round(asked, list(others.values()), folds, seed, start, located))
     return {
         "model": model,
         "data": "fraiwan",
@@ -134,11 +136,12 @@ def _round(
     folds: int,
     seed: int,
     start: tuple[Floats, Floats] | None,
+    located: Located | None,
 ) -> _Round:
     probabilities = np.zeros((len(asked.kinds), len(LABELS)))
     above = np.zeros(len(asked.kinds), np.int64)
     for apart, held in _folds(asked, folds, seed):
-        weight, bias = lung_head.regression([*others, asked.of(apart)], start)
+        weight, bias = regression([*others, asked.of(apart)], start, located)
         answers = softmax((asked.features @ weight.T + bias).astype(np.float64))
         odds = _log_odds(answers)
         sick = asked.kinds[apart] != NORMAL

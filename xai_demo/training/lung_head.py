@@ -10,17 +10,18 @@ there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from xai_demo import spectrum
 from xai_demo.decision import over_windows
-from xai_demo.training.breathing import BOTH, CRACKLE, WHEEZE, kind_of
+from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE, kind_of
 from xai_demo.training.calibration import softmax
+from xai_demo.training.lung_regression import Learnt, Located, regression
 from xai_demo.training.lung_windows import Change, cut, stage_of
 from xai_demo.training.objectives import narrow
 
@@ -32,59 +33,38 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Model
     from xai_demo.training.lung_lessons import Lessons, Place
 
-_RIDGE = 0.2  # on weights of standardised features, against a loss that is a mean
 _VARIED = 12_000  # windows varied as in training, ...
 _VARIED_TIMES = 4  # ... unless that is so many times the events
-_TOLERANCE = 1e-4  # of the gradient of a loss that is a mean over the samples
-_FLAT = 1e-6  # a feature that varies less is left as it is
 _BATCH = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """What one source teaches the classifier."""
-
-    features: Floats  # (samples, features)
-    kinds: NDArray[np.int64]
-    groups: tuple[str, ...]  # whose they are
-    weight: float  # of the source against others
-    power: float  # a class counts by its size to this power
-    labels: Floats | None = None  # (samples, 4), where a sample is not wholly of one kind
-
-    def weights(self) -> NDArray[np.float64]:
-        """Of every sample; they sum up to `weight`."""
-        sizes = np.bincount(self.kinds, minlength=4).astype(float)
-        each = sizes[self.kinds] ** (self.power - 1)
-        weights: NDArray[np.float64] = self.weight * each / each.sum()
-        return weights
-
-    def thinned(self, most: int, seed: int = 0) -> Learnt:
-        """At most so many of the samples, drawn once."""
-        if len(self.kinds) <= most:
-            return self
-        drawn = np.random.default_rng(seed).choice(len(self.kinds), most, replace=False)
-        return self.of(np.sort(drawn))
-
-    def of(self, index: NDArray[np.int64]) -> Learnt:
-        """Some of the samples."""
-        return Learnt(
-            features=self.features[index],
-            kinds=self.kinds[index],
-            groups=tuple(self.groups[i] for i in index),
-            weight=self.weight,
-            power=self.power,
-            labels=None if self.labels is None else self.labels[index],
-        )
-
-    def wanted(self) -> Floats:
-        """Each sample's label as probabilities, (samples, 4)."""
-        rows: Floats = np.eye(4, dtype=np.float32)[self.kinds]
-        return rows if self.labels is None else self.labels
+_HEARD_IN = {CRACKLE: (0,), WHEEZE: (1,), BOTH: (0, 1)}  # rows of what is heard when
 
 
 def fitted(network: nn.Module, *, lessons: Lessons) -> None:
     """Give the network the classifier that all sources agree on, in place."""
-    put(network, *regression(list(sources(network, lessons).values())))
+    learnt = list(sources(network, lessons).values())
+    put(network, *regression(learnt, located=located(network, lessons)))
+
+
+def located(network: Any, lessons: Lessons) -> Located | None:
+    """Windows of training's recordings in which one kind of event sounds, and where."""
+    found = [(i, s, *lessons.heard_in(i, s)) for i in lessons.whole for s in starts(lessons, i)]
+    clear = [each for each in found if each[3].max() == 1 and each[3].argmax() != NORMAL]
+    if not clear:
+        return None
+    parts = np.concatenate(
+        [
+            network.global_pool.columns(maps).numpy()
+            for maps in _maps(network, (whole(lessons, i, s) for i, s, _, _ in clear))
+        ]
+    )
+    kinds = np.array([int(label.argmax()) for _, _, _, label in clear])
+    times = F.adaptive_max_pool1d(
+        torch.from_numpy(np.stack([times for _, _, times, _ in clear])), parts.shape[1]
+    ).numpy()
+    inside = np.stack(
+        [of[list(_HEARD_IN[int(kind)])].any(0) for of, kind in zip(times, kinds, strict=True)]
+    )
+    return Located(parts=parts, inside=inside, kinds=kinds)
 
 
 def sources(network: nn.Module, lessons: Lessons) -> dict[str, Learnt]:
@@ -196,77 +176,17 @@ def whole(lessons: Lessons, recording: int, first: int) -> Floats:
 
 def features(network: Any, windows: Iterator[Floats]) -> Floats:
     """What the classifier sees of each window, (windows, features)."""
+    return np.concatenate([network.global_pool(maps).numpy() for maps in _maps(network, windows)])
+
+
+def _maps(network: Any, windows: Iterator[Floats]) -> Iterator[Tensor]:
+    """The maps of the last stage, a batch at a time: (batch, channels, rows, columns)."""
     device = next(network.parameters()).device
     network.eval()
-    found = []
-    with torch.inference_mode():
-        for batch in _batched(windows):
+    for batch in _batched(windows):
+        with torch.inference_mode():
             inputs = torch.from_numpy(np.stack(batch))[:, None].to(device)
-            maps = narrow(network.forward_features, inputs)
-            found.append(network.global_pool(maps).cpu().numpy())
-    return np.concatenate(found)
-
-
-def regression(
-    learnt: Sequence[Learnt], start: tuple[Floats, Floats] | None = None
-) -> tuple[Floats, Floats]:
-    """Weights (4, features) and biases (4,) on the features as they are.
-
-    Weighted multinomial logistic regression on standardised features, in float32 by L-BFGS;
-    `start`, a result for nearly the same samples, makes it quicker and hardly changes it.
-    """
-    from scipy.optimize import minimize
-
-    inputs = np.concatenate([each.features for each in learnt])
-    weights = np.concatenate([each.weights() for each in learnt])
-    weights /= weights.sum()
-    labels = np.concatenate([each.wanted() for each in learnt])
-    classes = np.flatnonzero(labels.any(axis=0))
-    mean = weights @ inputs
-    scale = np.sqrt(weights @ (inputs - mean.astype(np.float32)) ** 2)
-    scale = np.where(scale > _FLAT, scale, 1.0)
-    problem = _Problem(
-        inputs=((inputs - mean) / scale).astype(np.float32),
-        wanted=(labels[:, classes] * weights[:, None]).astype(np.float32),
-        weights=weights.astype(np.float32)[:, None],
-        ridge=_RIDGE,
-    )
-    first = np.zeros((len(classes), len(mean) + 1))
-    if start is not None:
-        first[:, :-1] = start[0][classes] * scale
-        first[:, -1] = start[1][classes] + start[0][classes] @ mean
-    options = {"maxiter": 300, "gtol": _TOLERANCE, "ftol": 1e-9, "maxcor": 20}
-    found = minimize(problem, first.ravel(), jac=True, method="L-BFGS-B", options=options)
-    solved = found.x.reshape(len(classes), -1)
-    weight = np.zeros((4, inputs.shape[1]), np.float32)
-    bias = np.full(4, -20.0, np.float32)  # a class that nobody taught
-    weight[classes] = solved[:, :-1] / scale
-    bias[classes] = solved[:, -1] - (solved[:, :-1] / scale) @ mean
-    return weight, bias
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Problem:
-    """Loss and gradient of the regression for weights and biases, (classes x (features + 1),)."""
-
-    inputs: Floats  # (samples, features), standardised
-    wanted: Floats  # (samples, classes), each sample's weight at its class
-    weights: Floats  # (samples, 1), which sum up to one
-    ridge: float
-
-    def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        solved = flat.astype(np.float32).reshape(self.wanted.shape[1], -1)
-        weight, bias = solved[:, :-1], solved[:, -1]
-        logits = self.inputs @ weight.T + bias
-        logits -= logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits)
-        total = shares.sum(axis=1, keepdims=True)
-        loss = float((self.weights * np.log(total)).sum(dtype=np.float64))
-        loss -= float((self.wanted * logits).sum(dtype=np.float64))
-        loss += self.ridge / 2 * float((weight.astype(np.float64) ** 2).sum())
-        over = shares / total * self.weights - self.wanted
-        slope = np.column_stack([over.T @ self.inputs + self.ridge * weight, over.sum(axis=0)])
-        return loss, slope.astype(np.float64).ravel()
+            yield narrow(network.forward_features, inputs).cpu()
 
 
 def put(network: Any, weight: Floats, bias: Floats) -> None:
