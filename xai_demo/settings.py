@@ -25,12 +25,13 @@ class Settings:
     max_pixels: int = 100_000_000
     background_export: bool = True  # to ONNX, once per weights file
     explain_seconds: float = 8.0  # what a slow explainer may take, about
+    hub_cache_dir: Path | None = None  # the Hub client's own: what a Space preloads lies there
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Read XAI_DEMO_WEIGHTS, XAI_DEMO_CACHE, XAI_DEMO_MAX_MODELS, XAI_DEMO_MAX_UPLOAD_MB,
         XAI_DEMO_MAX_MINUTES, XAI_DEMO_MAX_MEGAPIXELS, XAI_DEMO_EXPORT,
-        XAI_DEMO_EXPLAIN_SECONDS, and the Hub's own HF_HOME, HF_HUB_OFFLINE."""
+        XAI_DEMO_EXPLAIN_SECONDS, and the Hub's own HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE."""
         home = Path(environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
         return cls(
             weights_dir=Path(environ.get("XAI_DEMO_WEIGHTS") or _ROOT / "weights"),
@@ -43,6 +44,7 @@ class Settings:
             background_export=environ.get("XAI_DEMO_EXPORT", "").upper()
             not in {"0", "FALSE", "NO", "OFF"},
             explain_seconds=_number(environ, "XAI_DEMO_EXPLAIN_SECONDS", 8, least=1),
+            hub_cache_dir=Path(environ.get("HF_HUB_CACHE") or home / "hub"),
         )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from xai_demo.errors import UnknownNameError
 from xai_demo.networks import (
     ast,
+    chexvision,
     densenet,
     efficientnet,
     lung,
@@ -71,6 +72,9 @@ ARCHITECTURES = {
     "resnet101": Architecture(whole=made_by_timm.whole("resnet101"), cuts={"layer4": resnet.cut}),
     "densenet121": Architecture(
         whole=made_by_timm.whole("densenet121"), cuts={"features.norm5": densenet.cut}
+    ),
+    "densenet121-chexvision": Architecture(
+        whole=chexvision.whole, cuts={"features.norm5": chexvision.cut}
     ),
     "efficientnet-lite0": Architecture(
         whole=made_by_timm.whole("efficientnet_lite0"), cuts={"bn2": efficientnet.cut}
