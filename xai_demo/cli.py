@@ -210,7 +210,7 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     for name in hub.names() if arguments.all else arguments.models:
         try:
             with _progress() as progress:
-                located = hub.located(name, progress=progress)
+                located = hub.located(name, progress=progress, closing_pins=True)
         except WeightsError as error:  # the others may still be had
             failures.append(error)
             continue
