@@ -391,10 +391,12 @@ def test_train_passes_every_option_on(
 
     stand_in(monkeypatch, "xai_demo.training", train=train)
     options = ["--data", "d", "--out", "o", "--resume", "--epochs", "3", "--seed", "7"]
-    options += ["--patience", "4", "--track", "wandb"]
+    options += ["--patience", "4", "--track", "wandb", "--balance", "focal"]
     assert main(["train", "lung-resnet18", *options]) == 0
     asked.pop("notice")("two sounds left out")
+    assert isinstance(asked.pop("settings"), Settings)
     assert asked == {
+        "balance": "focal",
         "recipe": "lung-resnet18",
         "data": Path("d"),
         "out": Path("o"),

@@ -133,6 +133,11 @@ def _add_train(command: argparse.ArgumentParser) -> None:
         "--patience", type=int, metavar="N", help="stop after N epochs without a better validation"
     )
     command.add_argument("--track", choices=("csv", "wandb"), default="csv")
+    command.add_argument(
+        "--balance",
+        choices=("none", "weights", "focal", "oversampling", "smote"),
+        help="what is done about labels of unequal size; default: as the recipe says",
+    )
 
 
 def _add_cross_validate(command: argparse.ArgumentParser) -> None:
@@ -283,6 +288,8 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
             resume=arguments.resume,
             patience=arguments.patience,
             track=arguments.track,
+            balance=arguments.balance,
+            settings=settings,
             progress=progress,
             notice=_notice,
         )

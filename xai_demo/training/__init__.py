@@ -21,6 +21,8 @@ def train(
     seed: int = 0,
     resume: bool = False,
     track: str = "csv",
+    balance: str | None = None,
+    settings: Settings | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Path:
@@ -29,14 +31,26 @@ def train(
     It holds config.json, model.safetensors, MODEL_CARD.md and persons.json: whom it learnt from. An
     interrupted run leaves `out/checkpoint.pt`, from which `resume` goes on. `patience` epochs
     without a better validation end it; `track` is "csv" or "wandb"; `notice` is told what of the
-    data was left out. Raises UnknownNameError for the recipe or the tracker, TrainingError where
-    the data is at fault.
+    data was left out. `balance` is a choice of `balance.BALANCES`; a recipe that starts from a
+    bundled model finds it by `settings`. Raises UnknownNameError for the recipe, the tracker or the
+    balance, TrainingError where the data is at fault.
     """
+    from xai_demo.settings import Settings
     from xai_demo.training.runs import Options
     from xai_demo.training.runs import train as run
 
-    options = Options(epochs=epochs, patience=patience, seed=seed, resume=resume, track=track)
-    return run(recipe, data=data, out=out, options=options, progress=progress, notice=notice)
+    options = Options(
+        epochs=epochs, patience=patience, seed=seed, resume=resume, track=track, balance=balance
+    )
+    return run(
+        recipe,
+        data=data,
+        out=out,
+        options=options,
+        settings=settings or Settings.from_env(),
+        progress=progress,
+        notice=notice,
+    )
 
 
 def evaluate(

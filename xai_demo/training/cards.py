@@ -12,7 +12,7 @@ import yaml
 
 from xai_demo.errors import TrainingError
 from xai_demo.records import DISCLAIMER, Metric, Model
-from xai_demo.training import folds
+from xai_demo.training import card_words, folds
 from xai_demo.training.recipes import RECIPES
 from xai_demo.training.verdict import card_section
 
@@ -118,7 +118,6 @@ def _replace(path: Path, text: str) -> None:
 
 def _card(model: Model, result: dict[str, Any] | None, sections: list[str]) -> str:
     recipe = RECIPES[model.name]
-    schedule = recipe.schedule
     return "\n".join(
         [
             _front_matter(model),
@@ -139,17 +138,11 @@ def _card(model: Model, result: dict[str, Any] | None, sections: list[str]) -> s
             *[""] * bool(model.notes),
             "## Training",
             "",
-            f"`python -m xai_demo train {model.name} --data DIR --out weights/{model.name}`: "
-            f"{schedule.epochs} epochs, AdamW {schedule.learning_rate:g} with weight decay "
-            f"{schedule.weight_decay:g}, one cycle, batch {schedule.batch_size}, "
-            f"mixup {schedule.mixup:g}, label smoothing {schedule.label_smoothing:g}; "
-            f"classes sampled by their size to the power {schedule.sampling_power:g}; "
-            "weights averaged over steps, the best validation epoch kept. "
-            f"Temperature {model.temperature:g}{_operating(model)}, chosen on validation.",
+            card_words.training(recipe, model),
             "",
             "## Figures",
             "",
-            *_figures(model, result),
+            *card_words.figures(model, result),
             "",
             *sections,
             "## Known failures",
@@ -174,50 +167,3 @@ def _hub_licence(licence: str) -> str:
     """As the Hub spells the licence of the data, which the weights cannot be freer than."""
     named = licence.partition(" (data)")[0]
     return _HUB_LICENCES.get(named, "other")  # of several, the text below names each
-
-
-def _operating(model: Model) -> str:
-    points = ", ".join(f"{label} {p:.3f}" for label, p in model.operating_points.items())
-    doubt = ""
-    if model.uncertain_margin is not None:
-        doubt = f", uncertain where two labels are closer than {model.uncertain_margin:.3f}"
-    if model.uncertain_below is not None:
-        doubt = f", uncertain below {model.uncertain_below:.3f}"
-    return (f", operating point {points}" if points else "") + doubt
-
-
-def _figures(model: Model, result: dict[str, Any] | None) -> list[str]:
-    if result is None:
-        return [
-            f"Not measured yet: `python -m xai_demo evaluate {model.name} --data DIR --write-card`."
-        ]
-    lines = [
-        f"On the test split: {model.measured_on}. "
-        "In brackets 95 % bootstrap intervals over persons. "
-        f"By `python -m xai_demo evaluate {model.name} --data DIR --write-card`.",
-        "",
-        "| figure | value |",
-        "| --- | --- |",
-        *(f"| {name} | {_shown(row)} |" for name, row in result["metrics"].items()),
-        "",
-        "| label | precision | recall | F1 | AUROC |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for label, row in result["per_class"].items():
-        cells = " | ".join(_shown(row[name]) for name in ("precision", "recall", "f1", "auroc"))
-        lines.append(f"| {label} | {cells} |")
-    labels = result["confusion"]["labels"]
-    lines += [
-        "",
-        "| true \\ answered | " + " | ".join(labels) + " |",
-        "| --- " * (len(labels) + 1) + "|",
-    ]
-    for label, counts in zip(labels, result["confusion"]["counts"], strict=True):
-        lines.append(f"| {label} | " + " | ".join(map(str, counts)) + " |")
-    return lines + [f"\n{note}" for note in result.get("notes", [])]
-
-
-def _shown(row: dict[str, float | None]) -> str:
-    if row["value"] is None:
-        return "not defined"
-    return f"{row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f})"

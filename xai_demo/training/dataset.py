@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """Samples with one label each; `load(i, rng)` gives one, varied if there is an rng."""
+    """Samples and their labels; `load(i, rng)` gives one, varied if there is an rng."""
 
     name: str
     labels: tuple[str, ...]
-    targets: NDArray[np.int64]  # (samples,)
+    targets: NDArray[np.int64]  # (samples,); of independent labels (samples, labels), 0 or 1
     groups: tuple[str, ...]  # the person, or whatever else must not be shared between splits
     splits: tuple[Split, ...]
     load: Callable[
@@ -41,6 +42,23 @@ class DataSet:
     def indices(self, split: Split) -> NDArray[np.int64]:
         """The samples of one split."""
         return np.array([i for i, s in enumerate(self.splits) if s == split], dtype=np.int64)
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether a sample may have several labels, or none."""
+        return self.targets.ndim == 2
+
+    def apart_from(self, persons: frozenset[str]) -> DataSet:
+        """The same with everybody else in the test part, and those persons in the training part."""
+        splits: tuple[Split, ...] = tuple(
+            "train" if group in persons else "test" for group in self.groups
+        )
+        return dataclasses.replace(self, splits=splits)
+
+    def unvaried(self) -> DataSet:
+        """The same as it is, without random changes while a network learns."""
+        load = self.load
+        return dataclasses.replace(self, load=lambda i, rng: load(i, None))
 
     def learnt_from(self) -> frozenset[str]:
         """Every person that a network is trained or tuned on."""

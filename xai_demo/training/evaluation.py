@@ -7,17 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from xai_demo import networks
-from xai_demo.decision import decided_index
 from xai_demo.engine import read_tensors
 from xai_demo.errors import CheckpointUnavailableError, TrainingError
-from xai_demo.hub import Hub
-from xai_demo.training import loop, metrics, pictures
-from xai_demo.training.calibration import softmax
+from xai_demo.hub.bundle import WEIGHTS, Digests, read_model
+from xai_demo.training import asked, pictures
 from xai_demo.training.recipes import recipe_of
-from xai_demo.training.schedule import Answers, Evaluation
+from xai_demo.training.schedule import Evaluation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,12 +40,12 @@ def evaluate(
     else:
         tell(0.0, "reading the data")
         data_set = recipe.read(data, record)
+        known = persons(settings.weights_dir / model)
+        if known is not None:
+            data_set = data_set.apart_from(known)
         check_part(data_set, "test", 1)
         tell(0.3, "asking the network")
-        logits, targets = loop.outputs(network, data_set, "test")
-        tell(0.8, "bootstrap by person")
-        probabilities = softmax(logits.numpy().astype(np.float64) / record.temperature)
-        evaluation = _evaluation(record, data_set, probabilities, targets.numpy())
+        evaluation = asked.answered(network, record, data_set)
     if out is not None:
         _write(out, record, evaluation)
     return evaluation.result
@@ -58,15 +54,16 @@ def evaluate(
 def trained(model: str, *, settings: Settings, data: Path) -> tuple[Model, nn.Module]:
     """A model with its network; raises CheckpointUnavailableError where it was not trained yet."""
     directory = settings.weights_dir / model
-    if not (directory / "model.safetensors").is_file():
+    if not (directory / WEIGHTS).is_file():
         raise CheckpointUnavailableError(
             f"{directory} holds no model.safetensors: train it first, "
             f"`python -m xai_demo train {model} --data {data} --out {directory}`."
         )
-    hub = Hub(settings)
-    record = hub.model(model)
+    record = read_model(directory)
+    path = directory / WEIGHTS
+    Digests().verified(path, sha256=record.sha256)
     network = networks.architecture(record).whole(record)
-    network.load_state_dict(read_tensors(hub.located(model).path))
+    network.load_state_dict(read_tensors(path))
     return record, network.eval()
 
 
@@ -87,53 +84,16 @@ def check_folder(data: Path) -> None:
 def check_part(data: DataSet, split: Split, n_labels: int) -> None:
     """Raise TrainingError where a split has samples of fewer labels than that."""
     targets = data.targets[data.indices(split)]
-    if len(set(targets)) < n_labels:
+    if data.is_independent:  # a label is met where some samples have it; without any is one too
+        bare = int(not targets.any(axis=1).all())
+        met = int(targets.any(axis=0).sum()) + bare
+    else:
+        met = len(set(targets))
+    if met < n_labels:
         raise TrainingError(
-            f"The {split} part of {data.name} has {len(targets)} samples of {len(set(targets))} "
+            f"The {split} part of {data.name} has {len(targets)} samples of {met} "
             f"labels, wanted: samples of at least {n_labels}."
         )
-
-
-def _evaluation(
-    model: Model, data: DataSet, probabilities: metrics.Array, targets: metrics.Labels
-) -> Evaluation:
-    decided = np.array([decided_index(model, row) for row in probabilities])
-    groups = [data.groups[i] for i in data.indices("test")]
-    normal = model.labels.index(model.normal_label) if model.normal_label else None
-    overall = metrics.with_intervals(
-        lambda w: metrics.summary(probabilities, targets, decided, w, normal), groups
-    )
-    each = metrics.with_intervals(
-        lambda w: {
-            f"{label}\n{name}": value
-            for label, row in zip(
-                model.labels,
-                metrics.per_class(probabilities, targets, decided, w).values(),
-                strict=True,
-            )
-            for name, value in row.items()
-        },
-        groups,
-    )
-    by_label: dict[str, dict[str, Any]] = {label: {} for label in model.labels}
-    for key, value in metrics.as_json(each).items():
-        label, name = key.split("\n")
-        by_label[label][name] = value
-    counts = metrics.confusion(targets, decided, np.ones(len(targets)), len(model.labels))
-    result = {
-        "model": model.name,
-        "data": data.name,
-        "split": "test",
-        "n": len(targets),
-        "groups": len(set(groups)),
-        "metrics": metrics.as_json(overall),
-        "per_class": by_label,
-        "confusion": {"labels": list(model.labels), "counts": counts.astype(int).tolist()},
-        "threshold": dict(model.operating_points),
-        "notes": list(data.notes),
-    }
-    answers = Answers(probabilities=probabilities, targets=targets, decided=decided)
-    return Evaluation(result=result, answers={"": answers})
 
 
 def _write(out: Path, model: Model, evaluation: Evaluation) -> None:

@@ -16,6 +16,8 @@ from xai_demo.records import Model, Raster
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Pixels
 
+    Vary = Callable[[Floats, np.random.Generator], Floats]
+
 _MOST_PIXELS = 100_000_000
 
 
@@ -41,14 +43,15 @@ def pixels(films: Sequence[Film], spec: Raster) -> Pixels:
 
 
 def loader(
-    held: Pixels, targets: Floats, spec: Raster
+    held: Pixels, targets: Floats, spec: Raster, vary: Vary | None = None
 ) -> Callable[[int, np.random.Generator | None], tuple[Floats, Floats]]:
     """What a data set loads: a picture, varied if there is an rng, and its row of `targets`."""
+    change = vary or varied
 
     def load(i: int, rng: np.random.Generator | None) -> tuple[Floats, Floats]:
         picture = held[i].astype(np.float32) / 255
         if rng is not None:
-            picture = varied(picture, rng)
+            picture = change(picture, rng)
         return raster.network_input(picture, spec), targets[i]
 
     return load

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xai_demo.training import balance, metrics
 from xai_demo.training.dataset import DataSet, Split
 from xai_demo.training.objectives import Objective
 
@@ -57,9 +58,9 @@ def fit(
         if schedule.patience and since >= schedule.patience:
             progress(1.0, f"stopped: {since} epochs without a better validation")
             break
+        _thaw(objective, epoch, schedule)
         rng = np.random.default_rng((seed, epoch))
         scale = schedule.small_scale if epoch < schedule.small_until * schedule.epochs else 1.0
-        objective.train()
         total = 0.0
         for step, (inputs, targets) in enumerate(_batches(data, schedule, rng, device)):
             loss = _loss(objective, inputs, targets, schedule, scale, rng)
@@ -67,12 +68,15 @@ def fit(
             nn.utils.clip_grad_norm_(objective.parameters(), schedule.clip)
             optimiser.step()
             optimiser.zero_grad()
-            cycle.step()
+            if not schedule.plateau:
+                cycle.step()
             average.update_parameters(objective)
             total += float(loss.detach())
             done = (epoch + (step + 1) / steps) / schedule.epochs
             progress(done, f"epoch {epoch + 1} of {schedule.epochs}, loss {total / (step + 1):.3f}")
         row = {"train": total / steps, **_validated(average.module.network, data)}
+        if schedule.plateau:
+            cycle.step(row["validation"])
         since = 0 if row["validation"] <= best else since + 1
         if not since:
             best = row["validation"]
@@ -90,8 +94,28 @@ def fit(
 
 def _validated(network: nn.Module, data: DataSet) -> dict[str, float]:
     logits, truth = outputs(network, data, "validation")
-    accuracy = float((logits.argmax(1) == truth).float().mean())
-    return {"validation": float(F.cross_entropy(logits, truth)), "accuracy": accuracy}
+    if not data.is_independent:
+        accuracy = float((logits.argmax(1) == truth).float().mean())
+        return {"validation": float(F.cross_entropy(logits, truth)), "accuracy": accuracy}
+    loss = float(F.binary_cross_entropy_with_logits(logits, truth.float()))
+    areas = [
+        metrics.auroc(scores, there.astype(bool), np.ones(len(scores)))
+        for scores, there in zip(logits.double().numpy().T, truth.numpy().T, strict=True)
+    ]
+    known = [area for area in areas if not np.isnan(area)]
+    return {"validation": loss, "auroc": float(np.mean(known)) if known else float("nan")}
+
+
+def _thaw(objective: Objective, epoch: int, schedule: Schedule) -> None:
+    """Let as many stages of the network learn, from the last, as this epoch may; the rest sleep."""
+    objective.train()
+    if not schedule.thaw_every:
+        return
+    stages = [s for s in objective.network.children() if any(True for _ in s.parameters())]
+    awake = 1 + epoch // schedule.thaw_every
+    for number, stage in enumerate(reversed(stages)):
+        stage.requires_grad_(number < awake)
+        stage.train(number < awake)
 
 
 def _parts(objective: Objective, schedule: Schedule, steps: int) -> dict[str, Any]:
@@ -101,17 +125,24 @@ def _parts(objective: Objective, schedule: Schedule, steps: int) -> dict[str, An
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.averaging),
         use_buffers=True,
     )
-    optimiser = torch.optim.AdamW(
+    kind = torch.optim.AdamW if schedule.decoupled else torch.optim.Adam
+    optimiser = kind(
         objective.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
-    )
+    cycle: Any = None
+    if schedule.plateau:
+        cycle = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimiser, factor=0.5, patience=schedule.plateau
+        )
+    else:
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
+        )
     return {"network": objective, "average": average, "optimiser": optimiser, "cycle": cycle}
 
 
 def outputs(network: nn.Module, data: DataSet, split: Split) -> tuple[Tensor, Tensor]:
-    """Logits (samples, labels) and true labels (samples,) of one split, without variation."""
+    """Logits (samples, labels) and the targets of one split, without variation."""
     network.eval()
     device = next(network.parameters()).device
     logits = []
@@ -143,15 +174,13 @@ def _loss(
 def _batches(
     data: DataSet, schedule: Schedule, rng: np.random.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch: as many samples as there are, classes drawn by their size to a power."""
+    """One epoch: as many samples as there are, labels drawn by their size to a power."""
     train = data.indices("train")
-    targets = data.targets[train]
-    sizes = np.bincount(targets, minlength=len(data.labels)).astype(float)
-    chance = sizes[targets] ** (schedule.sampling_power - 1)
     if schedule.sampling_power == 1.0:
         drawn = rng.permutation(train)
     else:
-        drawn = rng.choice(train, size=len(train), p=chance / chance.sum())
+        chance = balance.chances(data.targets[train], len(data.labels), schedule.sampling_power)
+        drawn = rng.choice(train, size=len(train), p=chance)
     load = _loader(data, rng)
     with ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one is learnt
         waiting = None

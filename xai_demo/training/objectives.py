@@ -18,14 +18,60 @@ if TYPE_CHECKING:
 class Objective(nn.Module):
     """One label a sample: cross-entropy. `targets` are probabilities, (batch, labels)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, weights: Floats | None = None) -> None:
         super().__init__()
         self.network = network
+        given = None if weights is None else torch.from_numpy(weights)
+        self.register_buffer("weights", given, persistent=False)  # (labels,), about one
 
     def loss(self, inputs: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
         """The mean over the batch; under autocast, summed in float32."""
         logits = narrow(self.network, inputs)
-        return F.cross_entropy(logits, targets, label_smoothing=schedule.label_smoothing)
+        weights: Any = self.weights
+        if not schedule.focal:
+            return F.cross_entropy(
+                logits, targets, weights, label_smoothing=schedule.label_smoothing
+            )
+        smooth = (1 - schedule.label_smoothing) * targets + schedule.label_smoothing / len(
+            targets[0]
+        )
+        rows = focal_cross_entropy(logits, smooth, schedule.focal)
+        return (rows if weights is None else rows * weights).sum(1).mean()
+
+
+class FindingsObjective(Objective):
+    """Independent labels: binary cross-entropy, averaged over labels and batch.
+
+    `weights` say how much a label counts where it is present.
+    """
+
+    def loss(self, inputs: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
+        """`targets` are probabilities, (batch, labels)."""
+        logits = narrow(self.network, inputs)
+        smooth = targets + schedule.label_smoothing * (0.5 - targets)
+        rows = focal_binary_cross_entropy(logits, smooth, schedule.focal)
+        weights: Any = self.weights
+        if weights is not None:
+            rows = rows * (1 + smooth * (weights - 1))
+        return rows.mean()
+
+
+def focal_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """Lin et al. 2017, equation 4, for exclusive labels: (batch, labels), to be summed over them.
+
+    At gamma 0 that sum is the cross-entropy.
+    """
+    logs = logits.log_softmax(1)
+    return -targets * (1 - logs.exp()) ** gamma * logs
+
+
+def focal_binary_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """Lin et al. 2017, equation 4, for independent labels: (batch, labels)."""
+    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if not gamma:
+        return plain
+    p = logits.sigmoid()
+    return (targets * (1 - p) + (1 - targets) * p) ** gamma * plain
 
 
 class BreathObjective(Objective):
@@ -67,11 +113,25 @@ class BreathObjective(Objective):
         return total
 
 
-def of(network: nn.Module, recipe: Recipe) -> Objective:
-    """What a recipe makes small."""
+def of(network: Any, recipe: Recipe, weights: Floats | None = None) -> Objective:
+    """What a recipe makes small; `weights` are those of its labels, (labels,)."""
+    dropout = recipe.schedule.dropout
+    if dropout is not None:
+        dropped(network, dropout)
     if recipe.sources:
         return BreathObjective(network, len(recipe.model.labels), recipe.sources)
-    return Objective(network)
+    if recipe.model.activation == "sigmoid":
+        return FindingsObjective(network, weights)
+    return Objective(network, weights)
+
+
+def dropped(network: Any, rate: float) -> None:
+    """Let a network forget that share of its pooled features while it learns."""
+    layers = [m for m in network.modules() if isinstance(m, nn.Dropout)]
+    for layer in layers:
+        layer.p = rate
+    if hasattr(network, "drop_rate"):  # timm's residual networks have no layer for it
+        network.drop_rate = rate
 
 
 def packed(label: Floats, source: Floats, times: Floats | None, columns: int) -> Floats:

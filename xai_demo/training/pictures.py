@@ -28,10 +28,23 @@ def write(
     answers: tuple[Array, Labels, Labels],  # probabilities, targets, decided
     normal: int | None,
 ) -> tuple[Path, ...]:
-    """All three in `out`, which is made; the curve is of abnormal against normal if it can be."""
+    """All three in `out`, which is made; the curve is of abnormal against normal if it can be.
+
+    `targets` and `decided` are (samples,), or of independent labels (samples, labels), 0 or 1.
+    """
     probabilities, targets, decided = answers
     out.mkdir(parents=True, exist_ok=True)
     heading = f"{model}, n = {len(targets)}"
+    paths = tuple(out / name for name in (CONFUSION, RELIABILITY, ROC))
+    if targets.ndim == 2:
+        curves = {
+            k: (p, t == 1) for k, p, t in zip(labels, probabilities.T, targets.T, strict=True)
+        }
+        findings_matrix(paths[0], targets, decided, labels, heading=heading)
+        each = np.stack([1 - probabilities.ravel(), probabilities.ravel()], axis=1)
+        reliability_diagram(paths[1], each, targets.ravel(), heading=f"{heading}, all labels")
+        roc_curves(paths[2], curves, heading=heading)
+        return paths
     n = len(labels)
     counts = np.bincount(targets * n + decided, minlength=n * n).reshape(n, n)
     if normal is None:
@@ -41,7 +54,25 @@ def write(
     confusion_matrix(out / CONFUSION, counts, labels, heading=heading)
     reliability_diagram(out / RELIABILITY, probabilities, targets, heading=heading)
     roc_curves(out / ROC, curves, heading=heading)
-    return tuple(out / name for name in (CONFUSION, RELIABILITY, ROC))
+    return paths
+
+
+def findings_matrix(
+    path: Path, targets: Labels, decided: Labels, labels: Sequence[str], *, heading: str
+) -> None:
+    """For every independent label how many have it and not, and what was answered of them."""
+    figure, axes = _figure(heading, "Confusion by label", 2.2 + 0.45 * len(labels))
+    there, said = targets.astype(bool), decided.astype(bool)
+    pairs = ((there, said), (there, ~said), (~there, said), (~there, ~said))
+    counts = np.stack([(a & b).sum(axis=0) for a, b in pairs], axis=1)  # (labels, 4)
+    totals = np.stack([there.sum(axis=0), (~there).sum(axis=0)], axis=1).repeat(2, axis=1)
+    shares = counts / np.maximum(totals, 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    names = ("present, found", "present, missed", "absent, found", "absent, not found")
+    axes.set_xticks(range(4), names, rotation=20, ha="right", fontsize=8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    _written(axes, counts, shares)
+    figure.savefig(path, dpi=_DPI)
 
 
 def confusion_matrix(
@@ -56,12 +87,17 @@ def confusion_matrix(
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("decided")
     axes.set_ylabel("annotated")
+    _written(axes, counts, shares, "\n")
+    figure.savefig(path, dpi=_DPI)
+
+
+def _written(axes: Axes, counts: NDArray[np.int64], shares: Array, between: str = ", ") -> None:
+    """Count and share in every cell."""
     for (row, column), count in np.ndenumerate(counts):
         share = shares[row, column]
         colour = "white" if share > 0.5 else "black"
-        words = f"{count}\n{share:.0%}"
+        words = f"{count}{between}{share:.0%}"
         axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=8)
-    figure.savefig(path, dpi=_DPI)
 
 
 def reliability_diagram(
@@ -107,7 +143,7 @@ def roc_curves(
             axes.plot(false, true, label=f"{name}, area {area:.3f}")
     _unit_square(axes, "1 - specificity", "sensitivity")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=False, fontsize=8)
+        axes.legend(loc="lower right", frameon=False, fontsize=8 if len(curves) < 8 else 5)
     figure.savefig(path, dpi=_DPI)
 
 

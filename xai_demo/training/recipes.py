@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xai_demo.errors import UnknownNameError
 from xai_demo.records import LogMel, Model, Raster
-from xai_demo.training import esc10, kermany, lung_recipes
+from xai_demo.training import chest_recipes, esc10, kermany, lung_recipes
 from xai_demo.training.schedule import Recipe, Schedule
 
 RECIPES = {
@@ -50,6 +50,11 @@ RECIPES = {
         ),
         uncertainty=0.03,
     ),
+    "pneumonia3-resnet18": chest_recipes.PNEUMONIA3_RESNET18,
+    "nih14-resnet18": chest_recipes.NIH14_RESNET18,
+    "nih14-resnet50": chest_recipes.NIH14_RESNET50,
+    "covid3-simplecnn": chest_recipes.COVID3_SIMPLECNN,
+    "covid3-resnet50": chest_recipes.COVID3_RESNET50,
     "lung-resnet18": lung_recipes.RESNET18,
     "lung-efficientnet-lite0": lung_recipes.EFFICIENTNET_LITE0,
     "everyday-cnn6": Recipe(
