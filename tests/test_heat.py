@@ -49,12 +49,17 @@ def test_heat_of_a_window_lies_where_the_window_was():
     assert whole[:, 400:].min() == pytest.approx(1)
 
 
-def test_overlapping_windows_are_averaged_by_their_weight():
+def test_overlapping_windows_are_averaged_by_their_weight_and_a_hann_window():
     windows = np.ones((2, 4, 10), np.float32)
     whole = heat.stitched(windows, (0, 100), [1.0, 0.5], 200, MEL, 300)
     assert whole[0, 50] == pytest.approx(1.0)
-    assert whole[0, 150] == pytest.approx(0.75)
+    assert whole[0, 150] == pytest.approx(0.75, abs=0.01)
     assert whole[0, 250] == pytest.approx(0.5)
+    # A quarter into the overlap a Hann window of the first is at sin^2(112.5 deg), of the second at
+    # sin^2(22.5 deg).
+    ending, beginning = np.sin(np.radians((112.5, 22.5))) ** 2
+    expected = (ending + 0.5 * beginning) / (ending + beginning)
+    assert whole[0, 125] == pytest.approx(expected, abs=0.01)
 
 
 def test_long_recordings_share_columns():

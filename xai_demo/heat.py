@@ -84,8 +84,9 @@ def stitched(
     """Heat over a recording of `n` frames from that of its windows.
 
     (windows, rows, columns) -> (mel, columns). Each window's heat counts by its weight (the label's
-    probability in it); overlaps are averaged. `widths` are the frames that each window holds before
-    it repeats itself; None: they are full.
+    probability in it); overlaps are averaged by a Hann window, as a network knows the middle of
+    what it is given better than the ends. `widths` are the frames that each window holds before it
+    repeats itself; None: they are full.
     """
     if len(windows) == 1 and widths is None:
         return resized(scaled(windows[0]), spec.n_mels, window)[:, : -(-n // frames_per_column(n))]
@@ -98,9 +99,10 @@ def stitched(
         first = min(start // step, columns - 1)
         last = min(first + wide, columns)
         large = resized(folded(heat * np.float32(weight), window, width), spec.n_mels, wide)
-        total[:, first:last] += large[:, : last - first]
-        count[first:last] += 1
-    share: Floats = np.maximum(count, np.float32(1))
+        told = np.hanning(wide + 2)[1 : last - first + 1].astype(np.float32)
+        total[:, first:last] += large[:, : last - first] * told
+        count[first:last] += told
+    share: Floats = np.where(count > 0, count, np.float32(1))
     return total / share
 
 
