@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats
 
-_RIDGE = 0.2  # on weights of standardised features, against a loss that is a mean
+_RIDGE = 0.1  # on weights of standardised features, against a loss that is a mean
 _POINTING = 1.0  # what pointing counts against answering
-_SHARPNESS = 3.0  # of the columns' softmax: how far ahead the event's columns have to be
+_SHARPNESS = 2.0  # of the columns' softmax: how far ahead the event's columns have to be
 _TOLERANCE = 1e-4  # of the gradient of a loss that is a mean over the samples
 _FLAT = 1e-6  # a feature that varies less is left as it is
 _LEAST = 1e-9  # a probability whose logarithm is still taken
