@@ -21,7 +21,9 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
     """The arguments of `analyse`."""
     command.add_argument("model", metavar="MODEL", help="a name that `models` lists")
     command.add_argument("file", metavar="FILE", help="a sound or a radiograph")
-    command.add_argument("--explainer", metavar="NAME", help=f"default: {explainers.DEFAULT}")
+    command.add_argument(
+        "--explainer", metavar="NAME", help=f"default: the model's own, else {explainers.DEFAULT}"
+    )
     command.add_argument("--target", metavar="LABEL", help="default: the most probable")
     command.add_argument("--layer", metavar="NAME", help="one of those that `models --json` lists")
     command.add_argument("--backend", choices=BACKENDS, default="auto")

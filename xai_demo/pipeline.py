@@ -350,9 +350,8 @@ def _explanations(
 
 
 def usual_explainer(model: Model) -> str:
-    """The explainer of whoever names none: the default where it fits, else the first that does."""
-    fit = explainers.fitting(networks.architecture(model).kind)
-    return explainers.DEFAULT if explainers.DEFAULT in fit else fit[0]
+    """The explainer of whoever names none."""
+    return explainers.usual(networks.architecture(model).kind, model.usual_explainer)
 
 
 def _backend(model: Model, explainer: str, backend: str) -> str:

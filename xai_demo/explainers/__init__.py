@@ -182,6 +182,15 @@ def suited(name: str, kind: str, *, torch: bool = True) -> Explainer:
     return chosen
 
 
+def usual(kind: str, wanted: str | None = None) -> str:
+    """The explainer of whoever names none: a model's own, else the default, else the first to fit.
+
+    `kind` is that of the model's architecture.
+    """
+    fit = fitting(kind)
+    return next((name for name in (wanted, DEFAULT) if name in fit), fit[0])
+
+
 def describe() -> list[dict[str, Any]]:
     """One row per explainer: name, what it needs and costs, which kinds of network it fits."""
     return [
@@ -213,5 +222,6 @@ __all__ = [
     "explainer",
     "fitting",
     "suited",
+    "usual",
     "warm_up",
 ]

@@ -10,7 +10,7 @@ import gradio as gr
 
 from xai_demo import networks
 from xai_demo.errors import XaiDemoError
-from xai_demo.explainers import DEFAULT, EXPLAINERS, fitting
+from xai_demo.explainers import DEFAULT, EXPLAINERS, fitting, usual
 from xai_demo.records import Model, Task
 from xai_demo.tabs import words
 from xai_demo.tabs.ask import BACKENDS, Analyser, Picks
@@ -109,8 +109,8 @@ def explainers_of(model: Model | None) -> Choices:
     """The explainers that fit a model, the usual one first; all where it is not known."""
     kind = networks.ARCHITECTURES[model.architecture].kind if model else None
     names = fitting(kind) if kind else tuple(EXPLAINERS)
-    usual = DEFAULT if DEFAULT in names else names[0]
-    return [(_shown(name), name) for name in (usual, *(n for n in names if n != usual))]
+    first = usual(kind, model.usual_explainer) if model and kind else DEFAULT
+    return [(_shown(name), name) for name in (first, *(n for n in names if n != first))]
 
 
 def layers_of(model: Model | None) -> Choices:

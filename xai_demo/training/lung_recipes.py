@@ -33,6 +33,7 @@ _MODEL = Model(
         denoise=True,
     ),
     activation="softmax",
+    usual_explainer="HiResCAM",  # whose peak lay in the event most often
     licence="GPL-3.0, CC-BY-4.0 and research use (data), MIT (weights)",
     data=(
         "SPRSound, annotated breath sounds of children at one hospital in Shanghai (Zhang et al. "
