@@ -128,7 +128,7 @@ def test_cnn14_has_the_authors_tensor_names():
 def test_simplecnn_is_three_convolutions_and_one_linear_layer():
     whole, _, _ = built("simplecnn")
     convolutions = 9 * (1 * 32 + 32 * 64 + 64 * 128) + 32 + 64 + 128
-    assert sum(p.numel() for p in whole.parameters()) == convolutions + 3 * 128 + 3
+    assert sum(p.numel() for p in whole.parameters()) == convolutions + 3 * 128 * 16 + 3
     assert [m.p for m in whole.modules() if isinstance(m, torch.nn.Dropout)] == [0.4]
 
 

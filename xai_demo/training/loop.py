@@ -103,7 +103,10 @@ def _validated(network: nn.Module, data: DataSet) -> dict[str, float]:
         for scores, there in zip(logits.double().numpy().T, truth.numpy().T, strict=True)
     ]
     known = [area for area in areas if not np.isnan(area)]
-    return {"validation": loss, "auroc": float(np.mean(known)) if known else float("nan")}
+    if not known:
+        return {"validation": loss, "loss": loss}
+    # Weighted and focal losses move all probabilities; what they rank is what shall get better.
+    return {"validation": 1 - float(np.mean(known)), "loss": loss}
 
 
 def _thaw(objective: Objective, epoch: int, schedule: Schedule) -> None:
