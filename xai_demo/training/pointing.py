@@ -55,17 +55,20 @@ class Times:
     """Annotated stretches of a recording, in seconds, without tolerance."""
 
     spans: tuple[tuple[float, float], ...]
+    judged: tuple[tuple[float, float], ...] = ()  # all that somebody put a label on, these too
 
     def figures(self, heatmap: Floats, canvas: Canvas) -> dict[str, float]:
         """The heat's peak, all heat, chance and the brightest cell against the stretches."""
         during = canvas.during(self.spans)
         inside = np.broadcast_to(during, heatmap.shape)
         over_time = heatmap.max(axis=0, keepdims=True)
+        judged = np.broadcast_to(canvas.during(self.judged or self.spans), heatmap.shape)
         return _compared(
             pointing=faithfulness.pointing(heatmap, inside),
             chance=faithfulness.pointing_chance(inside),
             simple={"pointing_energy": faithfulness.pointing(canvas.brightness, inside)},
         ) | {
+            "pointing_judged": faithfulness.pointing(heatmap, judged),
             "heat_inside": faithfulness.inside(heatmap, inside),
             "iou": faithfulness.iou(over_time, during[None], HOT),
         }

@@ -142,9 +142,11 @@ def _truths(take: Take, model: Model) -> dict[str, Truth]:
     kinds = {event.kind for event in take.annotated}
     crackles, wheezes = kinds & set(_CRACKLES), kinds & set(_WHEEZES)
     there = {"crackle": crackles, "wheeze": wheezes, "both": crackles and wheezes}
+    judged = tuple((e.start_s, e.end_s) for e in take.annotated)
     return {
         label: Times(
-            spans=tuple((e.start_s, e.end_s) for e in take.annotated if e.kind in _KINDS[label])
+            spans=tuple((e.start_s, e.end_s) for e in take.annotated if e.kind in _KINDS[label]),
+            judged=judged,
         )
         for label, found in there.items()
         if found and label in model.labels

@@ -18,7 +18,8 @@ _COLUMNS = (
     "pointing_chance", "iou", "randomisation",
 )  # fmt: skip
 _PLACES = (
-    "pointing", "pointing_chance", "pointing_energy", "pointing_centre", "heat_inside", "iou",
+    "pointing", "pointing_chance", "pointing_energy", "pointing_centre", "pointing_judged",
+    "heat_inside", "iou",
     "iou_0.1", "iou_0.3", "iou_0.5",
 )  # fmt: skip
 _READINGS = {
@@ -36,6 +37,8 @@ _READINGS = {
     "pointing_energy": "how often the brightest cell of what the network is given does, without "
     "any network.",
     "pointing_centre": "how often the centre of the picture does.",
+    "pointing_judged": "how often it lies in a stretch that was given any label, normal ones too: "
+    "of the others nobody said what they are.",
     "heat_inside": "share of all heat that lies where the finding is; compare it with "
     "pointing_chance.",
     "iou": "overlap of what is hot and the finding, 0 to 1.",
