@@ -61,7 +61,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_model(tmp_path / "weights" / NAME, MODEL, seed=5)
     made = Settings.from_env()
-    selftest.store(Analyser(made), NAME)
+    selftest.store([NAME], made)
     return made
 
 

@@ -206,6 +206,8 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
 
 def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """bring and verify checkpoints"""
+    from xai_demo import selftest
+
     if arguments.all == bool(arguments.models):
         raise RequestError("fetch wants the names of models, or --all")
     hub = Hub(settings)
@@ -222,47 +224,27 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
         yield f"{name}: {located.source}, {located.path}\n  sha256 {located.sha256}"
         if hub.entry(name).pin_is_open and located.revision:
             yield f"  revision {located.revision}, to be pinned in the catalogue"
-        try:
-            yield from _known_answers(name, settings)
-        except WeightsError as error:
-            failures.append(error)
+        known, faults = selftest.after_fetch(name, settings)
+        yield from known
+        failures += faults
     if failures:
         raise type(failures[0])(" ".join(map(str, failures)))
-
-
-def _known_answers(name: str, settings: Settings) -> Iterator[str]:
-    """What the model says to questions whose answer is known; raises where it is another."""
-    from xai_demo import selftest
-    from xai_demo.pipeline import Analyser
-
-    found = selftest.checked(Analyser(settings), name)
-    yield from (f"  {each.sentence}" for each in found if each.passed is not False)
-    selftest.settle([each for each in found if each.passed is False])
 
 
 def _selftest(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """check models against stored and published answers"""
     from xai_demo import selftest
-    from xai_demo.pipeline import Analyser
 
-    analyser = Analyser(settings)
-    for name in arguments.models:
-        analyser.hub.entry(name)
-    here = [name for name in analyser.hub.names() if analyser.hub.available(name)]
     if arguments.write:
-        for name in arguments.models or here:
-            yield f"Wrote {selftest.store(analyser, name)}"
+        yield from (f"Wrote {path}" for path in selftest.store(arguments.models, settings))
         return
-    results: list[selftest.Checked] = []
-    for name in arguments.models or here:
-        found = selftest.checked(analyser, name, clip=arguments.clip, backend=arguments.backend)
-        results += found
-        if not arguments.json:
-            yield from (each.sentence for each in found if each.passed)
+    results, notes = selftest.results(
+        arguments.models, settings, clip=arguments.clip, backend=arguments.backend
+    )
     if arguments.json:
         yield _json(selftest.as_json(results))
-    elif not arguments.models and (absent := set(analyser.hub.names()) - set(here)):
-        yield f"Not here, so not checked: {', '.join(sorted(absent))}"
+    else:
+        yield from [each.sentence for each in results if each.passed] + notes
     selftest.settle(results)
 
 

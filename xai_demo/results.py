@@ -7,8 +7,9 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import UnsuitableError
 from xai_demo.records import Analysis
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 _STAGES = ("raw", "filtered", "denoised")
 
 
-def write(analysis: Analysis, directory: Path) -> tuple[Path, ...]:
-    """Write the answer's files, each whole or not at all, and return them.
+def write(
+    analysis: Analysis, directory: Path, more: Mapping[str, Any] | None = None
+) -> tuple[Path, ...]:
+    """Write the answer's files, each whole or not at all, and return them; `more` joins the report.
 
     A file of an earlier answer that this one has not (no heat, no sound) is removed, lest it be
     taken for this one's.
     """
-    contents = _contents(analysis)
+    contents = _contents(analysis, more or {})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -41,9 +44,9 @@ def write(analysis: Analysis, directory: Path) -> tuple[Path, ...]:
     return tuple(directory / name for name, content in contents.items() if content is not None)
 
 
-def _contents(analysis: Analysis) -> dict[str, bytes | None]:
+def _contents(analysis: Analysis, more: Mapping[str, Any]) -> dict[str, bytes | None]:
     report = analysis.report
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({**report.to_json(), **more}, indent=2, ensure_ascii=False, allow_nan=False)
     return {
         "report.json": f"{text}\n".encode(),
         "overlay.png": _overlay(analysis),

@@ -23,6 +23,7 @@ from xai_demo.errors import (
     RequestError,
     UnreadableFileError,
     UnsuitableError,
+    WeightsError,
 )
 from xai_demo.hub.store import write
 from xai_demo.records import Analysis, Task
@@ -31,6 +32,7 @@ from xai_demo.synthesis import example_path
 if TYPE_CHECKING:
     from xai_demo.catalog.published import PublishedAnswer
     from xai_demo.pipeline import Analyser
+    from xai_demo.settings import Settings
 
 EXAMPLE: dict[Task, str] = {
     "stethoscope": "wheeze",
@@ -69,6 +71,32 @@ def checked(
     return tuple(found)
 
 
+def results(
+    models: Sequence[str], settings: Settings, *, clip: Path | None = None, backend: str = "auto"
+) -> tuple[list[Checked], list[str]]:
+    """What every check of some models found, or of all that are here; and what else to say."""
+    from xai_demo.pipeline import Analyser
+
+    analyser = Analyser(settings)
+    names = _chosen(analyser, models)
+    found = [each for name in names for each in checked(analyser, name, clip=clip, backend=backend)]
+    absent = [] if models else [n for n in analyser.hub.names() if n not in names]
+    notes = [f"Not here, so not checked: {', '.join(absent)}."] if absent else []
+    return found, notes
+
+
+def after_fetch(name: str, settings: Settings) -> tuple[list[str], list[WeightsError]]:
+    """What to say of a model that has just come, and why it is not to be believed, if so."""
+    from xai_demo.pipeline import Analyser
+
+    try:
+        found = checked(Analyser(settings), name)
+        settle([each for each in found if each.passed is False])
+    except WeightsError as error:
+        return [], [error]
+    return [f"  {each.sentence}" for each in found], []
+
+
 def settle(results: Sequence[Checked]) -> None:
     """Raise CheckpointMismatchError for a check that failed, RequestError for one not made."""
     failed = [each.sentence for each in results if each.passed is False]
@@ -79,8 +107,22 @@ def settle(results: Sequence[Checked]) -> None:
         raise RequestError(" ".join(unasked))
 
 
-def store(analyser: Analyser, name: str) -> Path:
-    """Write what a model answers now as what it must answer from now on; returns the file."""
+def store(models: Sequence[str], settings: Settings) -> list[Path]:
+    """Write what some models, or all that are here, answer now as what they must answer from now
+    on; returns the files."""
+    from xai_demo.pipeline import Analyser
+
+    analyser = Analyser(settings)
+    return [_store(analyser, name) for name in _chosen(analyser, models)]
+
+
+def _chosen(analyser: Analyser, models: Sequence[str]) -> list[str]:
+    for name in models:
+        analyser.hub.entry(name)  # a typing error shows first
+    return list(models) or [n for n in analyser.hub.names() if analyser.hub.available(n)]
+
+
+def _store(analyser: Analyser, name: str) -> Path:
     path = _answer_path(analyser, name)
     example = example_path(EXAMPLE[analyser.hub.entry(name).task])
     analysis = _asked(analyser, name, example, "auto")
