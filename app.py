@@ -2,9 +2,11 @@
 
 import logging
 
-from xai_demo.settings import Settings
-from xai_demo.tabs.server import launch
+from xai_demo.settings import Settings, keep_quiet
 
 if __name__ == "__main__":
+    keep_quiet()  # before anything is imported that would report its use
+    from xai_demo.tabs.server import launch
+
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     launch(Settings.from_env())

@@ -1,4 +1,4 @@
-"""A server that speaks as much of the Hub's protocol as its client needs to fetch a file.
+"""A server that speaks as much of the Hub's protocol as its client needs to fetch or send files.
 
 Revisions, `resolve` with its headers, ranges, and files in large file storage behind a redirect to
 another server; xet is not offered. It also does what a network does: break, stall, and lie.
@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LATER = "f" * 40
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>[^?]+)")
 _INFO = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
 _STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
+_SENT = re.compile(r"/api/(?P<kind>\w+)/(?P<repo>[^/]+/[^/]+)/(?P<what>preupload|commit)/main")
+_TREE = re.compile(r"/api/\w+/(?P<repo>[^/]+/[^/]+)/tree/main")
 _PIECE_BYTES = 65_536
 
 
@@ -40,6 +43,8 @@ class Shelf:
     pause_s: float = 0.0  # after every piece of a body
     says_size: int | None = None  # the size that it announces, if not the true one
     storage_requests: list[dict[str, str]] = field(default_factory=list)  # headers
+    made: list[dict[str, Any]] = field(default_factory=list)  # repositories, as they were asked for
+    commits: list[list[dict[str, Any]]] = field(default_factory=list)  # lines of each
     url: str = ""
     storage_url: str = ""
 
@@ -82,6 +87,42 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer(with_body=True)
 
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            shelf.requests.append(f"POST {self.path}")
+            if shelf.status:
+                return self._json({}, shelf.status)
+            if shelf.token and self.headers.get("Authorization") != f"Bearer {shelf.token}":
+                return self._json({}, 401)
+            if self.path == "/api/validate-yaml":
+                return self._json({"errors": [], "warnings": []})
+            if self.path == "/api/repos/create":
+                shelf.made.append(json.loads(body))
+                return self._json({"url": f"{shelf.url}/owner/name"})
+            sent = _SENT.fullmatch(self.path.partition("?")[0])
+            if sent and sent["what"] == "preupload":
+                paths = [file["path"] for file in json.loads(body)["files"]]
+                facts = {"uploadMode": "regular", "shouldIgnore": False}
+                return self._json({"files": [{"path": path, **facts} for path in paths]})
+            if sent:
+                shelf.commits.append([json.loads(line) for line in body.splitlines()])
+                url = f"{shelf.url}/{sent['repo']}/commit/{LATER}"
+                return self._json({"commitUrl": url, "commitOid": LATER})
+            return self._json({}, 404)
+
+        def _json(self, value: Any, status: int = 200) -> None:
+            body = json.dumps(value).encode()
+            self._send(status, {"Content-Type": "application/json"}, body, True)
+
+        def _tree(self, match: re.Match[str], with_body: bool) -> None:
+            rows = [
+                {"type": "file", "path": name, "oid": "0" * 40, "size": len(content)}
+                for (repo, commit, name), content in shelf.files.items()
+                if (repo, commit) == (match["repo"], COMMIT)
+            ]
+            headers = {"Content-Type": "application/json"}
+            self._send(200, headers, json.dumps(rows).encode(), with_body)
+
         def log_message(self, *_args: object) -> None:
             pass
 
@@ -96,6 +137,8 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
                     return self._send(status, shelf.headers, b"", with_body)
             if shelf.token and self.headers.get("Authorization") != f"Bearer {shelf.token}":
                 return self._send(401, {}, b"", with_body)
+            if tree := _TREE.fullmatch(path.partition("?")[0]):
+                return self._tree(tree, with_body)
             if info := _INFO.fullmatch(path):
                 return self._repository(info, with_body)
             if file := _FILE.fullmatch(path):

@@ -24,6 +24,7 @@ ROWS = (
     {"engine", "medium"},
     {"inference"},
     {"disturbance", "pipeline"},
+    {"lent", "served"},
     {
         "asked",
         "selftest",
@@ -34,6 +35,7 @@ ROWS = (
         "frontend_bench",
         "overhead",
         "slow_bench",
+        "start_bench",
     },
     {"benches"},
     {"cli"},

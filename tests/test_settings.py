@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from xai_demo.errors import RequestError
-from xai_demo.settings import Settings
+from xai_demo.settings import PRECISIONS, Settings, keep_quiet
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +25,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.max_pixels == 100_000_000
     assert settings.background_export is True
     assert settings.explain_seconds == 8
+    assert settings.own_models is True
+    assert settings.hub_cache_dir == Path.home() / ".cache" / "huggingface" / "hub"
 
 
 def test_everything_can_be_chosen() -> None:
@@ -37,6 +41,9 @@ def test_everything_can_be_chosen() -> None:
             "XAI_DEMO_MAX_MEGAPIXELS": "4",
             "XAI_DEMO_EXPORT": "off",
             "XAI_DEMO_EXPLAIN_SECONDS": "2.5",
+            "XAI_DEMO_OWN_MODELS": "off",
+            "HF_HUB_CACHE": "/hub",
+            "XAI_DEMO_PRECISION": "bfloat16",
         }
     )
     assert settings == Settings(
@@ -49,11 +56,23 @@ def test_everything_can_be_chosen() -> None:
         max_pixels=4_000_000,
         background_export=False,
         explain_seconds=2.5,
+        own_models=False,
+        hub_cache_dir=Path("/hub"),
+        precision="bfloat16",
     )
 
 
 def test_the_hubs_own_home_holds_the_cache() -> None:
-    assert Settings.from_env({"HF_HOME": "/h"}).cache_dir == Path("/h/xai_demo")
+    settings = Settings.from_env({"HF_HOME": "/h"})
+    assert settings.cache_dir == Path("/h/xai_demo")
+    assert settings.hub_cache_dir == Path("/h/hub")
+
+
+def test_a_space_takes_no_models_of_its_visitors_unless_told() -> None:
+    space = {"SPACE_ID": "owner/name"}
+    assert Settings.from_env(space).own_models is False
+    assert Settings.from_env(space | {"XAI_DEMO_OWN_MODELS": "on"}).own_models is True
+    assert Settings.from_env({"XAI_DEMO_OWN_MODELS": "off"}).own_models is False
 
 
 @pytest.mark.parametrize(
@@ -78,3 +97,34 @@ def test_offline_is_read_as_the_hubs_client_reads_it(value: str, offline: bool) 
 def test_a_limit_that_is_no_limit_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(RequestError, match=rf"{name} is '{value}', wanted: a number of at least 1"):
         Settings.from_env({name: value})
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    assert Settings.from_env({}).precision == PRECISIONS[0] == "float32"
+    with pytest.raises(RequestError, match="XAI_DEMO_PRECISION is 'int8', wanted: float32, bfl"):
+        Settings.from_env({"XAI_DEMO_PRECISION": "int8"})
+
+
+def test_nothing_is_reported_home_unless_somebody_wants_it() -> None:
+    said: dict[str, str] = {}
+    keep_quiet(said)
+    assert said == {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    said = {"GRADIO_ANALYTICS_ENABLED": "True"}
+    keep_quiet(said)
+    assert said["GRADIO_ANALYTICS_ENABLED"] == "True"
+
+
+def test_the_libraries_hear_of_it_before_they_are_imported() -> None:
+    program = (
+        "import sys, xai_demo.settings as s; s.keep_quiet();"
+        "from gradio.analytics import analytics_enabled;"
+        "from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY as quiet;"
+        "print(analytics_enabled(), quiet)"
+    )
+    command = ["env", "-u", "GRADIO_ANALYTICS_ENABLED", "-u", "HF_HUB_DISABLE_TELEMETRY"]
+    command += [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+    for name in ("app.py", "xai_demo/cli.py"):
+        text = (ROOT / name).read_text()
+        assert text.index("keep_quiet()") < text.index("xai_demo.tabs.server import")

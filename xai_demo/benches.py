@@ -21,6 +21,9 @@ def add_bench(command: argparse.ArgumentParser) -> None:
         "--frontend", action="store_true", help="instead: the front ends beside their originals"
     )
     kind.add_argument(
+        "--start", action="store_true", help="instead: how soon the page is up and answers"
+    )
+    kind.add_argument(
         "--slow", action="store_true", help="instead: what slow explainers take, and to stop them"
     )
     command.add_argument("--rounds", type=int, metavar="N", help="of which the medians are taken")
@@ -31,7 +34,7 @@ def measured(
     arguments: argparse.Namespace, settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Any], str]:
     """The figures that were asked for, and the same as a table."""
-    from xai_demo import bench, endurance, frontend_bench, overhead, slow_bench
+    from xai_demo import bench, endurance, frontend_bench, overhead, slow_bench, start_bench
 
     rounds = _rounds(arguments)
     if arguments.requests is not None:
@@ -40,6 +43,9 @@ def measured(
     if arguments.slow:
         result = slow_bench.run(settings, progress=progress)
         return result, slow_bench.table(result)
+    if arguments.start:
+        result = start_bench.run(settings, progress=progress, **rounds)
+        return result, start_bench.table(result)
     if arguments.http:
         result = overhead.run(settings, progress=progress, **rounds)
         return result, overhead.table(result)

@@ -22,7 +22,8 @@ from xai_demo.errors import RequestError, WeightsError, XaiDemoError
 from xai_demo.hub import Hub
 from xai_demo.plain import evaluation_text, figures_table, model_text, report_text
 from xai_demo.records import DISCLAIMER, Progress
-from xai_demo.settings import Settings
+from xai_demo.settings import Settings, keep_quiet
+from xai_demo.training import release
 
 Command = Callable[[argparse.Namespace, Settings], Iterator[str]]
 
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on stderr."""
+    keep_quiet()
     logging.captureWarnings(True)  # libraries' warnings are not this line
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper):
@@ -111,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     trust.add_argument("--out", type=Path, metavar="DIR", help="write tables and JSON")
     trust.add_argument("--write-card", action="store_true", help="write the tables in its card")
     _add_json(trust)
+    release.add_publish(command(_publish, "publish"))
+    release.add_deploy(command(_deploy, "deploy"))
     serve = command(_serve, "serve")
     serve.add_argument("--host", default=None, help="default: this machine only")
     serve.add_argument("--port", type=int, default=None, help="default: the first free from 7860")
@@ -345,6 +349,16 @@ def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     with _progress() as progress:
         result, table = benches.measured(arguments, settings, progress)
     yield _json(result) if arguments.json else table
+
+
+def _publish(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """write a model directory to the Hub, with its card"""
+    yield from release.published(arguments, settings)
+
+
+def _deploy(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """write the files that the Space needs to the Hub"""
+    yield from release.deployed(arguments)
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:

@@ -30,6 +30,13 @@ class Checkpoint:
     sha256: str | None  # None: still open
     size_bytes: int | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is certain which file is wanted; a pickle is known by its bytes alone."""
+        if self.sha256 is not None:
+            return True
+        return self.revision is not None and self.filename.endswith(".safetensors")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogMel:
@@ -218,6 +225,7 @@ class ModelInUse:
     sha256: str
     backend: str  # torch or onnx
     device: str  # cpu or cuda
+    precision: str = "float32"  # of the features' sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,3 +294,4 @@ class Analysis:
     sample_rate_hz: int | None = None
     timeline: Timeline | None = None  # recordings only
     stages: Mapping[str, Floats] = field(default_factory=dict)  # after each step of the signal path
+    model: Model | None = None  # which answered; None: the catalogue's of the report's name

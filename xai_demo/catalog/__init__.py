@@ -36,6 +36,17 @@ class Entry:
             self.checkpoint.sha256,
         )
 
+    @property
+    def preload(self) -> str | None:
+        """What the Space's `preload_from_hub` says of it: repository, file, commit.
+
+        None where it is bundled, and where only a fetch can tell which file it is.
+        """
+        place = self.checkpoint
+        if place is None or not place.is_known:
+            return None
+        return " ".join(filter(None, (place.repo_id, place.filename, place.revision)))
+
 
 MODELS: dict[str, Entry] = {
     "pneumonia-resnet18": Entry(task="chest_xray"),

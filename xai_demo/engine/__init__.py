@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xai_demo import networks
-from xai_demo.engine.backends import BACKENDS, Runner, absent, device, on_onnx, on_torch, placed
+from xai_demo.engine.backends import BACKENDS, Runner, absent, on_onnx, on_torch, placed
+from xai_demo.engine.devices import Place, place
 from xai_demo.engine.export import TOLERANCE, export_features, in_a_process, input_size, missing
 from xai_demo.engine.exports import NAME, Exports, Wanted, write
 from xai_demo.engine.memory import giver_back, keep_few_arenas
@@ -102,6 +103,7 @@ class Engine:
         keep_few_arenas()
         self.turns = Turns(AT_ONCE, after=giver_back())
         self._hub = hub
+        self._decided: Place | None = None  # once torch is there
         self._exporter, self._patience_s = exporter, patience_s
         self._exports = Exports(hub.settings.cache_dir / "onnx")
         self._loaded: OrderedDict[Hashable, Future[_Loaded]] = OrderedDict()
@@ -138,6 +140,7 @@ class Engine:
             sha256=part.located.sha256,
             backend=loaded.backend,
             device=loaded.features.device,
+            precision=self._place.precision if loaded.backend == "torch" else "float32",
         )
         return Network(
             model=part.model,
@@ -174,8 +177,16 @@ class Engine:
                 located = self._hub.located(name, progress=progress)
         return _Part(model=model, located=located, layer=chosen)
 
+    @property
+    def _place(self) -> Place:
+        if self._decided is None:
+            self._decided = place(self._hub.settings)
+        return self._decided
+
     def _automatic(self, part: _Part) -> _Loaded:
         """ONNX Runtime where it is ready, else torch, and ONNX Runtime for the next one."""
+        if self._place.torch_alone:
+            return self._shared(part, "torch")
         with self._lock:
             ready = next((b for b in ("onnx", "torch") if part.key(b) in self._loaded), None)
         if ready is None and not absent("onnxruntime") and self._found(part):
@@ -214,12 +225,13 @@ class Engine:
         from torch import nn
 
         if backend == "onnx":
-            features = _on_onnx(part, self._found(part) or self._exported(part, kept=True))
+            source = self._found(part) or self._exported(part, kept=True)
+            features = _on_onnx(part, source, self._place.device)
             head = filled(part.model, part.located.path, part.layer).head
             return _Loaded(features=features, head=head.to(features.device), backend=backend)
-        cut = placed(filled(part.model, part.located.path, part.layer), device())
+        cut = placed(filled(part.model, part.located.path, part.layer), self._place.device)
         return _Loaded(
-            features=on_torch(cut.features),
+            features=on_torch(cut.features, self._place.precision),
             head=cut.head,
             backend=backend,
             whole=nn.Sequential(cut.features, cut.head),
@@ -282,7 +294,7 @@ class Engine:
             future = self._loaded.get(key)
         if future is None or not future.done() or future.exception():
             return
-        loaded, features = future.result(), _on_onnx(part, data)
+        loaded, features = future.result(), _on_onnx(part, data, self._place.device)
         if features.device != loaded.features.device:
             return  # it would be the slower of the two
         swapped: Future[_Loaded] = Future()
@@ -293,9 +305,9 @@ class Engine:
                 self._loaded[part.key("onnx")] = swapped
 
 
-def _on_onnx(part: _Part, source: Path | bytes) -> Runner:
+def _on_onnx(part: _Part, source: Path | bytes, device: str) -> Runner:
     try:
-        return on_onnx(source, device())
+        return on_onnx(source, device)
     except Exception as error:  # ONNX Runtime raises its own
         raise UnsuitableError(
             f"ONNX Runtime cannot run the exported {part.model.name} ({type(error).__name__}), "

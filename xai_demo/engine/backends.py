@@ -1,4 +1,4 @@
-"""What runs the features: torch or ONNX Runtime, on a GPU where torch sees one."""
+"""What runs the features: torch or ONNX Runtime, on the device that `devices` decided for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xai_demo.engine.devices import CPU, CUDA, providers
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 BACKENDS = ("auto", "torch", "onnx")
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +39,21 @@ class Runner:
             return self.run(np.ascontiguousarray(inputs, dtype=np.float32))
 
 
-def on_torch(features: nn.Module) -> Runner:
-    """The features run by torch, where their parameters are."""
+def on_torch(features: nn.Module, precision: str = "float32") -> Runner:
+    """The features run by torch, where their parameters are.
+
+    `precision` is a torch type: with a half one, autocast runs what it holds to be safe in it; the
+    activations are float32 in any case.
+    """
     import torch
 
     device = next((p.device for p in features.parameters()), torch.device("cpu"))
+    half = precision != "float32"
 
     def run(inputs: Floats) -> Tensor:
-        activations: Tensor = features(torch.from_numpy(inputs).to(device))
-        return activations
+        with torch.autocast(device.type, dtype=getattr(torch, precision), enabled=half):
+            activations: Tensor = features(torch.from_numpy(inputs).to(device))
+        return activations.float()
 
     return Runner(run=run, device=device.type)
 
@@ -56,7 +63,7 @@ def on_onnx(source: Path | bytes, device: str = "cpu") -> Runner:
     import torch
 
     session = _session(source, device)
-    where = "cuda" if _CUDA in session.get_providers() else "cpu"
+    where = "cuda" if CUDA in session.get_providers() else "cpu"
     name = session.get_inputs()[0].name
 
     def run(inputs: Floats) -> Tensor:
@@ -64,13 +71,6 @@ def on_onnx(source: Path | bytes, device: str = "cpu") -> Runner:
         return torch.from_numpy(activations).to(where)
 
     return Runner(run=run, device=where)
-
-
-def device() -> str:
-    """Where networks run: cuda where torch sees a GPU, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def placed(cut: Cut, where: str) -> Cut:
@@ -101,12 +101,10 @@ def _session(source: Path | bytes, device: str) -> Any:
     # Its threads would otherwise go on spinning on the cores that the head then needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    # CUDA is asked for only where torch sees a GPU: elsewhere asking prints errors.
-    if device == "cuda" and _CUDA in onnxruntime.get_available_providers():
-        try:
-            onnxruntime.preload_dlls()  # CUDA and cuDNN as torch brings them
-            providers = [(_CUDA, {"use_tf32": "0"}), _CPU]
-            return onnxruntime.InferenceSession(source, options, providers, enable_fallback=0)
-        except Exception:  # each provider raises its own; the CPU is always there
-            return onnxruntime.InferenceSession(source, options, [_CPU])
-    return onnxruntime.InferenceSession(source, options, [_CPU])
+    wanted = providers(device)
+    if wanted == [CPU]:
+        return onnxruntime.InferenceSession(source, options, wanted)
+    try:
+        return onnxruntime.InferenceSession(source, options, wanted, enable_fallback=0)
+    except Exception:  # each provider raises its own; the CPU is always there
+        return onnxruntime.InferenceSession(source, options, [CPU])

@@ -62,6 +62,11 @@ class Hub:
             preloaded=settings.hub_cache_dir,
         )
 
+    @property
+    def own_models(self) -> bool:
+        """Whether this deployment lets its visitors name a model of their own."""
+        return self.settings.own_models
+
     def names(self, task: Task | None = None) -> tuple[str, ...]:
         """The models of a task, or all, in the catalogue's order of preference."""
         return tuple(n for n, entry in self._catalog.items() if task in (None, entry.task))
@@ -299,12 +304,10 @@ def _uncalibrated(like: Model) -> Model:
 
 
 def _want_pins(name: str, pinned: Checkpoint) -> None:
-    """That it is known which file is wanted, whoever may stand behind its name tomorrow."""
-    pickle = not pinned.filename.endswith(".safetensors")
-    if pinned.sha256 is None and (pickle or pinned.revision is None):
+    """That it is certain which file is wanted, whatever stands behind its name tomorrow."""
+    if not pinned.is_known:
         raise CheckpointUnavailableError(
-            f"Its pin is open: no sha256 of {pinned.filename} is known, and only"
-            f" `python -m xai_demo fetch {name}` takes one."
+            f"Its pin is open: no sha256 of {pinned.filename} is known, and only a fetch takes one."
         )
 
 

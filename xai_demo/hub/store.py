@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xai_demo.errors import (
     CheckpointMismatchError,
@@ -129,8 +130,9 @@ class Store:
 
         Raises CheckpointUnavailableError where it cannot be written to.
         """
-        from huggingface_hub.utils import WeakFileLock
+        from huggingface_hub import utils
 
+        client: Any = utils  # its names are there, but not for a type checker
         mine = self._fetching.setdefault(folder, threading.Lock())
         with ExitStack() as held:
             while not mine.acquire(timeout=_LOOK_S):
@@ -139,7 +141,7 @@ class Store:
             while True:
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(WeakFileLock(folder / ".lock", timeout=_LOOK_S))
+                    held.enter_context(client.WeakFileLock(folder / ".lock", timeout=_LOOK_S))
                     break
                 except TimeoutError:
                     progress(0.0, "waiting for another program's download of the same")

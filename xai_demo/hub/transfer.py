@@ -120,22 +120,23 @@ class Remote:
     def _stream(
         self, wanted: Checkpoint, part: Path, size_bytes: int | None, progress: Progress
     ) -> None:
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+        from huggingface_hub import utils
 
+        client: Any = utils  # its names are there, but not for a type checker
         have = _size(part)
         if size_bytes is not None and have >= size_bytes:
             return  # one that is too long is found out by its sha256
-        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+        headers = client.build_hf_headers() | {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
         tell = _Told(wanted.filename, size_bytes, progress)
         # The redirect to large file storage is followed by the session, without the token.
-        with get_session().stream(
+        with client.get_session().stream(
             "GET", self._url(wanted), headers=headers, timeout=self._patience.timeout_s
         ) as answer:
             if have and answer.status_code == 416:
                 raise _other_length(wanted, have, size_bytes)
-            hf_raise_for_status(answer)
+            client.hf_raise_for_status(answer)
             goes_on = have > 0 and answer.status_code == 206
             with part.open("ab" if goes_on else "wb") as file:
                 have = have if goes_on else 0

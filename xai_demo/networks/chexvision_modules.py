@@ -1,5 +1,7 @@
 """What CheXVision has that timm's DenseNet-121 has not, with the author's tensor names."""
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -32,10 +34,10 @@ class CheXVision(nn.Module):
 
     def __init__(self, n_labels: int) -> None:
         super().__init__()
-        backbone = timm.create_model("densenet121", in_chans=3, num_classes=0)
+        backbone: Any = timm.create_model("densenet121", in_chans=3, num_classes=0)
         self.colours = Colours()
-        self.features = backbone.features
-        self.pool = backbone.global_pool
+        self.features: nn.Module = backbone.features
+        self.pool: nn.Module = backbone.global_pool
         self.feature_layer = nn.Sequential(
             nn.Linear(backbone.num_features, _WIDTH), nn.ReLU(), nn.Dropout(0.3)
         )

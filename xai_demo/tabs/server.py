@@ -7,6 +7,7 @@ import threading
 
 import gradio as gr
 
+from xai_demo.lent import Lent, lent
 from xai_demo.pipeline import Analyser
 from xai_demo.settings import Settings
 from xai_demo.synthesis import EXAMPLES, example_path
@@ -22,7 +23,7 @@ def launch(settings: Settings, *, host: str | None = None, port: int | None = No
     Host and port None: GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else this machine only and the
     first free port from 7860.
     """
-    analyser = Analyser(settings)
+    analyser = lent(Analyser(settings))
     page = serve(build(analyser), settings, host=host, port=port)
     threading.Thread(target=_warm_up, args=(analyser,), name="warm-up", daemon=True).start()
     page.block_thread()
@@ -53,7 +54,7 @@ def serve(
     return page
 
 
-def _warm_up(analyser: Analyser) -> None:
+def _warm_up(analyser: Analyser | Lent) -> None:
     # Gradio imports it at the first request of all: a third of a second that nobody need wait.
     importlib.import_module("matplotlib.pyplot")
     analyser.warm_up()

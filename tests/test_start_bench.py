@@ -1,0 +1,63 @@
+"""The start-up bench: both pages are started, medians are taken, what is wanted stands beside."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xai_demo import start_bench
+from xai_demo.errors import XaiDemoError
+from xai_demo.served import Up, up
+from xai_demo.settings import Settings
+
+SERVER = (
+    "import http.server, os, time\n"
+    "time.sleep(float(os.environ.get('SLEEP_S', '0')))\n"
+    "where = ('127.0.0.1', int(os.environ['GRADIO_SERVER_PORT']))\n"
+    "http.server.HTTPServer(where, http.server.SimpleHTTPRequestHandler).serve_forever()\n"
+)
+PYTHON = ["python3", "-c"]
+
+
+def test_a_page_is_up_when_it_answers_and_gone_after_that(tmp_path: Path) -> None:
+    with up([*PYTHON, SERVER], tmp_path, ("SLEEP_S=0.4",)) as shown:
+        assert 0.4 < shown.seconds < 60
+        url = shown.url
+    import urllib.error
+    import urllib.request
+
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=2)
+
+
+def test_the_last_words_of_one_that_does_not_come_up_are_told(tmp_path: Path) -> None:
+    command = [*PYTHON, "raise SystemExit('no such luck')"]
+    with pytest.raises(XaiDemoError, match="last words: no such luck"), up(command, tmp_path):
+        pass
+
+
+def test_medians_are_taken_and_the_two_take_turns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[str] = []
+    seconds = {"-c": iter([2.0, 9.0, 4.0]), "app.py": iter([5.0, 1.0, 6.0])}
+
+    @contextlib.contextmanager
+    def pretend(command: list[str], _folder: Path, environ: tuple[str, ...]) -> Iterator[Up]:
+        started.append(command[1])
+        assert "GRADIO_ANALYTICS_ENABLED=False" in environ
+        yield Up(url="http://here/", seconds=next(seconds[command[1]]))
+
+    answers = iter([0.5, 3.0, 1.5])
+    monkeypatch.setattr(start_bench, "up", pretend)
+    monkeypatch.setattr(start_bench, "first_answer_s", lambda _url: next(answers))
+    result = start_bench.run(Settings(weights_dir=tmp_path, cache_dir=tmp_path), rounds=3)
+    assert started == ["-c", "app.py"] * 3
+    assert (result["bare_s"], result["page_s"], result["first_answer_s"]) == (4.0, 5.0, 1.5)
+    assert result["ratio"] == 1.25
+    shown = start_bench.table(result)
+    assert "| ratio | 1.25x | at most 1.3x |" in shown
+    assert "| first answer after that (s) | 1.50 | at most 6 |" in shown

@@ -1,0 +1,156 @@
+"""The Space: exactly the files that it needs, sent in one commit, and asked whether it answers.
+
+What it needs is read from the imports, those inside of functions included: `app.py`, what that
+imports, what the exporting process imports, the files beside those modules, and the models.
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xai_demo.errors import TrainingError
+from xai_demo.hub.transfer import reason
+from xai_demo.served import up
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+PACKAGE = "xai_demo"
+_STARTS = ("app.py", f"{PACKAGE}/engine/export.py")  # the second by a process of its own
+_BESIDE = ("README.md", "requirements.txt", "LICENSE")
+_DATA = {".txt", ".css", ".js", ".flac", ".png", ".json", ".npz", ".safetensors", ".onnx"}
+_MODEL = {".json", ".safetensors", ".onnx", ".md"}
+_ASKED_FILE = f"{PACKAGE}/examples/wheeze.flac"
+
+
+def files(root: Path) -> tuple[str, ...]:
+    """The files of the Space, relative to the repository's root. Raises TrainingError."""
+    modules = _needed(root)
+    folders = {Path(module).parent for module in modules} | {Path(PACKAGE) / "examples"}
+    folders |= {Path(PACKAGE) / "catalog" / "labels"}
+    data = {
+        str(path.relative_to(root))
+        for folder in folders - {Path()}
+        for path in (root / folder).iterdir()
+        if path.suffix in _DATA
+    }
+    weights = {
+        str(path.relative_to(root))
+        for path in (root / "weights").glob("*/*")
+        if path.suffix in _MODEL
+    }
+    found = sorted({*modules, *data, *weights, *_BESIDE})
+    missing = [name for name in found if not (root / name).is_file()]
+    if missing:
+        raise TrainingError(f"{root / missing[0]} is not there; wanted: the whole repository.")
+    return tuple(found)
+
+
+def lines(root: Path, chosen: tuple[str, ...]) -> Iterator[str]:
+    """Every file with its size, and all of them together."""
+    sizes = {name: (root / name).stat().st_size for name in chosen}
+    for name in chosen:
+        yield f"{sizes[name]:>12,}  {name}"
+    yield f"{sum(sizes.values()):>12,}  bytes in {len(sizes)} files"
+
+
+def started_s(root: Path, chosen: tuple[str, ...]) -> float:
+    """Seconds from starting those files alone, in a folder of their own, to a page that answers.
+
+    Raises XaiDemoError where it does not come up.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in chosen:
+            target = Path(folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, target)
+        with up([sys.executable, "app.py"], Path(folder)) as page:
+            return page.seconds
+
+
+def deploy(
+    root: Path, chosen: tuple[str, ...], *, repo_id: str, message: str, api: HfApi | None = None
+) -> str:
+    """Make the Space hold those files and no others, in one commit; returns the commit.
+
+    Large files go where the Hub wants them. Raises TrainingError with the Hub's reason.
+    """
+    from huggingface_hub import HfApi
+
+    api = api or HfApi()
+    try:
+        made = api.upload_folder(
+            repo_id=repo_id,
+            repo_type="space",
+            folder_path=root,
+            allow_patterns=list(chosen),
+            delete_patterns="*",
+            commit_message=message,
+        )
+    except Exception as error:  # the client's own hold addresses
+        raise TrainingError(
+            f"The Space was not updated: {reason(error, repo_id)} Wanted: a Space that HF_TOKEN"
+            " may write to."
+        ) from error
+    return str(made.oid)
+
+
+def asked(url: str, root: Path, *, within_s: float = 1800.0, pause_s: float = 15.0) -> float:
+    """Seconds until the deployed page answers for an example; raises TrainingError.
+
+    It is asked through Gradio's client, as anybody's program would ask it.
+    """
+    from gradio_client import Client, handle_file
+
+    begun, fault = time.perf_counter(), "it was not asked"
+    while time.perf_counter() - begun < within_s:
+        try:
+            client = Client(url, verbose=False)
+            report: Any = client.predict(handle_file(root / _ASKED_FILE), api_name="/stethoscope")[
+                0
+            ]
+            if report["predictions"]:
+                return time.perf_counter() - begun
+            fault = "it answered without a prediction"
+        except Exception as error:  # it is being built, or wakes
+            fault = type(error).__name__
+        time.sleep(pause_s)
+    raise TrainingError(
+        f"The Space did not answer within {within_s:.0f} s ({fault}); wanted: predictions."
+    )
+
+
+def _needed(root: Path) -> set[str]:
+    """The modules that the starts import, however deep."""
+    waiting, known = [root / start for start in _STARTS], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path in known or not path.is_file():
+            continue
+        known.add(path)
+        for name in _imported(path):
+            parts = name.split(".")
+            waiting += [
+                candidate
+                for end in range(1, len(parts) + 1)
+                for candidate in (
+                    root.joinpath(*parts[:end]).with_suffix(".py"),
+                    root.joinpath(*parts[:end], "__init__.py"),
+                )
+            ]
+    return {str(path.relative_to(root)) for path in known}
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
