@@ -16,13 +16,24 @@ PACKAGE = ROOT / "xai_demo"
 # A module or folder may import those in the rows above its own, and itself.
 ROWS = (
     {"records", "errors"},
-    {"directories", "files", "gate_model", "kaldi", "settings", "shelf", "turns"},
+    {
+        "directories",
+        "files",
+        "gate_model",
+        "kaldi",
+        "pacing",
+        "settings",
+        "shelf",
+        "turns",
+        "uncertainty",
+    },
     {"containers", "annotations", "dicom", "filtering", "gate", "listening", "quality", "tables"},
     {"audio", "image", "noise", "raster", "spectrum", "render", "synthesis", "decision", "waves"},
     {"catalog", "explainers", "faithfulness", "heat", "networks", "plain", "results", "windows"},
-    {"hub", "sound"},
+    {"hub", "picture", "sound"},
     {"engine", "medium"},
     {"inference"},
+    {"explaining"},
     {"disturbance", "pipeline"},
     {"lent", "served"},
     {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small import model_of
 
-from xai_demo.decision import decided_index, decision, over_windows, standing
+from xai_demo.decision import decided_index, decision, findings, over_windows, standing
 
 THREE = model_of("resnet18")
 TWO = dataclasses.replace(
@@ -83,3 +83,44 @@ def test_exclusive_labels_without_a_normal_one_are_averaged():
     sounds = dataclasses.replace(THREE, normal_label=None)
     windows = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     assert over_windows(sounds, windows) == pytest.approx([0.5, 0.5, 0])
+
+
+FINDINGS = dataclasses.replace(
+    THREE,
+    labels=("Mass", "Nodule", "Effusion"),
+    activation="sigmoid",
+    normal_label=None,
+    operating_points={"Mass": 0.1, "Nodule": 0.2, "Effusion": 0.5},
+    uncertain_margin=0.4,
+)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "found"),
+    [
+        ([0.09, 0.19, 0.49], ()),
+        ([0.1, 0.19, 0.49], (0,)),
+        ([0.11, 0.8, 0.6], (1, 2, 0)),  # 4, 1.2 and 1.1 times their points
+        ([1.0, 1.0, 1.0], (0, 1, 2)),
+    ],
+)
+def test_findings_are_at_their_operating_points_the_furthest_above_first(probabilities, found):
+    assert findings(FINDINGS, probabilities) == found
+
+
+def test_exclusive_labels_and_labels_without_points_are_no_findings():
+    assert findings(TWO, [0.1, 0.9]) == ()
+    assert findings(dataclasses.replace(FINDINGS, operating_points={}), [1, 1, 1]) == ()
+
+
+def test_the_answer_of_findings_is_the_one_furthest_above_and_names_all():
+    answer = decision(FINDINGS, [0.11, 0.8, 0.6])
+    assert (answer.label, answer.kind) == ("Nodule", "answer")
+    assert answer.findings == ("Nodule", "Effusion", "Mass")
+    assert "3 of 3 labels reach" in answer.reason
+
+
+def test_no_finding_is_an_answer_of_its_own_and_names_the_nearest():
+    answer = decision(FINDINGS, [0.02, 0.15, 0.3])
+    assert (answer.label, answer.kind, answer.findings) == (None, "nothing found", ())
+    assert "nearest is Nodule at 0.15, whose point is 0.20" in answer.reason

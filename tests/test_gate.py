@@ -13,6 +13,7 @@ from xai_demo.errors import TrainingError
 from xai_demo.gate import (
     WEIGHTS,
     Gate,
+    admitted,
     corrected,
     features,
     likeliest,
@@ -21,6 +22,7 @@ from xai_demo.gate import (
     probability,
     reduced,
 )
+from xai_demo.records import Radiograph
 from xai_demo.training.gate import fit
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "xai_demo" / "examples"
@@ -203,3 +205,61 @@ def test_what_is_fitted_tells_its_own_pictures_apart() -> None:
 def test_a_fit_needs_films_and_others(kinds: list[str]) -> None:
     with pytest.raises(TrainingError, match="wanted: some of nih, and some of anything else"):
         fit(np.zeros((2, 8, 3)), kinds, films={"nih"})
+
+
+def as_read(pixels: Pixels, **facts: object) -> Radiograph:
+    height, width = pixels.shape
+    return Radiograph(pixels=pixels, facts={"width": width, "height": height, **facts})
+
+
+def test_a_film_as_it_should_be_goes_on_untouched() -> None:
+    source = as_read(film(FILMS[0]))
+    for way in ("checked", "corrected", "as-is"):
+        passed = admitted(source, way)  # type: ignore[arg-type]
+        assert passed.pixels is source.pixels
+        assert (passed.warnings, passed.doubt) == ((), "")
+        assert passed.facts["gate"]["kind"] == "frontal"
+        assert passed.facts["gate"]["corrected"] is False
+
+
+def test_an_inverted_film_is_doubted_corrected_or_taken_as_it_is() -> None:
+    source = as_read(1 - film(FILMS[0]))
+    checked = admitted(source)
+    assert "seems to be inverted" in checked.doubt
+    assert checked.warnings == (checked.doubt,)
+    assert checked.pixels is source.pixels
+    right = admitted(source, "corrected")
+    assert right.doubt == ""
+    assert right.warnings == ("The film was corrected before it was analysed: inverted.",)
+    assert np.allclose(right.pixels, film(FILMS[0]))
+    assert right.facts["gate"]["corrected"] is True
+    left = admitted(source, "as-is")
+    assert left.doubt == ""
+    assert "seems to be inverted" in left.warnings[0]
+
+
+def test_a_film_that_lies_on_its_side_is_as_wide_as_it_was_high_once_corrected() -> None:
+    upright = np.ascontiguousarray(film(FILMS[0])[::2])  # wider than high
+    source = as_read(np.ascontiguousarray(np.rot90(upright)))
+    right = admitted(source, "corrected")
+    assert right.warnings == (
+        "The film was corrected before it was analysed: turned to the right by a quarter.",
+    )
+    assert np.array_equal(right.pixels, upright)
+    assert (right.facts["height"], right.facts["width"]) == upright.shape
+
+
+def test_what_is_no_film_is_doubted_even_where_it_was_to_be_corrected() -> None:
+    for way in ("checked", "corrected"):
+        passed = admitted(as_read(noise()), way)  # type: ignore[arg-type]
+        assert passed.doubt.startswith("This does not look like a frontal chest X-ray.")
+    assert admitted(as_read(noise()), "as-is").doubt == ""
+    colour = admitted(as_read(film(FILMS[0]), colour=True))
+    assert "it is in colour" in colour.doubt
+
+
+def test_what_the_reader_warned_of_is_not_lost_and_an_even_grey_is_not_warned_of_twice() -> None:
+    lateral = Radiograph(pixels=noise(), facts={}, warnings=("This is a lateral film.",))
+    assert admitted(lateral).warnings[1:] == ("This is a lateral film.",)
+    even = admitted(as_read(np.full((80, 80), 0.5, np.float32)))
+    assert even.warnings == ()

@@ -159,6 +159,8 @@ def test_facts_are_what_the_file_had(tmp_path: Path) -> None:
         "mode": "L",
         "format": "JPEG",
         "modality": "radiograph (picture)",
+        "view": "not given",
+        "window": None,
         "colour": False,
     }
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import soundfile
 from hostile import picture_bytes, radiograph
 from small import MEL, model_of, write_model
 
+import xai_demo
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine
 from xai_demo.errors import (
@@ -18,12 +20,15 @@ from xai_demo.errors import (
     UnsuitableError,
 )
 from xai_demo.explainers import EXPLAINERS
+from xai_demo.explaining import _targets
 from xai_demo.hub import Hub
 from xai_demo.inference import Asker, allowance
 from xai_demo.pipeline import Analyser
 from xai_demo.settings import Settings
 
 RATE = MEL.sample_rate_hz
+FINDINGS = tuple(f"Finding {k}" for k in range(14))
+EXAMPLE = Path(xai_demo.__file__).parent / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +37,14 @@ def analyser(tmp_path_factory):
     models = [
         model_of("resnet18-fine", name="lung"),
         model_of("resnet18", name="film", labels=("Normal", "Pneumonia"), normal_label="Normal"),
+        model_of(
+            "resnet18",
+            name="findings",
+            labels=FINDINGS,
+            activation="sigmoid",
+            normal_label=None,
+            operating_points=dict.fromkeys(FINDINGS, 0.01),
+        ),
         model_of("cnn6", name="tags", task="audioset", activation="sigmoid", normal_label=None),
     ]
     for model in models:
@@ -382,3 +395,95 @@ def test_a_slow_explainer_explains_one_file_and_tells_how_far_it_is(analyser, fi
 def test_gradients_down_to_the_picture_are_refused_on_onnx(analyser, film):
     with pytest.raises(UnsuitableError, match=r"without torch, wanted: one of Grad-CAM\+\+"):
         analyser.analyse("chest_xray", film, explainer="Integrated gradients", backend="onnx")
+
+
+@pytest.fixture
+def radiograph_file():
+    return sorted(EXAMPLE.glob("*.png"))[0]
+
+
+@pytest.fixture
+def inverted(tmp_path, radiograph_file):
+    from PIL import Image, ImageOps
+
+    path = tmp_path / "inverted.png"
+    ImageOps.invert(Image.open(radiograph_file).convert("L")).save(path)
+    return path
+
+
+def test_every_finding_has_its_heat_in_one_call(analyser, film):
+    report = ask(analyser, "chest_xray", film, model="findings").report
+    assert set(report.decision.findings) == set(FINDINGS)
+    assert [e.target for e in report.explanations] == list(report.decision.findings)
+    maps = [e.heatmap for e in report.explanations]
+    assert not np.allclose(maps[0], maps[1], atol=1e-3)
+    written = report.to_json()
+    assert len(written["explanations"]) == len(written["findings"]) == 14
+
+
+def test_without_findings_the_probable_labels_are_explained(analyser, film):
+    model = analyser.hub.model("findings")
+    high = dataclasses.replace(model, operating_points=dict.fromkeys(FINDINGS, 0.999))
+    overall = np.linspace(0.1, 0.4, 14, dtype=np.float32)
+    made = type("Made", (), {"inputs": np.zeros(1)})()
+    chosen = _targets(high, overall, made, None, EXPLAINERS["Grad-CAM++"])
+    assert chosen == [13, 12, 11, 10, 9, 8, 7, 6, 5, 4]
+    low = dataclasses.replace(model, operating_points=dict.fromkeys(FINDINGS, 0.2))
+    assert set(_targets(low, overall, made, "Finding 0", EXPLAINERS["Grad-CAM++"])) == {
+        0, *range(5, 14)
+    }  # fmt: skip
+    assert _targets(low, overall, made, None, EXPLAINERS["SHAP"]) == [13]
+
+
+def test_an_interval_stands_beside_every_probability_and_can_be_left_out(analyser, film, breath):
+    report = ask(analyser, "chest_xray", film).report
+    assert report.timing_ms["uncertainty"] > 0
+    assert report.uncertainty["passes"] == 12
+    for prediction in report.predictions:
+        low, high = prediction.interval
+        assert 0 <= low <= prediction.probability <= high <= 1
+        assert low < high
+    again = ask(analyser, "chest_xray", film).report
+    assert [p.interval for p in again.predictions] == [p.interval for p in report.predictions]
+    for left_out in (
+        ask(analyser, "chest_xray", film, uncertainty=False).report,
+        ask(analyser, "stethoscope", breath).report,
+    ):
+        assert left_out.uncertainty is None
+        assert "uncertainty" not in left_out.timing_ms
+        assert all(p.interval is None for p in left_out.predictions)
+
+
+def test_what_is_no_radiograph_gets_no_answer_but_what_the_network_says_is_told(analyser, tmp_path):
+    path = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (200, 240), np.uint8)
+    path.write_bytes(picture_bytes(noise, "PNG"))
+    report = ask(analyser, "chest_xray", path).report
+    assert (report.decision.label, report.decision.kind) == (None, "no answer")
+    assert report.decision.reason.startswith("This does not look like a frontal chest X-ray")
+    assert report.warnings[0] == report.decision.reason
+    assert report.input["gate"]["kind"] == "not a radiograph"
+    assert len(report.predictions) == 2
+    assert "gate" in report.timing_ms
+    taken = ask(analyser, "chest_xray", path, film="as-is").report
+    assert taken.decision.kind != "no answer"
+
+
+def test_an_inverted_film_is_answered_once_it_is_corrected(analyser, radiograph_file, inverted):
+    upright = ask(analyser, "chest_xray", radiograph_file).report
+    assert upright.input["gate"]["kind"] == "frontal"
+    doubted = ask(analyser, "chest_xray", inverted).report
+    assert "inverted" in doubted.decision.reason
+    right = ask(analyser, "chest_xray", inverted, film="corrected")
+    assert right.report.decision == upright.decision
+    assert right.report.input["gate"]["corrected"] is True
+    assert "corrected before" in right.report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "film", "error"),
+    [("chest_xray", "upside", UnknownNameError), ("stethoscope", "corrected", UnsuitableError)],
+)
+def test_a_way_to_take_a_film_must_be_known_and_fit(analyser, breath, task, film, error):
+    with pytest.raises(error, match=film):
+        ask(analyser, task, breath, film=film)

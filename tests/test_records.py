@@ -171,6 +171,12 @@ def test_a_report_is_the_contracts_json() -> None:
         "probability": 0.9,
     }
     assert value["decision"] == {"label": None, "probability": 0.12, "reason": "unsure"}
+    assert (value["findings"], value["uncertainty"], value["calibration"]) == ([], None, {})
     assert value["timing_ms"] == {"read": 1.23}
     assert (value["warnings"], value["disclaimer"]) == (["quiet"], DISCLAIMER)
     assert value["model"]["source"] == "bundled"
+
+
+def test_an_interval_stands_beside_its_probability() -> None:
+    prediction = Prediction(label="Mass", probability=0.5, interval=(0.25, 0.7499999))
+    assert prediction.to_json() == {"label": "Mass", "probability": 0.5, "interval": [0.25, 0.75]}

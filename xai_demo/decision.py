@@ -67,6 +67,19 @@ def over_windows(model: Model, probabilities: Floats) -> Floats:
     return mean
 
 
+def findings(
+    model: Model, probabilities: Sequence[float] | Floats, *, pooled: bool = False
+) -> tuple[int, ...]:
+    """Of independent labels those at or above their operating points, the furthest above first."""
+    of = points(model, pooled=pooled)
+    if model.activation != "sigmoid" or not of:
+        return ()
+    ratios = standing(model, probabilities, pooled=pooled)
+    found = [k for k, label in enumerate(model.labels) if label in of]
+    found = [k for k in found if float(probabilities[k]) >= of[model.labels[k]]]
+    return tuple(sorted(found, key=lambda k: -ratios[k]))
+
+
 def decision(
     model: Model, probabilities: Sequence[float] | Floats, *, pooled: bool = False
 ) -> Decision:
@@ -75,6 +88,8 @@ def decision(
     `pooled`: the probabilities are those of several windows together.
     """
     of = points(model, pooled=pooled)
+    if model.activation == "sigmoid" and of:
+        return _of_findings(model, probabilities, pooled=pooled)
     margin = model.recording_margin if of is model.recording_points else model.uncertain_margin
     ratios = standing(model, probabilities, pooled=pooled)
     first, second = sorted(range(len(ratios)), key=lambda k: -ratios[k])[:2]
@@ -86,12 +101,14 @@ def decision(
         return Decision(
             label=None,
             probability=p,
+            kind="uncertain",
             reason=f"{label} ({p:.2f}) and {other} are too close to call{weighed}.",
         )
     if model.uncertain_below is not None and p < model.uncertain_below:
         return Decision(
             label=None,
             probability=p,
+            kind="uncertain",
             reason=f"The most probable label, {label}, has probability {p:.2f}; this model answers "
             f"from {model.uncertain_below:.2f} on.",
         )
@@ -102,4 +119,29 @@ def decision(
         label=label,
         probability=p,
         reason=f"Furthest above its operating point, which is {point:.2f}.",
+    )
+
+
+def _of_findings(
+    model: Model, probabilities: Sequence[float] | Floats, *, pooled: bool
+) -> Decision:
+    """Independent labels: any number of them is found, or none."""
+    of = points(model, pooled=pooled)
+    first = decided_index(model, probabilities, pooled=pooled)
+    label, p = model.labels[first], float(probabilities[first])
+    found = findings(model, probabilities, pooled=pooled)
+    if not found:
+        return Decision(
+            label=None,
+            probability=p,
+            kind="nothing found",
+            reason=f"None of the {len(model.labels)} labels reaches its operating point; the "
+            f"nearest is {label} at {p:.2f}, whose point is {of.get(label, 0.5):.2f}.",
+        )
+    count = f"{len(found)} of {len(model.labels)} labels reach their operating points"
+    return Decision(
+        label=label,
+        probability=p,
+        reason=f"{count}; {label} is furthest above its own, which is {of.get(label, 0.5):.2f}.",
+        findings=tuple(model.labels[k] for k in found),
     )

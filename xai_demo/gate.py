@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xai_demo.records import Floats
+    from xai_demo.records import Film, Floats, Radiograph
 
     Values = NDArray[np.float64]
 
@@ -29,6 +29,7 @@ _GRID, _CELLS, _DIRECTIONS = 8, 4, 4
 _STRIDE_TO = 512  # a larger picture is thinned first: 100 megapixels cost as much as one
 _SURE, _SURE_OTHERWISE, _USUAL = 0.15, 0.6, 1.5  # chances, and a lead in log-odds
 _FLAT = 1e-3
+_BLANK = 1.5 / 255  # as `image` has it
 
 # Fitted by training.gate.fit, in the order of `features`.
 INTERCEPT = -23.774
@@ -98,6 +99,53 @@ def corrected(pixels: Floats, gate: Gate) -> Floats:
     """The picture turned upright and made bright where it is dense, as the gate would have it."""
     upright = np.rot90(pixels, gate.turn // 90)
     return np.ascontiguousarray(1 - upright if gate.kind == "inverted" else upright)
+
+
+def admitted(radiograph: Radiograph, film: Film = "checked") -> Radiograph:
+    """The radiograph as it goes on to a model, with the verdict among its facts and warnings.
+
+    What is no frontal film, or stands otherwise, is `checked`: doubted; `corrected`: put right
+    where it can be, doubted where it cannot; `as-is`: warned about and no more.
+    """
+    gate = looked_at(radiograph.pixels, colour=radiograph.facts.get("colour"))
+    correctable = gate.kind in ("rotated", "inverted")
+    done = film == "corrected" and correctable
+    verdict = {
+        "kind": gate.kind,
+        "probability": round(gate.probability, 4),
+        "turn_deg": gate.turn,
+        "film": film,
+        "corrected": done,
+        "sentence": gate.sentence,
+    }
+    facts = {**radiograph.facts, "gate": verdict}
+    if done:
+        pixels = corrected(radiograph.pixels, gate)
+        facts |= {"width": pixels.shape[1], "height": pixels.shape[0]}
+        said = (f"The film was corrected before it was analysed: {_done(gate)}.",)
+        return replace(
+            radiograph, pixels=pixels, facts=facts, warnings=(*said, *radiograph.warnings)
+        )
+    # Of a picture of one grey the reader has said enough.
+    blank = float(np.ptp(radiograph.pixels)) < _BLANK
+    said = (gate.sentence,) if gate.sentence and not blank else ()
+    return replace(
+        radiograph,
+        facts=facts,
+        warnings=(*said, *radiograph.warnings),
+        doubt="" if film == "as-is" else gate.sentence,
+    )
+
+
+def _done(gate: Gate) -> str:
+    """What correcting does, in words."""
+    turned = {
+        90: "turned to the left by a quarter",
+        180: "turned upside down",
+        270: "turned to the right by a quarter",
+    }
+    parts = [turned[gate.turn]] if gate.turn else []
+    return " and ".join([*parts, *(["inverted"] if gate.kind == "inverted" else [])])
 
 
 def _turned(turn: Turn) -> str:

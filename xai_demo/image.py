@@ -169,6 +169,8 @@ def _radiograph(picture: ImageFile, name: str, found: str) -> Radiograph:
         "mode": mode,
         "format": found,
         "modality": "radiograph (picture)",
+        "view": "not given",
+        "window": None,
         "colour": grey.chroma > _COLOURFUL,
     }
     warnings = tuple(_warnings(grey, frames, mode))
@@ -254,11 +256,6 @@ def _warnings(grey: _Grey, frames: int, mode: str) -> Iterator[str]:
         yield (
             f"The brightest pixel is at {100 * high:.2g} % of what 16 bits can hold: the"
             " picture is probably darker than it was meant."
-        )
-    if grey.chroma > _COLOURFUL:
-        yield (
-            f"This does not look like a radiograph: it is in colour (mean chroma"
-            f" {100 * grey.chroma:.0f} %; wanted: under {100 * _COLOURFUL:.0f} %)."
         )
 
 

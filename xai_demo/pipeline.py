@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from xai_demo import explainers, networks
-from xai_demo.decision import decided_index, decision
+from xai_demo import explainers, gate, networks, uncertainty
+from xai_demo.decision import decision
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
+from xai_demo.explaining import Asked, Question, explained, spread
 from xai_demo.files import shown_name
 from xai_demo.hub import Hub
-from xai_demo.inference import (
-    Answer,
-    Asker,
-    allowance,
-    answered,
-    cut_warning,
-    partial_warning,
-    raw_heat,
-    trial,
-)
+from xai_demo.inference import Asker, answered
+from xai_demo.noise import Noise, noisy
+from xai_demo.pacing import Clock, Rising
 from xai_demo.records import (
+    FILMS,
     TASKS,
     Analysis,
     Decision,
     Explanation,
+    Film,
     Model,
     Prediction,
     Progress,
@@ -42,16 +34,12 @@ from xai_demo.records import (
 from xai_demo.turns import in_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from xai_demo.annotations import Cycle
     from xai_demo.engine import Network
     from xai_demo.filtering import SignalPath
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
-
-MOST_EXPLAINED = 10  # labels whose heat is made in one request
 
 
 class Analyser:
@@ -76,7 +64,10 @@ class Analyser:
         weights: str | None = None,
         signal_path: SignalPath | None = None,
         cycles: str | Path | None = None,
+        film: Film = "checked",
+        noise: Noise | None = None,
         faithfulness: bool = True,
+        uncertainty: bool = True,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
@@ -85,26 +76,27 @@ class Analyser:
         `explainer` and `layer` None are the usual ones of the model. `target` None explains the
         answer itself; other probable labels are explained in the same pass. `signal_path` None is
         what the model was taught with; `cycles` is a file that says when each breath is, to answer
-        breath by breath; both are for the stethoscope only. `faithfulness` hides what is hot and
-        asks again. Raises RequestError for a request or file at fault, WeightsError
-        where weights cannot be had, CancelledError soon after `cancelled()`.
+        breath by breath; both are for the stethoscope only. `film`: see `gate.admitted`. `noise` is
+        laid over a sound. `faithfulness` hides what is hot and asks again; `uncertainty` varies a
+        radiograph a little and asks again. Raises RequestError for a request or file at fault,
+        WeightsError where weights cannot be had, CancelledError soon after `cancelled()`.
         """
         from xai_demo import medium
 
-        tell = _Rising(progress)
-        clock = _Clock()
-        record = self._checked(task, model, target)
-        _check_stethoscope(task, signal_path, cycles)
+        tell, clock = Rising(progress), Clock()
+        record = named = self._checked(task, model, None if weights else target)
+        if weights is not None:
+            record = self._own(named, weights, target, tell)
+        _check_fits(task, film, signal_path, cycles)
         explainer = explainer or usual_explainer(record)
         backend = _backend(record, explainer, backend)
         if weights is None:  # a typing error shows before anything is read
             networks.explained_layer(record, layer)
         tell(0.02, "Reading the file")
-        with clock("read"):
-            source = medium.read(record, Path(path), self.settings)
-            breaths, amiss = _breaths(source, cycles)
+        source = self._read(record, Path(path), film, noise, clock)
+        breaths, amiss = _breaths(source, cycles)
         tell(0.06, "Waking the network")
-        network = self._woken(record.name, backend, weights, layer, tell)
+        network = self._woken(named.name, backend, weights, layer, tell)
         asker = Asker(network, cancelled or (lambda: False))
         with clock("prepare"):
             made = medium.prepare(network.model, source, signal_path=signal_path, cycles=breaths)
@@ -112,12 +104,19 @@ class Analyser:
         with clock("predict"):
             answer = answered(network, made.inputs, asker)
             overall = made.overall(network.model, answer.probabilities)
-        asked = _Asked(explainer, target, faithfulness, self.settings.explain_seconds)
-        question = _Question(network, made, answer, overall, asked, asker)
-        explained, said = _explained(question, tell, clock)
+        limit_s = self.settings.explain_seconds
+        asked = Asked(explainer, target, faithfulness, uncertainty, limit_s)
+        question = Question(network, made, answer, overall, asked, asker)
+        ends = spread(question, tell, clock)
+        found, said = explained(question, tell, clock)
         tell(0.96, "Drawing")
-        asker.check()
-        return _analysis(question, shown_name(path), explained, amiss + said, clock)
+        return _analysis(question, shown_name(path), found, ends, amiss + said, clock)
+
+    def radiograph(self, path: str | Path) -> Radiograph:
+        """A radiograph as it is read and as the gate sees it, without a model."""
+        from xai_demo import image
+
+        return gate.admitted(image.read_image(path, max_pixels=self.settings.max_pixels))
 
     @in_turn
     def live(
@@ -150,6 +149,23 @@ class Analyser:
                 continue  # who asks for it is told why
             explainers.warm_up()
 
+    def _read(
+        self, record: Model, path: Path, film: Film, noise: Noise | None, clock: Clock
+    ) -> Recording | Radiograph:
+        """The file as the model's task wants it; a radiograph as the gate lets it through."""
+        from xai_demo import medium
+
+        with clock("read"):
+            source = medium.read(record, path, self.settings)
+        if isinstance(source, Recording):
+            return source if noise is None else noisy(source, noise)
+        if noise is not None:
+            raise UnsuitableError(
+                f"The task is {record.task} and noise was to be added; wanted: a task of sounds."
+            )
+        with clock("gate"):
+            return gate.admitted(source, film)
+
     def _woken(
         self, name: str, backend: str, weights: str | None, layer: str | None, tell: Progress
     ) -> Network:
@@ -160,6 +176,14 @@ class Analyser:
             layer=layer,
             progress=lambda done, doing: tell(0.06 + 0.24 * done, doing),
         )
+
+    def _own(self, named: Model, weights: str, target: str | None, tell: Progress) -> Model:
+        """The model of weights that a person names in place of a model's own."""
+        with self.engine.turns.aside():  # they may have to be fetched
+            model, _ = self.hub.located_weights(weights, like=named, progress=tell)
+        if target is not None and target not in model.labels:
+            raise UnknownNameError(f"label of {model.name}", target, model.labels)
+        return model
 
     def _checked(self, task: Task, model: str | None, target: str | None) -> Model:
         if task not in TASKS:
@@ -175,10 +199,11 @@ class Analyser:
         return record
 
 
-def _check_stethoscope(
-    task: Task, signal_path: SignalPath | None, cycles: str | Path | None
+def _check_fits(
+    task: Task, film: Film, signal_path: SignalPath | None, cycles: str | Path | None
 ) -> None:
-    """What only makes sense for breath sounds; raises UnsuitableError."""
+    """What only makes sense for radiographs or for breath sounds; raises RequestError."""
+    _check_film(task, film)
     if task == "stethoscope":
         return
     if cycles is not None:
@@ -189,6 +214,17 @@ def _check_stethoscope(
     if signal_path and (signal_path.band_hz or signal_path.denoise):
         raise UnsuitableError(
             f"The task is {task} and a filter was asked for; wanted: none, or the task stethoscope."
+        )
+
+
+def _check_film(task: Task, film: Film) -> None:
+    """What only makes sense for radiographs; raises UnknownNameError, UnsuitableError."""
+    if film not in FILMS:
+        raise UnknownNameError("way to take a film", film, FILMS)
+    if film != "checked" and task != "chest_xray":
+        raise UnsuitableError(
+            f"The task is {task} and the film was to be taken {film}; wanted: that of the task "
+            "chest_xray alone."
         )
 
 
@@ -203,95 +239,18 @@ def _breaths(
     return read_cycles(cycles, duration_s=round(source.duration_s, 3))
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Milliseconds spent on each step."""
-
-    elapsed_ms: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.elapsed_ms[step] = 1000 * (time.perf_counter() - start)
-
-
-class _Rising:
-    """Tells how far the work is, and nothing that is not further than what was told before."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._told = progress, -1.0
-
-    def __call__(self, done: float, doing: str) -> None:
-        if self._progress and done > self._told:
-            self._told = done
-            self._progress(done, doing)
-
-
-class _Asked(NamedTuple):
-    """What of the answer is to be explained, how, and in about how many seconds."""
-
-    explainer: str
-    target: str | None
-    faithfulness: bool
-    seconds: float
-
-
-class _Question(NamedTuple):
-    """What the network answered, and what is asked about that answer."""
-
-    network: Network
-    made: Medium
-    answer: Answer
-    overall: Floats
-    asked: _Asked
-    asker: Asker
-
-
-def _explained(
-    question: _Question, tell: Progress, clock: _Clock
-) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
-    """Where the network looked, the first with its trial if that is wanted; and warnings."""
-    network, made, answer, overall, asked, asker = question
-    tell(0.4, "Asking where it looked")
-    windows = len(made.inputs)
-    method = explainers.explainer(asked.explainer)
-    allowed = allowance(
-        method,
-        windows=windows,
-        window_s=clock.elapsed_ms["predict"] / 1000 / windows,
-        seconds=asked.seconds,
-    )
-    budget = explainers.Budget(
-        passes=allowed.passes or None,
-        progress=lambda done, doing: tell(0.4 + 0.48 * done, doing),
-        cancelled=asker.cancelled,
-    )
-    targets = _targets(network.model, overall, made, asked.target, method)
-    before = asker.passes
-    with clock("explain"):
-        raw = raw_heat(network, made, answer, method, targets, budget, asker)
-        found = _explanations(question, targets, raw, asker.passes - before)
-    said = partial_warning(asked.explainer, windows) + cut_warning(allowed, asked.seconds)
-    if not asked.faithfulness or made.blank:
-        return found, said
-    tell(0.9, "Hiding what is hot, to see whether it mattered")
-    with clock("faithfulness"):
-        tried = trial(network, made, answer, raw[:, 0], targets[0], asker)
-    told = tried.to_json() | {"sentence": tried.sentence(found[0].target)}
-    return (dataclasses.replace(found[0], faithfulness=told), *found[1:]), said
-
-
 def _analysis(
-    question: _Question,
+    question: Question,
     file: str,
     explained: tuple[Explanation, ...],
+    ends: Floats | None,
     warnings: tuple[str, ...],
-    clock: _Clock,
+    clock: Clock,
 ) -> Analysis:
     """The report, and what is drawn and heard of it."""
-    network, made, answer, overall, _, _ = question
+    network, made, answer, overall, _, asker = question
     model = network.model
+    asker.check()
     with clock("render"):
         view, sounds = made.drawn(explained[0])
     report = Report(
@@ -299,12 +258,14 @@ def _analysis(
         file=file,
         model=network.in_use,
         input=made.facts,
-        predictions=_ranked(model, overall),
+        predictions=_ranked(model, overall, ends),
         decision=_decided(model, overall, made),
         explanations=explained,
         events=made.events(model, answer.probabilities),
         timing_ms=clock.elapsed_ms,
         warnings=made.warnings + warnings,
+        calibration={"method": "temperature", "temperature": model.temperature},
+        uncertainty=None if ends is None else uncertainty.method(),
     )
     return Analysis(
         report=report,
@@ -313,39 +274,7 @@ def _analysis(
         sample_rate_hz=made.sample_rate_hz,
         timeline=made.timeline(model, answer.probabilities),
         stages=made.stages,
-    )
-
-
-def _targets(
-    model: Model, overall: Floats, made: Medium, target: str | None, method: explainers.Explainer
-) -> list[int]:
-    """The asked label first, then the other probable ones where they cost nothing more."""
-    if target is None:
-        first = decided_index(model, overall, pooled=len(made.inputs) > 1)
-    else:
-        first = model.labels.index(target)
-    others = sorted((k for k in range(len(overall)) if k != first), key=lambda k: -overall[k])
-    return [first, *others][: MOST_EXPLAINED if method.together else 1]
-
-
-def _explanations(
-    question: _Question, targets: list[int], raw: Floats, passes: int
-) -> tuple[Explanation, ...]:
-    """What is hot for each target, (windows, targets, rows, columns), over the whole file."""
-    network, made, answer, overall, asked, _ = question
-    return tuple(
-        dataclasses.replace(
-            made.explanation(
-                raw[:, i] * (not made.blank),
-                answer.probabilities[:, k],
-                explainer=asked.explainer,
-                target=network.model.labels[k],
-                probability=float(overall[k]),
-                layer=network.layer,
-            ),
-            passes=passes,
-        )
-        for i, k in enumerate(targets)
+        model=model,
     )
 
 
@@ -361,14 +290,21 @@ def _backend(model: Model, explainer: str, backend: str) -> str:
     return "torch" if backend == "auto" and method.needs_torch else backend
 
 
-def _ranked(model: Model, overall: Floats) -> tuple[Prediction, ...]:
-    pairs = sorted(zip(overall, model.labels, strict=True), key=lambda pair: -pair[0])
-    return tuple(Prediction(label=label, probability=float(p)) for p, label in pairs)
+def _ranked(model: Model, overall: Floats, ends: Floats | None = None) -> tuple[Prediction, ...]:
+    return tuple(
+        Prediction(
+            label=model.labels[k],
+            probability=float(overall[k]),
+            interval=None if ends is None else (float(ends[k, 0]), float(ends[k, 1])),
+        )
+        for k in sorted(range(len(overall)), key=lambda k: -overall[k])
+    )
 
 
 def _decided(model: Model, overall: Floats, made: Medium) -> Decision:
     answer = decision(model, overall, pooled=len(made.inputs) > 1)
     if made.blank or made.doubt:
         reason = made.blank or made.doubt
-        return Decision(label=None, probability=answer.probability, reason=reason)
+        kind = "uncertain" if made.blank or made.sample_rate_hz else "no answer"
+        return Decision(label=None, probability=answer.probability, reason=reason, kind=kind)
     return answer

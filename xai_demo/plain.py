@@ -7,6 +7,12 @@ from typing import Any
 
 from xai_demo.records import DISCLAIMER, Report
 
+_UNSAID = {
+    "answer": "uncertain",
+    "uncertain": "uncertain",
+    "nothing found": "no finding",
+    "no answer": "no answer",
+}
 _PEAK = {
     "time_s": "{:.2f} s",
     "frequency_hz": "{:.0f} Hz",
@@ -28,11 +34,22 @@ def report_text(report: Report) -> str:
     decision = report.decision
     shown = report.predictions[:10]
     width = max(len(prediction.label) for prediction in shown)
-    lines = [f"{report.file}: {decision.label or 'uncertain'} ({decision.probability:.2f})"]
+    answer = _UNSAID[decision.kind] if decision.label is None else decision.label
+    more = [label for label in decision.findings if label != decision.label]
+    also = f", also {', '.join(more)}" if more else ""
+    lines = [f"{report.file}: {answer} ({decision.probability:.2f}){also}"]
     lines += [decision.reason] if decision.reason else []
     for prediction in shown:
+        ends = prediction.interval
+        between = f" {ends[0]:.2f}-{ends[1]:.2f}" if ends else ""
         bar = "█" * round(30 * prediction.probability)
-        lines.append(f"  {prediction.label:<{width}} {prediction.probability:5.2f} {bar}".rstrip())
+        line = f"  {prediction.label:<{width}} {prediction.probability:5.2f}{between} {bar}"
+        lines.append(line.rstrip())
+    if report.uncertainty:
+        lines.append(
+            f"The second numbers: lowest and highest of {report.uncertainty['passes']} slight "
+            "variations of the film."
+        )
     for explanation in report.explanations[:1]:
         peak = ", ".join(_PEAK[name].format(value) for name, value in explanation.peak.items())
         lines.append(f"{explanation.explainer} for {explanation.target} peaks at {peak}.")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = NDArray[np.uint8]
 
 Task = Literal["stethoscope", "chest_xray", "audioset"]
+Film = Literal["checked", "corrected", "as-is"]  # what becomes of one that the gate doubts
+FILMS: tuple[Film, ...] = ("checked", "corrected", "as-is")
 Progress = Callable[[float, str], None]  # fraction done 0..1, what is being done
 TASKS: tuple[Task, ...] = ("stethoscope", "chest_xray", "audioset")
 DISCLAIMER = "For education and research. Not a medical device."
@@ -153,6 +155,7 @@ class Radiograph:
     pixels: Floats  # (height, width), 0..1, bright is dense
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    doubt: str = ""  # why no answer should be believed; empty if it may be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,15 +164,25 @@ class Prediction:
 
     label: str
     probability: float
+    interval: tuple[float, float] | None = None  # see `uncertainty`; None: not asked
+
+    def to_json(self) -> dict[str, Any]:
+        """One of the report's `predictions`."""
+        known = {"label": self.label, "probability": round(self.probability, 6)}
+        if self.interval is None:
+            return known
+        return known | {"interval": [round(end, 6) for end in self.interval]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The answer in one word, None where the model is uncertain; `reason` says why."""
+    """The answer in one word, None where there is none; `reason` says why."""
 
     label: str | None
     probability: float
     reason: str
+    kind: Literal["answer", "uncertain", "nothing found", "no answer"] = "answer"
+    findings: tuple[str, ...] = ()  # independent labels at or above their operating points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +257,8 @@ class Report:
     events: tuple[Event, ...]
     timing_ms: Mapping[str, float]
     warnings: tuple[str, ...]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    uncertainty: Mapping[str, Any] | None = None  # how the intervals were made; None: not asked
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values: finite numbers, strings, lists and dictionaries."""
@@ -252,10 +267,15 @@ class Report:
             "file": self.file,
             "model": dataclasses.asdict(self.model),
             "input": dict(self.input),
-            "predictions": [
-                {"label": p.label, "probability": round(p.probability, 6)} for p in self.predictions
-            ],
-            "decision": dataclasses.asdict(self.decision),
+            "predictions": [p.to_json() for p in self.predictions],
+            "decision": {
+                "label": self.decision.label,
+                "probability": self.decision.probability,
+                "reason": self.decision.reason,
+            },
+            "findings": list(self.decision.findings),
+            "calibration": dict(self.calibration),
+            "uncertainty": None if self.uncertainty is None else dict(self.uncertainty),
             "explanations": [e.to_json() for e in self.explanations],
             "events": [dataclasses.asdict(e) for e in self.events],
             "timing_ms": {k: round(v, 2) for k, v in self.timing_ms.items()},

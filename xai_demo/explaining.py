@@ -1,0 +1,139 @@
+"""What is asked about an answer: where the network looked, if it mattered, how steady it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+from xai_demo import explainers, raster, uncertainty
+from xai_demo.decision import decided_index, findings
+from xai_demo.inference import (
+    Answer,
+    Asker,
+    allowance,
+    cut_warning,
+    partial_warning,
+    raw_heat,
+    trial,
+)
+from xai_demo.pacing import Clock
+from xai_demo.picture import Picture
+from xai_demo.records import Explanation, Model, Progress
+
+if TYPE_CHECKING:
+    from xai_demo.engine import Network
+    from xai_demo.medium import Medium
+    from xai_demo.records import Floats
+
+MOST_EXPLAINED = 10  # labels whose heat is made in one request, beside those that were found
+
+
+class Asked(NamedTuple):
+    """What of the answer is to be explained, how, and in about how many seconds."""
+
+    explainer: str
+    target: str | None
+    faithfulness: bool
+    uncertainty: bool
+    seconds: float
+
+
+class Question(NamedTuple):
+    """What the network answered, and what is asked about that answer."""
+
+    network: Network
+    made: Medium
+    answer: Answer
+    overall: Floats
+    asked: Asked
+    asker: Asker
+
+
+def explained(
+    question: Question, tell: Progress, clock: Clock
+) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
+    """Where the network looked, the first with its trial if that is wanted; and warnings."""
+    network, made, answer, overall, asked, asker = question
+    tell(0.4, "Asking where it looked")
+    windows = len(made.inputs)
+    method = explainers.explainer(asked.explainer)
+    allowed = allowance(
+        method,
+        windows=windows,
+        window_s=clock.elapsed_ms["predict"] / 1000 / windows,
+        seconds=asked.seconds,
+    )
+    budget = explainers.Budget(
+        passes=allowed.passes or None,
+        progress=lambda done, doing: tell(0.4 + 0.48 * done, doing),
+        cancelled=asker.cancelled,
+    )
+    targets = _targets(network.model, overall, made, asked.target, method)
+    before = asker.passes
+    with clock("explain"):
+        raw = raw_heat(network, made, answer, method, targets, budget, asker)
+        found = _explanations(question, targets, raw, asker.passes - before)
+    said = partial_warning(asked.explainer, windows) + cut_warning(allowed, asked.seconds)
+    if not asked.faithfulness or made.blank:
+        return found, said
+    tell(0.9, "Hiding what is hot, to see whether it mattered")
+    with clock("faithfulness"):
+        tried = trial(network, made, answer, raw[:, 0], targets[0], asker)
+    told = tried.to_json() | {"sentence": tried.sentence(found[0].target)}
+    return (dataclasses.replace(found[0], faithfulness=told), *found[1:]), said
+
+
+def spread(question: Question, tell: Progress, clock: Clock) -> Floats | None:
+    """How far each label's answer moves where the radiograph hardly changes: (labels, 2).
+
+    None where nobody asked, where there is nothing to see, and of sounds.
+    """
+    network, made, _, overall, asked, asker = question
+    if not asked.uncertainty or made.blank or not isinstance(made, Picture):
+        return None
+    tell(0.36, "Looking again, slightly shifted and turned")
+    with clock("uncertainty"):
+        inputs = raster.network_input(uncertainty.looks(made.framed), made.spec)[:, None]
+        varied = network.probabilities(asker.logits(inputs))
+        return uncertainty.intervals(overall, varied)
+
+
+def _targets(
+    model: Model, overall: Floats, made: Medium, target: str | None, method: explainers.Explainer
+) -> list[int]:
+    """The asked label first; where they cost nothing more, every finding and other probable ones.
+
+    Findings are never too many: each gets its heat.
+    """
+    pooled = len(made.inputs) > 1
+    if target is None:
+        first = decided_index(model, overall, pooled=pooled)
+    else:
+        first = model.labels.index(target)
+    if not method.together:
+        return [first]
+    found = findings(model, overall, pooled=pooled)
+    rest = sorted((k for k in range(len(overall)) if k not in found), key=lambda k: -overall[k])
+    wanted = list(dict.fromkeys([first, *found, *rest]))
+    return wanted[: max(MOST_EXPLAINED, len({first, *found}))]
+
+
+def _explanations(
+    question: Question, targets: list[int], raw: Floats, passes: int
+) -> tuple[Explanation, ...]:
+    """What is hot for each target, (windows, targets, rows, columns), over the whole file."""
+    network, made, answer, overall, asked, _ = question
+    return tuple(
+        dataclasses.replace(
+            made.explanation(
+                raw[:, i] * (not made.blank),
+                answer.probabilities[:, k],
+                explainer=asked.explainer,
+                target=network.model.labels[k],
+                probability=float(overall[k]),
+                layer=network.layer,
+            ),
+            passes=passes,
+        )
+        for i, k in enumerate(targets)
+    )
