@@ -179,32 +179,18 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
     """answer for one file, and show where the network looked"""
     from xai_demo.pipeline import Analyser
 
-    analyser = Analyser(settings)
-    task = analyser.hub.entry(arguments.model).task
     with _progress() as progress:
-        analysis = analyser.analyse(
-            task,
-            arguments.file,
-            model=arguments.model,
-            explainer=arguments.explainer,
-            target=arguments.target,
-            layer=arguments.layer,
-            backend=arguments.backend,
-            weights=arguments.weights,
-            signal_path=asked.signal_path(arguments, analyser.hub),
-            cycles=arguments.cycles,
-            faithfulness=not arguments.no_faithfulness,
-            progress=progress,
-        )
+        analysis, more = asked.answer(arguments, Analyser(settings), progress)
     written: tuple[Path, ...] = ()
     if arguments.out:
         from xai_demo.results import write
 
-        written = write(analysis, arguments.out)
+        written = write(analysis, arguments.out, more)
     if arguments.json:
-        yield _json(analysis.report.to_json())
+        yield _json(analysis.report.to_json() | more)
         return
     yield report_text(analysis.report)
+    yield from (each["sentence"] for each in more.values())
     yield from (f"Wrote {path}" for path in written)
 
 
