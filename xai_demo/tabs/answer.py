@@ -37,9 +37,7 @@ def _second(analysis: Analysis, second: Analysis | Refusal | None) -> str:
         )
     if second is None or not (analysis.report.explanations and second.report.explanations):
         return ""
-    return side_by_side(
-        analysis.view, analysis.report.explanations[0], second.report.explanations[0]
-    )
+    return side_by_side(analysis, second)
 
 
 def empty(invitation: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from xai_demo import networks
 from xai_demo.errors import (
     AnnotationError,
     CancelledError,
@@ -16,13 +17,27 @@ from xai_demo.errors import (
     WeightsError,
     XaiDemoError,
 )
+from xai_demo.explainers import fitting
 from xai_demo.filtering import SignalPath
-from xai_demo.records import Analysis, Decision, Model, Prediction, Progress, Task
+from xai_demo.noise import Noise
+from xai_demo.records import (
+    Analysis,
+    Decision,
+    Film,
+    Model,
+    Prediction,
+    Progress,
+    Radiograph,
+    Task,
+)
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 BACKENDS = ("auto", "torch", "onnx")
+OTHER = "model: "  # before the name of a second model
+OWN = "hf://owner/name[@revision][/file.safetensors]"
+DICOM_NAME = "film.dcm"  # of any such upload in an answer: its own may be that of a patient
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +80,8 @@ class Analyser(Protocol):
         backend: str = "auto",
         signal_path: SignalPath | None = None,
         cycles: str | Path | None = None,
+        film: Film = "checked",
+        noise: Noise | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
@@ -88,9 +105,12 @@ class Picks:
     target: str | None = None
     backend: str | None = None
     layer: str | None = None
-    second: str | None = None  # another explainer, to compare with
+    second: str | None = None  # another explainer, or `OTHER` and a model, to compare with
     signal_path: SignalPath | None = None
     cycles: str | None = None  # an annotation file
+    own: str | None = None  # hf://owner/name[@revision][/file], in place of the model's weights
+    film: Film | None = None  # what becomes of a radiograph that the gate doubts
+    noise: Noise | None = None  # to be laid over a sound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +139,10 @@ def compared(
     progress: Progress,
     cancelled: Callable[[], bool],
 ) -> Compared:
-    """Answer, and explain the same label by `picks.second` as well where one is picked."""
+    """Answer, and explain the same label by `picks.second` as well where one is picked.
+
+    A second model that has no such label explains its own answer.
+    """
     if not picks.second:
         return Compared(first=ask(analyser, task, path, picks, progress, cancelled))
 
@@ -131,7 +154,28 @@ def compared(
         return Compared(first=first)
     target = first.report.explanations[0].target if first.report.explanations else picks.target
     other = replace(picks, explainer=picks.second, target=target)
+    if picks.second.startswith(OTHER):
+        other = _of_other_model(analyser, picks, target, first)
     return Compared(first=first, second=ask(analyser, task, path, other, halved(0.5), cancelled))
+
+
+def _of_other_model(analyser: Analyser, picks: Picks, target: str | None, first: Analysis) -> Picks:
+    name = picks.second.removeprefix(OTHER) if picks.second else ""
+    try:
+        model = analyser.hub.model(name)
+    except XaiDemoError:  # the analyser says it in words
+        return replace(picks, model=name, own=None)
+    used = first.report.explanations[0].explainer if first.report.explanations else None
+    kind = networks.ARCHITECTURES.get(model.architecture)
+    fits = kind is not None and used in fitting(kind.kind)
+    return replace(
+        picks,
+        model=name,
+        own=None,
+        layer=None,
+        explainer=used if fits else None,
+        target=target if target in model.labels else None,
+    )
 
 
 def ask(
@@ -156,6 +200,8 @@ def ask(
             backend=picks.backend or "auto",
             signal_path=picks.signal_path,
             cycles=picks.cycles or None,
+            film=picks.film or "checked",
+            **({"noise": picks.noise} if picks.noise else {}),
             progress=progress,
             cancelled=cancelled,
         )

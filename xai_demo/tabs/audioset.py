@@ -6,6 +6,7 @@ TAB = Tab(
     task="audioset",
     title="Everyday sounds",
     brings="sound",
+    noise=True,
     sentence="Bring any sound: a network names what it hears, and shows when and at which "
     "frequencies it listened.",
     invitation="The answer appears here: what the network hears, how sure it is, and where in "

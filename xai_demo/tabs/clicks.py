@@ -12,7 +12,7 @@ import gradio as gr
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis
 from xai_demo.synthesis import example_path
-from xai_demo.tabs import live, signal_path
+from xai_demo.tabs import live, noise, signal_path
 from xai_demo.tabs.answer import answered, refused
 from xai_demo.tabs.ask import Analyser, Compared, Picks, Refusal, compared
 from xai_demo.tabs.details import details
@@ -68,10 +68,41 @@ def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
     for name, card in panel.examples.items():
         show = _answer(panel, analyser, running, example=name)
         events.append(card.click(show, panel.inputs, [panel.file, *panel.outputs], **working))
+    if panel.noise is not None:
+        events += _noise_events(panel, analyser, running, events)
     ended = panel.stop.click(_stop(panel, running), panel.file, panel.state, **INSTANT)
     # Only then, for what still waits in the queue. An event that Gradio cancels in its midst is
     # taken for pending again if a word of its progress comes after that.
     ended.then(None, cancels=cast(Any, events), **PRIVATE)
+
+
+def _noise_events(
+    panel: Panel, analyser: Analyser, running: Running, answers: list[Any]
+) -> list[Any]:
+    """A noise is asked about when it is picked, and again after every new answer."""
+    section = panel.noise
+    assert section is not None  # noqa: S101
+
+    async def asked(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
+        *values, kind, snr_db = given
+        picks = wanted(panel, analyser, values, None)
+        picks = replace(picks, noise=noise.picked(kind, snr_db))
+        if picks.noise is None:
+            return noise.nothing()
+
+        def work(stopped: Callable[[], bool]) -> list[Any]:
+            return noise.asked(analyser, panel.tab.task, path, picks, stopped)
+
+        return await running.worked(request.session_hash, panel.tab.task, work)
+
+    inputs = [panel.file, *panel.inputs, *section.inputs]
+    working = {**PRIVATE, "show_progress_on": section.shown, "trigger_mode": "always_last"}
+    picked_ = [
+        section.kind.select(asked, inputs, section.outputs, **working),
+        section.snr_db.change(asked, inputs, section.outputs, **working),
+    ]
+    hidden = {**PRIVATE, "show_progress": "hidden"}
+    return [*picked_, *(e.then(asked, inputs, section.outputs, **hidden) for e in answers)]
 
 
 def _stop(panel: Panel, running: Running) -> Callable[..., Any]:

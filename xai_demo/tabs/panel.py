@@ -12,10 +12,11 @@ import gradio as gr
 from xai_demo.errors import WeightsError, XaiDemoError
 from xai_demo.records import DISCLAIMER, Model, Task
 from xai_demo.synthesis import EXAMPLES
-from xai_demo.tabs import live, pickers, signal_path
+from xai_demo.tabs import live, noise, pickers, signal_path
 from xai_demo.tabs.answer import empty
 from xai_demo.tabs.ask import Analyser
 from xai_demo.tabs.live import LiveWidgets
+from xai_demo.tabs.noise import NoiseWidgets
 from xai_demo.tabs.pickers import Pickers
 from xai_demo.tabs.signal_path import SignalWidgets
 from xai_demo.tabs.sounds import as_path
@@ -48,6 +49,16 @@ class Tab:
     invitation: str
     guide: str
     breath: bool = False  # with its signal path, and live
+    noise: bool = False  # with a section on what noise does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """What a visitor can do about a radiograph that the gate stopped; hidden until one is."""
+
+    row: gr.Row
+    correct: gr.Button
+    as_is: gr.Button
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,7 @@ class Panel:
     details: gr.HTML
     signal: SignalWidgets | None
     live: LiveWidgets | None
+    noise: NoiseWidgets | None
 
     @property
     def inputs(self) -> list[Any]:
@@ -108,6 +120,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         elem_classes="xai-result-frame",
     )
     hear, players = _players(tab)
+    hiss = noise.lay_out(tab.task) if tab.noise else None
     path = signal_path.lay_out(tab.task, _default(tab, analyser)) if tab.breath else None
     panel = Panel(
         tab=tab,
@@ -122,6 +135,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         players=players,
         signal=path,
         live=listening,
+        noise=hiss,
         **_closer(tab, analyser),
     )
     gr.HTML(f'<div class="xai-guide"><h3>How to read the heat</h3><p>{tab.guide}</p></div>')

@@ -13,7 +13,7 @@ from xai_demo.errors import XaiDemoError
 from xai_demo.explainers import DEFAULT, EXPLAINERS, fitting, usual
 from xai_demo.records import Model, Task
 from xai_demo.tabs import words
-from xai_demo.tabs.ask import BACKENDS, Analyser, Picks
+from xai_demo.tabs.ask import BACKENDS, OTHER, OWN, Analyser, Picks
 
 Choices = list[tuple[str, str]]  # as shown, and as it is called
 
@@ -73,7 +73,11 @@ def lay_out(task: Task, analyser: Analyser) -> Pickers:
         target = _picker(task, "Target", "The label to explain", targets_of(chosen), "")
     with gr.Row():
         second = _picker(
-            task, "Compare with", "A second explainer, side by side", [_NOTHING, *explaining], ""
+            task,
+            "Compare with",
+            "A second explainer or model, side by side",
+            seconds_of(analyser, task, chosen),
+            "",
         )
         layer = _picker(
             task, "Layer", "Where the network is cut to explain it", layers, _first(layers)
@@ -97,11 +101,13 @@ def follow(
         model = None
     explaining, layers = explainers_of(model), layers_of(model)
     known = [value for _, value in explaining]
+    seconds = seconds_of(analyser, analyser.hub.describe(name)["task"], model)
+    others = [value for _, value in seconds]
     return [
         gr.update(choices=explaining, value=explainer if explainer in known else known[0]),
         gr.update(choices=targets_of(model), value=""),
         gr.update(choices=layers, value=_first(layers), visible=len(layers) > 1),
-        gr.update(choices=[_NOTHING, *explaining], value=second if second in known else ""),
+        gr.update(choices=seconds, value=second if second in others else ""),
     ]
 
 
@@ -111,6 +117,18 @@ def explainers_of(model: Model | None) -> Choices:
     names = fitting(kind) if kind else tuple(EXPLAINERS)
     first = usual(kind, model.usual_explainer) if model and kind else DEFAULT
     return [(_shown(name), name) for name in (first, *(n for n in names if n != first))]
+
+
+def seconds_of(analyser: Analyser, task: Task, model: Model | None) -> Choices:
+    """What a model's heat can be compared with: other explainers, other models that are here."""
+    hub = analyser.hub
+    own = model.name if model else None
+    models = [
+        (f"Model: {hub.describe(name)['title']}", f"{OTHER}{name}")
+        for name in hub.names(task)
+        if name != own and hub.available(name)
+    ]
+    return [_NOTHING, *explainers_of(model), *models]
 
 
 def layers_of(model: Model | None) -> Choices:

@@ -1,0 +1,176 @@
+"""What noise does: a kind and a ratio to pick, and the answer before and after side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from xai_demo.disturbance import Disturbance, Move, disturbed
+from xai_demo.errors import XaiDemoError
+from xai_demo.noise import KINDS, Noise
+from xai_demo.records import Task
+from xai_demo.tabs import words
+from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
+from xai_demo.tabs.comparison import agreement_in_words, pane
+from xai_demo.tabs.figure import grey_uri
+from xai_demo.tabs.sounds import playable
+
+START_DB = 10
+_LOW_DB, _HIGH_DB = -10, 40
+_CHOICES = [("None", ""), *((kind.capitalize(), kind) for kind in KINDS)]
+_INVITATION = (
+    "Pick a noise to lay over your sound: white is even hiss, pink a deeper rush, babble eight "
+    "voices at once that say nothing."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseWidgets:
+    """The widgets of this section."""
+
+    kind: gr.Radio
+    snr_db: gr.Slider
+    shown: gr.HTML
+    player: gr.Audio
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What is asked beside the file and the picks."""
+        return [self.kind, self.snr_db]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What an answer fills."""
+        return [self.shown, self.player]
+
+
+def lay_out(task: Task) -> NoiseWidgets:
+    """Put the section on the page."""
+    gr.HTML(
+        f'<h3 class="xai-title" id="{task}-noise-title">What noise does</h3>'
+        f'<p class="xai-quiet">{_INVITATION}</p>'
+    )
+    with gr.Row(elem_classes="xai-noise-picks", equal_height=False):
+        kind = gr.Radio(_CHOICES, value="", label="Noise", elem_id=f"{task}-noise-kind")
+        snr_db = gr.Slider(
+            _LOW_DB,
+            _HIGH_DB,
+            START_DB,
+            step=1,
+            label="Signal-to-noise ratio in decibels: lower is noisier",
+            buttons=[],
+            elem_id=f"{task}-noise-snr",
+        )
+    shown = gr.HTML("", apply_default_css=False, elem_id=f"{task}-noise")
+    player = gr.Audio(
+        label="With the noise",
+        visible=False,
+        interactive=False,
+        buttons=["download"],
+        elem_id=f"{task}-noisy",
+    )
+    return NoiseWidgets(kind=kind, snr_db=snr_db, shown=shown, player=player)
+
+
+def asked(
+    analyser: Analyser,
+    task: Task,
+    path: str | None,
+    picks: Picks,
+    stopped: Callable[[], bool],
+) -> list[Any]:
+    """What fills the section, for a noise or none."""
+    if not path or picks.noise is None:
+        return nothing()
+    silent = nothing()[1]
+    refusals: list[Refusal] = []
+
+    def analyse(task: Task, path: str, **options: Any) -> Any:
+        each = replace(picks, target=options["target"], noise=options.get("noise"))
+        outcome = ask(analyser, task, path, each, cancelled=stopped)
+        if isinstance(outcome, Refusal):
+            refusals.append(outcome)
+            raise XaiDemoError(outcome.message)
+        return outcome
+
+    try:
+        both = disturbed(analyse, task, path, picks.noise, target=picks.target or None)
+    except XaiDemoError as error:
+        if refusals and refusals[0].stopped:
+            return [gr.skip(), gr.skip()]
+        return [
+            '<p class="xai-notice xai-warning" role="note">There is nothing to compare: '
+            f"{escape(str(error))}</p>",
+            silent,
+        ]
+    sound = both.noisy.sounds.get("original")
+    if sound is None:
+        return [side_by_side(both), silent]
+    heard = playable(sound, both.noisy.sample_rate_hz)
+    return [side_by_side(both), gr.update(value=heard, visible=True)]
+
+
+def nothing() -> list[Any]:
+    """The section without a noise."""
+    return ["", gr.update(value=None, visible=False)]
+
+
+def picked(kind: str, snr_db: float) -> Noise | None:
+    """What the two widgets say."""
+    known = next((each for each in KINDS if each == kind), None)
+    return None if known is None else Noise(kind=known, snr_db=snr_db)
+
+
+def side_by_side(both: Disturbance) -> str:
+    """In words, as bars, and as two pictures."""
+    rows = "".join(_row(move) for move in both.moves)
+    before, after = both.clean.report.explanations[0], both.noisy.report.explanations[0]
+    title = f"With {both.noise.kind} noise, {both.noise.snr_db:g} dB".replace("-", "\u2212")
+    panes = "".join(
+        pane(each.view, explanation, name, base=grey_uri(each.view.pixels))
+        for each, explanation, name in (
+            (both.clean, before, "As it is"),
+            (both.noisy, after, title),
+        )
+    )
+    return (
+        '<section class="xai-comparison xai-noise" role="status">'
+        f'<p class="xai-agreement">{escape(_sentence(both))}</p>'
+        f'<div class="xai-rows" tabindex="0" role="group" aria-label="Labels before and after">'
+        "<table><thead><tr><th scope='col'>Label</th><th scope='col'>As it is</th>"
+        f"<th scope='col'>With noise</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<p class="xai-quiet">Heat for {escape(words.plain(before.target))}, in both.</p>'
+        f'<div class="xai-pair">{panes}</div></section>'
+    )
+
+
+def _sentence(both: Disturbance) -> str:
+    before, after = (
+        words.plain(each.report.decision.label) if each.report.decision.label else "Uncertain"
+        for each in (both.clean, both.noisy)
+    )
+    kept = (
+        f"The answer stays {before}"
+        if before == after
+        else f"The answer changes from {before} to {after}"
+    )
+    rho = both.agreement
+    heat = (
+        "one of the two has no heat to compare"
+        if rho is None
+        else f"the heat before and after: {agreement_in_words(rho)}"
+    )
+    return f"{kept} with {both.noise.named}; {heat}."
+
+
+def _row(move: Move) -> str:
+    cells = "".join(
+        f'<td><span class="xai-moved"><span class="xai-track"><i class="xai-fill" '
+        f'style="width:{p:.1%}"></i></span>{escape(words.percent(p))}</span></td>'
+        for p in (move.before, move.after)
+    )
+    return f"<tr><th scope='row'>{escape(words.plain(move.label))}</th>{cells}</tr>"
