@@ -45,6 +45,8 @@ COMMANDS = (
     "evaluate",
     "bench",
     "serve",
+    "publish",
+    "deploy",
     "synthesise",
     "cross-validate",
     "evaluate-explainers",

@@ -12,6 +12,8 @@ import multiprocessing
 import re
 import resource
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +32,7 @@ from xai_demo.hub import Hub, Located
 from xai_demo.hub.transfer import Patience
 from xai_demo.settings import Settings
 
+ROOT = Path(__file__).resolve().parent.parent
 HALF = len(CONTENT) // 2
 SECRET = "hf_" + "secret" * 5
 QUICK = Patience(timeout_s=0.6, pause_s=0.02, longest_pause_s=1.5)
@@ -435,3 +438,38 @@ def test_a_download_keeps_no_other_model_waiting(settings: Settings, shelf: Shel
     assert hub.located("small").source == "bundled"
     assert not done.is_set()
     thread.join()
+
+
+# The environment
+
+
+def test_the_hubs_own_variables_are_respected(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.token = SECRET
+    program = (
+        "from xai_demo.hub import Hub\n"
+        "from xai_demo.settings import Settings\n"
+        "from tests.test_hub import a_catalog\n"
+        "hub = Hub(Settings.from_env(), catalog=a_catalog())\n"
+        "print(hub.located('large').path)\n"
+    )
+
+    def run(**environ: str) -> subprocess.CompletedProcess[str]:
+        chosen = [f"{name}={value}" for name, value in environ.items()]
+        command = ["env", "NO_PROXY=127.0.0.1", *chosen, sys.executable, "-c", program]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    here = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": shelf.url}
+    done = run(**here, HF_TOKEN=SECRET)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).read_bytes() == CONTENT
+    assert tmp_path / "home" / "xai_demo" in Path(done.stdout.strip()).parents
+    assert SECRET not in done.stdout + done.stderr
+
+    shelf.requests.clear()
+    elsewhere = {"HF_HOME": str(tmp_path / "other"), "HF_ENDPOINT": shelf.url}
+    offline = run(**elsewhere, HF_TOKEN=SECRET, HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set, so the Hub is not asked." in offline.stderr
+    assert shelf.requests == []
+    refused_there = run(**elsewhere, HF_TOKEN="hf_another_secret")
+    assert "The Hub answered 401 for owner/name." in refused_there.stderr
+    assert "hf_another_secret" not in refused_there.stderr
