@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xai_demo.training import pointing
-from xai_demo.training.pointing import Boxes, Canvas, Tally, Times, TimesAndBands
+from xai_demo.training.pointing import IOU_LEVELS, Boxes, Canvas, Tally, Times, TimesAndBands
 
 # Ten columns of a second each, four rows at 100, 200, 300 and 400 Hz; cells of one by one.
 HZ = (100.0, 200.0, 300.0, 400.0)
@@ -97,7 +97,7 @@ def test_heat_equal_to_the_box_has_pointing_one_and_overlap_one():
     mask = box(2, 6, 3, 8)
     found = Boxes(masks=(mask,)).figures(mask.astype(np.float32), canvas(shape=(10, 10)))
     assert (found["pointing"], found["iou"], found["heat_inside"]) == (1, 1, 1)
-    assert (found["iou_0.1"], found["iou_0.3"], found["iou_0.5"]) == (1, 1, 1)
+    assert [found[f"iou_{level:g}"] for level in IOU_LEVELS] == [1, 1, 1, 1]
     assert found["pointing_chance"] == pytest.approx(0.2)
     assert (found["pointing_centre"], found["pointing_above_centre"]) == (1, 0)
 
@@ -105,7 +105,7 @@ def test_heat_equal_to_the_box_has_pointing_one_and_overlap_one():
 def test_half_of_a_box_overlaps_by_a_half_and_beside_it_not_at_all():
     truth = Boxes(masks=(box(0, 4, 0, 4),))
     half = truth.figures(box(0, 2, 0, 4).astype(np.float32), canvas(shape=(10, 10)))
-    assert (half["iou"], half["iou_0.5"]) == (0.5, 1)
+    assert (half["iou"], half["iou_0.25"], half["iou_0.5"], half["iou_0.75"]) == (0.5, 1, 1, 0)
     beside = truth.figures(box(6, 8, 6, 8).astype(np.float32), canvas(shape=(10, 10)))
     assert (beside["pointing"], beside["iou"], beside["iou_0.1"]) == (0, 0, 0)
     assert beside["pointing_centre"] == 0

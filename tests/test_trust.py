@@ -331,3 +331,23 @@ def test_a_trial_asks_about_abnormal_test_samples_that_are_right_one_a_person(so
     same = trials.row("Grad-CAM", network, network, asked, 8, lambda done: None)
     assert same.figures["randomisation"]["value"] in {0.0, 1.0}  # 0: heat that is flat
     assert [dict(sample.said) for sample in asked] == said  # the same heat costs nothing more
+
+
+def test_every_boxed_finding_has_its_row_with_true_positives_and_all_overlaps():
+    rates = {name: figure(0.5) for name in ("pointing", "pointing_chance", "iou", "iou_0.1")}
+    rates |= {"iou_0.25": figure(0.4), "iou_0.5": figure(0.25), "iou_0.75": figure(0.1)}
+    result = result_of(cam=rates)
+    result |= {
+        "truth": "boxes",
+        "per_label": {"cam": {"Mass": rates, "Edema": {}}},
+        "answered": {"real": {"Mass": {"files": 7, "right": 4}, "Edema": {"files": 2, "right": 0}}},
+    }
+    result["per_label"]["cam"].pop("Edema")
+    lines = verdict.table(result).splitlines()
+    (header,) = (line for line in lines if line.startswith("| finding |"))
+    assert header.endswith("| iou | iou_0.1 | iou_0.25 | iou_0.5 | iou_0.75 |")
+    (row,) = (line for line in lines if line.startswith("| Mass |"))
+    assert row.startswith("| Mass | 7 | 4 | cam | 0.50 (0.40-0.60) |")
+    assert row.endswith("| 0.25 (0.15-0.35) | 0.10 (0.00-0.20) |")
+    assert "Boxed but never found, so not explained: Edema." in lines
+    assert header.count("|") == row.count("|")

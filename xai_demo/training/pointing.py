@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 HOT = 0.5  # of the maximum: what counts as hot where heat is compared with a region
-IOU_LEVELS = (0.1, 0.3, 0.5)
+IOU_LEVELS = (0.1, 0.25, 0.5, 0.75)  # the usual ones of what counts as localised
 TIME_CELLS, BAND_CELLS = 1.0, 0.5  # tolerance of synthesised truths, in cells of the network's map
 
 

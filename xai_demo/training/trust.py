@@ -21,6 +21,7 @@ from xai_demo.hub import Hub
 from xai_demo.inference import LEAST_PASSES
 from xai_demo.records import LogMel
 from xai_demo.training import boxes, cards, trials, truths
+from xai_demo.training.evaluation import persons
 from xai_demo.training.pointed import Pointed, Run, point
 from xai_demo.training.pointing import BAND_CELLS, HOT, TIME_CELLS, Tally
 from xai_demo.training.recipes import recipe_of
@@ -65,7 +66,7 @@ def evaluate_explainers(
     tell(0.0, "waking the network")
     run = Run(_network(hub, name), names, most, PASSES)
     tell(0.01, "reading the data")
-    known = _Known.at(data, run)
+    known = _Known.at(data, run, persons(settings.weights_dir / name))
     rows = _tried(run, known, tell)
     pointed = _pointed(run, known, settings, tell)
     if not rows and not pointed.tried:
@@ -100,13 +101,15 @@ class _Known:
     unseen: Unseen
 
     @classmethod
-    def at(cls, data: Path, run: Run) -> _Known:
+    def at(cls, data: Path, run: Run, learnt_from: frozenset[str] | None) -> _Known:
         model = run.model
         is_sound = isinstance(model.preprocessing, LogMel)
         corpus = truths.sprsound(data) if model.task == "stethoscope" else None
         path = None if is_sound else boxes.found(data)
         listed = boxes.read(path, data) if path else None
         samples = _read(data, run, needed=not (corpus or listed or truths.has_mixtures(model)))
+        if samples is not None and learnt_from is not None and model.task == "chest_xray":
+            samples = samples.apart_from(learnt_from)
         run.notes.extend(listed.notes if listed else ())
         run.notes.extend(corpus.notes if corpus and samples is None else ())
         splits: dict[str, str] = {}

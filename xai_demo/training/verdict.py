@@ -7,6 +7,7 @@ from typing import Any
 
 FEWEST = 5  # persons: an interval over fewer says nothing
 ALIKE = 0.5  # heat whose rank correlation is surely under this depends on the weights
+REAL = "real"  # the part of what was recorded, as `truths` calls it
 _SNR_DB = "10"  # of the made sounds that the verdict speaks of
 _RULES = {
     "chance": "chance",
@@ -20,8 +21,9 @@ _COLUMNS = (
 _PLACES = (
     "pointing", "pointing_chance", "pointing_energy", "pointing_centre", "pointing_judged",
     "heat_inside", "iou",
-    "iou_0.1", "iou_0.3", "iou_0.5",
+    "iou_0.1", "iou_0.25", "iou_0.5", "iou_0.75",
 )  # fmt: skip
+_OF_BOXES = ("pointing", "pointing_chance", "iou", "iou_0.1", "iou_0.25", "iou_0.5", "iou_0.75")
 _READINGS = {
     "insertion_auc": "the picture comes out of a blur, hottest places first: how probable the "
     "label is on the way. High is good.",
@@ -155,6 +157,7 @@ def _tables(result: dict[str, Any]) -> list[str]:
     if result.get("truth"):
         lines += ["", f"Against {result['truth']}:", "", *_table(_present(_PLACES, rows), rows)]
         lines += _label_table(result)
+        lines += _box_table(result)
     if result.get("synthesised"):
         lines += _made_table(result)
     return lines
@@ -185,6 +188,36 @@ def _label_table(result: dict[str, Any]) -> list[str]:
         for label in labels
     }
     return ["", "`pointing` by label:", "", *_table(labels, {**rows, "*a random point*": chance})]
+
+
+def _box_table(result: dict[str, Any]) -> list[str]:
+    """For each boxed finding how many were found, and of those how many were localised."""
+    each = [
+        (label, name, row[label])
+        for name, row in result["per_label"].items()
+        for label in row
+        if "iou_0.5" in row[label]
+    ]
+    if not each:
+        return []
+    asked = result["answered"][REAL]
+    lines = [
+        "",
+        "By finding: boxes asked about, found by the network (true positives; only these are "
+        "explained), and of the found ones the share whose heat points into the box, and whose hot "
+        "box overlaps it by at least so much:",
+        "",
+        "| finding | boxed | found | explainer | " + " | ".join(_OF_BOXES) + " |",
+        "| --- " * (len(_OF_BOXES) + 4) + "|",
+    ]
+    for label, name, row in sorted(each, key=lambda found: found[0]):
+        counts = f"{asked[label]['files']} | {asked[label]['right']}"
+        cells = " | ".join(_shown(row.get(column)) for column in _OF_BOXES)
+        lines.append(f"| {label} | {counts} | {name} | {cells} |")
+    missed = [label for label, n in asked.items() if not n["right"]]
+    if missed:
+        lines += ["", f"Boxed but never found, so not explained: {', '.join(sorted(missed))}."]
+    return lines
 
 
 def _made_table(result: dict[str, Any]) -> list[str]:
