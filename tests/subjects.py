@@ -30,7 +30,17 @@ def tiny():
     return whole, networks.Cut(features=features, head=head, layer="0"), torch.randn(2, 1, 36, 48)
 
 
-SMALL = {"convolutional": tiny, "transformer": small_ast.built}  # one of each kind
+def pooled():
+    """The same with nothing after the cut but the mean and one linear layer."""
+    whole, _, inputs = tiny()
+    features = nn.Sequential(*whole[0], nn.ReLU())
+    head = nn.Sequential(*list(whole[1])[1:])
+    whole = nn.Sequential(features, head).eval().requires_grad_(False)
+    return whole, networks.Cut(features=features, head=head, layer="0"), inputs
+
+
+# one of each kind
+SMALL = {"convolutional": tiny, "pooled": pooled, "transformer": small_ast.built}
 
 
 def subject_of(whole, cut, inputs, **changes) -> Subject:

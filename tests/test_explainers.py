@@ -8,7 +8,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from subjects import SMALL, built, linear_subject, subject_of, tiny
 
-from xai_demo import explainers, heat
+from xai_demo import explainers, heat, networks
 from xai_demo.errors import CancelledError, UnknownNameError, UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget
 
@@ -229,3 +229,38 @@ def test_the_usual_explainer_is_the_models_own_else_the_default():
     assert explainers.usual("convolutional", "HiResCAM") == "HiResCAM"
     assert explainers.usual("convolutional", "Attention rollout") == explainers.DEFAULT
     assert explainers.usual("transformer", "Attention rollout") == "Attention rollout"
+
+
+# CAM
+
+
+POOLED = [name for name, a in networks.ARCHITECTURES.items() if a.kind == "pooled"]
+
+
+@pytest.mark.parametrize("architecture", POOLED)
+def test_cam_is_grad_cam_where_all_that_follows_is_the_mean_and_one_layer(architecture):
+    whole, cut, inputs = built(architecture)
+    subject = subject_of(whole, cut, inputs)
+    cam, grad_cam = (EXPLAINERS[name].heat(subject, [0, 2]) for name in ("CAM", "Grad-CAM"))
+    # the gradient of a mean over n places is the weight, divided by n
+    places = cam.shape[2] * cam.shape[3]
+    assert cam == pytest.approx(places * grad_cam, rel=1e-3, abs=1e-4 * float(cam.max()))
+
+
+def test_cam_weighs_maps_as_the_last_layer_does():
+    last = torch.nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        last.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 2.0]]))
+    head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), last)
+    maps = torch.tensor([[[[3.0, 1.0]], [[1.0, 2.0]]]])
+    subject = linear_subject(activations=maps, head=head.requires_grad_(False))
+    assert EXPLAINERS["CAM"].heat(subject, [0, 1]).tolist() == [[[[2.0, 0.0]], [[2.0, 4.0]]]]
+
+
+@pytest.mark.parametrize("architecture", ["cnn6", "cnn14", "simplecnn"])
+def test_cam_refuses_a_head_that_does_more_and_is_not_offered_for_it(architecture):
+    with pytest.raises(UnsuitableError, match="does more than average and weigh, wanted for CAM"):
+        EXPLAINERS["CAM"].heat(subject_of(*built(architecture)), [0])
+    kind = networks.ARCHITECTURES[architecture].kind
+    assert "CAM" not in explainers.fitting(kind)
+    assert set(explainers.fitting(kind)) < set(explainers.fitting("pooled"))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT = "Grad-CAM++"
 _ANY = ("convolutional", "transformer")
+# A network whose kind is also another: "pooled" ones are convolutional, and all that comes after
+# the explained layer is the mean over the map and one linear layer.
+_ALSO = {"pooled": "convolutional"}
 _WHOLE = ("full gradients", "attention")  # what only the whole network in torch can give
 
 
@@ -60,6 +63,9 @@ EXPLAINERS = {
         needs="head gradients",
         source="Selvaraju et al. 2017",
         fits=_ANY,
+    ),
+    "CAM": Explainer(
+        run=cam.by_class_weights, needs="activations", source="Zhou et al. 2016", fits=("pooled",)
     ),
     "HiResCAM": Explainer(
         run=cam.by_gradient("HiResCAM"),
@@ -165,7 +171,9 @@ def explainer(name: str) -> Explainer:
 def fitting(kind: str, *, torch: bool = True) -> tuple[str, ...]:
     """Names of the explainers that fit this kind of network, on torch or without it."""
     return tuple(
-        name for name, e in EXPLAINERS.items() if kind in e.fits and (torch or not e.needs_torch)
+        name
+        for name, e in EXPLAINERS.items()
+        if {kind, _ALSO.get(kind, kind)} & set(e.fits) and (torch or not e.needs_torch)
     )
 
 

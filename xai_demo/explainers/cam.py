@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xai_demo.errors import UnsuitableError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -29,6 +31,34 @@ def by_gradient(method: str) -> Heat:
         return _map(method, subject.maps(flat), subject.head, gradients, targets)
 
     return heat
+
+
+def by_class_weights(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """CAM: the maps weighed as the last layer weighs their means. Zhou et al. 2016, equation 2.
+
+    Raises UnsuitableError where the head is anything but that mean and that layer.
+    """
+    import torch
+    from torch import nn
+
+    maps, head = subject.maps(subject.activations), subject.head
+    layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
+    with torch.inference_mode():
+        if len(layers) != 1 or layers[0].in_features != maps.shape[1]:
+            raise _not_pooled()
+        if not torch.allclose(
+            head(subject.activations), layers[0](maps.mean((2, 3))), rtol=1e-3, atol=1e-3
+        ):
+            raise _not_pooled()
+        heat = torch.einsum("tc,nchw->nthw", layers[0].weight[list(targets)], maps)
+    return np.maximum(_numpy(heat), 0)
+
+
+def _not_pooled() -> UnsuitableError:
+    return UnsuitableError(
+        "After the explained layer this network does more than average and weigh, wanted for CAM: "
+        "one that does not, as a ResNet, or another explainer, as Grad-CAM."
+    )
 
 
 def by_eigenvector(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:

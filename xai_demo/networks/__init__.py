@@ -51,7 +51,9 @@ class Architecture:
 
     whole: Callable[[Model], nn.Module]
     cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]  # the usual one first
-    kind: str = "convolutional"  # what an explainer's `fits` refers to
+    # What an explainer's `fits` refers to; "pooled": convolutional, and after the usual cut only
+    # the mean over the map and one linear layer.
+    kind: str = "convolutional"
     # How activations, or their gradients, are laid out as (batch, channels, rows, columns).
     maps: Callable[[Model, Tensor], Tensor] = _as_they_are
     renamed: tuple[tuple[str, str], ...] = ()  # in a file's tensor names: pattern, replacement
@@ -66,18 +68,30 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "resnet18": Architecture(whole=made_by_timm.whole("resnet18"), cuts={"layer4": resnet.cut}),
-    "resnet18-fine": Architecture(whole=resnet.fine_resnet18, cuts={"layer4": resnet.cut}),
-    "resnet50": Architecture(whole=made_by_timm.whole("resnet50"), cuts={"layer4": resnet.cut}),
-    "resnet101": Architecture(whole=made_by_timm.whole("resnet101"), cuts={"layer4": resnet.cut}),
+    "resnet18": Architecture(
+        whole=made_by_timm.whole("resnet18"), cuts={"layer4": resnet.cut}, kind="pooled"
+    ),
+    "resnet18-fine": Architecture(
+        whole=resnet.fine_resnet18, cuts={"layer4": resnet.cut}, kind="pooled"
+    ),
+    "resnet50": Architecture(
+        whole=made_by_timm.whole("resnet50"), cuts={"layer4": resnet.cut}, kind="pooled"
+    ),
+    "resnet101": Architecture(
+        whole=made_by_timm.whole("resnet101"), cuts={"layer4": resnet.cut}, kind="pooled"
+    ),
     "densenet121": Architecture(
-        whole=made_by_timm.whole("densenet121"), cuts={"features.norm5": densenet.cut}
+        whole=made_by_timm.whole("densenet121"),
+        cuts={"features.norm5": densenet.cut},
+        kind="pooled",
     ),
     "densenet121-chexvision": Architecture(
         whole=chexvision.whole, cuts={"features.norm5": chexvision.cut}
     ),
     "efficientnet-lite0": Architecture(
-        whole=made_by_timm.whole("efficientnet_lite0"), cuts={"bn2": efficientnet.cut}
+        whole=made_by_timm.whole("efficientnet_lite0"),
+        cuts={"bn2": efficientnet.cut},
+        kind="pooled",
     ),
     "resnet18-lung": Architecture(whole=lung.resnet18, cuts={"layer4": resnet.cut}),
     "efficientnet-lite0-lung": Architecture(
