@@ -48,7 +48,8 @@ REPORT = {
     "timing_ms",
     "warnings",
 }
-MODEL = {"name", "architecture", "source", "repo_id", "revision", "sha256", "backend", "device"}
+MODEL = {"name", "architecture", "source", "repo_id", "revision", "sha256"}
+MODEL |= {"backend", "device", "precision"}
 RETURNED = {"stethoscope": 4, "chest_xray": 2, "audioset": 3}
 
 

@@ -79,7 +79,6 @@ def test_onnx_runtime_prefers_cuda_where_both_have_it(monkeypatch: pytest.Monkey
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     assert devices.providers("cuda") == [(CUDA, {"use_tf32": "0"}), CPU]
     assert devices.providers("cpu") == [CPU]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])

@@ -388,6 +388,22 @@ def _either() -> Any:
     return contextlib.suppress(WeightsError)
 
 
+def test_a_config_that_could_not_be_had_is_not_taken_for_none(
+    settings: Settings, shelf: Shelf
+) -> None:
+    like = a_catalog()["large"].model
+    assert like is not None
+    shelf.put("model.safetensors", CONTENT)
+    hub = a_hub(settings, shelf)
+    shelf.statuses = [200, *[500] * 4]  # the branch is told, the config is not
+    with pytest.raises(CheckpointUnavailableError, match="The Hub answered 500 for owner/name"):
+        hub.located_weights("hf://owner/name", like=like)
+    model, _ = hub.located_weights("hf://owner/name", like=like)  # there is none
+    assert model.labels == like.labels
+    away = a_hub(dataclasses.replace(settings, offline=True), None)
+    assert away.located_weights("hf://owner/name", like=like)[1].source == "cache"
+
+
 # Several at once
 
 

@@ -105,6 +105,7 @@ def _session(source: Path | bytes, device: str) -> Any:
     if wanted == [CPU]:
         return onnxruntime.InferenceSession(source, options, wanted)
     try:
+        onnxruntime.preload_dlls()  # CUDA and cuDNN as torch brings them
         return onnxruntime.InferenceSession(source, options, wanted, enable_fallback=0)
     except Exception:  # each provider raises its own; the CPU is always there
         return onnxruntime.InferenceSession(source, options, [CPU])

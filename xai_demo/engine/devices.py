@@ -64,5 +64,4 @@ def providers(where: str) -> list[Any]:
 
     if where != "cuda" or CUDA not in onnxruntime.get_available_providers():
         return [CPU]
-    onnxruntime.preload_dlls()  # CUDA and cuDNN as torch brings them
     return [(CUDA, {"use_tf32": "0"}), CPU]

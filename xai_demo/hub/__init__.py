@@ -26,7 +26,7 @@ from xai_demo.errors import (
 from xai_demo.hub import adapters
 from xai_demo.hub.bundle import CONFIG, WEIGHTS, Digests, read_config, read_model
 from xai_demo.hub.store import Located, Store
-from xai_demo.hub.transfer import Patience, Remote
+from xai_demo.hub.transfer import MissingFileError, Patience, Remote
 from xai_demo.records import Checkpoint, Model, Progress, Task
 from xai_demo.settings import Settings
 
@@ -277,8 +277,12 @@ class Hub:
         config = dataclasses.replace(wanted, filename=CONFIG, sha256=None)
         try:
             path = self._store.fetched(config, branch=branch).path
-        except CheckpointUnavailableError:
+        except MissingFileError:
             return None
+        except CheckpointUnavailableError:
+            if self._store.cached(wanted, branch) is None:
+                raise
+            return None  # weights are fetched after it was known that they have none
         if not {"preprocessing", "labels"} <= set(read_config(path)):
             return None
         return _of_task(read_model(path.parent), like, uri)

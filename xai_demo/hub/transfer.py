@@ -28,6 +28,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _T = TypeVar("_T")
 
 
+class MissingFileError(CheckpointUnavailableError):
+    """The repository is there at that commit, and has no file of that name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How long to wait for the Hub, and how often to ask again."""
@@ -170,7 +174,7 @@ class Remote:
             pause_s = asked_s
         longest_s = self._patience.longest_pause_s
         if tries >= self._patience.tries or not _passes(error) or pause_s > longest_s:
-            raise CheckpointUnavailableError(reason(error, repo_id, filename)) from error
+            raise _refusal(error)(reason(error, repo_id, filename)) from error
         time.sleep(pause_s)
 
 
@@ -203,6 +207,13 @@ def _other_length(wanted: Checkpoint, have: int, size_bytes: int | None) -> Exce
     return CheckpointMismatchError(
         f"{wanted.filename} of {wanted.repo_id} came with {have:,} bytes or more; wanted: {size}."
     )
+
+
+def _refusal(error: Exception) -> type[CheckpointUnavailableError]:
+    from huggingface_hub import errors
+
+    missing = isinstance(error, errors.EntryNotFoundError)
+    return MissingFileError if missing else CheckpointUnavailableError
 
 
 def _passes(error: Exception) -> bool:
