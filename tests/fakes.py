@@ -21,6 +21,7 @@ from xai_demo.errors import (
     UnreadableFileError,
 )
 from xai_demo.filtering import SignalPath
+from xai_demo.noise import Noise
 from xai_demo.records import (
     Analysis,
     Decision,
@@ -171,6 +172,8 @@ class FakeAnalyser:
         backend: str = "auto",
         signal_path: SignalPath | None = None,
         cycles: str | Path | None = None,
+        film: Film = "checked",
+        noise: Noise | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
@@ -186,6 +189,7 @@ class FakeAnalyser:
                 "signal_path": signal_path,
                 "cycles": Path(cycles).name if cycles else None,
             }
+            | ({"noise": noise} if noise else {})
         )
         if "long" in name:
             self.work_on(name, progress, cancelled)

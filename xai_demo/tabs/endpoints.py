@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,9 @@ import gradio as gr
 from xai_demo import explainers
 from xai_demo.errors import XaiDemoError
 from xai_demo.filtering import SignalPath
+from xai_demo.noise import Noise
 from xai_demo.records import Analysis, Progress, Task
+from xai_demo.tabs import noise as noises
 from xai_demo.tabs import signal_path
 from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
 from xai_demo.tabs.details import overlay
@@ -43,6 +46,10 @@ def _publish_task(
     if events:
         path = [gr.JSON(None, label="band"), gr.Checkbox(_OPEN, label="denoise")]
         path.append(as_path(gr.File(label="cycles")))
+    if sound and not events:
+        path = [gr.Textbox(None, label="noise"), gr.Number(None, label="snr")]
+    if not sound:
+        path.append(gr.Textbox(None, label="film"))
     outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="jpeg", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
     outputs += [gr.JSON(label="events")] if events else []
@@ -70,10 +77,8 @@ def _answerer(
         path: str | None, picks: Picks, request: gr.Request, progress: gr.Progress
     ) -> list[Any]:
         def work(stopped: Callable[[], bool]) -> list[Any]:
-            outcome = ask(analyser, task, path, picks, told_by(progress), stopped)
-            if isinstance(outcome, Refusal):
-                raise gr.Error(_sentence(outcome), print_exception=False)
-            report = outcome.report.to_json()
+            outcome, more = _asked(analyser, task, path, picks, told_by(progress), stopped)
+            report = outcome.report.to_json() | more
             return [
                 report,
                 overlay(outcome),
@@ -85,6 +90,26 @@ def _answerer(
         return await running.worked(request.session_hash, None, work)
 
     return answer
+
+
+def _asked(
+    analyser: Analyser,
+    task: Task,
+    path: str | None,
+    picks: Picks,
+    progress: Progress,
+    stopped: Callable[[], bool],
+) -> tuple[Analysis, dict[str, Any]]:
+    """The answer, that with noise where that is asked for; and what joins its report."""
+    if picks.noise is None:
+        outcome = ask(analyser, task, path, picks, progress, stopped)
+        if isinstance(outcome, Refusal):
+            raise gr.Error(_sentence(outcome), print_exception=False)
+        return outcome, {}
+    both = noises.asked_twice(analyser, task, path, picks, progress=progress, stopped=stopped)
+    if isinstance(both, Refusal):
+        raise gr.Error(_sentence(both), print_exception=False)
+    return both.noisy, {"noise": both.to_json()}
 
 
 def _endpoint(
@@ -99,9 +124,12 @@ def _endpoint(
         explainer: str | None = None,
         target: str | None = None,
         layer: str | None = None,
+        noise: str | None = None,
+        snr: float | None = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
         picks = Picks(model=model, explainer=explainer, target=target, layer=layer)
+        picks = replace(picks, noise=_asked_noise(noise, snr))
         return await answer(audio, picks, request, progress)
 
     async def pictures(
@@ -111,9 +139,11 @@ def _endpoint(
         explainer: str | None = None,
         target: str | None = None,
         layer: str | None = None,
+        film: str | None = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        picks = Picks(model=model, explainer=explainer, target=target, layer=layer)
+        taken: Any = film or None  # a word nobody knows is refused by name
+        picks = Picks(model=model, explainer=explainer, target=target, layer=layer, film=taken)
         return await answer(image, picks, request, progress)
 
     # The clients take the names and the defaults of the arguments from the signature.
@@ -156,6 +186,16 @@ def _asked_path(
     try:
         facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
         return signal_path.asked(band, denoise, facts)
+    except XaiDemoError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def _asked_noise(kind: str | None, snr_db: float | None) -> Noise | None:
+    if not kind and snr_db is None:
+        return None
+    try:
+        known: Any = kind or ""  # a word nobody knows is refused by name
+        return Noise(kind=known, snr_db=noises.START_DB if snr_db is None else snr_db)
     except XaiDemoError as error:
         raise gr.Error(str(error), print_exception=False) from error
 

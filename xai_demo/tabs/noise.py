@@ -10,9 +10,8 @@ from typing import Any
 import gradio as gr
 
 from xai_demo.disturbance import Disturbance, Move, disturbed
-from xai_demo.errors import XaiDemoError
 from xai_demo.noise import KINDS, Noise
-from xai_demo.records import Task
+from xai_demo.records import Analysis, Progress, Task
 from xai_demo.tabs import words
 from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
 from xai_demo.tabs.comparison import agreement_in_words, pane
@@ -55,7 +54,9 @@ def lay_out(task: Task) -> NoiseWidgets:
         f'<p class="xai-quiet">{_INVITATION}</p>'
     )
     with gr.Row(elem_classes="xai-noise-picks", equal_height=False):
-        kind = gr.Radio(_CHOICES, value="", label="Noise", elem_id=f"{task}-noise-kind")
+        kind = gr.Radio(
+            _CHOICES, value="", label="Noise", min_width=260, elem_id=f"{task}-noise-kind"
+        )
         snr_db = gr.Slider(
             _LOW_DB,
             _HIGH_DB,
@@ -63,6 +64,7 @@ def lay_out(task: Task) -> NoiseWidgets:
             step=1,
             label="Signal-to-noise ratio in decibels: lower is noisier",
             buttons=[],
+            min_width=260,
             elem_id=f"{task}-noise-snr",
         )
     shown = gr.HTML("", apply_default_css=False, elem_id=f"{task}-noise")
@@ -86,32 +88,55 @@ def asked(
     """What fills the section, for a noise or none."""
     if not path or picks.noise is None:
         return nothing()
-    silent = nothing()[1]
-    refusals: list[Refusal] = []
-
-    def analyse(task: Task, path: str, **options: Any) -> Any:
-        each = replace(picks, target=options["target"], noise=options.get("noise"))
-        outcome = ask(analyser, task, path, each, cancelled=stopped)
-        if isinstance(outcome, Refusal):
-            refusals.append(outcome)
-            raise XaiDemoError(outcome.message)
-        return outcome
-
-    try:
-        both = disturbed(analyse, task, path, picks.noise, target=picks.target or None)
-    except XaiDemoError as error:
-        if refusals and refusals[0].stopped:
+    both = asked_twice(analyser, task, path, picks, stopped=stopped)
+    if isinstance(both, Refusal):
+        if both.stopped:
             return [gr.skip(), gr.skip()]
         return [
             '<p class="xai-notice xai-warning" role="note">There is nothing to compare: '
-            f"{escape(str(error))}</p>",
-            silent,
+            f"{escape(both.message)}</p>",
+            nothing()[1],
         ]
     sound = both.noisy.sounds.get("original")
     if sound is None:
-        return [side_by_side(both), silent]
+        return [side_by_side(both), nothing()[1]]
     heard = playable(sound, both.noisy.sample_rate_hz)
     return [side_by_side(both), gr.update(value=heard, visible=True)]
+
+
+def asked_twice(
+    analyser: Analyser,
+    task: Task,
+    path: str | None,
+    picks: Picks,
+    *,
+    progress: Progress | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> Disturbance | Refusal:
+    """What `picks.noise` does, or why nobody can say."""
+    assert picks.noise is not None  # noqa: S101
+
+    def analyse(task: Task, path: str, **options: Any) -> Analysis:
+        each = replace(picks, target=options["target"], noise=options.get("noise"))
+        outcome = ask(analyser, task, path, each, options["progress"], stopped)
+        if isinstance(outcome, Refusal):
+            raise _RefusedError(outcome)
+        return outcome
+
+    try:
+        return disturbed(
+            analyse, task, path or "", picks.noise, target=picks.target or None, progress=progress
+        )
+    except _RefusedError as error:
+        return error.refusal
+
+
+class _RefusedError(Exception):
+    """Carries a refusal out of the two questions."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 def nothing() -> list[Any]:
