@@ -27,12 +27,14 @@ from xai_demo.records import (
     Decision,
     Event,
     Explanation,
+    Film,
     LogMel,
     Metric,
     Model,
     ModelInUse,
     Prediction,
     Progress,
+    Radiograph,
     Raster,
     Report,
     Task,
@@ -105,6 +107,12 @@ MODELS = (
         "audioset",
         ("Rain", "Dog", "Rooster", "Sea waves", "Chainsaw", "Fire", "Helicopter", "Sneeze"),
     ),
+    model(
+        "findings-resnet18",
+        "Findings, ResNet-18",
+        "chest_xray",
+        ("Effusion", "Mass", "Nodule", "Infiltration", "Pleural_Thickening", "Hernia"),
+    ),
 )
 
 
@@ -113,6 +121,7 @@ class FakeHub:
     """What the page asks of a hub: the models above; `big-cnn14` is not here."""
 
     absent: frozenset[str] = frozenset({"big-cnn14"})
+    own_models: bool = True
 
     def names(self, task: Task | None = None) -> tuple[str, ...]:
         return tuple(m.name for m in MODELS if task in (None, m.task))
@@ -170,6 +179,7 @@ class FakeAnalyser:
         target: str | None = None,
         layer: str | None = None,
         backend: str = "auto",
+        weights: str | None = None,
         signal_path: SignalPath | None = None,
         cycles: str | Path | None = None,
         film: Film = "checked",
@@ -186,8 +196,10 @@ class FakeAnalyser:
                 "explainer": explainer,
                 "target": target,
                 "layer": layer,
+                "weights": weights,
                 "signal_path": signal_path,
                 "cycles": Path(cycles).name if cycles else None,
+                "film": film,
             }
             | ({"noise": noise} if noise else {})
         )
@@ -212,7 +224,16 @@ class FakeAnalyser:
             raise UnknownNameError("label", target, chosen.labels[:10])
         if cycles and "bad" in Path(cycles).name:
             raise AnnotationError(f"{Path(cycles).name} holds no cycle; wanted: lines of four.")
-        return answer(chosen, name, explainer or "Grad-CAM++", target)
+        return gated(answer(chosen, name, explainer or "Grad-CAM++", target), film)
+
+    def radiograph(self, path: str | Path) -> Radiograph:
+        """The film below; doubted where the name says so, refused where it says so."""
+        name = Path(path).name
+        if "refuse" in name or name.endswith(".txt"):
+            raise UnreadableFileError(f"{name} is plain text, not a picture; wanted: a picture.")
+        doubt = INVERTED if "inverted" in name else ""
+        facts = {"width": 512, "height": 512, "format": "PNG", "modality": "radiograph (picture)"}
+        return Radiograph(pixels=film().pixels.astype(np.float32) / 255, facts=facts, doubt=doubt)
 
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
@@ -271,6 +292,9 @@ def answer(model: Model, name: str, explainer: str, target: str | None) -> Analy
             probability=0.3,
             reason="No label reaches its operating point; the nearest is wheeze at 30 %.",
         )
+    if len(model.labels) == 6 and "uncertain" not in name:
+        found = tuple(p.label for p in predictions if p.probability >= 0.05)
+        decision = replace(decision, findings=found)
     warnings = (
         ("The recording is silent: there is nothing to explain.",) if "silence" in name else ()
     )
@@ -289,8 +313,13 @@ def answer(model: Model, name: str, explainer: str, target: str | None) -> Analy
         ),
         input={"duration_s": 8.0, "sample_rate_hz": 44100, "channels": 2}
         if sound
-        else {"width": 1024, "height": 1024},
-        predictions=predictions,
+        else {
+            "width": 1024,
+            "height": 1024,
+            **({"format": "DICOM", "modality": "DX", "view": "PA"} if ".dcm" in name else {}),
+        },
+        predictions=predictions if sound else tuple(map(with_interval, predictions)),
+        uncertainty=None if sound else {"method": "test-time augmentation", "passes": 12},
         decision=decision,
         explanations=explanations,
         events=(
@@ -299,6 +328,7 @@ def answer(model: Model, name: str, explainer: str, target: str | None) -> Analy
         )
         if model.task == "stethoscope"
         else (),
+        calibration={"method": "temperature", "temperature": 0.74},
         timing_ms={"read": 12, "prepare": 8, "predict": 55, "explain": 20, "render": 30},
         warnings=warnings,
     )
@@ -312,6 +342,35 @@ def answer(model: Model, name: str, explainer: str, target: str | None) -> Analy
         stages = {"raw": tone, "filtered": tone * 0.8, "denoised": tone * 0.6}
         heard = {"timeline": timeline(model), "stages": stages}
     return Analysis(report=report, view=view, sounds=sounds, sample_rate_hz=16000, **heard)
+
+
+def with_interval(prediction: Prediction) -> Prediction:
+    """Between 0.9 and 1.1 times the probability."""
+    p = prediction.probability
+    return replace(prediction, interval=(0.9 * p, min(1.0, 1.1 * p)))
+
+
+INVERTED = "This film seems to be inverted, dark where it is dense. It can be corrected."
+STRANGE = "This does not look like a frontal chest X-ray. Nothing it says means anything."
+
+
+def gated(analysis: Analysis, film: Film) -> Analysis:
+    """The same as the gate leaves it: "inverted" and "cat" in a film's name are stopped there."""
+    report = analysis.report
+    if report.task != "chest_xray":
+        return analysis
+    kind, sentence = "frontal", ""
+    if "inverted" in report.file:
+        kind, sentence = "inverted", INVERTED
+    elif "cat" in report.file:
+        kind, sentence = "not a radiograph", STRANGE
+    done = film == "corrected" and kind == "inverted"
+    gate = {"kind": kind, "sentence": sentence, "corrected": done, "film": film}
+    report = replace(report, input={**report.input, "gate": gate})
+    if sentence and not done and film != "as-is":
+        decision = Decision(label=None, probability=0.5, reason=sentence, kind="no answer")
+        report = replace(report, decision=decision, warnings=(sentence, *report.warnings))
+    return replace(analysis, report=report)
 
 
 def timeline(model: Model) -> Timeline:

@@ -33,7 +33,7 @@ from xai_demo.tabs.comparison import agreement
 from xai_demo.tabs.running import Running
 from xai_demo.tabs.sounds import playable
 
-LUNG, XRAY, _, EVERYDAY = MODELS
+LUNG, XRAY, _, EVERYDAY, _ = MODELS
 LINEAR = View(
     pixels=np.zeros((4, 8), np.uint8),
     duration_s=8.0,
@@ -362,8 +362,10 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
             "explainer": "LayerCAM",
             "target": "Dog",
             "layer": "conv_block5",
+            "weights": None,
             "signal_path": None,
             "cycles": None,
+            "film": "checked",
         }
     ]
 

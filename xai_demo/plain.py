@@ -57,7 +57,7 @@ def report_text(report: Report) -> str:
             lines.append(explanation.faithfulness["sentence"])
     model = report.model
     lines.append(f"{model.name} ({model.source}, sha256 {model.sha256[:12]}) on {model.device}.")
-    lines += [f"Warning: {warning}" for warning in report.warnings]
+    lines += [f"Warning: {said}" for said in report.warnings if said != decision.reason]
     return "\n".join([*lines, DISCLAIMER])
 
 

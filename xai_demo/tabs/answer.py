@@ -13,12 +13,17 @@ from xai_demo.tabs.figure import figure
 from xai_demo.tabs.timeline import events_table, timeline
 
 _BARS = 10
+_UNSAID = {"nothing found": "No finding", "no answer": "No answer"}
+_WITHHELD = (
+    "The picture was stopped before the model's answer. What the network makes of it is shown all "
+    "the same; it does not count as an answer."
+)
 
 
 def answered(analysis: Analysis, model: Model, second: Analysis | Refusal | None = None) -> str:
     """The answer, its bars and its picture; and beside it the heat of a second explainer."""
     return (
-        f'<div class="xai-result" data-state="answered">{_warnings(analysis)}'
+        f'<div class="xai-result" data-state="answered">{_warned(analysis)}{_warnings(analysis)}'
         f'<div class="xai-answer">{_headline(analysis, model)}{_bars(analysis, model)}</div>'
         f"{figure(analysis)}{_second(analysis, second)}{timeline(analysis)}"
         f"{_events(analysis)}{_source(analysis, model)}</div>"
@@ -57,10 +62,32 @@ def refused(message: str, *, advice: str, title: str = "This could not be analys
     )
 
 
+def _warned(analysis: Analysis) -> str:
+    """The verdict, unless it stands above with what can be done about it."""
+    return "" if analysis.report.decision.kind == "no answer" else verdict(analysis)
+
+
+def verdict(analysis: Analysis) -> str:
+    """What the gate says of a radiograph that is none, or that stands otherwise."""
+    gate = analysis.report.input.get("gate", {})
+    if not gate.get("sentence") or gate.get("corrected"):
+        return ""
+    stopped = analysis.report.decision.kind == "no answer"
+    kind, role = ("refused", "alert") if stopped else ("warning", "note")
+    return (
+        f'<div class="xai-notice xai-{kind} xai-verdict" role="{role}">'
+        f"<p>{escape(gate['sentence'])}</p></div>"
+    )
+
+
 def _headline(analysis: Analysis, model: Model) -> str:
     decision = analysis.report.decision
     uncertain = decision.label is None
-    label = "Uncertain" if decision.label is None else words.plain(decision.label)
+    label = (
+        _UNSAID.get(decision.kind, "Uncertain")
+        if decision.label is None
+        else words.plain(decision.label)
+    )
     kind = (
         "uncertain" if uncertain else "normal" if decision.label == model.normal_label else "found"
     )
@@ -71,10 +98,46 @@ def _headline(analysis: Analysis, model: Model) -> str:
     )
     return (
         f'<div class="xai-headline xai-{kind}" role="status">'
-        f'<p class="xai-kicker">{escape(analysis.report.file)}</p>'
-        f'<p class="xai-label">{escape(label)} {number}</p>'
-        f'<p class="xai-reason">{escape(decision.reason)}</p></div>'
+        f'<p class="xai-kicker">{escape(_kicker(analysis))}</p>'
+        f'<p class="xai-label">{escape(label)} {number}</p>{_others(analysis)}'
+        f'<p class="xai-reason">{escape(_reason(analysis))}</p>{_steady(analysis, model)}</div>'
     )
+
+
+def _kicker(analysis: Analysis) -> str:
+    film = words.film(analysis.report.input) if analysis.report.task == "chest_xray" else ""
+    return " · ".join(filter(None, (analysis.report.file, film)))
+
+
+def _reason(analysis: Analysis) -> str:
+    stopped = analysis.report.decision.kind == "no answer"
+    return _WITHHELD if stopped else analysis.report.decision.reason
+
+
+def _others(analysis: Analysis) -> str:
+    """The findings beside the one in large type."""
+    by_label = {p.label: p.probability for p in analysis.report.predictions}
+    others = [
+        f"{words.plain(label)} {words.percent(by_label[label])}"
+        for label in analysis.report.decision.findings
+        if label != analysis.report.decision.label
+    ]
+    return f'<p class="xai-others">and {escape(words.listing(others))}</p>' if others else ""
+
+
+def _steady(analysis: Analysis, model: Model) -> str:
+    """In words, how steady the answer is; of no finding, the nearest."""
+    report = analysis.report
+    if report.uncertainty is None or report.decision.kind == "no answer":
+        return ""
+    of = points(model)
+    label = report.decision.label
+    if label is None:
+        nearest = max(report.predictions, key=lambda p: p.probability / of.get(p.label, 0.5))
+        label = nearest.label
+    prediction = next(p for p in report.predictions if p.label == label)
+    said = words.steady(prediction, of.get(label), report.uncertainty["passes"])
+    return f'<p class="xai-quiet xai-steady">{escape(said)}</p>' if said else ""
 
 
 def _bars(analysis: Analysis, model: Model) -> str:
@@ -98,8 +161,25 @@ def _bars(analysis: Analysis, model: Model) -> str:
     tick = f" The line in a bar is the label's operating point: {counts}." if marks else ""
     press = " Press a label to see its heat." if len(layers) > 1 else ""
     return (
-        f'<div class="xai-bars"><ul>{rows}</ul><p class="xai-quiet">{which}.{press}{tick}</p></div>'
+        f'<div class="xai-bars"><ul>{rows}</ul>'
+        f'<p class="xai-quiet">{which}.{press}{tick}{_calibrated(analysis)}</p></div>'
     )
+
+
+def _calibrated(analysis: Analysis) -> str:
+    """What the numbers are, and what the thin lines on the bars."""
+    temperature = analysis.report.calibration.get("temperature")
+    said = ""
+    if temperature is not None:
+        said = (
+            " The probabilities are as the network gives them, not calibrated."
+            if temperature == 1
+            else f" The probabilities are calibrated on films held back from training (temperature "
+            f"{temperature:.2g})."
+        )
+    if any(p.interval for p in analysis.report.predictions):
+        said += " The thin line shows how far a probability moves where the film hardly does."
+    return said if analysis.report.task == "chest_xray" else ""
 
 
 def _bar(prediction: Prediction, operating_point: float | None, layer: int | None) -> str:
@@ -113,7 +193,8 @@ def _bar(prediction: Prediction, operating_point: float | None, layer: int | Non
     )
     inside = (
         f'<span class="xai-bar-label">{label}</span><span class="xai-track">'
-        f'<i class="xai-fill" style="width:{prediction.probability:.1%}"></i>{tick}</span>'
+        f'<i class="xai-fill" style="width:{prediction.probability:.1%}"></i>'
+        f"{_range(prediction)}{tick}</span>"
         f'<span class="xai-bar-number">{number}</span>'
     )
     if layer is None:
@@ -125,10 +206,20 @@ def _bar(prediction: Prediction, operating_point: float | None, layer: int | Non
     )
 
 
-def _warnings(analysis: Analysis) -> str:
-    if not analysis.report.warnings:
+def _range(prediction: Prediction) -> str:
+    if prediction.interval is None:
         return ""
-    lines = "".join(f"<li>{escape(line)}</li>" for line in analysis.report.warnings)
+    low, high = prediction.interval
+    said = f"{words.percent(low)} to {words.percent(high)}"
+    return f'<i class="xai-range" style="left:{low:.1%};width:{high - low:.1%}" title="{said}"></i>'
+
+
+def _warnings(analysis: Analysis) -> str:
+    told = analysis.report.input.get("gate", {}).get("sentence")  # stands above
+    warnings = [line for line in analysis.report.warnings if line != told]
+    if not warnings:
+        return ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in warnings)
     return f'<div class="xai-notice xai-warning" role="note"><ul>{lines}</ul></div>'
 
 

@@ -14,6 +14,7 @@ from xai_demo.errors import (
     AnnotationError,
     CancelledError,
     RequestError,
+    UnsuitableError,
     WeightsError,
     XaiDemoError,
 )
@@ -44,6 +45,10 @@ _log = logging.getLogger(__name__)
 
 class Hub(Protocol):
     """What the page asks of the hub."""
+
+    @property
+    def own_models(self) -> bool:
+        """Whether visitors may name a model of their own."""
 
     def names(self, task: Task | None = None) -> tuple[str, ...]:
         """Every model of the catalogue, or those of one task."""
@@ -78,6 +83,7 @@ class Analyser(Protocol):
         target: str | None = None,
         layer: str | None = None,
         backend: str = "auto",
+        weights: str | None = None,
         signal_path: SignalPath | None = None,
         cycles: str | Path | None = None,
         film: Film = "checked",
@@ -86,6 +92,9 @@ class Analyser(Protocol):
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
         """Read, predict and explain one file."""
+
+    def radiograph(self, path: str | Path) -> Radiograph:
+        """A radiograph as it is read and as the gate sees it, without a model."""
 
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
@@ -188,23 +197,7 @@ def ask(
 ) -> Analysis | Refusal:
     """Answer, or say in words a person understands why not; a fault of ours is logged."""
     try:
-        if not path:
-            raise RequestError("There is no file yet, wanted: one recording or picture.")
-        return analyser.analyse(
-            task,
-            path,
-            model=picks.model or None,
-            explainer=picks.explainer or None,
-            target=picks.target or None,
-            layer=picks.layer or None,
-            backend=picks.backend or "auto",
-            signal_path=picks.signal_path,
-            cycles=picks.cycles or None,
-            film=picks.film or "checked",
-            **({"noise": picks.noise} if picks.noise else {}),
-            progress=progress,
-            cancelled=cancelled,
-        )
+        return _analysed(analyser, task, path, picks, progress, cancelled)
     except CancelledError as error:
         return Refusal(
             title="Stopped", message=str(error), advice="Ask again at any time.", stopped=True
@@ -235,3 +228,47 @@ def ask(
             message=f"The fault was noted as {reference}.",
             advice="Try again, or try one of the examples. If it stays, report that number.",
         )
+
+
+def _analysed(
+    analyser: Analyser,
+    task: Task,
+    path: str | None,
+    picks: Picks,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> Analysis:
+    if not path:
+        raise RequestError("There is no file yet, wanted: one recording or picture.")
+    analysis = analyser.analyse(
+        task,
+        path,
+        model=picks.model or None,
+        explainer=picks.explainer or None,
+        target=picks.target or None,
+        layer=picks.layer or None,
+        backend=picks.backend or "auto",
+        weights=_own(analyser, picks.own),
+        signal_path=picks.signal_path,
+        cycles=picks.cycles or None,
+        film=picks.film or "checked",
+        **({"noise": picks.noise} if picks.noise else {}),
+        progress=progress,
+        cancelled=cancelled,
+    )
+    if analysis.report.input.get("format") == "DICOM":
+        return replace(analysis, report=replace(analysis.report, file=DICOM_NAME))
+    return analysis
+
+
+def _own(analyser: Analyser, named: str | None) -> str | None:
+    """The visitor's own model; a path of the server or a pickle is none that a visitor may name."""
+    named = (named or "").strip()
+    if not named:
+        return None
+    if not analyser.hub.own_models:
+        raise UnsuitableError("This deployment takes no models of its visitors; wanted: none.")
+    file = named.removeprefix("hf://").partition("/")[2].partition("/")[2]
+    if not named.startswith("hf://") or (file and not file.endswith(".safetensors")):
+        raise UnsuitableError(f"Your own model is {named!r}; wanted: {OWN}.")
+    return named

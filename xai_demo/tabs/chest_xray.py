@@ -6,8 +6,8 @@ TAB = Tab(
     task="chest_xray",
     title="Chest X-ray",
     brings="film",
-    sentence="Bring a chest X-ray: a network says whether it sees signs of pneumonia, and shows "
-    "which parts of the picture it looked at.",
+    sentence="Bring a frontal chest X-ray: a network says what it finds, and shows which parts of "
+    "the picture it looked at.",
     invitation="The answer appears here: what the network sees, how sure it is, and where in the "
     "picture it looked.",
     guide="Warm colours mark the parts of the picture that spoke for the chosen label, and no "

@@ -10,26 +10,22 @@ from typing import Any, cast
 import gradio as gr
 
 from xai_demo.errors import XaiDemoError
-from xai_demo.records import Analysis
+from xai_demo.records import FILMS, Analysis
 from xai_demo.synthesis import example_path
 from xai_demo.tabs import live, noise, signal_path
-from xai_demo.tabs.answer import answered, refused
+from xai_demo.tabs.answer import answered, refused, verdict
 from xai_demo.tabs.ask import Analyser, Compared, Picks, Refusal, compared
 from xai_demo.tabs.details import details
 from xai_demo.tabs.endpoints import told_by
 from xai_demo.tabs.panel import SOUNDS, Panel, followed, state_of
 from xai_demo.tabs.pickers import picked
+from xai_demo.tabs.preview import preview
 from xai_demo.tabs.running import Running
 from xai_demo.tabs.sounds import playable
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 _PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
-_PREVIEW_JS = """(file) => {
-  const one = Array.isArray(file) ? file[0] : file;
-  if (!one || !one.url || !/\\.(png|jpe?g|webp|bmp|gif)$/i.test(one.path || "")) return "";
-  return `<img alt="Your picture" src="${one.url.replaceAll('"', "%22")}">`;
-}"""
 
 
 def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
@@ -46,11 +42,15 @@ def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
 
     panel.file.change(wake, panel.file, [panel.analyse, panel.state], **INSTANT)
     if panel.preview is not None:
-        panel.file.change(None, panel.file, panel.preview, js=_PREVIEW_JS, **PRIVATE)
+        show = functools.partial(preview, analyser)
+        panel.file.change(show, panel.file, panel.preview, **INSTANT)
+    if picks.film is not None:  # another film is doubted anew
+        panel.file.change(lambda: FILMS[0], None, picks.film, **INSTANT)
     events = [panel.analyse.click(answer, asked, panel.outputs, **working)]
     # Not `input`: a dropdown sends that twice for one choice.
-    for picker in (each for each in picks.all if each is not picks.model):
+    for picker in (each for each in picks.dropdowns if each is not picks.model):
         events.append(picker.select(answer, asked, panel.outputs, **working))
+    events.append(picks.own.submit(answer, asked, panel.outputs, **working))
     chosen = picks.model.select(
         functools.partial(followed, panel.tab, analyser),
         [picks.model, picks.explainer, picks.second],
@@ -65,6 +65,10 @@ def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
             events.append(end.submit(answer, asked, panel.outputs, **working))
     if panel.live is not None:
         live.connect(panel.live, picks.model, analyser)
+    if panel.doubt is not None:
+        for button, film in ((panel.doubt.correct, "corrected"), (panel.doubt.as_is, "as-is")):
+            taken = button.click(functools.partial(str, film), None, picks.film, **INSTANT)
+            events.append(taken.then(answer, asked, panel.outputs, **working))
     for name, card in panel.examples.items():
         show = _answer(panel, analyser, running, example=name)
         events.append(card.click(show, panel.inputs, [panel.file, *panel.outputs], **working))
@@ -150,6 +154,8 @@ def wanted(panel: Panel, analyser: Analyser, values: list[Any], example: str | N
     """What the dropdowns and the signal path say; an annotation belongs to no example."""
     count = len(panel.pickers.all)
     picks = picked(values[:count])
+    if example is not None:  # what was picked for another film does not hold for it
+        picks = replace(picks, film=None)
     if panel.signal is None:
         return picks
     *steps, cycles = values[count:]
@@ -169,15 +175,28 @@ def _filled(panel: Panel, analyser: Analyser, both: Compared) -> list[Any]:
     if isinstance(outcome, Refusal):
         html = refused(outcome.message, advice=outcome.advice, title=outcome.title)
         silent: list[Any] = [None for _ in panel.players]
-        return [html, "", gr.update(visible=False), *silent, *_path(panel, None)]
-    model = analyser.hub.model(outcome.report.model.name)
+        rest = [*_path(panel, None), *_doubt(panel, None)]
+        return [html, "", gr.update(visible=False), *silent, *rest]
+    model = outcome.model or analyser.hub.model(outcome.report.model.name)
     players = [
         playable(outcome.sounds[name], outcome.sample_rate_hz) if name in outcome.sounds else None
         for name in list(SOUNDS)[: len(panel.players)]
     ]
     hear = gr.update(visible=any(p is not None for p in players))
     html = answered(outcome, model, both.second)
-    return [html, details(outcome, model), hear, *players, *_path(panel, outcome)]
+    rest = [*_path(panel, outcome), *_doubt(panel, outcome)]
+    return [html, details(outcome, model), hear, *players, *rest]
+
+
+def _doubt(panel: Panel, analysis: Analysis | None) -> list[Any]:
+    """The two buttons, where the gate stopped the film; to correct it only where that helps."""
+    if panel.doubt is None:
+        return []
+    gate = analysis.report.input.get("gate", {}) if analysis else {}
+    stopped = analysis is not None and analysis.report.decision.kind == "no answer"
+    correctable = gate.get("kind") in ("rotated", "inverted")
+    said = verdict(analysis) if analysis and stopped else ""
+    return [gr.update(visible=stopped), said, gr.update(visible=correctable)]
 
 
 def _path(panel: Panel, analysis: Analysis | None) -> list[Any]:

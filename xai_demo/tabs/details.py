@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator, Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +37,9 @@ _METRICS = {
 _STEPS = {
     "read": "Reading the file",
     "prepare": "Preparing it",
+    "gate": "Looking whether it is a frontal chest X-ray",
     "predict": "Predicting",
+    "uncertainty": "Asking again about slight variations",
     "explain": "Explaining",
     "faithfulness": "Hiding what is hot and asking again",
     "render": "Drawing",
@@ -93,11 +96,20 @@ def _origin(used: ModelInUse, model: Model) -> str:
     )
 
 
+def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What was read, with what is grouped named after its group: "window center"."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name} {inner}", v) for inner, v in _flat(value))
+        else:
+            yield name, value
+
+
 def _timing(analysis: Analysis) -> str:
     facts = [
         (k.replace("_", " "), str(v))
-        for k, v in analysis.report.input.items()
-        if isinstance(v, str | int | float | bool)
+        for k, v in _flat(analysis.report.input)
+        if isinstance(v, str | int | float | bool) and v != ""
     ]
     steps = [
         (_STEPS.get(name, name), f"{spent:.0f} ms")

@@ -1,6 +1,6 @@
 // Runs once for each answer area, with `element` its root: everything here is instant, no request.
 const fade = (percent) => {
-  element.querySelectorAll(".xai-figure, .xai-comparison").forEach((part) => {
+  element.querySelectorAll(".xai-figure, .xai-comparison, .xai-gallery").forEach((part) => {
     part.style.setProperty("--heat", percent / 100);
   });
 };
@@ -9,7 +9,10 @@ const settle = () => {
   if (!figure) return;
   const base = figure.querySelector(".xai-pane-heat .xai-base");
   element.querySelectorAll(".xai-copy").forEach((copy) => { copy.src = base.src; });
-  const slider = figure.querySelector("input[type=range]");
+  element.querySelectorAll("[data-heat]").forEach((copy) => {
+    copy.src = figure.querySelector(`[data-layer="${copy.dataset.heat}"] .xai-heat`).src;
+  });
+  const slider = figure.querySelector(".xai-strength input");
   if (slider) fade(slider.value);
 };
 const show = (index) => {
@@ -29,6 +32,13 @@ const view = (name) => {
     button.setAttribute("aria-pressed", String(button.dataset.show === name));
   });
 };
+const enlarge = () => {
+  view("slide");
+  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const large = element.querySelector(".xai-wiped");
+  large.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
+  large.querySelector(".xai-wipe").focus({ preventScroll: true });
+};
 const play = (start, end) => {
   const name = element.closest("[id$='-result']").id.replace(/-result$/, "-original");
   window.xaiPlay(document.getElementById(name), start, end);
@@ -42,20 +52,29 @@ element.addEventListener("click", (event) => {
     play(share * pressed.dataset.seek, Infinity);
   }
   if (pressed.dataset.target !== undefined) show(pressed.dataset.target);
+  if (pressed.dataset.enlarge !== undefined) enlarge();
   if (pressed.dataset.show !== undefined) view(pressed.dataset.show);
   if (pressed.dataset.start !== undefined) play(+pressed.dataset.start, +pressed.dataset.end);
 });
 element.addEventListener("input", (event) => {
   if (event.target.type !== "range") return;
+  if (event.target.matches(".xai-wipe")) {
+    event.target.parentElement.style.setProperty("--wipe", `${event.target.value}%`);
+    return;
+  }
   fade(event.target.value);
 });
 watch("value", () => {
   settle();
   const result = element.querySelector(".xai-result");
   if (!result || result.dataset.state === "empty") return;
-  const top = result.getBoundingClientRect().top;
+  // Above the answer, where a film was stopped: why, and what can be done.
+  const name = element.closest("[id$='-result']").id.replace(/-result$/, "-doubt");
+  const doubt = document.getElementById(name);
+  const first = doubt && doubt.offsetParent ? doubt : result;
+  const top = first.getBoundingClientRect().top;
   if (top < window.innerHeight * 0.7 && top > -40) return;
   const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-  result.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  first.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
 });
 settle();

@@ -45,9 +45,41 @@ def figure(analysis: Analysis) -> str:
     )
     kind = "sound" if sound else "film"
     return (
-        f'<figure class="xai-figure xai-{kind}" data-view="{"heat" if sound else "both"}">'
+        f'{gallery(analysis)}<figure class="xai-figure xai-{kind}" '
+        f'data-view="{"heat" if sound else "both"}">'
         f"{_where_lines(analysis)}{_controls(view, bool(explanations))}"
         f'<div class="xai-panes">{heat}{bare}</div></figure>'
+    )
+
+
+def gallery(analysis: Analysis) -> str:
+    """Where there are several findings: the heat of each, small; one press enlarges it.
+
+    The pictures are filled in by the page's script from the large ones: they travel once.
+    """
+    found = analysis.report.decision.findings
+    thumbs = [
+        _thumb(analysis.view, each, i)
+        for i, each in enumerate(analysis.report.explanations)
+        if each.target in found
+    ]
+    if len(thumbs) < 2:
+        return ""
+    return (
+        '<section class="xai-gallery"><h3 class="xai-title">One heat map for each finding</h3>'
+        '<p class="xai-quiet">Press one to enlarge it over the radiograph; the handle there wipes '
+        f'the heat away.</p><div class="xai-thumbs">{"".join(thumbs)}</div></section>'
+    )
+
+
+def _thumb(view: View, explanation: Explanation, index: int) -> str:
+    name = f"{words.plain(explanation.target)} {words.percent(explanation.probability)}"
+    return (
+        f'<button type="button" class="xai-thumb" data-target="{index}" data-enlarge '
+        f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(name)}: enlarge its heat">'
+        f'<span class="xai-plot"{_ratio(view)}><img class="xai-copy" alt="">'
+        f'<img class="xai-heat" data-heat="{index}" alt=""></span>'
+        f"<span>{escape(name)}</span></button>"
     )
 
 
@@ -105,6 +137,12 @@ def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] 
         plot = (
             f'<div class="xai-axes">{frequency_axis(view)}{plot}'
             f"{time_axis(view.duration_s)}{_marks(events, view.duration_s)}</div>"
+        )
+    elif name == "heat":
+        plot = (
+            f'<div class="xai-wiped"{ratio}>{plot}<input type="range" class="xai-wipe" min="0" '
+            'max="100" value="50" aria-label="How much of the radiograph shows heat, from the left,'
+            ' per cent"><span class="xai-handle" aria-hidden="true"></span></div>'
         )
     return (
         f'<div class="xai-pane xai-pane-{name}"><p class="xai-pane-title">{title}</p>{plot}</div>'
@@ -191,6 +229,7 @@ def _controls(view: View, explained: bool) -> str:
         return ""
     choices = (
         ("heat", "With heat"),
+        *((("slide", "Slider"),) if view.duration_s is None else ()),
         ("both", "Side by side" if view.duration_s is None else "Compare"),
         ("bare", "Original"),
     )

@@ -56,7 +56,8 @@ class Tab:
 class Doubt:
     """What a visitor can do about a radiograph that the gate stopped; hidden until one is."""
 
-    row: gr.Row
+    frame: gr.Column
+    verdict: gr.HTML
     correct: gr.Button
     as_is: gr.Button
 
@@ -68,6 +69,7 @@ class Panel:
     tab: Tab
     file: gr.Audio | gr.File
     preview: gr.HTML | None
+    doubt: Doubt | None
     state: gr.HTML
     analyse: gr.Button
     stop: gr.Button
@@ -90,7 +92,8 @@ class Panel:
     def outputs(self) -> list[Any]:
         """What an answer fills."""
         path = self.signal.outputs if self.signal else []
-        return [self.result, self.details, self.hear, *self.players, *path]
+        doubt = [self.doubt.frame, self.doubt.verdict, self.doubt.correct] if self.doubt else []
+        return [self.result, self.details, self.hear, *self.players, *path, *doubt]
 
     @property
     def following(self) -> list[Any]:
@@ -112,6 +115,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
             examples = _example_cards(tab)
     listening = live.lay_out(tab.task) if tab.breath else None
+    doubt = _doubt(tab) if tab.brings == "film" else None
     result = gr.HTML(
         empty(tab.invitation),
         js_on_load=FIGURE_JS,
@@ -126,6 +130,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         tab=tab,
         file=file,
         preview=preview,
+        doubt=doubt,
         state=state,
         analyse=analyse,
         stop=stop,
@@ -198,7 +203,7 @@ def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
         return sound, None
     # Not gr.Image: it opens the picture itself, and takes no file but what browsers call a picture.
     film = gr.File(
-        label="Your chest X-ray (PNG or JPEG)",
+        label="Your chest X-ray (PNG, JPEG, TIFF, WebP or DICOM)",
         elem_id=f"{tab.task}-file",
         height=150,
     )
@@ -223,6 +228,17 @@ def _state_and_stop(tab: Tab) -> tuple[gr.HTML, gr.Button]:
             elem_classes="xai-stop",
         )
     return state, stop
+
+
+def _doubt(tab: Tab) -> Doubt:
+    with gr.Column(visible=False, elem_id=f"{tab.task}-doubt", elem_classes="xai-doubt") as frame:
+        verdict = gr.HTML("")
+        with gr.Row():
+            correct = gr.Button(
+                "Correct the film and answer", variant="primary", elem_id=f"{tab.task}-correct"
+            )
+            as_is = gr.Button("Answer it as it is", elem_id=f"{tab.task}-as-is")
+    return Doubt(frame=frame, verdict=verdict, correct=correct, as_is=as_is)
 
 
 def _example_cards(tab: Tab) -> dict[str, gr.Button]:

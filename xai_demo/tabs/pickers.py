@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 
 from xai_demo import networks
 from xai_demo.errors import XaiDemoError
 from xai_demo.explainers import DEFAULT, EXPLAINERS, fitting, usual
-from xai_demo.records import Model, Task
+from xai_demo.records import FILMS, Model, Task
 from xai_demo.tabs import words
 from xai_demo.tabs.ask import BACKENDS, OTHER, OWN, Analyser, Picks
 
@@ -19,6 +19,11 @@ Choices = list[tuple[str, str]]  # as shown, and as it is called
 
 _MOST_PROBABLE = ("The most probable", "")
 _NOTHING = ("Nothing", "")
+_FILMS: Choices = [
+    ("Say so, and do not answer", "checked"),
+    ("Put it right, then answer", "corrected"),
+    ("Answer it as it is", "as-is"),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +36,19 @@ class Pickers:
     backend: gr.Dropdown
     layer: gr.Dropdown
     second: gr.Dropdown
+    own: gr.Textbox  # out of sight where the deployment takes no models of its visitors
+    film: gr.Dropdown | None = None  # for radiographs
 
     @property
-    def all(self) -> list[gr.Dropdown]:
+    def dropdowns(self) -> list[gr.Dropdown]:
+        """All that is picked from a list."""
+        each = [self.model, self.explainer, self.target, self.backend, self.layer, self.second]
+        return [*each, self.film] if self.film else each
+
+    @property
+    def all(self) -> list[gr.Dropdown | gr.Textbox]:
         """In the order that `picked` takes their values."""
-        return [self.model, self.explainer, self.target, self.backend, self.layer, self.second]
+        return [*self.dropdowns[:6], self.own, *self.dropdowns[6:]]
 
     @property
     def following(self) -> list[gr.Dropdown]:
@@ -45,7 +58,7 @@ class Pickers:
 
 def picked(values: Sequence[str | None]) -> Picks:
     """What the dropdowns say."""
-    model, explainer, target, backend, layer, second = values
+    model, explainer, target, backend, layer, second, own, *film = values
     return Picks(
         model=model,
         explainer=explainer,
@@ -53,6 +66,8 @@ def picked(values: Sequence[str | None]) -> Picks:
         backend=backend,
         layer=layer,
         second=second,
+        own=own,
+        film=cast(Any, film[0]) if film else None,
     )
 
 
@@ -86,9 +101,33 @@ def lay_out(task: Task, analyser: Analyser) -> Pickers:
         backend = _picker(
             task, "Backend", "What runs the network", [(b, b) for b in BACKENDS], BACKENDS[0]
         )
+        film = None
+        if task == "chest_xray":
+            film = _picker(task, "Film", "If it seems inverted or turned", _FILMS, FILMS[0])
     return Pickers(
-        model=model, explainer=explainer, target=target, backend=backend, layer=layer, second=second
+        model=model,
+        explainer=explainer,
+        target=target,
+        backend=backend,
+        layer=layer,
+        second=second,
+        own=_own_model(task, offered=hub.own_models),
+        film=film,
     )
+
+
+def _own_model(task: Task, *, offered: bool) -> gr.Textbox:
+    """Where a visitor names a model of their own; it answers in place of the one picked above."""
+    with gr.Accordion("Your own model", open=False, visible=offered):
+        return gr.Textbox(
+            "",
+            label="On the Hugging Face Hub",
+            info="A model directory of this project, or weights of the architecture picked above,"
+            " as safetensors. Press Enter to ask it.",
+            placeholder=OWN,
+            max_lines=1,
+            elem_id=f"{task}-own-model",
+        )
 
 
 def follow(

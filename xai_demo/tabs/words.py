@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo.records import Explanation, ModelInUse, View
+from xai_demo.records import Explanation, ModelInUse, Prediction, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,6 +145,53 @@ def frequency_at(view: View, height: float) -> float:
     """The frequency at a height of the spectrogram, 0 its foot and 1 its top."""
     rows = np.asarray(view.row_frequencies_hz, dtype=np.float64)
     return float(np.interp(height * len(rows) - 0.5, np.arange(len(rows)), rows))
+
+
+_GATE = {
+    "frontal": "looks like a frontal chest X-ray",
+    "rotated": "seems to be turned",
+    "inverted": "seems to be inverted",
+    "not a radiograph": "does not look like a frontal chest X-ray",
+}
+
+
+def film(facts: Mapping[str, Any]) -> str:
+    """What a radiograph is, in one line: format, modality, view, size, window, what it looks like.
+
+    "DICOM, DX, PA view, 2048 × 2500 pixels, window 600 to 1400, looks like a frontal chest X-ray".
+    """
+    parts = [str(facts["format"])] if facts.get("format") else []
+    if facts.get("format") == "DICOM":
+        parts.append(f"modality {facts['modality']}")
+        parts.append(f"view {facts['view']}")
+    if "width" in facts:
+        parts.append(f"{facts['width']} × {facts['height']} pixels")
+    if facts.get("window"):
+        center, width = facts["window"]["center"], facts["window"]["width"]
+        parts.append(f"window {center - width / 2:g} to {center + width / 2:g}")
+    gate = facts.get("gate", {})
+    if gate.get("corrected"):
+        parts.append("corrected before it was analysed")
+    elif gate.get("kind") in _GATE:
+        parts.append(_GATE[gate["kind"]])
+    return ", ".join(parts)
+
+
+def steady(prediction: Prediction, point: float | None, looks: int) -> str:
+    """How far a probability moves where the radiograph hardly does; empty where nobody asked."""
+    if prediction.interval is None:
+        return ""
+    low, high = prediction.interval
+    said = (
+        f"Slightly shifted, turned and brightened {looks} times, the same film got "
+        f"{percent(low)} to {percent(high)} for {plain(prediction.label).lower()}"
+    )
+    if point is not None and low < point <= high:
+        return (
+            f"{said}. That is at times the other side of its operating point ({percent(point)}), "
+            "so this answer is not steady."
+        )
+    return f"{said}. That says how steady the answer is, not how right."
 
 
 def who(model: ModelInUse, title: str) -> str:

@@ -1,0 +1,117 @@
+"""What a visitor sees of a radiograph: the gate, the findings, how steady, the preview."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes import FakeAnalyser, FakeHub, answer, gated
+from xai_demo.records import Analysis, Decision, Model, Prediction
+from xai_demo.tabs import words
+from xai_demo.tabs.answer import answered, verdict
+from xai_demo.tabs.ask import Picks, ask
+from xai_demo.tabs.figure import gallery
+from xai_demo.tabs.preview import preview
+
+
+def film_analysis(name: str = "film.png", film: str = "checked") -> tuple[Analysis, Model]:
+    model = FakeHub().model("findings-resnet18")
+    return gated(answer(model, name, "Grad-CAM++", None), film), model  # type: ignore[arg-type]
+
+
+def test_every_finding_has_a_picture_in_the_gallery_and_the_others_have_none() -> None:
+    analysis, _ = film_analysis()
+    html = gallery(analysis)
+    assert analysis.report.decision.findings == ("Effusion", "Mass")
+    assert re.findall(r'data-target="(\d)" data-enlarge', html) == ["0", "1"]
+    assert 'aria-label="Effusion 83 %: enlarge its heat"' in html
+    assert "Nodule" not in html
+
+
+def test_one_finding_alone_needs_no_gallery() -> None:
+    analysis, _ = film_analysis()
+    decision = replace(analysis.report.decision, findings=("Mass",))
+    alone = replace(analysis, report=replace(analysis.report, decision=decision))
+    assert gallery(alone) == ""
+
+
+def test_findings_beside_the_first_are_named_with_their_numbers() -> None:
+    html = answered(*film_analysis())
+    assert re.search(r"Effusion <span[^>]*>83 %", html)
+    assert "and Mass 18 %" in html
+    assert "calibrated on films held back from training (temperature 0.74)" in html
+
+
+def test_no_finding_is_said_as_such() -> None:
+    analysis, model = film_analysis()
+    none = Decision(label=None, probability=0.1, reason="None reaches.", kind="nothing found")
+    report = replace(analysis.report, decision=none)
+    assert "No finding" in answered(replace(analysis, report=report), model)
+
+
+def test_the_interval_is_drawn_and_told() -> None:
+    html = answered(*film_analysis())
+    assert 'title="75 % to 91 %"' in html
+    assert "brightened 12 times, the same film got 75 % to 91 % for effusion" in html
+
+
+@pytest.mark.parametrize(
+    ("point", "says"), [(0.5, "not steady"), (0.9, "not how right"), (None, "not how right")]
+)
+def test_an_interval_across_the_operating_point_is_not_steady(
+    point: float | None, says: str
+) -> None:
+    prediction = Prediction(label="Mass", probability=0.55, interval=(0.4, 0.7))
+    assert says in words.steady(prediction, point, 12)
+
+
+def test_a_film_is_told_in_one_line() -> None:
+    facts = {
+        "format": "DICOM",
+        "modality": "DX",
+        "view": "PA",
+        "width": 20,
+        "height": 30,
+        "window": {"center": 1000.0, "width": 800.0},
+        "gate": {"kind": "inverted", "corrected": False},
+    }
+    assert words.film(facts) == (
+        "DICOM, modality DX, view PA, 20 \u00d7 30 pixels, window 600 to 1400, seems to be inverted"
+    )
+    corrected = {**facts, "gate": {"kind": "inverted", "corrected": True}}
+    assert words.film(corrected).endswith("corrected before it was analysed")
+
+
+@pytest.mark.parametrize("name", ["inverted.png", "cat.png"])
+def test_a_stopped_film_has_no_answer_and_its_verdict_once(name: str) -> None:
+    analysis, model = film_analysis(name)
+    html = answered(analysis, model)
+    assert "No answer" in html
+    assert analysis.report.decision.reason not in html  # it stands above, with the buttons
+    assert analysis.report.decision.reason in verdict(analysis)
+    taken = answered(*film_analysis(name, "as-is"))
+    assert taken.count("xai-verdict") == 1
+    assert verdict(film_analysis("film.png")[0]) == ""
+
+
+def test_an_uploaded_dicom_is_answered_without_its_name() -> None:
+    analyser = FakeAnalyser()
+    outcome = ask(analyser, "chest_xray", "DOE_JANE.dcm", Picks())
+    assert isinstance(outcome, Analysis)
+    assert outcome.report.file == "film.dcm"
+    assert "DOE" not in answered(outcome, FakeHub().model("pneumonia-resnet18"))
+    assert "DOE" not in json.dumps(outcome.report.to_json())
+
+
+def test_the_preview_says_what_the_film_is_or_why_it_is_none() -> None:
+    analyser = FakeAnalyser()
+    assert preview(analyser, None) == ""
+    shown = preview(analyser, "film.png")
+    assert 'alt="Your picture" src="data:image/' in shown
+    assert "PNG, 512 \u00d7 512 pixels" in shown
+    assert "xai-warning" not in shown
+    assert "seems to be inverted" in preview(analyser, "inverted.png")
+    assert "notes.txt is plain text" in preview(analyser, "notes.txt")
