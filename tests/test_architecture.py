@@ -48,7 +48,7 @@ ROWS = (
         "slow_bench",
         "start_bench",
     },
-    {"benches"},
+    {"benches", "studies"},
     {"cli"},
     {"__main__", "app"},
 )

@@ -49,6 +49,8 @@ COMMANDS = (
     "deploy",
     "synthesise",
     "cross-validate",
+    "ablate",
+    "compare",
     "evaluate-explainers",
 )
 HEATMAP = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from xai_demo import __version__, asked, benches, explainers
+from xai_demo import __version__, asked, benches, explainers, studies
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
 from xai_demo.hub import Hub
 from xai_demo.plain import evaluation_text, figures_table, model_text, report_text
@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     export = command(_export, "export")
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--out", type=Path, metavar="DIR", help="default: beside the weights")
-    _add_train(command(_train, "train"))
+    studies.add_train(command(_train, "train"))
+    studies.add_ablate(command(_ablate, "ablate"))
+    studies.add_compare(command(_compare, "compare"))
     evaluate = command(_evaluate, "evaluate")
     evaluate.add_argument("model", metavar="MODEL")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
@@ -124,24 +126,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
-
-
-def _add_train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", metavar="RECIPE")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR")
-    command.add_argument("--resume", action="store_true", help="go on where a run was stopped")
-    command.add_argument("--epochs", type=int, default=None)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument(
-        "--patience", type=int, metavar="N", help="stop after N epochs without a better validation"
-    )
-    command.add_argument("--track", choices=("csv", "wandb"), default="csv")
-    command.add_argument(
-        "--balance",
-        choices=("none", "weights", "focal", "oversampling", "smote"),
-        help="what is done about labels of unequal size; default: as the recipe says",
-    )
 
 
 def _add_cross_validate(command: argparse.ArgumentParser) -> None:
@@ -328,6 +312,19 @@ def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> I
     yield _json(result) if arguments.json else trust.table(result)
     if not arguments.json:
         yield from (f"Wrote {path}" for path in written)
+
+
+def _ablate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """compare choices of training by folds, within a small budget"""
+    with _progress() as progress:
+        result, text = studies.ablated(arguments, settings, progress)
+    yield _json(result) if arguments.json else text
+
+
+def _compare(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """test whether two runs over the same folds differ by more than chance"""
+    result, text = studies.compared(arguments)
+    yield _json(result) if arguments.json else text
 
 
 def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
