@@ -51,30 +51,27 @@ def fit(
     objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = -(-len(data.indices("train")) // schedule.batch_size)
     parts = _parts(objective, schedule, steps)
-    average, optimiser, cycle = parts["average"], parts["optimiser"], parts["cycle"]
+    average, cycle = parts["average"], parts["cycle"]
     first, best, since = _resumed(out, parts) if resume else _BEGINNING
     tracker = track(first)
     for epoch in range(first, schedule.epochs):
         if schedule.patience and since >= schedule.patience:
             progress(1.0, f"stopped: {since} epochs without a better validation")
             break
+
+        def told(step: int, loss: float, epoch: int = epoch) -> None:
+            done = (epoch + step / steps) / schedule.epochs
+            progress(done, f"epoch {epoch + 1} of {schedule.epochs}, loss {loss:.3f}")
+
         _thaw(objective, epoch, schedule)
         rng = np.random.default_rng((seed, epoch))
         scale = schedule.small_scale if epoch < schedule.small_until * schedule.epochs else 1.0
-        total = 0.0
-        for step, (inputs, targets) in enumerate(_batches(data, schedule, rng, device)):
-            loss = _loss(objective, inputs, targets, schedule, scale, rng)
-            loss.backward()
-            nn.utils.clip_grad_norm_(objective.parameters(), schedule.clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            if not schedule.plateau:
-                cycle.step()
-            average.update_parameters(objective)
-            total += float(loss.detach())
-            done = (epoch + (step + 1) / steps) / schedule.epochs
-            progress(done, f"epoch {epoch + 1} of {schedule.epochs}, loss {total / (step + 1):.3f}")
-        row = {"train": total / steps, **_validated(average.module.network, data)}
+        batches = (
+            _loss(objective, inputs, targets, schedule, scale, rng)
+            for inputs, targets in _batches(data, schedule, rng, device)
+        )
+        loss = _epoch(batches, parts, schedule, told)
+        row = {"train": loss, **_validated(average.module.network, data)}
         if schedule.plateau:
             cycle.step(row["validation"])
         since = 0 if row["validation"] <= best else since + 1
@@ -90,6 +87,28 @@ def fit(
     tracker.close()
     objective.network.load_state_dict(torch.load(out / "best.pt", weights_only=True))
     return objective.network.eval()
+
+
+def _epoch(
+    losses: Iterator[Tensor],
+    parts: dict[str, Any],
+    schedule: Schedule,
+    told: Callable[[int, float], None],
+) -> float:
+    """Learn from every batch's loss as it comes; their mean."""
+    objective, optimiser = parts["network"], parts["optimiser"]
+    total, count = 0.0, 0
+    for count, loss in enumerate(losses, start=1):
+        loss.backward()
+        nn.utils.clip_grad_norm_(objective.parameters(), schedule.clip)
+        optimiser.step()
+        optimiser.zero_grad()
+        if not schedule.plateau:
+            parts["cycle"].step()
+        parts["average"].update_parameters(objective)
+        total += float(loss.detach())
+        told(count, total / count)
+    return total / count
 
 
 def _validated(network: nn.Module, data: DataSet) -> dict[str, float]:
