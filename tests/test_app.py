@@ -21,7 +21,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.client import Job
 from gradio_client.exceptions import AppError
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.fakes import FakeAnalyser, copy_as
 from tests.hostile import AUDIO, IMAGES, Case
@@ -160,6 +160,23 @@ def test_model_explainer_and_target_can_be_named(client: Client) -> None:
     first = report["explanations"][0]
     assert (first["explainer"], first["target"]) == ("LayerCAM", labels[-1])
     assert report["model"]["name"] == "lung-resnet18"
+
+
+def test_an_inverted_film_is_stopped_and_answered_once_corrected(
+    client: Client, tmp_path: Path
+) -> None:
+    upright = example_of("chest_xray")
+    path = tmp_path / "inverted.png"
+    ImageOps.invert(Image.open(upright).convert("L")).save(path)
+    stopped = ask(client, "chest_xray", path)[0]
+    assert stopped["decision"]["label"] is None
+    assert stopped["input"]["gate"]["kind"] == "inverted"
+    corrected = ask(client, "chest_xray", path, film="corrected")[0]
+    expected = ask(client, "chest_xray", upright)[0]
+    assert corrected["decision"]["label"] == expected["decision"]["label"] is not None
+    assert corrected["input"]["gate"]["corrected"] is True
+    with pytest.raises(AppError, match=r"upside.*wanted: checked, corrected, as-is"):
+        ask(client, "chest_xray", path, film="upside")
 
 
 @pytest.mark.parametrize(

@@ -279,9 +279,15 @@ def test_analyse_passes_every_option_on(
         "weights": "w.pth",
         "signal_path": None,
         "cycles": None,
+        "film": "checked",
         "faithfulness": True,
+        "uncertainty": True,
         "progress": None,
     }
+    assert (
+        main(["analyse", "lung-resnet18", "a.png", "--film", "corrected", "--no-uncertainty"]) == 0
+    )
+    assert (analyser.asked["film"], analyser.asked["uncertainty"]) == ("corrected", False)
 
 
 def test_analyse_prints_the_report_and_nothing_else(

@@ -181,5 +181,7 @@ def _snippet(analysis: Analysis) -> str:
             f"    target={escape(json.dumps(first.target))},",
             f"    layer={escape(json.dumps(first.layer))},",
         ]
+    film = report.input.get("gate", {}).get("film", "checked")
+    lines += [f"    film={escape(json.dumps(film))},"] if film != "checked" else []
     lines += [f'    api_name="/{report.task}",', ")", 'print(report["predictions"][0])']
     return f'<pre tabindex="0"><code>{chr(10).join(lines)}</code></pre>'
