@@ -73,6 +73,7 @@ MODELS: dict[str, Entry] = {
         ),
     ),
     "lung-resnet18": Entry(task="stethoscope"),
+    "lung-efficientnet-lite0": Entry(task="stethoscope"),
     "cnn14": Entry(
         task="audioset",
         model=cnn14.CNN14,
