@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.fakes import FakeAnalyser, FakeHub, answer, gated
+from tests.films import SECRET
+from tests.films import film as dicom
+from xai_demo.image import read_image
 from xai_demo.records import Analysis, Decision, Model, Prediction
 from xai_demo.tabs import words
 from xai_demo.tabs.answer import answered, verdict
 from xai_demo.tabs.ask import Picks, ask
 from xai_demo.tabs.figure import gallery
 from xai_demo.tabs.preview import preview
+from xai_demo.tabs.uploads import forget_patient
 
 
 def film_analysis(name: str = "film.png", film: str = "checked") -> tuple[Analysis, Model]:
@@ -104,6 +109,34 @@ def test_an_uploaded_dicom_is_answered_without_its_name() -> None:
     assert outcome.report.file == "film.dcm"
     assert "DOE" not in answered(outcome, FakeHub().model("pneumonia-resnet18"))
     assert "DOE" not in json.dumps(outcome.report.to_json())
+
+
+def test_an_upload_is_written_anew_and_a_file_elsewhere_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    content = dicom(PatientName=SECRET)
+    places = [tmp_path / "uploads" / "ab" / "film.dcm", tmp_path / "mine.dcm"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        preview(FakeAnalyser(), str(place))
+        ask(FakeAnalyser(), "chest_xray", str(place), Picks())
+    assert SECRET.encode() not in places[0].read_bytes()
+    assert [path.name for path in places[0].parent.iterdir()] == ["film.dcm"]
+    assert read_image(places[0], max_pixels=10**6).pixels.shape == (64, 48)
+    assert places[1].read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(128) + b"DICMxx"])
+def test_an_upload_that_is_no_readable_dicom_stays_as_it_is(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "film").write_bytes(content)
+    forget_patient(str(tmp_path / "film"))
+    forget_patient(str(tmp_path / "absent"))
+    assert (tmp_path / "film").read_bytes() == content
 
 
 def test_the_preview_says_what_the_film_is_or_why_it_is_none() -> None:

@@ -122,10 +122,9 @@ def admitted(radiograph: Radiograph, film: Film = "checked") -> Radiograph:
     if done:
         pixels = corrected(radiograph.pixels, gate)
         facts |= {"width": pixels.shape[1], "height": pixels.shape[0]}
-        said = (f"The film was corrected before it was analysed: {_done(gate)}.",)
-        return replace(
-            radiograph, pixels=pixels, facts=facts, warnings=(*said, *radiograph.warnings)
-        )
+        corrected_so = f"The film was corrected before it was analysed: {_done(gate)}."
+        warnings = (corrected_so, *radiograph.warnings)
+        return replace(radiograph, pixels=pixels, facts=facts, warnings=warnings)
     # Of a picture of one grey the reader has said enough.
     blank = float(np.ptp(radiograph.pixels)) < _BLANK
     said = (gate.sentence,) if gate.sentence and not blank else ()

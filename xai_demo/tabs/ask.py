@@ -31,6 +31,7 @@ from xai_demo.records import (
     Radiograph,
     Task,
 )
+from xai_demo.tabs.uploads import forget_patient
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -240,6 +241,8 @@ def _analysed(
 ) -> Analysis:
     if not path:
         raise RequestError("There is no file yet, wanted: one recording or picture.")
+    if task == "chest_xray":
+        forget_patient(path)
     analysis = analyser.analyse(
         task,
         path,

@@ -70,8 +70,8 @@ def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
             taken = button.click(functools.partial(str, film), None, picks.film, **INSTANT)
             events.append(taken.then(answer, asked, panel.outputs, **working))
     for name, card in panel.examples.items():
-        show = _answer(panel, analyser, running, example=name)
-        events.append(card.click(show, panel.inputs, [panel.file, *panel.outputs], **working))
+        shown = _answer(panel, analyser, running, example=name)
+        events.append(card.click(shown, panel.inputs, [panel.file, *panel.outputs], **working))
     if panel.noise is not None:
         events += _noise_events(panel, analyser, running, events)
     ended = panel.stop.click(_stop(panel, running), panel.file, panel.state, **INSTANT)

@@ -1,4 +1,4 @@
-"""What was brought, before anything is asked about it: the film, small, and what it is (pure)."""
+"""What was brought, before anything is asked about it: the film, small, and what it is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from xai_demo.records import Radiograph
 from xai_demo.tabs import words
 from xai_demo.tabs.ask import Analyser
 from xai_demo.tabs.figure import grey_uri
+from xai_demo.tabs.uploads import forget_patient
 
 _HIGH = 512  # pixels: more than twice what is shown
 
@@ -19,6 +20,7 @@ def preview(analyser: Analyser, path: str | None) -> str:
     """The film in the box as the reader has it; why not, where it cannot be read."""
     if not path:
         return ""
+    forget_patient(path)
     try:
         film = analyser.radiograph(path)
     except XaiDemoError as error:
