@@ -304,7 +304,11 @@ def _ranked(model: Model, overall: Floats, ends: Floats | None = None) -> tuple[
 def _decided(model: Model, overall: Floats, made: Medium) -> Decision:
     answer = decision(model, overall, pooled=len(made.inputs) > 1)
     if made.blank or made.doubt:
-        reason = made.blank or made.doubt
-        kind = "uncertain" if made.blank or made.sample_rate_hz else "no answer"
-        return Decision(label=None, probability=answer.probability, reason=reason, kind=kind)
+        stopped = bool(made.doubt) and made.sample_rate_hz is None and not made.blank
+        return Decision(
+            label=None,
+            probability=answer.probability,
+            reason=made.blank or made.doubt,
+            kind="no answer" if stopped else "uncertain",
+        )
     return answer
