@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.small import model_of
+from tests.small import model_of, write_model
+from tests.tiny import TINY
+from xai_demo import networks
+from xai_demo.catalog import MODELS, Entry
 from xai_demo.errors import TrainingError
 from xai_demo.records import Raster
 from xai_demo.settings import Settings
-from xai_demo.training import boxes, truths
+from xai_demo.training import boxes, pointing, trust, truths
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 GOOD = "00000007_000.png,Mass,256,512,128,64,,,"
@@ -122,3 +125,42 @@ def test_a_box_is_cropped_as_the_picture_is(folder):
     mask = masks(folder, Raster(height=64, width=64, mean=0.5, std=0.25, crop="centre"))
     rows, columns = np.nonzero(mask)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (32, 36, 0, 16)
+
+
+def test_boxed_findings_are_measured_from_the_films_to_the_table(folder, monkeypatch):
+    """A network that finds everything everywhere, so that every box is a true positive."""
+    labels = ("Mass", "Infiltration", "Hernia")
+    monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
+    monkeypatch.setitem(MODELS, "boxed", Entry(task="chest_xray"))
+    model = model_of(
+        "tiny",
+        name="boxed",
+        labels=labels,
+        normal_label=None,
+        activation="sigmoid",
+        operating_points=dict.fromkeys(labels, 0.0),
+    )
+    write_model(folder / "weights" / "boxed", model)
+    listed(folder, GOOD, "00000012_003.png,Infiltrate,0,0,1024,1024,,,")
+    settings = Settings(
+        weights_dir=folder / "weights",
+        cache_dir=folder / "cache",
+        offline=True,
+        background_export=False,
+    )
+    result = trust.evaluate_explainers(
+        "boxed", settings=settings, data=folder, only=["Grad-CAM", "Occlusion"]
+    )
+    assert result["truth"].startswith("boxes that radiologists drew")
+    assert result["answered"]["real"] == {
+        "Mass": {"files": 1, "right": 1},
+        "Infiltration": {"files": 1, "right": 1},
+    }
+    for row in result["per_label"].values():
+        # the second box is the whole film: nobody can miss it, and chance is one
+        assert row["Infiltration"]["pointing"]["value"] == 1
+        assert row["Infiltration"]["pointing_chance"]["value"] == 1
+        assert {f"iou_{level:g}" for level in pointing.IOU_LEVELS} < set(row["Mass"])
+        assert row["Mass"]["pointing_chance"]["value"] == pytest.approx(1 / 128, rel=0.3)
+    text = trust.table(result)
+    assert "| Infiltration | 1 | 1 | Grad-CAM | 1.00 (1.00-1.00) |" in text
