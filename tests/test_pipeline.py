@@ -487,3 +487,13 @@ def test_an_inverted_film_is_answered_once_it_is_corrected(analyser, radiograph_
 def test_a_way_to_take_a_film_must_be_known_and_fit(analyser, breath, task, film, error):
     with pytest.raises(error, match=film):
         ask(analyser, task, breath, film=film)
+
+
+def test_where_nothing_is_hot_nothing_is_hidden(analyser, film, monkeypatch):
+    usual = EXPLAINERS["Grad-CAM++"]
+    cold = dataclasses.replace(usual, run=lambda *asked: 0 * usual.run(*asked))
+    monkeypatch.setitem(EXPLAINERS, "Grad-CAM++", cold)
+    report = ask(analyser, "chest_xray", film, explainer="Grad-CAM++").report
+    assert not report.explanations[0].heatmap.any()
+    assert report.explanations[0].faithfulness is None
+    assert "faithfulness" not in report.timing_ms

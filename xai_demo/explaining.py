@@ -74,7 +74,7 @@ def explained(
         raw = raw_heat(network, made, answer, method, targets, budget, asker)
         found = _explanations(question, targets, raw, asker.passes - before)
     said = partial_warning(asked.explainer, windows) + cut_warning(allowed, asked.seconds)
-    if not asked.faithfulness or made.blank:
+    if not asked.faithfulness or made.blank or not raw[:, 0].any():  # nothing is hottest
         return found, said
     tell(0.9, "Hiding what is hot, to see whether it mattered")
     with clock("faithfulness"):
