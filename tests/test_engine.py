@@ -139,7 +139,7 @@ def test_a_wrapped_checkpoint_is_the_one_inside(made, home, tmp_path, wrapped, z
     ("changed", "said"),
     [
         ({"fc.bias": None}, r"no tensor fc\.bias, wanted: fc\.bias \(3,\)"),
-        ({"fc.weight": torch.zeros(5, 128)}, r"fc\.weight \(5, 128\), wanted: \(3, 128\)"),
+        ({"fc.weight": torch.zeros(5, 128)}, r"fc\.weight \(5, 128\), wanted: \(3, 2048\)"),
         ({"extra": torch.zeros(2, 7)}, r"tensor extra \(2, 7\), wanted: none"),
     ],
 )
