@@ -173,12 +173,6 @@ def _result(
     def json_of(one: Callable[[Array], dict[str, float]]) -> dict[str, Any]:
         return metrics.as_json(metrics.with_intervals(one, groups))
 
-    n = len(model.labels)
-    counts = sum(
-        metrics.confusion(fold.targets, fold.decided, np.ones(len(fold.targets)), n)
-        for answered in rounds
-        for fold in answered
-    )
     return {
         "model": model.name,
         "data": parts[0][1].name,
@@ -198,11 +192,22 @@ def _result(
         },
         "confusion": {
             "labels": list(model.labels),
-            "counts": np.asarray(counts).astype(int).tolist(),
+            "counts": _confusion(rounds, len(model.labels)).astype(int).tolist(),
         },
         "method": METHOD,
         "notes": sorted({note for _, part in parts for note in part.notes}),
     }
+
+
+def _confusion(rounds: list[list[_Fold]], n_labels: int) -> Array:
+    """Of all folds of all rounds together, (labels, labels)."""
+    counts = [
+        metrics.confusion(fold.targets, fold.decided, np.ones(len(fold.targets)), n_labels)
+        for answered in rounds
+        for fold in answered
+    ]
+    total: Array = np.sum(counts, axis=0)
+    return total
 
 
 def card_section(result: dict[str, Any]) -> list[str]:
