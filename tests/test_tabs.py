@@ -486,7 +486,7 @@ def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
 
 def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
     choices = pickers.explainers_of(LUNG)
-    assert {name for _, name in choices} == set(fitting("convolutional"))
+    assert {name for _, name in choices} == set(fitting(ARCHITECTURES[LUNG.architecture].kind))
     assert choices[0] == ("Grad-CAM++", "Grad-CAM++")
     shown = {name: text for text, name in choices}
     assert (shown["LIME"], shown["LayerCAM"]) == ("LIME (slow)", "LayerCAM")

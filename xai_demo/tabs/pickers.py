@@ -140,7 +140,7 @@ def follow(
         model = None
     explaining, layers = explainers_of(model), layers_of(model)
     known = [value for _, value in explaining]
-    seconds = seconds_of(analyser, analyser.hub.describe(name)["task"], model)
+    seconds = seconds_of(analyser, model.task, model) if model else [_NOTHING, *explaining]
     others = [value for _, value in seconds]
     return [
         gr.update(choices=explaining, value=explainer if explainer in known else known[0]),
