@@ -61,3 +61,22 @@ def test_medians_are_taken_and_the_two_take_turns(
     shown = start_bench.table(result)
     assert "| ratio | 1.25x | at most 1.3x |" in shown
     assert "| first answer after that (s) | 1.50 | at most 6 |" in shown
+
+
+def test_a_page_imports_no_tracker_of_trainings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sys
+    from types import SimpleNamespace
+
+    from xai_demo.tabs import server
+
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    shown = SimpleNamespace(block_thread=lambda: None)
+    monkeypatch.setattr(server, "build", lambda _analyser: shown)
+    monkeypatch.setattr(server, "serve", lambda page, *_given, **_options: page)
+    monkeypatch.setattr(server, "_warm_up", lambda _analyser: None)
+    server.launch(Settings(weights_dir=tmp_path, cache_dir=tmp_path))
+    with pytest.raises(ImportError):
+        __import__("wandb")
+    monkeypatch.delitem(sys.modules, "wandb")  # for the tests after this one

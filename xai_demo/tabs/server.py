@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
+from typing import Any, cast
 
 import gradio as gr
 
@@ -23,6 +25,8 @@ def launch(settings: Settings, *, host: str | None = None, port: int | None = No
     Host and port None: GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else this machine only and the
     first free port from 7860.
     """
+    # Where it is installed, timm imports it, for two seconds; a page tracks no training.
+    cast(Any, sys.modules).setdefault("wandb", None)
     analyser = lent(Analyser(settings))
     page = serve(build(analyser), settings, host=host, port=port)
     threading.Thread(target=_warm_up, args=(analyser,), name="warm-up", daemon=True).start()
