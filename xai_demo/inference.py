@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from xai_demo import explainers, faithfulness, heat, networks
 from xai_demo.errors import CancelledError
+from xai_demo.sound import STEP_FRAMES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,8 @@ class Answer:
 
     activations: list[Tensor]  # each (batch, channels, rows, columns); of the first windows
     probabilities: Floats  # (windows, labels)
+    # Of a network that answers for every moment: (windows, labels, steps of `sound.STEP_FRAMES`).
+    steps: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +121,31 @@ def answered(network: Network, inputs: Floats | Windows, asker: Asker | None = N
 
     activations: list[Tensor] = []
     probabilities: list[Floats] = []
+    steps: list[Floats] = []
     kept = 0
     for batch in (asker or Asker(network)).features(inputs):
         with torch.inference_mode():
             probabilities.append(network.probabilities(network.head(batch)))
+            steps += _steps(network, batch, inputs.shape[3])
         if kept < _MOST_KEPT:
             activations.append(batch)
             kept += len(batch)
-    return Answer(activations=activations, probabilities=np.concatenate(probabilities))
+    return Answer(
+        activations=activations,
+        probabilities=np.concatenate(probabilities),
+        steps=np.concatenate(steps) if steps else None,
+    )
+
+
+def _steps(network: Network, activations: Tensor, n_frames: int) -> list[Floats]:
+    """The answers for every step, (windows, labels, steps), of a network that has them."""
+    framewise = networks.architecture(network.model).framewise
+    if framewise is None:
+        return []
+    logits = framewise(network.head, activations, n_frames)[:, :, ::STEP_FRAMES]
+    rows = network.probabilities(logits.transpose(1, 2).flatten(0, 1))
+    by_window = rows.reshape(len(activations), -1, rows.shape[1])
+    return [by_window.transpose(0, 2, 1)]
 
 
 def allowance(

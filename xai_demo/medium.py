@@ -71,10 +71,14 @@ class Medium(Protocol):
     def explanation(self, windows: Floats, weights: Floats, **about: Any) -> Explanation:
         """Heat over the whole file from that of its windows, (windows, rows, columns)."""
 
-    def events(self, model: Model, probabilities: Floats) -> tuple[Event, ...]:
-        """Stretches in which something was found."""
+    def events(
+        self, model: Model, probabilities: Floats, steps: Floats | None = None
+    ) -> tuple[Event, ...]:
+        """Stretches in which something was found; `steps` as `inference.Answer` has them."""
 
-    def timeline(self, model: Model, probabilities: Floats) -> Timeline | None:
+    def timeline(
+        self, model: Model, probabilities: Floats, steps: Floats | None = None
+    ) -> Timeline | None:
         """What the network made of a recording; None for a picture."""
 
     def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:

@@ -52,11 +52,13 @@ class Picture:
             values=values, heatmap=heatmap, peak=heat.peak_in_picture(heatmap), **about
         )
 
-    def events(self, model: Model, probabilities: Floats) -> tuple[Event, ...]:
+    def events(
+        self, model: Model, probabilities: Floats, steps: Floats | None = None
+    ) -> tuple[Event, ...]:
         """None: a picture does not last."""
         return ()
 
-    def timeline(self, model: Model, probabilities: Floats) -> None:
+    def timeline(self, model: Model, probabilities: Floats, steps: Floats | None = None) -> None:
         """None: a picture does not last."""
 
     def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:

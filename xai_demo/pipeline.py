@@ -261,7 +261,7 @@ def _analysis(
         predictions=_ranked(model, overall, ends),
         decision=_decided(model, overall, made),
         explanations=explained,
-        events=made.events(model, answer.probabilities),
+        events=made.events(model, answer.probabilities, answer.steps),
         timing_ms=clock.elapsed_ms,
         warnings=made.warnings + warnings,
         calibration={"method": "temperature", "temperature": model.temperature},
@@ -272,7 +272,7 @@ def _analysis(
         view=view,
         sounds=sounds,
         sample_rate_hz=made.sample_rate_hz,
-        timeline=made.timeline(model, answer.probabilities),
+        timeline=made.timeline(model, answer.probabilities, answer.steps),
         stages=made.stages,
         model=model,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import heat, quality, shelf, spectrum
-from xai_demo.decision import decision, over_windows
+from xai_demo.decision import decision, over_windows, points
 from xai_demo.filtering import SignalPath
 from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timeline, View
 from xai_demo.windows import Span, Windows, of_cycles, one_after_another
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xai_demo.annotations import Cycle
     from xai_demo.records import Floats
 
+STEP_FRAMES = 32  # of an answer for a moment: what the last block of PANNs halves five times
 LONGEST_HEARD_S = 300.0  # recordings over this are not turned back into sound
 # From these shares of a recording on, it is too little of a breath sound to be called anything.
 DOUBTFUL: Mapping[quality.Kind, float] = {
@@ -67,8 +68,16 @@ class Sound:
         """See `decision.over_windows`; every breath counts alike."""
         return over_windows(model, self.timeline(model, probabilities).probabilities)
 
-    def timeline(self, model: Model, probabilities: Floats) -> Timeline:
-        """One row for every window, or for every breath."""
+    def timeline(
+        self, model: Model, probabilities: Floats, steps: Floats | None = None
+    ) -> Timeline:
+        """One row for every window, or for every breath.
+
+        `steps` are the answers of a network that answers for every moment, (windows, labels, steps
+        of `STEP_FRAMES`): then one row for every step, the highest of the windows that hear it.
+        """
+        if steps is not None and not self.by_cycle:
+            return self._by_step(model, steps)
         owners = np.array([span.part for span in self.inputs.spans])
         rows = probabilities
         if self.by_cycle:
@@ -78,6 +87,25 @@ class Sound:
         return Timeline(
             starts_s=tuple(start for start, _ in self.parts),
             ends_s=tuple(end for _, end in self.parts),
+            labels=model.labels,
+            probabilities=rows,
+        )
+
+    def _by_step(self, model: Model, steps: Floats) -> Timeline:
+        n_frames = self.decibels.shape[1]
+        count = max(1, round(n_frames / STEP_FRAMES))
+        middles = np.minimum((np.arange(count) + 0.5) * STEP_FRAMES, n_frames - 1)
+        rows = np.zeros((count, len(model.labels)), np.float32)
+        for first, window in zip(self.starts, steps, strict=True):
+            heard = (middles >= first) & (middles < first + self.seen)
+            at = np.minimum((middles[heard] - first) // STEP_FRAMES, window.shape[1] - 1)
+            rows[heard] = np.maximum(rows[heard], window[:, at.astype(int)].T)
+        second = self.spec.hop_length / self.spec.sample_rate_hz
+        edges = [i * STEP_FRAMES * second for i in range(count)]
+        end_of_all = len(self.samples) / self.spec.sample_rate_hz
+        return Timeline(
+            starts_s=tuple(edges),
+            ends_s=(*edges[1:], end_of_all),
             labels=model.labels,
             probabilities=rows,
         )
@@ -103,14 +131,19 @@ class Sound:
             **about,
         )
 
-    def events(self, model: Model, probabilities: Floats) -> tuple[Event, ...]:
-        """Breaths with a finding; or neighbouring windows with the same one, joined.
+    def events(
+        self, model: Model, probabilities: Floats, steps: Floats | None = None
+    ) -> tuple[Event, ...]:
+        """Breaths with a finding; or neighbouring windows, or steps, with the same one, joined.
 
-        How finely windows tell the time is their hop. None where the whole is in doubt.
+        Of independent labels several may be found at once. How finely windows tell the time is
+        their hop. None where the whole is in doubt.
         """
         if self.blank or self.doubt:
             return ()
-        line = self.timeline(model, probabilities)
+        line = self.timeline(model, probabilities, steps)
+        if model.activation == "sigmoid":
+            return independent_events(model, line)
         found: list[Event] = []
         for row, start_s, end_s in zip(line.probabilities, line.starts_s, line.ends_s, strict=True):
             answer = decision(model, row)
@@ -145,6 +178,29 @@ class Sound:
             )
             sounds |= {"explanation": heard, "remainder": self.samples - heard}
         return view, sounds
+
+
+def independent_events(model: Model, line: Timeline) -> tuple[Event, ...]:
+    """Where each label reaches its operating point, or one half; neighbours joined."""
+    of = points(model)
+    found: list[Event] = []
+    for k, label in enumerate(line.labels):
+        if label == model.normal_label:
+            continue
+        chances = line.probabilities[:, k]
+        above = np.flatnonzero(chances >= of.get(label, 0.5))
+        # Windows overlap and steps meet; a gap of one row ends a stretch.
+        for stretch in np.split(above, np.flatnonzero(np.diff(above) > 1) + 1):
+            if len(stretch):
+                found.append(
+                    Event(
+                        label=label,
+                        start_s=round(line.starts_s[stretch[0]], 3),
+                        end_s=round(line.ends_s[stretch[-1]], 3),
+                        probability=round(float(chances[stretch].max()), 4),
+                    )
+                )
+    return tuple(sorted(found, key=lambda event: (event.start_s, event.label)))
 
 
 def own_path(spec: LogMel) -> SignalPath:

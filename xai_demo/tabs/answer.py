@@ -10,7 +10,7 @@ from xai_demo.tabs import words
 from xai_demo.tabs.ask import Refusal
 from xai_demo.tabs.comparison import side_by_side
 from xai_demo.tabs.figure import figure
-from xai_demo.tabs.timeline import events_table, timeline
+from xai_demo.tabs.timeline import events_table, has_timeline, timeline
 
 _BARS = 10
 _UNSAID = {"nothing found": "No finding", "no answer": "No answer"}
@@ -31,7 +31,8 @@ def answered(analysis: Analysis, model: Model, second: Analysis | Refusal | None
 
 
 def _events(analysis: Analysis) -> str:
-    return events_table(analysis) if analysis.report.task == "stethoscope" else ""
+    told = analysis.report.task == "stethoscope" or has_timeline(analysis)
+    return events_table(analysis) if told else ""
 
 
 def _second(analysis: Analysis, second: Analysis | Refusal | None) -> str:

@@ -30,11 +30,11 @@ def side_by_side(one: Analysis, other: Analysis) -> str:
     """Both overlays, and one sentence."""
     first, second = one.report.explanations[0], other.report.explanations[0]
     models = one.report.model.name != other.report.model.name
-    if not models:
-        title, names = "Two explainers, one label", (first.explainer, second.explainer)
-    else:
-        title = "Two models, one file"
-        names = tuple(_answered(each) for each in (one, other))
+    title = "Two models, one file" if models else "Two explainers, one label"
+    names = [
+        _answered(each) if models else each.report.explanations[0].explainer
+        for each in (one, other)
+    ]
     # The page's script fills in the picture that is there already.
     bases = (None, grey_uri(other.view.pixels) if models else None)
     panes = "".join(

@@ -56,8 +56,39 @@ element.addEventListener("click", (event) => {
   if (pressed.dataset.show !== undefined) view(pressed.dataset.show);
   if (pressed.dataset.start !== undefined) play(+pressed.dataset.start, +pressed.dataset.end);
 });
+// A lane for one label of many; the bytes are packed by `timeline._chances`.
+const find = (field) => {
+  const index = field.dataset.names.split("|").indexOf(field.value);
+  const axes = element.querySelector(".xai-timeline .xai-axes");
+  if (index < 0 || axes.querySelector(`[data-found="${index}"]`)) return;
+  const bytes = Uint8Array.from(atob(field.dataset.find), (each) => each.charCodeAt(0));
+  const count = bytes[0] + 256 * bytes[1];
+  let path = "", start = 0;
+  for (let i = 0; i < count; i += 1) {
+    const end = (bytes[2 + 2 * i] + 256 * bytes[3 + 2 * i]) / 65.535;
+    const height = 100 - (100 * bytes[2 + 2 * count + index * count + i]) / 255;
+    path += `M${start.toFixed(1)} 100V${height.toFixed(1)}H${end.toFixed(1)}V100Z`;
+    start = end;
+  }
+  const name = document.createElement("span");
+  const lane = document.createElement("div");
+  Object.assign(name, { className: "xai-lane-name", textContent: field.value });
+  lane.className = "xai-lane xai-band";
+  Object.assign(lane.dataset, { found: index, seek: axes.querySelector("[data-seek]").dataset.seek });
+  lane.style.setProperty("--lane", "var(--xai-accent)");
+  lane.innerHTML = `<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true"><path d="${path}"/></svg>`;
+  axes.querySelector(":scope > .xai-axis-x").before(name, lane);
+  field.value = "";
+};
 element.addEventListener("input", (event) => {
+  if (event.target.dataset.find !== undefined) find(event.target);
   if (event.target.type !== "range") return;
+  if (event.target.dataset.zoom !== undefined) {
+    const section = event.target.closest(".xai-timeline");
+    section.style.setProperty("--zoom", event.target.value);
+    section.toggleAttribute("data-close", event.target.value >= 4);
+    return;
+  }
   if (event.target.matches(".xai-wipe")) {
     event.target.parentElement.style.setProperty("--wipe", `${event.target.value}%`);
     return;

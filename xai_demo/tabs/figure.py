@@ -154,9 +154,9 @@ def _ratio(view: View) -> str:
     return f' style="aspect-ratio:{columns}/{rows};--ratio:{columns / rows:.4f}"'
 
 
-def time_ticks(duration_s: float) -> list[float]:
+def time_ticks(duration_s: float, most: int = _TICKS) -> list[float]:
     """Round times from 0 to the end, few enough for a phone."""
-    step = next((s for s in _NICE_STEPS_S if duration_s / s <= _TICKS), duration_s / _TICKS)
+    step = next((s for s in _NICE_STEPS_S if duration_s / s <= most), duration_s / most)
     return [step * i for i in range(math.floor(duration_s / step + 1e-9) + 1)]
 
 
@@ -182,9 +182,9 @@ def frequency_axis(view: View) -> str:
     return f'<svg class="xai-axis xai-axis-y" aria-hidden="true">{marks}</svg>'
 
 
-def time_axis(duration_s: float) -> str:
-    """Ticks in seconds, or in minutes where they stand at whole minutes."""
-    ticks = time_ticks(duration_s)
+def time_axis(duration_s: float, *, zoom: int = 1) -> str:
+    """Ticks in seconds, or in minutes where they stand at whole minutes; more for a zoom."""
+    ticks = time_ticks(duration_s, zoom * _TICKS)
     in_minutes = len(ticks) > 1 and ticks[1] % 60 == 0
     scale, name = (60, " min") if in_minutes else (1, " s")
     places = max(0, *(len(f"{t / scale:.2f}".rstrip("0").split(".")[1]) for t in ticks))
@@ -197,7 +197,8 @@ def time_axis(duration_s: float) -> str:
             f'<line x1="{x}" x2="{x}" y1="0" y2="5"/>'
             f'<text x="{x}" y="19" text-anchor="{anchor}">{tick / scale:.{places}f}{unit}</text>'
         )
-    return f'<svg class="xai-axis xai-axis-x" aria-hidden="true">{"".join(parts)}</svg>'
+    close = " xai-close" if zoom > 1 else ""
+    return f'<svg class="xai-axis xai-axis-x{close}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _marks(events: Sequence[Event], duration_s: float) -> str:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 _COLUMNS = 1000  # of a waveform and of a band: what a wide screen shows
+_FOUND_COLUMNS = 400  # of a band that is drawn when somebody looks for it
+_LIST = "xai-labels"
+_CLOSE = 8  # from half of this zoom on, the time axis has as many times more ticks
 _LANES = 5  # labels shown over time, at most
 _MARKS = 300  # events in the lane and in the table: more are in the downloads
 # Okabe & Ito 2008: told apart by the colour-blind. Every colour has its label's name beside it.
@@ -46,18 +49,54 @@ def timeline(analysis: Analysis) -> str:
     )
     return (
         '<section class="xai-timeline xai-sound"><h3 class="xai-title">Over time</h3>'
+        f"{_controls(analysis.timeline, duration_s)}"
+        '<div class="xai-zoomed" tabindex="0" role="group" aria-label="The recording over time">'
         f'<div class="xai-axes"><span class="xai-lane-name">Sound</span>'
         f'<button type="button" class="xai-wave" {seek} aria-label="Waveform of '
         f'{words.seconds(duration_s)}: press a place to play from there">'
         f"{wave(analysis.sounds.get('original'))}</button>"
-        f"{_events_lane(analysis, duration_s)}{lanes}{time_axis(duration_s)}</div>"
+        f"{_events_lane(analysis, duration_s)}{lanes}{time_axis(duration_s)}"
+        f"{time_axis(duration_s, zoom=_CLOSE)}</div></div>"
         '<p class="xai-quiet">The higher a band, the more probable its label at that moment; full '
         "height is 100 %. Press a place to play from there, an event to play it alone.</p>"
         "</section>"
     )
 
 
-def bands(timeline: Timeline, label: str) -> list[tuple[float, float, float]]:
+def _controls(timeline: Timeline, duration_s: float) -> str:
+    """A slider that stretches time; and, where not every label has a lane, a way to one's own."""
+    zoom = (
+        '<label class="xai-strength"><span>Zoom</span><input type="range" min="1" max="16" '
+        'value="1" step="0.5" data-zoom aria-label="Zoom into time"></label>'
+    )
+    if len(timeline.labels) <= _LANES:
+        return f'<div class="xai-controls">{zoom}</div>'
+    options = "".join(
+        f'<option value="{escape(words.plain(label), quote=True)}">'
+        for label in sorted(timeline.labels)
+    )
+    return (
+        f'<div class="xai-controls">{zoom}<label class="xai-find"><span>Find a label</span>'
+        f'<input type="search" list="{_LIST}" data-find="{_chances(timeline, duration_s)}" '
+        f'data-names="{escape("|".join(map(words.plain, timeline.labels)), quote=True)}" '
+        f'placeholder="one of {len(timeline.labels)}" aria-label="Show a label over time">'
+        f'</label><datalist id="{_LIST}">{options}</datalist></div>'
+    )
+
+
+def _chances(timeline: Timeline, duration_s: float) -> str:
+    """Every label over time, for the page's script: first the ends of the steps, then per label
+    the probabilities, all of them 0 to 255 but the ends, which are 0 to 65535; in base 64."""
+    steps = bands(timeline, timeline.labels[0], _FOUND_COLUMNS)
+    ends = np.array([end / duration_s for _, end, _ in steps])
+    firsts = _firsts(len(timeline.starts_s), _FOUND_COLUMNS)
+    chances = np.maximum.reduceat(timeline.probabilities, firsts, axis=0).T
+    head = np.rint(65535 * np.clip(ends, 0, 1)).astype("<u2").tobytes()
+    body = np.rint(255 * chances).astype(np.uint8).tobytes()
+    return base64.b64encode(len(steps).to_bytes(2, "little") + head + body).decode()
+
+
+def bands(timeline: Timeline, label: str, most: int = _COLUMNS) -> list[tuple[float, float, float]]:
     """(start, end, probability) of one label: every window up to halfway to its neighbours.
 
     Of a long recording several windows share a step, which is as high as the highest of them.
@@ -68,7 +107,7 @@ def bands(timeline: Timeline, label: str) -> list[tuple[float, float, float]]:
     starts[1:] = np.maximum(starts[1:], halfway)
     ends[:-1] = np.minimum(ends[:-1], halfway)
     chances = timeline.probabilities[:, timeline.labels.index(label)]
-    firsts = _firsts(len(starts))
+    firsts = _firsts(len(starts), most)
     lasts = [*(firsts[1:] - 1), len(starts) - 1]
     highest = np.maximum.reduceat(chances, firsts)
     return [
@@ -84,7 +123,7 @@ def events_table(analysis: Analysis) -> str:
     if not events:
         return (
             f'<section class="xai-events">{title}<p>No stretch of this recording stands out: '
-            "nowhere was a label other than normal found.</p></section>"
+            f"nowhere was {_sought(analysis)} found.</p></section>"
         )
     more = (
         f'<p class="xai-quiet">The first {_MARKS} of {len(events)}; all are in the downloads.</p>'
@@ -99,6 +138,11 @@ def events_table(analysis: Analysis) -> str:
         f"<tbody>{rows}</tbody></table></div>{more}"
         f'<p class="xai-downloads">{_taken(analysis)}</p></section>'
     )
+
+
+def _sought(analysis: Analysis) -> str:
+    normal = analysis.model.normal_label if analysis.model else "normal"
+    return f"a label other than {normal}" if normal else "a label sure enough to be called"
 
 
 def wave(samples: Floats | None) -> str:
@@ -119,8 +163,8 @@ def _tenths(value: float) -> str:
     return f"{value:.1f}"
 
 
-def _firsts(count: int) -> NDArray[np.intp]:
-    shown = min(count, _COLUMNS)
+def _firsts(count: int, most: int) -> NDArray[np.intp]:
+    shown = min(count, most)
     return np.arange(shown) * count // shown
 
 
