@@ -18,7 +18,10 @@ def filled(model: Model, weights: Path, layer: str | None = None) -> networks.Cu
     Raises CheckpointMismatchError where the file does not hold exactly this network's tensors.
     """
     whole = networks.architecture(model).whole(model)
-    state = {networks.tensor_name(model, k): v for k, v in read_tensors(weights).items()}
+    state = {
+        networks.tensor_name(model, k): v
+        for k, v in read_tensors(weights, model.preprocessing).items()
+    }
     check(state, whole.state_dict(), weights.name)
     whole.load_state_dict(state, strict=False)  # checked; some files leave out batch counters
     whole.eval().requires_grad_(False)

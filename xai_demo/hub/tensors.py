@@ -6,21 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import CheckpointMismatchError
+from xai_demo.records import LogMel, Raster
+from xai_demo.spectrum import mel_filters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
+_MEL = "logmel_extractor.melW"
+_SAME_FILTERS = 1e-3  # of the highest: float32, and librosa's rounding of another day
 _FRONT_END = ("spectrogram_extractor.", "logmel_extractor.")  # PANNs' own, replaced by ours
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name: safetensors, or a pickle of nothing but tensors.
 
     Known wrappings are taken off: `{"model": ...}`, `{"state_dict": ...}`,
     `{"model_state_dict": ...}`, a `backbone.` before every name, and the front end that PANNs
-    store. Raises CheckpointMismatchError.
+    store, which has to be that of `spec` where one is given: nothing else in such a file says for
+    which sample rate it was trained. Raises CheckpointMismatchError.
     """
     import torch
     from safetensors.torch import load_file
@@ -45,11 +50,43 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path.name} holds something else than tensors by name, wanted: a state dictionary."
         )
     named = {k.removeprefix("backbone."): v for k, v in state.items()}
+    if isinstance(spec, LogMel):
+        _check_front_end(named, spec, path.name)
     return {
         k: v.float() if v.is_floating_point() else v
         for k, v in named.items()
         if not k.startswith(_FRONT_END)
     }
+
+
+def _check_front_end(named: Mapping[str, Tensor], spec: LogMel, file_name: str) -> None:
+    """That the front end a file stores is the one its network will be given."""
+    import numpy as np
+
+    rows = spec.n_fft // 2 + 1
+    kernels = (rows, 1, spec.n_fft)
+    wanted = {
+        "spectrogram_extractor.stft.conv_real.weight": kernels,
+        "spectrogram_extractor.stft.conv_imag.weight": kernels,
+        _MEL: (rows, spec.n_mels),
+    }
+    for name, shape in wanted.items():
+        if name in named and tuple(named[name].shape) != shape:
+            raise CheckpointMismatchError(
+                f"{file_name} has {name} {tuple(named[name].shape)}, wanted: {shape}, for sounds "
+                f"of {spec.sample_rate_hz} samples a second in frames of {spec.n_fft}."
+            )
+    if _MEL not in named:
+        return
+    stored, ours = named[_MEL].float().numpy(), mel_filters(spec).T
+    off = float(np.abs(stored - ours).max() / ours.max())
+    if off > _SAME_FILTERS:
+        row, band = np.unravel_index(np.abs(stored - ours).argmax(), ours.shape)
+        raise CheckpointMismatchError(
+            f"{file_name} has {_MEL} {tuple(stored.shape)} with {stored[row, band]:.3g} at "
+            f"({row}, {band}), wanted: {ours[row, band]:.3g}, for {spec.sample_rate_hz} samples a "
+            f"second and bands from {spec.f_min_hz:g} to {spec.f_max_hz:g} Hz."
+        )
 
 
 def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file_name: str) -> None:

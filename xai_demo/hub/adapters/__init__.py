@@ -40,7 +40,7 @@ def turned(model: Model, adapter: str, checkpoint: Path, directory: Path) -> Non
     import torch
     from safetensors.torch import save_file
 
-    tensors = ADAPTERS[adapter](model, read_tensors(checkpoint))
+    tensors = ADAPTERS[adapter](model, read_tensors(checkpoint, model.preprocessing))
     with torch.device("meta"):
         wanted = networks.architecture(model).whole(model).state_dict()
     check(tensors, wanted, checkpoint.name)

@@ -1,0 +1,153 @@
+"""The authors' checkpoints in every wrapping, and those that are for something else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+
+from tests.small import write_model
+from tests.test_selftest import MODEL, NAME, small_cnn14
+from xai_demo import networks
+from xai_demo.catalog import Entry
+from xai_demo.cli import main
+from xai_demo.engine import Engine
+from xai_demo.errors import CheckpointMismatchError
+from xai_demo.hub import Hub
+from xai_demo.networks import ARCHITECTURES
+from xai_demo.pipeline import Analyser
+from xai_demo.records import LogMel
+from xai_demo.settings import Settings
+from xai_demo.spectrum import mel_filters
+
+SPEC = MODEL.preprocessing
+assert isinstance(SPEC, LogMel)
+REAL, MEL = "spectrogram_extractor.stft.conv_real.weight", "logmel_extractor.melW"
+LOWER = dataclasses.replace(SPEC, sample_rate_hz=16_000, n_fft=512, win_length=512)  # Cnn14_16k
+WIDER = dataclasses.replace(SPEC, f_min_hz=0.0, f_max_hz=16_000.0)
+
+
+def body(labels: int = 3) -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    names = tuple(f"Label {i}" for i in range(labels))
+    return small_cnn14(dataclasses.replace(MODEL, labels=names)).state_dict()
+
+
+def front_end(spec: LogMel) -> dict[str, torch.Tensor]:
+    rows = spec.n_fft // 2 + 1
+    return {
+        REAL: torch.zeros(rows, 1, spec.n_fft),
+        REAL.replace("real", "imag"): torch.zeros(rows, 1, spec.n_fft),
+        MEL: torch.from_numpy(mel_filters(spec).T.copy()),
+    }
+
+
+@pytest.fixture
+def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
+    kind = dataclasses.replace(ARCHITECTURES["cnn14"], whole=small_cnn14)
+    monkeypatch.setitem(networks.ARCHITECTURES, NAME, kind)
+    write_model(tmp_path / "weights" / NAME, MODEL, seed=5)
+    settings = dataclasses.replace(
+        Settings.from_env({}),
+        weights_dir=tmp_path / "weights",
+        cache_dir=tmp_path / "cache",
+        background_export=False,
+        offline=True,
+    )
+    made = Analyser(settings)
+    made.hub = Hub(settings, catalog={NAME: Entry(task="audioset")})
+    made.engine = Engine(made.hub)
+    return made
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda: ({"model": body() | front_end(SPEC)}, ".pth"),
+        lambda: (body(), ".pth"),
+        lambda: ({f"backbone.{k}": v for k, v in body().items()}, ".safetensors"),
+        lambda: (
+            {f"backbone.{k}": v for k, v in (body() | front_end(SPEC)).items()},
+            ".safetensors",
+        ),
+    ],
+    ids=["the authors'", "bare", "prefixed", "prefixed, with the front end"],
+)
+def test_every_wrapping_is_read_and_answers_alike(analyser, tmp_path, wrapped):
+    content, suffix = wrapped()
+    path = tmp_path / f"Cnn14{suffix}"
+    if suffix == ".pth":  # of the old, non-zip kind, as published
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+    else:
+        save_file(content, path)
+    inputs = np.random.default_rng(0).uniform(-80, 0, (1, 1, 64, 200)).astype(np.float32)
+    with torch.inference_mode():
+        own = analyser.engine.network(NAME)
+        read = analyser.engine.network(NAME, weights=str(path))
+        assert torch.equal(read.head(read.features(inputs)), own.head(own.features(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            lambda: body() | front_end(LOWER),
+            r"spectrogram_extractor\.stft\.conv_real\.weight \(257, 1, 512\), wanted: "
+            r"\(513, 1, 1024\), for sounds of 32000 samples a second",
+        ),
+        (
+            lambda: body() | {MEL: torch.from_numpy(mel_filters(LOWER).T.copy())},
+            r"logmel_extractor\.melW \(257, 64\), wanted: \(513, 64\)",
+        ),
+        (
+            lambda: body() | front_end(WIDER),
+            r"logmel_extractor\.melW \(513, 64\) with .* wanted: .* bands from 50 to 14000 Hz",
+        ),
+        (
+            lambda: body(labels=5),
+            r"fc_audioset\.weight \(5, 32\), wanted: \(3, 32\)",
+        ),
+        (
+            lambda: {"conv1.weight": torch.zeros(64, 1, 7, 7)},
+            r"no tensor bn0\.weight, wanted: bn0\.weight \(64,\)",
+        ),
+    ],
+    ids=["16 kHz", "16 kHz, filters alone", "another band", "five labels", "a ResNet"],
+)
+def test_a_checkpoint_for_something_else_is_refused_by_its_first_tensor(
+    analyser, tmp_path, content, said
+):
+    path = tmp_path / "other.pth"
+    torch.save({"model": content()}, path)
+    with pytest.raises(CheckpointMismatchError, match=said):
+        analyser.engine.network(NAME, weights=str(path))
+
+
+def test_a_clip_shorter_than_the_least_is_filled_up_and_said(analyser, tmp_path):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(3200), 32_000)
+    analysis = analyser.analyse("audioset", path, faithfulness=False)
+    assert "The sound lasts 0.10 s and was repeated to fill 0.31 s" in " ".join(
+        analysis.report.warnings
+    )
+    # What was filled up is not spoken of as sound.
+    assert analysis.view.duration_s == pytest.approx(0.1)
+    assert analysis.report.explanations[0].peak["time_s"] <= 0.1
+    assert analysis.timeline.ends_s[-1] == pytest.approx(0.1)
+
+
+def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "hello.pth").write_bytes(b"\x80\x02cos\nsystem\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, np.zeros(32_000) + 0.1, 32_000)
+    command = ["analyse", "cnn14", str(clip), "--weights", str(tmp_path / "hello.pth")]
+    assert main(command) == 3
+    said = capsys.readouterr().err
+    assert "hello.pth cannot be read as tensors" in said
+    assert said.count("\n") == 1
