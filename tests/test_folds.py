@@ -173,5 +173,30 @@ def test_the_figures_stand_in_the_card_once_and_stay_there(tmp_path):
     assert card.index(cards.FOLDS_TITLE) < card.index("## Known failures")
     cards.write(tmp_path, model)
     assert (tmp_path / "MODEL_CARD.md").read_text() == card
-    with pytest.raises(TrainingError, match="was not trained anew for each fold"):
-        cards.write_folds(tmp_path, {"model": "lung-resnet18"})
+
+
+def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_path):
+    def metric(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    result = {
+        "model": "lung-resnet18",
+        "sha256": "a" * 64,
+        "n": 282,
+        "groups": 94,
+        "folds": 5,
+        "seeds": 2,
+        "metrics": {"balanced_accuracy_3": metric(0.7), "auroc_abnormal": metric(0.8)},
+        "per_seed": [{"balanced_accuracy_3": metric(0.65)}, {"balanced_accuracy_3": metric(0.75)}],
+        "method": cross_validation.METHOD,
+    }
+    model = dataclasses.replace(RECIPES["lung-resnet18"].model, sha256="a" * 64)
+    cards.write(tmp_path, model)
+    card = cards.write_folds(tmp_path, result).read_text()
+    assert "282 samples of 94 persons, 5 folds, 2 seeds" in card
+    assert "balanced_accuracy_3 of the seeds one by one 0.650, 0.750." in card
+    assert "| auroc_abnormal | 0.800 (0.700-0.900) |" in card
+    cards.write(tmp_path, model)
+    assert (tmp_path / "MODEL_CARD.md").read_text() == card
+    cards.write(tmp_path, dataclasses.replace(model, sha256="b" * 64))
+    assert cards.FOLDS_TITLE not in (tmp_path / "MODEL_CARD.md").read_text()

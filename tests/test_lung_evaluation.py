@@ -24,6 +24,7 @@ from tests.lungs import (
 )
 from xai_demo import networks, training
 from xai_demo.errors import TrainingError
+from xai_demo.hub.bundle import read_model
 from xai_demo.settings import Settings
 from xai_demo.training import breathing, cross_validation, lung_evaluation, lung_mixing, metrics
 from xai_demo.training.breathing import Annotated, Take
@@ -164,7 +165,7 @@ def test_persons_that_nobody_learnt_from_are_all_asked(data, settings, tmp_path)
     assert result["notes"] == []
 
 
-def test_the_folds_are_of_patients_and_only_the_last_layer_is_refitted(data, settings):
+def test_the_folds_are_of_patients_and_only_the_last_layer_is_refitted(data, settings, tmp_path):
     result = cross_validation.cross_validate(NAME, settings=settings, data=data, folds=2, seeds=2)
     assert (result["n"], result["groups"], result["folds"], result["seeds"]) == (12, 6, 2, 2)
     assert result["labels"] == {"normal": 4, "crackle": 4, "wheeze": 4, "both": 0}
@@ -176,8 +177,12 @@ def test_the_folds_are_of_patients_and_only_the_last_layer_is_refitted(data, set
         assert figure["value"] == pytest.approx(np.mean(each), abs=1e-4)
         assert 0 <= figure["low"] <= figure["high"] <= 1
     assert np.sum(result["confusion"]["counts"]) == 24
-    again = cross_validation.cross_validate(NAME, settings=settings, data=data, folds=2, seeds=2)
+    again = cross_validation.cross_validate(
+        NAME, settings=settings, data=data, folds=2, seeds=2, out=tmp_path / "cv"
+    )
     assert again == result
+    assert json.loads((tmp_path / "cv" / "cross_validation.json").read_text()) == result
+    assert result["sha256"] == read_model(settings.weights_dir / NAME).sha256
     assert "balanced_accuracy_3" in cross_validation.table(result)
 
 
@@ -188,6 +193,8 @@ def test_cross_validation_says_what_is_missing(data, settings):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=9)
     with pytest.raises(TrainingError, match="1 folds and 3 seeds, wanted: at least 2 and 1"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=1)
+    with pytest.raises(TrainingError, match=r"4 epochs are asked for .* last layer alone"):
+        cross_validation.cross_validate(NAME, settings=settings, data=data, epochs=4)
     with pytest.raises(TrainingError, match="pneumonia-resnet18 is no lung model and its data"):
         cross_validation.cross_validate("pneumonia-resnet18", settings=settings, data=data)
 

@@ -27,7 +27,9 @@ _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "c
 def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -> None:
     """Write both files, each whole or not at all."""
     _replace(directory / "config.json", json.dumps(model.to_config(), indent=2) + "\n")
-    sections = _folds_section(directory) + _trust_section(_trusted(directory, model))
+    sections = _folds_section(_folded(directory, model)) + _trust_section(
+        _trusted(directory, model)
+    )
     _replace(directory / "MODEL_CARD.md", _card(model, result, sections))
 
 
@@ -65,17 +67,16 @@ def write_trust(directory: Path, result: dict[str, Any]) -> Path:
 def write_folds(directory: Path, result: dict[str, Any]) -> Path:
     """Put the figures of `cross-validate` beside a card and into it; returns its path."""
     path = directory / "MODEL_CARD.md"
-    if not path.is_file() or "per_fold" not in result:
+    if not path.is_file():
         raise TrainingError(
-            f"{directory} holds no MODEL_CARD.md, or {result['model']} was not trained anew for "
-            "each fold; wanted: a shipped model whose data have published folds, or no "
-            "--write-card."
+            f"{directory} holds no MODEL_CARD.md to write into, wanted: the directory of a model "
+            "that ships with the demo, or --out DIR without --write-card."
         )
     _replace(directory / folds.FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
     card = path.read_text(encoding="utf-8")
     following = TRUST_TITLE if TRUST_TITLE in card else "## Known failures"
     before, after = _around(card, FOLDS_TITLE, following)
-    _replace(path, f"{before.rstrip()}\n\n" + "\n".join(_folds_section(directory)) + f"\n{after}")
+    _replace(path, f"{before.rstrip()}\n\n" + "\n".join(_folds_section(result)) + f"\n{after}")
     return path
 
 
@@ -89,12 +90,18 @@ def _around(card: str, title: str, following: str) -> tuple[str, str]:
     return before, mark + after
 
 
-def _folds_section(directory: Path) -> list[str]:
+def _folds_section(result: dict[str, Any] | None) -> list[str]:
+    return [FOLDS_TITLE, "", *folds.card_section(result), ""] if result else []
+
+
+def _folded(directory: Path, model: Model) -> dict[str, Any] | None:
+    """What was measured by folds; None where it was of the features of other weights."""
     path = directory / folds.FILE
     if not path.is_file():
-        return []
-    result = json.loads(path.read_text(encoding="utf-8"))
-    return [FOLDS_TITLE, "", *folds.card_section(result), ""]
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    # Networks that are trained anew for each fold are of the recipe, and name no weights.
+    return result if result.get("sha256", model.sha256) == model.sha256 else None
 
 
 def _trust_section(result: dict[str, Any] | None) -> list[str]:

@@ -65,9 +65,10 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Figures of merit by folds, for each seed and on average, with intervals.
 
-    `folds` and `seeds` None: those that were published and 1; of patients 5 and 3. `out` and
-    `epochs` are for networks that are trained anew: see `folds.cross_validate`. Raises
-    TrainingError where the data or the request is at fault.
+    `folds` and `seeds` None: those that were published and 1; of patients 5 and 3. `out` gets the
+    figures as cross_validation.json and, of networks that are trained anew, what can be gone on
+    from; `epochs` is for these alone: see `folds.cross_validate`. Raises TrainingError where the
+    data or the request is at fault.
     """
     recipe = recipe_of(model)
     check_folder(data)
@@ -84,9 +85,17 @@ def cross_validate(
             f"{model} is no lung model and its data have no published folds, wanted: one of either "
             "kind, as lung-resnet18 or everyday-cnn6."
         )
-    return _of_patients(
+    if epochs is not None:
+        raise TrainingError(
+            f"{epochs} epochs are asked for and of {model} the last layer alone is refitted, "
+            "wanted: no number of epochs."
+        )
+    result = _of_patients(
         model, settings=settings, data=data, folds=folds or 5, seeds=seeds or 3, tell=tell
     )
+    if out is not None:
+        published.write(out / published.FILE, result)
+    return result
 
 
 def _of_patients(
@@ -117,6 +126,7 @@ def _of_patients(
         rounds.append(_round(asked, list(others.values()), folds, seed, start, located))
     return {
         "model": model,
+        "sha256": record.sha256,
         "data": "fraiwan",
         "folds": folds,
         "seeds": seeds,

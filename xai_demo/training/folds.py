@@ -87,7 +87,7 @@ def cross_validate(
             rounds.append(answered)
     result = _result(recipe.model, parts, rounds)
     if out is not None:
-        _write(out / FILE, result)
+        write(out / FILE, result)
     return result
 
 
@@ -212,18 +212,15 @@ def _confusion(rounds: list[list[_Fold]], n_labels: int) -> Array:
 
 def card_section(result: dict[str, Any]) -> list[str]:
     """The figures as Markdown, for a model card."""
-    each = "; ".join(
-        f"fold {name} {', '.join(f'{value:.3f}' for value in values)}"
-        for name, values in result["per_fold"].items()
-    )
+    who = "sources" if "per_fold" in result else "persons"
     rows = [
         f"| {name} | {row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f}) |"
         for name, row in result["metrics"].items()
     ]
     return [
-        f"{result['method']} {result['n']} samples of {result['groups']} sources, "
-        f"{result['folds']} folds, {result['seeds']} seeds; accuracy of {each}. In brackets 95 % "
-        "bootstrap intervals over sources. By `python -m xai_demo cross-validate "
+        f"{result['method']} {result['n']} samples of {result['groups']} {who}, "
+        f"{result['folds']} folds, {result['seeds']} seeds; {_spread(result)}. In brackets 95 % "
+        f"bootstrap intervals over {who}. By `python -m xai_demo cross-validate "
         f"{result['model']} --data DIR --write-card`.",
         "",
         "| figure | value |",
@@ -232,10 +229,25 @@ def card_section(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _write(path: Path, result: dict[str, Any]) -> None:
+def _spread(result: dict[str, Any]) -> str:
+    """What each fold reached or, where the folds are dealt anew for each seed, each seed."""
+    if "per_fold" in result:
+        each = (
+            f"fold {name} {', '.join(f'{value:.3f}' for value in values)}"
+            for name, values in result["per_fold"].items()
+        )
+        return f"accuracy of {'; '.join(each)}"
+    name = next(iter(result["metrics"]))
+    values = ", ".join(f"{seed[name]['value']:.3f}" for seed in result["per_seed"])
+    return f"{name} of the seeds one by one {values}"
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """The figures as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 
-__all__ = ["FILE", "METHOD", "card_section", "cross_validate"]
+__all__ = ["FILE", "METHOD", "card_section", "cross_validate", "write"]
