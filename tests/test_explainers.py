@@ -221,7 +221,7 @@ def test_an_unknown_explainer_names_the_known_ones():
 
 def test_what_divides_by_activations_or_silences_each_channel_does_not_fit_tokens():
     missing = set(EXPLAINERS) - set(explainers.fitting("transformer"))
-    assert missing == {"XGrad-CAM", "Ablation-CAM", "Guided backpropagation"}
+    assert missing == {"CAM", "XGrad-CAM", "Ablation-CAM", "Guided backpropagation"}
 
 
 def test_the_usual_explainer_is_the_models_own_else_the_default():

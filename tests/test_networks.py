@@ -9,9 +9,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from small import model_of
 
 from xai_demo import heat, networks
+from xai_demo.catalog.cnn14 import CNN14
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.lung_modules import MeanAndMost
+from xai_demo.spectrum import mel_filters
 
 # Transformers have tests of their own: their activations are tokens.
 MAPPED = [name for name, kind in ARCHITECTURES.items() if kind.kind == "convolutional"]
@@ -214,11 +216,12 @@ def test_the_framewise_network_has_the_authors_tensor_names():
 def test_the_framewise_network_is_loaded_from_the_authors_file(tmp_path):
     from xai_demo.engine.tensors import filled
 
-    model, whole = model_of("cnn14-decisionlevelmax"), whole_of("cnn14-decisionlevelmax").eval()
+    model = model_of("cnn14-decisionlevelmax", preprocessing=CNN14.preprocessing)
+    whole = whole_of("cnn14-decisionlevelmax").eval()
     front_end = {
         "spectrogram_extractor.stft.conv_real.weight": torch.zeros(513, 1, 1024),
         "spectrogram_extractor.stft.conv_imag.weight": torch.zeros(513, 1, 1024),
-        "logmel_extractor.melW": torch.zeros(513, 64),
+        "logmel_extractor.melW": torch.from_numpy(mel_filters(CNN14.preprocessing).T.copy()),
     }
     path = tmp_path / "Cnn14_DecisionLevelMax.pth"
     state = whole.state_dict() | front_end

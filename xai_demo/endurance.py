@@ -167,5 +167,7 @@ def _one_of_every_task() -> list[str]:
 def _asked(analyser: Analyser, name: str) -> Report:
     path = example_path(name)
     task = EXAMPLES[name].task
-    model = analyser.hub.names(task)[-1]  # the bundled one, whatever the cache holds
+    hub = analyser.hub
+    # A bundled one, whatever the cache holds.
+    model = next(name for name in hub.names(task) if hub.entry(name).checkpoint is None)
     return analyser.analyse(task, path, model=model).report

@@ -106,9 +106,12 @@ def test_a_label_is_pressed_and_its_heat_shown_without_asking_the_server(page: P
     assert asked == []
 
 
+STRENGTH = "#stethoscope-result [aria-label^='Strength of the heat']"
+
+
 def test_the_heat_fades_by_keyboard_and_stays_faded_for_the_next_answer(page: Page) -> None:
     show_example(page)
-    page.locator("#stethoscope-result input[type=range]").press("Home")
+    page.locator(STRENGTH).press("Home")
     opacity = "getComputedStyle(document.querySelector('#stethoscope-result .xai-heat')).opacity"
     assert page.evaluate(opacity) == "0"
     page.click("#stethoscope-example-crackles")
@@ -332,7 +335,7 @@ def test_two_explainers_are_compared_and_fade_together(page: Page) -> None:
         """() => [...document.querySelectorAll("#stethoscope-result .xai-pair .xai-copy")]
         .filter((image) => image.naturalWidth === 801).length === 2"""
     )
-    page.locator("#stethoscope-result input[type=range]").press("Home")
+    page.locator(STRENGTH).press("Home")
     faded = "getComputedStyle(document.querySelector('.xai-comparison .xai-heat')).opacity"
     assert page.evaluate(faded) == "0"
 
