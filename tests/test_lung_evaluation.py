@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -129,10 +130,37 @@ def test_a_mixture_is_evaluated_site_by_site(data, settings, tmp_path):
     assert any(
         "SPRSound: 2 patients that the model learnt from are left" in n for n in result["notes"]
     )
+    assert result["no_test"] == ["fraiwan"]
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
     for folder in ("", "sprsound/events", "icbhi/recordings", "fraiwan/recordings"):
         for picture in ("confusion.png", "reliability.png", "roc.png"):
             assert (tmp_path / folder / picture).stat().st_size > 1000
+
+
+def test_a_card_tells_sites_and_levels_and_never_of_patients_that_were_learnt_from(
+    data, settings, tmp_path
+):
+    result = training.evaluate(NAME, settings=settings, data=data)
+    own = dataclasses.replace(settings, weights_dir=tmp_path)
+    shutil.copytree(settings.weights_dir / NAME, tmp_path / NAME)
+    card = training.write_card(NAME, settings=own, result=result).read_text()
+    start = "| {} | {} | {} | {} | "
+    for row in (
+        ("sprsound", "events", 4, 1),
+        ("sprsound", "recordings", 2, 1),
+        ("icbhi", "events", 2, 1),
+        ("icbhi", "recordings", 1, 1),
+    ):
+        assert start.format(*row) in card
+    assert "| fraiwan |" not in card
+    assert "sprsound, recordings, by the rules of its challenge" in card
+    five = result["recordings"]["record_level"]["metrics"]["total_score_5"]
+    assert f"| {five['value']:.3f} (" in card
+    assert "that this model never answers (1 of 3)" in card
+    result = training.evaluate(NAME, settings=settings, data=data / "fraiwan")
+    with pytest.raises(TrainingError, match="of fraiwan and lung-resnet18 learnt from all of its"):
+        training.write_card(NAME, settings=own, result=result)
+    assert (tmp_path / NAME / "MODEL_CARD.md").read_text() == card
 
 
 @pytest.mark.parametrize(
@@ -195,8 +223,8 @@ def test_cross_validation_says_what_is_missing(data, settings):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=1)
     with pytest.raises(TrainingError, match=r"4 epochs are asked for .* last layer alone"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, epochs=4)
-    with pytest.raises(TrainingError, match="pneumonia-resnet18 is no lung model and its data"):
-        cross_validation.cross_validate("pneumonia-resnet18", settings=settings, data=data)
+    with pytest.raises(TrainingError, match="balances its lessons itself, wanted: no --balance"):
+        cross_validation.cross_validate(NAME, settings=settings, data=data, balance="focal")
 
 
 def take(site, kinds=(), kind=None, quality="") -> Take:
@@ -233,6 +261,7 @@ def test_poor_quality_is_a_class_that_is_never_right():
 
 def test_without_a_list_of_persons_the_splits_tell_whom_a_model_knows():
     corpus = breathing.Corpus(takes=(take("fraiwan", kind=1), take("folders", kind=1)), notes=())
-    chosen, notes = lung_evaluation.unlearnt(corpus, None)
+    chosen, notes, known = lung_evaluation.unlearnt(corpus, None)
+    assert known == ["fraiwan"]
     assert [t.site for t in chosen] == ["folders", "fraiwan"]
     assert len(notes) == 1

@@ -72,7 +72,16 @@ def evaluate(
 
 
 def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Path:
-    """Write measured figures into a bundled model's config.json and MODEL_CARD.md."""
+    """Write measured figures into a bundled model's config.json and MODEL_CARD.md.
+
+    Raises TrainingError where they are of persons that the model learnt from.
+    """
+    from xai_demo.errors import TrainingError
     from xai_demo.training.cards import write_figures
 
+    if result.get("site") in result.get("no_test", ()):
+        raise TrainingError(
+            f"The figures are of {result['site']} and {model} learnt from all of its patients, "
+            "wanted for a card: patients that it has not met."
+        )
     return write_figures(settings.weights_dir / model, result)

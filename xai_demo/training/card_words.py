@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 _PER_CLASS = ("precision", "recall", "f1", "auroc")
 _HEADINGS = {"f1": "F1", "auroc": "AUROC"}
 _OF_PARTS = ("f1", "balanced_accuracy", "accuracy", "auroc")
+_OF_SITES = (
+    "auroc_abnormal", "average_score", "average_score_4", "balanced_accuracy_3", "ece"
+)  # fmt: skip
+_SCORES = (
+    "sensitivity", "specificity", "average_score", "harmonic_score", "total_score"
+)  # fmt: skip
 
 
 def training(recipe: Recipe, model: Model) -> str:
@@ -92,7 +98,7 @@ def figures(model: Model, result: dict[str, Any] | None) -> list[str]:
     for label, row in per_class.items():
         lines.append(f"| {label} | " + " | ".join(_shown(row[name]) for name in names) + " |")
     lines += ["", *_confusion(result["confusion"])]
-    lines += _parts(result.get("parts", {}))
+    lines += _parts(result.get("parts", {})) + _sites(result)
     return lines + [f"\n{note}" for note in result.get("notes", [])]
 
 
@@ -134,6 +140,52 @@ def _parts(parts: dict[str, Any]) -> list[str]:
     for name, part in parts.items():
         lines += ["", f"{name}:", "", *_confusion(part["confusion"])]
     return lines
+
+
+def _sites(result: dict[str, Any]) -> list[str]:
+    """Lung sounds by where they come from, and by what was asked about; only what is a test."""
+    rows = [
+        (site, level, row)
+        for site, levels in result.get("sites", {}).items()
+        for level, row in levels.items()
+        if site not in result.get("no_test", ())
+    ]
+    if not rows:
+        return []
+    lines = [
+        "",
+        "By where the sounds come from: single events or breaths, all around them blotted out, and "
+        "whole recordings as the demo answers them:",
+        "",
+        "| sounds | asked about | number | persons | " + " | ".join(_OF_SITES) + " |",
+        "| --- " * (len(_OF_SITES) + 4) + "|",
+    ]
+    for site, level, row in rows:
+        cells = " | ".join(_shown(row["metrics"][name]) for name in _OF_SITES)
+        lines.append(f"| {site} | {level} | {row['n']} | {row['groups']} | {cells} |")
+    for site, level, row in rows:
+        lines += _record_level(f"{site}, {level}", row.get("record_level"))
+    return lines
+
+
+def _record_level(what: str, record: dict[str, Any] | None) -> list[str]:
+    """SPRSound's own scores of recordings."""
+    if not record:
+        return []
+    return [
+        "",
+        f"{what}, by the rules of its challenge, where poor quality is a class of its own that "
+        f"this model never answers ({record['poor_quality']} of {record['n']}):",
+        "",
+        "| classes | " + " | ".join(_SCORES) + " |",
+        "| --- " * (len(_SCORES) + 1) + "|",
+        *(
+            f"| {told} | "
+            + " | ".join(_shown(record["metrics"][f"{name}_{count}"]) for name in _SCORES)
+            + " |"
+            for count, told in (("3", "normal, abnormal, poor"), ("5", "all five"))
+        ),
+    ]
 
 
 def _shown(row: dict[str, float | None]) -> str:

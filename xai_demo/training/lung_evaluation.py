@@ -53,7 +53,7 @@ def judged(
     sound_spec(model)
     progress(0.0, "reading the data")
     corpus = breathing.read(data)
-    takes, notes = unlearnt(corpus, learnt_from)
+    takes, notes, known = unlearnt(corpus, learnt_from)
     asked = _Asked(network, model)
     levels: dict[str, dict[str, Judged]] = {}
     extra: dict[str, dict[str, Any]] = {}
@@ -77,12 +77,15 @@ def judged(
             f"events, or recordings with a label. {' '.join(notes)}".rstrip()
         )
     progress(0.9, "bootstrap by person")
-    return _evaluation(model, levels, extra, notes)
+    evaluation = _evaluation(model, levels, extra, notes)
+    return dataclasses.replace(evaluation, result=evaluation.result | {"no_test": known})
 
 
-def unlearnt(corpus: Corpus, learnt_from: frozenset[str] | None) -> tuple[list[Take], list[str]]:
-    """The takes to ask about, and what is to be said of the others."""
-    takes, notes = list(corpus.takes), list(corpus.notes)
+def unlearnt(
+    corpus: Corpus, learnt_from: frozenset[str] | None
+) -> tuple[list[Take], list[str], list[str]]:
+    """The takes to ask about, what is to be said of the others, and the sites known to the last."""
+    takes, notes, all_known = list(corpus.takes), list(corpus.notes), []
     if learnt_from is None:
         pairs = zip(takes, splits_of(takes), strict=True)
         learnt_from = frozenset(t.patient for t, s in pairs if s != "test" and t.site != "folders")
@@ -93,6 +96,7 @@ def unlearnt(corpus: Corpus, learnt_from: frozenset[str] | None) -> tuple[list[T
         apart = [t for t in part if t.patient not in learnt_from]
         known = {t.patient for t in part} & learnt_from
         if part and not apart:
+            all_known.append(site)
             how = ", of Fraiwan by its last layer only: see `cross-validate`"
             notes.append(
                 f"{name}: the model learnt from all of these {len(known)} patients"
@@ -101,7 +105,7 @@ def unlearnt(corpus: Corpus, learnt_from: frozenset[str] | None) -> tuple[list[T
         elif known:
             notes.append(f"{name}: {len(known)} patients that the model learnt from are left out.")
         chosen += apart or part
-    return chosen, notes
+    return chosen, notes, all_known
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
