@@ -161,6 +161,15 @@ def test_two_runs_are_compared_by_the_figures_that_both_have():
     assert compare(one, other)["f1"]["difference"] == 0.15
     seeds = {"per_fold": {"1": [0.5, 0.7], "2": [0.9]}}
     assert compare(seeds, seeds)["accuracy"]["difference"] == 0
+    both = {
+        "folds": 2,
+        "dealt": "a",
+        "per_fold": seeds["per_fold"],
+        "figures_by_fold": one["folds"],
+    }
+    assert set(compare(both, other)) == {"f1"}
+    with pytest.raises(TrainingError, match=r"hold other persons \(a and b\), wanted: two runs on"):
+        compare(both, {**both, "dealt": "b"})
     with pytest.raises(
         TrainingError, match="figures by fold named auroc, f1 and none, wanted: one"
     ):

@@ -1,4 +1,4 @@
-"""Cross-validation by published folds: no sample in two parts, figures known by hand."""
+"""Cross-validation: no person in two parts, figures known by hand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
+from tests.small import write_model
 from tests.tiny import TINY
 from xai_demo import networks
 from xai_demo.errors import TrainingError
 from xai_demo.settings import Settings
-from xai_demo.training import cards, cross_validation, esc10, folds, metrics
+from xai_demo.training import cards, cross_validation, esc10, fold_figures, folds, metrics
+from xai_demo.training.paired import compare
 from xai_demo.training.recipes import RECIPES
 
 NAME = "everyday-cnn6"
@@ -107,10 +110,10 @@ def test_tones_that_differ_are_told_apart_in_every_fold(clips, tmp_path):
 def test_the_accuracy_is_the_mean_over_the_folds_and_not_over_the_samples():
     model = dataclasses.replace(RECIPES[NAME].model, labels=("Dog", "Rain"))
 
-    def answered(name: str, right: int, wrong: int) -> folds._Fold:
+    def answered(name: str, right: int, wrong: int) -> fold_figures.Fold:
         n = right + wrong
         decided = np.array([0] * right + [1] * wrong)
-        return folds._Fold(
+        return fold_figures.Fold(
             name=name,
             probabilities=np.eye(2)[decided] * 0.8 + 0.1,
             targets=np.zeros(n, np.int64),
@@ -118,11 +121,12 @@ def test_the_accuracy_is_the_mean_over_the_folds_and_not_over_the_samples():
             groups=tuple(f"{name}{i}" for i in range(n)),
         )
 
-    data = type("Data", (), {"name": "esc10", "notes": ()})
     rounds = [[answered("1", 3, 1), answered("2", 1, 0)]]
-    result = folds._result(model, [("1", data), ("2", data)], rounds)  # type: ignore[list-item]
+    result = fold_figures.result(model, data="esc10", rounds=rounds)
     assert result["metrics"]["accuracy"]["value"] == pytest.approx((3 / 4 + 1) / 2)
     assert result["per_fold"] == {"1": [0.75], "2": [1.0]}
+    assert [fold["accuracy"] for fold in result["figures_by_fold"]] == [0.75, 1.0]
+    assert result["confusion"]["counts"] == [[4, 1], [0, 0]]
     # Four of five are right at a confidence of 0.9.
     assert result["metrics"]["ece"]["value"] == pytest.approx(0.1)
 
@@ -130,7 +134,7 @@ def test_the_accuracy_is_the_mean_over_the_folds_and_not_over_the_samples():
 def test_what_cannot_be_done_is_said(clips, tmp_path):
     with pytest.raises(TrainingError, match=r"5 folds are asked for and .* has 3 published ones"):
         validated(clips, tmp_path, folds=5)
-    with pytest.raises(TrainingError, match="1 folds and 3 seeds, wanted: at least 2 and 1"):
+    with pytest.raises(TrainingError, match="1 folds and 1 seeds, wanted: at least 2 and 1"):
         validated(clips, tmp_path, folds=1)
     one = tmp_path / "one" / "001 - Dog bark"
     one.mkdir(parents=True)
@@ -200,3 +204,93 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
     assert (tmp_path / "MODEL_CARD.md").read_text() == card
     cards.write(tmp_path, dataclasses.replace(model, sha256="b" * 64))
     assert cards.FOLDS_TITLE not in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+# Folds of persons, where the data have none of their own
+
+
+def films(folder: Path) -> Path:
+    """Sixty films of thirty persons, three kinds as bright as they differ."""
+    for i in range(60):
+        path = folder / "PNEUMONIA" / f"person{i // 2}_{('virus', 'bacteria')[i % 4 // 2]}_{i}.jpeg"
+        level = (90, 180)[i % 4 // 2]
+        if i % 3 == 0:
+            path, level = folder / "NORMAL" / f"IM-{i // 2:04}-{i:04}.jpeg", 20
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = np.random.default_rng(i).normal(level, 8, (48, 48)).clip(0, 255)
+        Image.fromarray(grey.astype(np.uint8)).save(path)
+    return folder
+
+
+def small(monkeypatch, name: str, **schedule) -> None:
+    recipe = RECIPES[name]
+    spec = dataclasses.replace(recipe.model.preprocessing, height=32, width=32)
+    model = dataclasses.replace(recipe.model, architecture="tiny", preprocessing=spec)
+    chosen = dataclasses.replace(
+        recipe.schedule, epochs=8, batch_size=6, learning_rate=0.03, averaging=0.5, **schedule
+    )
+    monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, model=model, schedule=chosen))
+
+
+def test_persons_are_dealt_into_five_folds_where_none_are_published(tmp_path):
+    data = RECIPES["pneumonia-resnet18"].read(films(tmp_path), RECIPES["pneumonia-resnet18"].model)
+    parts = list(folds.of_persons(data, 5))
+    assert [name for name, _ in parts] == ["1", "2", "3", "4", "5"]
+    tested = []
+    for _, part in parts:
+        assert len(set(zip(part.groups, part.splits, strict=True))) == len(set(part.groups))
+        assert set(part.targets[part.indices("test")]) == {0, 1}
+        assert len(part.indices("validation")) == pytest.approx(0.15 / 0.85 * 48, abs=3)
+        tested += part.indices("test").tolist()
+    assert sorted(tested) == list(range(60))
+
+
+def test_a_recipe_of_films_is_trained_anew_for_each_fold_of_persons(tmp_path, monkeypatch):
+    """From nothing: the network that it starts from in `train` has met all these children."""
+    small(monkeypatch, "pneumonia3-resnet18", small_until=0.0)
+    result = cross_validation.cross_validate(
+        "pneumonia3-resnet18",
+        settings=settings(tmp_path),  # which hold no pneumonia-resnet18 to start from
+        data=films(tmp_path / "films"),
+        folds=3,
+        balance="oversampling",
+    )
+    assert (result["n"], result["folds"], result["seeds"]) == (60, 3, 1)
+    assert len(result["figures_by_fold"]) == 3
+    assert {"f1", "auroc", "accuracy", "precision", "recall"} <= set(result["figures_by_fold"][0])
+    assert np.sum(result["confusion"]["counts"]) == 60
+    assert result["metrics"]["auroc"]["value"] > 0.9
+    assert compare(result, result)["f1"] == {"difference": 0.0, "t": None, "p": None}
+
+
+def test_independent_findings_have_figures_by_fold_too(tmp_path, monkeypatch):
+    """Started from another collection's network, which has met none of these persons."""
+    small(monkeypatch, "nih14-resnet18", small_until=0.0)
+    pneumonia = dataclasses.replace(RECIPES["pneumonia-resnet18"].model, architecture="tiny")
+    write_model(tmp_path / "pneumonia-resnet18", pneumonia)
+    rows = []
+    for i in range(1, 41):
+        finding = ("Mass", "No Finding", "Edema", "Mass|Edema")[i % 4]
+        rows.append(f"{i:08}_000.png,{finding},0,{i}")
+        grey = np.random.default_rng(i).normal(60 + 60 * ("Mass" in finding), 9, (48, 48))
+        (tmp_path / "nih").mkdir(exist_ok=True)
+        Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(
+            tmp_path / "nih" / f"{i:08}_000.png"
+        )
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID"
+    (tmp_path / "nih" / "Data_Entry_2017.csv").write_text("\n".join([header, *rows]))
+    result = cross_validation.cross_validate(
+        "nih14-resnet18",
+        settings=settings(tmp_path),
+        data=tmp_path / "nih",
+        folds=2,
+        out=tmp_path / "cv",
+    )
+    assert json.loads((tmp_path / "cv" / folds.FILE).read_text()) == result
+    assert result["labels"]["Mass"] == result["labels"]["Edema"] == 20
+    assert result["labels"]["Hernia"] == 0
+    assert np.array(result["confusion"]["counts"]).shape == (14, 2, 2)
+    assert np.sum(result["confusion"]["counts"][4]) == 40
+    assert all(0 <= fold["auroc"] <= 1 for fold in result["figures_by_fold"])
+    assert any("Started from pneumonia-resnet18" in note for note in result["notes"])
+    assert "accuracy of fold 2" in cross_validation.table(result)

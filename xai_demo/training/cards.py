@@ -12,7 +12,7 @@ import yaml
 
 from xai_demo.errors import TrainingError
 from xai_demo.records import DISCLAIMER, Metric, Model
-from xai_demo.training import card_words, folds
+from xai_demo.training import card_words, fold_figures
 from xai_demo.training.recipes import RECIPES
 from xai_demo.training.verdict import card_section
 
@@ -72,7 +72,7 @@ def write_folds(directory: Path, result: dict[str, Any]) -> Path:
             f"{directory} holds no MODEL_CARD.md to write into, wanted: the directory of a model "
             "that ships with the demo, or --out DIR without --write-card."
         )
-    _replace(directory / folds.FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    _replace(directory / fold_figures.FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
     card = path.read_text(encoding="utf-8")
     following = TRUST_TITLE if TRUST_TITLE in card else "## Known failures"
     before, after = _around(card, FOLDS_TITLE, following)
@@ -91,12 +91,12 @@ def _around(card: str, title: str, following: str) -> tuple[str, str]:
 
 
 def _folds_section(result: dict[str, Any] | None) -> list[str]:
-    return [FOLDS_TITLE, "", *folds.card_section(result), ""] if result else []
+    return [FOLDS_TITLE, "", *fold_figures.card_section(result), ""] if result else []
 
 
 def _folded(directory: Path, model: Model) -> dict[str, Any] | None:
     """What was measured by folds; None where it was of the features of other weights."""
-    path = directory / folds.FILE
+    path = directory / fold_figures.FILE
     if not path.is_file():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,12 +1,14 @@
 """How well a recipe, or what it learnt, carries over to samples it never met: `cross-validate`.
 
-Where a data set has published folds, see `folds`. Of lung models, this is asked of the features:
-Patients of whole recordings (Fraiwan) are dealt into folds, stratified by label. For each fold the
-last layer alone is refitted, on all other sources and on the other folds, and asked about this one.
+Pictures, and data sets with published folds: see `folds`. Of lung models, this is asked of the
+features: patients of whole recordings (Fraiwan) are dealt into folds, stratified by label. For each
+fold the last layer alone is refitted, on all other sources and on the other folds, and asked about
+this one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo.errors import TrainingError
-from xai_demo.training import folds as published
-from xai_demo.training import lung_head, lung_scores, metrics
+from xai_demo.training import balance as balances
+from xai_demo.training import fold_figures, lung_head, lung_scores, metrics
+from xai_demo.training import folds as anew
 from xai_demo.training.breathing import BOTH, LABELS, NORMAL
 from xai_demo.training.calibration import softmax
 from xai_demo.training.evaluation import check_folder, trained
@@ -61,30 +64,27 @@ def cross_validate(
     seeds: int | None = None,
     out: Path | None = None,
     epochs: int | None = None,
+    balance: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Figures of merit by folds, for each seed and on average, with intervals.
 
-    `folds` and `seeds` None: those that were published and 1; of patients 5 and 3. `out` gets the
-    figures as cross_validation.json and, of networks that are trained anew, what can be gone on
-    from; `epochs` is for these alone: see `folds.cross_validate`. Raises TrainingError where the
-    data or the request is at fault.
+    `folds` None: those that were published, else 5; `seeds` None: 1, of lung models 3. `out` gets
+    the figures as cross_validation.json and, of networks that are trained anew, what can be gone on
+    from; `epochs` and `balance` are for these alone: see `folds.cross_validate`. Raises
+    TrainingError where the data or the request is at fault.
     """
     recipe = recipe_of(model)
+    recipe = dataclasses.replace(recipe, schedule=balances.chosen(recipe, balance))
     check_folder(data)
     tell = progress or (lambda done, doing: None)
-    asked = f"{5 if folds is None else folds} folds and {3 if seeds is None else seeds} seeds"
+    usual = 3 if recipe.sources else 1
+    asked = f"{5 if folds is None else folds} folds and {usual if seeds is None else seeds} seeds"
     if (folds is not None and folds < 2) or (seeds is not None and seeds < 1):
         raise TrainingError(f"{asked}, wanted: at least 2 and 1.")
-    if recipe.folds is not None:
-        return published.cross_validate(
-            recipe, data=data, out=out, epochs=epochs, folds=folds, seeds=seeds or 1, progress=tell
-        )
     if not recipe.sources:
-        raise TrainingError(
-            f"{model} is no lung model and its data have no published folds, wanted: one of either "
-            "kind, as lung-resnet18 or everyday-cnn6."
-        )
+        plan = anew.Plan(settings=settings, out=out, epochs=epochs, folds=folds, seeds=seeds or 1)
+        return anew.cross_validate(recipe, data=data, plan=plan, progress=tell)
     if epochs is not None:
         raise TrainingError(
             f"{epochs} epochs are asked for and of {model} the last layer alone is refitted, "
@@ -94,7 +94,7 @@ def cross_validate(
         model, settings=settings, data=data, folds=folds or 5, seeds=seeds or 3, tell=tell
     )
     if out is not None:
-        published.write(out / published.FILE, result)
+        anew.write(out / anew.FILE, result)
     return result
 
 
@@ -238,10 +238,9 @@ def table(result: dict[str, Any]) -> str:
         f"{result['folds']} folds, {result['seeds']} seeds"
     ]
     for name, row in result["metrics"].items():
-        seeds = ", ".join(f"{each[name]['value']:.3f}" for each in result["per_seed"])
-        lines.append(
-            f"  {name:<40} {row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f})  {seeds}"
-        )
+        values = [each[name]["value"] for each in result["per_seed"]]
+        seeds = ", ".join("-" if value is None else f"{value:.3f}" for value in values)
+        lines.append(f"  {name:<40} {fold_figures.shown(row)}  {seeds}")
     for name, accuracies in result.get("per_fold", {}).items():
         each = ", ".join(f"{value:.3f}" for value in accuracies)
         lines.append(f"  {f'accuracy of fold {name}':<40} {each}")

@@ -170,11 +170,7 @@ def calibration_error(
 def figures(
     probabilities: Array, targets: Labels, answers: Labels, groups: Sequence[str], model: Model
 ) -> dict[str, Any]:
-    """`metrics`, `per_class` and `confusion` of an evaluation, with intervals by person.
-
-    `confusion` holds for every label [[true negatives, false positives], [false negatives, true
-    positives]].
-    """
+    """`metrics`, `per_class` and `confusion` of an evaluation, with intervals by person."""
 
     def of_each(weights: Array) -> dict[str, float]:
         each = per_label(probabilities, targets, answers, weights)
@@ -191,15 +187,19 @@ def figures(
     for key, value in metrics.as_json(metrics.with_intervals(of_each, groups)).items():
         label, name = key.split("\n")
         by_label[label][name] = value
-    counts = [
-        np.bincount(2 * there + said, minlength=4).reshape(2, 2).tolist()
-        for there, said in zip(targets.T, answers.T, strict=True)
-    ]
     return {
         "metrics": metrics.as_json(overall),
         "per_class": by_label,
-        "confusion": {"labels": list(model.labels), "counts": counts},
+        "confusion": {"labels": list(model.labels), "counts": counts(targets, answers)},
     }
+
+
+def counts(targets: Labels, answers: Labels) -> list[Any]:
+    """For every label [[true negatives, false positives], [false negatives, true positives]]."""
+    return [
+        np.bincount(2 * there + said, minlength=4).reshape(2, 2).tolist()
+        for there, said in zip(targets.T, answers.T, strict=True)
+    ]
 
 
 def _mean(values: Array) -> float:

@@ -1,14 +1,14 @@
-"""Cross-validation by published folds: a network is trained anew for each and asked about it.
+"""Cross-validation: for each fold a network is trained anew on the others and asked about it.
 
-For data sets that are small enough, and whose makers say which samples belong together.
+Folds are those that a data set's makers published or, where they published none, of persons, with
+every label's share in each.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,76 +19,103 @@ import numpy as np
 from xai_demo import networks
 from xai_demo.decision import decided_index
 from xai_demo.errors import TrainingError
-from xai_demo.training import calibration, loop, metrics, objectives, tracking
+from xai_demo.training import asked, findings, fold_figures, runs, starting, stratified, tracking
 from xai_demo.training.evaluation import check_part
+from xai_demo.training.fold_figures import FILE, METHOD, Fold, card_section, write
+from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from xai_demo.records import Model, Progress
-    from xai_demo.training.dataset import DataSet
-    from xai_demo.training.metrics import Array, Labels
+    from xai_demo.records import Progress
+    from xai_demo.settings import Settings
+    from xai_demo.training.dataset import DataSet, Split
     from xai_demo.training.schedule import Recipe
 
-FILE = "cross_validation.json"
-METHOD = (
-    "For each fold a network is trained from the start by the recipe on the others, tuned and "
-    "calibrated on the part of them that is held back for that, and asked about the fold, which it "
-    "has not met. `accuracy` is the mean over the folds; all other figures are of the folds' "
-    "answers together."
-)
+USUAL = 5  # folds of persons, where nobody says how many
+_TUNED_ON = 0.15 / 0.85  # of the other folds, so that validation is as large as in one training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fold:
-    """What was answered about one fold."""
+class Plan:
+    """How much is trained, and where it is kept."""
 
-    name: str
-    probabilities: Array  # (samples, labels)
-    targets: Labels
-    decided: Labels
-    groups: tuple[str, ...]
+    settings: Settings
+    out: Path | None = None  # None: nothing is kept
+    epochs: int | None = None  # None: as the recipe says
+    folds: int | None = None  # None: the published ones, else `USUAL`
+    seeds: int = 1
 
 
-def cross_validate(
-    recipe: Recipe,
-    *,
-    data: Path,
-    out: Path | None = None,
-    epochs: int | None = None,
-    folds: int | None = None,
-    seeds: int = 1,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Figures of all published folds, for each seed and on average.
+def cross_validate(recipe: Recipe, *, data: Path, plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Figures of all folds, for each seed, on average, and of every fold by itself.
 
-    `out` keeps every fold's checkpoint, from which a run that was interrupted goes on, and gets the
-    figures as cross_validation.json. Raises TrainingError for the data, or where `folds` are wanted
-    that the data do not have.
+    `plan.out` keeps every fold's checkpoint, from which a run that was interrupted goes on, and
+    gets the figures as cross_validation.json. Raises TrainingError for the data, or where folds are
+    wanted that the data do not have.
     """
-    assert recipe.folds is not None  # noqa: S101
-    parts = list(recipe.folds(data, recipe.model))
-    if folds not in (None, len(parts)):
-        raise TrainingError(
-            f"{folds} folds are asked for and {data} has {len(parts)} published ones, wanted: "
-            "those, or no number."
-        )
-    schedule = dataclasses.replace(recipe.schedule, epochs=epochs or recipe.schedule.epochs)
-    recipe = dataclasses.replace(recipe, schedule=schedule)
-    rounds = []
+    parts = list(_parts(recipe, data, plan.folds))
+    epochs = plan.epochs or recipe.schedule.epochs
+    recipe = dataclasses.replace(
+        _apart_from_its_start(recipe), schedule=dataclasses.replace(recipe.schedule, epochs=epochs)
+    )
+    rounds, notes = [], {note for _, part in parts for note in part.notes}
     with ExitStack() as stack:
-        where = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for seed in range(seeds):
+        where = plan.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for seed in range(plan.seeds):
             answered = []
             for i, part in enumerate(parts):
                 place = where / f"fold-{part[0]}-seed-{seed}"
-                tell = _share(progress, seed * len(parts) + i, seeds * len(parts), part[0])
-                answered.append(_fold(recipe, part, place, seed, tell))
+                done = seed * len(parts) + i
+                tell = _share(progress, done, plan.seeds * len(parts), part[0])
+                fold, said = _fold(recipe, part, place, seed, plan.settings, tell)
+                answered.append(fold)
+                notes |= set(said)
             rounds.append(answered)
-    result = _result(recipe.model, parts, rounds)
-    if out is not None:
-        write(out / FILE, result)
+    result = fold_figures.result(
+        recipe.model, data=parts[0][1].name, rounds=rounds, notes=sorted(notes)
+    )
+    if plan.out is not None:
+        write(plan.out / FILE, result)
     return result
+
+
+def of_persons(data: DataSet, count: int) -> Iterator[tuple[str, DataSet]]:
+    """The data once for each fold, that one being the test part; a person is in one fold only.
+
+    Of the other folds' persons so many are validation that it is as large as in one training.
+    """
+    fold_of = stratified.folds(data.groups, data.targets, count, seed=f"folds:{data.name}")
+    for fold in range(count):
+        learnt = np.flatnonzero(fold_of != fold)
+        tuned = stratified.dealt(
+            [data.groups[i] for i in learnt],
+            data.targets[learnt],
+            (1 - _TUNED_ON, _TUNED_ON),
+            seed=f"folds:{data.name}:{fold}",
+        )
+        splits: list[Split] = ["test"] * len(data.groups)
+        for i, is_tuned in zip(learnt, tuned, strict=True):
+            splits[i] = "validation" if is_tuned else "train"
+        yield str(fold + 1), dataclasses.replace(data, splits=tuple(splits))
+
+
+def _parts(recipe: Recipe, data: Path, count: int | None) -> Iterator[tuple[str, DataSet]]:
+    if recipe.folds is None:
+        yield from of_persons(recipe.read(data, recipe.model), count or USUAL)
+        return
+    parts = list(recipe.folds(data, recipe.model))
+    if count not in (None, len(parts)):
+        raise TrainingError(
+            f"{count} folds are asked for and {data} has {len(parts)} published ones, wanted: "
+            "those, or no number."
+        )
+    yield from parts
+
+
+def _apart_from_its_start(recipe: Recipe) -> Recipe:
+    """From nothing where it would start from a network that has met persons of every fold."""
+    if recipe.start is None or recipe_of(recipe.start).read is not recipe.read:
+        return recipe
+    return dataclasses.replace(recipe, start=None)
 
 
 def _share(progress: Progress, index: int, count: int, name: str) -> Progress:
@@ -97,8 +124,14 @@ def _share(progress: Progress, index: int, count: int, name: str) -> Progress:
 
 
 def _fold(
-    recipe: Recipe, part: tuple[str, DataSet], out: Path, seed: int, progress: Progress
-) -> _Fold:
+    recipe: Recipe,
+    part: tuple[str, DataSet],
+    out: Path,
+    seed: int,
+    settings: Settings,
+    progress: Progress,
+) -> tuple[Fold, tuple[str, ...]]:
+    """What was answered about one fold, and where its network started from."""
     import torch
 
     name, data = part
@@ -107,14 +140,14 @@ def _fold(
     check_part(data, "test", 1)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    objective = objectives.of(networks.architecture(recipe.model).whole(recipe.model), recipe)
-    network = loop.fit(
-        objective,
+    network = networks.architecture(recipe.model).whole(recipe.model)
+    said = starting.started(network, recipe, settings)
+    runs.learnt(
+        network,
+        recipe,
         data,
-        recipe.schedule,
         out=out,
-        seed=seed,
-        resume=True,
+        options=runs.Options(seed=seed, resume=True),
         progress=progress,
         track=lambda first: tracking.opened(
             "csv",
@@ -126,128 +159,20 @@ def _fold(
             ),
         ),
     )
-    asked, truth = loop.outputs(network.float(), data, "validation")
-    model = calibration.calibrated(recipe, asked.numpy().astype(np.float64), truth.numpy())
-    logits, targets = loop.outputs(network, data, "test")
-    answers = calibration.softmax(logits.numpy().astype(np.float64) / model.temperature)
-    return _Fold(
+    model = runs.tuned(network, recipe, data)
+    answers, targets = asked.probabilities(network, model, data, "test")
+    decided = (
+        findings.decided(model, answers)
+        if data.is_independent
+        else np.array([decided_index(model, row) for row in answers])
+    )
+    return Fold(
         name=name,
         probabilities=answers,
-        targets=targets.numpy(),
-        decided=np.array([decided_index(model, row) for row in answers]),
+        targets=targets,
+        decided=decided,
         groups=tuple(data.groups[i] for i in data.indices("test")),
-    )
+    ), said
 
 
-def _result(
-    model: Model, parts: list[tuple[str, DataSet]], rounds: list[list[_Fold]]
-) -> dict[str, Any]:
-    first = rounds[0]
-    targets = np.concatenate([fold.targets for fold in first])
-    groups = [group for fold in first for group in fold.groups]
-    ends = np.cumsum([len(fold.targets) for fold in first])[:-1]
-
-    def of(answered: list[_Fold]) -> Callable[[Array], dict[str, float]]:
-        probabilities = np.concatenate([fold.probabilities for fold in answered])
-        decided = np.concatenate([fold.decided for fold in answered])
-        normal = model.labels.index(model.normal_label) if model.normal_label else None
-
-        def figures(weights: Array) -> dict[str, float]:
-            rows = metrics.summary(probabilities, targets, decided, weights, normal)
-            right = np.split((decided == targets) * weights, ends)
-            each = [
-                r.sum() / w.sum()
-                for r, w in zip(right, np.split(weights, ends), strict=True)
-                if w.sum()
-            ]
-            return rows | {"accuracy": float(np.mean(each))}
-
-        return figures
-
-    figures = [of(answered) for answered in rounds]
-
-    def mean(weights: Array) -> dict[str, float]:
-        rows = [one(weights) for one in figures]
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-    def json_of(one: Callable[[Array], dict[str, float]]) -> dict[str, Any]:
-        return metrics.as_json(metrics.with_intervals(one, groups))
-
-    return {
-        "model": model.name,
-        "data": parts[0][1].name,
-        "folds": len(parts),
-        "seeds": len(rounds),
-        "n": len(targets),
-        "groups": len(set(groups)),
-        "labels": {label: int((targets == i).sum()) for i, label in enumerate(model.labels)},
-        "metrics": json_of(mean),
-        "per_seed": [json_of(one) for one in figures],
-        "per_fold": {
-            fold.name: [
-                round(float((each.decided == each.targets).mean()), 4)
-                for each in (answered[i] for answered in rounds)
-            ]
-            for i, fold in enumerate(first)
-        },
-        "confusion": {
-            "labels": list(model.labels),
-            "counts": _confusion(rounds, len(model.labels)).astype(int).tolist(),
-        },
-        "method": METHOD,
-        "notes": sorted({note for _, part in parts for note in part.notes}),
-    }
-
-
-def _confusion(rounds: list[list[_Fold]], n_labels: int) -> Array:
-    """Of all folds of all rounds together, (labels, labels)."""
-    counts = [
-        metrics.confusion(fold.targets, fold.decided, np.ones(len(fold.targets)), n_labels)
-        for answered in rounds
-        for fold in answered
-    ]
-    total: Array = np.sum(counts, axis=0)
-    return total
-
-
-def card_section(result: dict[str, Any]) -> list[str]:
-    """The figures as Markdown, for a model card."""
-    who = "sources" if "per_fold" in result else "persons"
-    rows = [
-        f"| {name} | {row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f}) |"
-        for name, row in result["metrics"].items()
-    ]
-    return [
-        f"{result['method']} {result['n']} samples of {result['groups']} {who}, "
-        f"{result['folds']} folds, {result['seeds']} seeds; {_spread(result)}. In brackets 95 % "
-        f"bootstrap intervals over {who}. By `python -m xai_demo cross-validate "
-        f"{result['model']} --data DIR --write-card`.",
-        "",
-        "| figure | value |",
-        "| --- | --- |",
-        *rows,
-    ]
-
-
-def _spread(result: dict[str, Any]) -> str:
-    """What each fold reached or, where the folds are dealt anew for each seed, each seed."""
-    if "per_fold" in result:
-        each = (
-            f"fold {name} {', '.join(f'{value:.3f}' for value in values)}"
-            for name, values in result["per_fold"].items()
-        )
-        return f"accuracy of {'; '.join(each)}"
-    name = next(iter(result["metrics"]))
-    values = ", ".join(f"{seed[name]['value']:.3f}" for seed in result["per_seed"])
-    return f"{name} of the seeds one by one {values}"
-
-
-def write(path: Path, result: dict[str, Any]) -> None:
-    """The figures as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
-
-
-__all__ = ["FILE", "METHOD", "card_section", "cross_validate", "write"]
+__all__ = ["FILE", "METHOD", "Plan", "card_section", "cross_validate", "of_persons", "write"]

@@ -34,8 +34,15 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Two runs over the same folds: the paired t-test of every figure that both have.
 
     A run is what `cross-validate --json` or a row of `ablate --json` gives: figures by fold. Raises
-    TrainingError where they have no figure of as many folds in common.
+    TrainingError where they have no figure of as many folds in common, or say that other persons
+    were in them.
     """
+    dealt = [run.get("dealt") for run in (one, other)]
+    if None not in dealt and dealt[0] != dealt[1]:
+        raise TrainingError(
+            f"The folds of the runs hold other persons ({dealt[0]} and {dealt[1]}), wanted: two "
+            "runs on the same data in the same folds."
+        )
     rows = [_by_fold(run) for run in (one, other)]
     shared = [
         name for name in rows[0] if name in rows[1] and len(rows[0][name]) == len(rows[1][name])
@@ -49,7 +56,8 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_fold(run: dict[str, Any]) -> dict[str, list[float]]:
-    folds = run.get("folds") if isinstance(run.get("folds"), list) else run.get("per_fold")
+    named = (run.get(name) for name in ("folds", "figures_by_fold", "per_fold"))
+    folds = next((found for found in named if isinstance(found, list | dict)), None)
     if isinstance(folds, dict):  # accuracies of the seeds, by the name of the fold
         return {"accuracy": [float(np.mean(values)) for values in folds.values()]}
     if not isinstance(folds, list) or not all(isinstance(fold, dict) for fold in folds):
