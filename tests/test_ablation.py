@@ -9,10 +9,13 @@ import math
 import numpy as np
 import pytest
 
+from tests.small import write_model
 from tests.tiny import TINY
 from xai_demo import networks, studies
+from xai_demo.catalog import MODELS, Entry
 from xai_demo.cli import main
 from xai_demo.errors import TrainingError, UnknownNameError
+from xai_demo.records import Raster
 from xai_demo.training import ablation, balance
 from xai_demo.training.ablation import Budget, ablate
 from xai_demo.training.dataset import DataSet, one_hot
@@ -198,6 +201,48 @@ def test_ablate_prints_tables_and_writes_json(tmp_path, capsys):
     assert json.loads(out.read_text())["budget"]["most"] == 48
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
+
+
+def weighed(folder, monkeypatch) -> None:
+    """The recipe's model with weights of chance, which call everything pneumonia."""
+    monkeypatch.setitem(MODELS, NAME, Entry(task="chest_xray"))
+    spec = Raster(height=48, width=48, mean=0.0, std=1.0)
+    points = {"COVID-19": 1.0, "Pneumonia": 0.01, "Normal": 1.0}
+    model = dataclasses.replace(RECIPES[NAME].model, preprocessing=spec, operating_points=points)
+    write_model(folder / NAME, model)
+    (folder / NAME / "persons.json").write_text('{"learnt_from": ["person0", "person2"]}')
+    monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(folder))
+    monkeypatch.setenv("XAI_DEMO_EXPORT", "off")
+
+
+def test_all_tables_are_made_where_none_is_named_the_explainers_on_weights_that_ship(
+    tmp_path, capsys, monkeypatch
+):
+    asked = ["ablate", NAME, "--data", str(tmp_path), "--epochs", "1", "--most", "48"]
+    asked += ["--folds", "3", "--side", "48"]
+    for name in ("augmentation", "balance"):  # their rows are tried above
+        monkeypatch.delitem(ablation.TABLES, name)
+    monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "none"))
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "| architectures | f1 | p |" in told
+    assert f"Explainers were not compared: the weights of {NAME} are not here, wanted" in told
+    weighed(tmp_path / "weights", monkeypatch)
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "| Grad-CAM | " in told
+    assert "| Guided backpropagation | " in told
+    assert "Does not fit this network: CAM." in told  # more than a mean follows the cut
+    assert main([*asked, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["explainers"]["explainers"]) == {"Grad-CAM", "Guided backpropagation"}
+
+
+def test_explainers_asked_for_by_name_want_their_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(MODELS, NAME, Entry(task="chest_xray"))
+    monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "none"))
+    assert main(["ablate", NAME, "--data", str(tmp_path), "--table", "explainers"]) == 3
+    assert f"{NAME} is missing. Check the" in capsys.readouterr().err
 
 
 def test_the_choices_on_the_command_line_are_those_of_the_tables():

@@ -106,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--write-card", action="store_true", help="write the figures in its card")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="write JSON and pictures")
     _add_json(evaluate)
-    _add_cross_validate(command(_cross_validate, "cross-validate"))
+    studies.add_cross_validate(command(_cross_validate, "cross-validate"))
+    studies.add_evaluate_gate(command(_evaluate_gate, "evaluate-gate"))
     trust = command(_evaluate_explainers, "evaluate-explainers")
     trust.add_argument("model", metavar="MODEL")
     trust.add_argument("--data", type=Path, required=True, metavar="DIR")
@@ -126,17 +127,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
-
-
-def _add_cross_validate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR")
-    command.add_argument("--folds", type=int, help="default: the published ones, else 5")
-    command.add_argument("--seeds", type=int, help="default: 1 where networks are trained, else 3")
-    command.add_argument("--epochs", type=int, help="where networks are trained; default: recipe's")
-    command.add_argument("--out", type=Path, metavar="DIR", help="keep what can be gone on from")
-    command.add_argument("--write-card", action="store_true", help="write the figures in its card")
-    _add_json(command)
 
 
 def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
@@ -272,7 +262,7 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
 
 
 def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
-    """measure by folds: trained anew where they are published, else the last layer refitted"""
+    """measure by folds: trained anew for each or, of lung models, the last layer refitted"""
     from xai_demo.training import cards, cross_validation
 
     with _progress() as progress:
@@ -284,6 +274,7 @@ def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterat
             seeds=arguments.seeds,
             out=arguments.out,
             epochs=arguments.epochs,
+            balance=arguments.balance,
             progress=progress,
         )
     for note in result["notes"]:
@@ -291,6 +282,13 @@ def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterat
     if arguments.write_card:
         cards.write_folds(settings.weights_dir / arguments.model, result)
     yield _json(result) if arguments.json else cross_validation.table(result)
+
+
+def _evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure how many films the gate lets through, and how much else it stops"""
+    with _progress() as progress:
+        result, text = studies.gate_measured(arguments, settings, progress)
+    yield _json(result) if arguments.json else text
 
 
 def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
