@@ -172,7 +172,7 @@ def test_the_report_counts_samples_and_patients():
     assert report["confusion"]["labels"] == ["normal", "crackle", "wheeze", "both"]
     assert report["confusion"]["counts"] == COUNTS.astype(int).tolist()
     assert report["metrics"]["accuracy"]["value"] == 0.7
-    assert set(report["per_class"]["both"]) == {"precision", "recall", "f1", "auroc"}
+    assert set(report["per_class"]["both"]) == {"precision", "recall", "f1", "auroc", "accuracy"}
 
 
 def test_a_recording_holds_what_its_surest_windows_hold():

@@ -82,6 +82,8 @@ def test_the_figures_of_each_label_are_those_of_scikit_learn():
         assert found[k]["auroc"] == pytest.approx(
             reference.roc_auc_score(targets == k, probabilities[:, k], sample_weight=weights)
         )
+        right = reference.accuracy_score(targets == k, decided == k, sample_weight=weights)
+        assert found[k]["accuracy"] == pytest.approx(right)
 
 
 def test_confusion_has_a_row_for_what_is_true_and_a_column_for_what_was_said():

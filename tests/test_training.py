@@ -198,7 +198,7 @@ def test_an_evaluation_has_the_structure_that_callers_rely_on(films, trained):
     }
     assert set(result["per_class"]) == {"Normal", "Pneumonia"}
     for row in result["per_class"].values():
-        assert set(row) == {"precision", "recall", "f1", "auroc"}
+        assert set(row) == {"precision", "recall", "f1", "auroc", "accuracy"}
     figures = [*result["metrics"].values(), *result["per_class"]["Normal"].values()]
     for figure in figures:
         assert set(figure) == {"value", "low", "high"}

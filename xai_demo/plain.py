@@ -64,8 +64,17 @@ def report_text(report: Report) -> str:
 def evaluation_text(result: Mapping[str, Any]) -> str:
     """Measured figures with their intervals."""
     lines = [f"{result['model']} on {result['data']}: n = {result['n']}, groups {result['groups']}"]
-    for name, metric in result["metrics"].items():
-        lines.append(f"  {name:<20} {_figure(metric)}")
+    lines += [f"  {name:<20} {_figure(metric)}" for name, metric in result["metrics"].items()]
+    each = result.get("per_class", {})
+    names = list(dict.fromkeys(name for row in each.values() for name in row))
+    if names:
+        lines += ["", "| label | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
+    for label, row in each.items():
+        cells = (_figure(row[name]) if name in row else "" for name in names)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    for name, part in result.get("parts", {}).items():
+        lines += ["", f"{name}: n = {part['n']}, groups {part['groups']}"]
+        lines += [f"  {name:<20} {_figure(metric)}" for name, metric in part["metrics"].items()]
     return "\n".join(lines)
 
 

@@ -99,7 +99,7 @@ def _abnormal(
 def per_class(
     probabilities: Array, targets: Labels, decided: Labels, weights: Array
 ) -> dict[int, dict[str, float]]:
-    """Precision, recall, F1 and AUROC of each label against the rest."""
+    """Precision, recall, F1, AUROC and accuracy of each label against the rest."""
     n = probabilities.shape[1]
     counts = confusion(targets, decided, weights, n)
     result = {}
@@ -110,6 +110,7 @@ def per_class(
             "recall": float(right / max(truly, 1e-12)),
             "f1": float(2 * right / max(truly + said, 1e-12)),
             "auroc": auroc(probabilities[:, k], targets == k, weights),
+            "accuracy": float(1 - (truly + said - 2 * right) / counts.sum()),
         }
     return result
 
