@@ -102,6 +102,7 @@ def test_a_run_writes_a_model_directory_that_the_demo_takes(films, tmp_path):
     floats = [t for t in weights_of(out).values() if t.is_floating_point()]
     assert {t.dtype for t in floats} == {torch.float16}
     assert all(t.isfinite().all() for t in floats)
+    assert any("stored in float16: a probability of" in note for note in model.notes)
 
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path / "cache", offline=True)
     assert Hub(settings).located(NAME).sha256 == model.sha256

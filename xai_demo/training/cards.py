@@ -132,8 +132,8 @@ def _card(model: Model, result: dict[str, Any] | None, sections: list[str]) -> s
             "",
             f"**{DISCLAIMER}**",
             "",
-            f"`{model.name}`: {model.architecture}, labels {', '.join(model.labels)}; weights in "
-            f"float16, sha256 `{model.sha256}`.",
+            f"`{model.name}`: {model.architecture}, labels {', '.join(model.labels)}; weights "
+            f"with sha256 `{model.sha256}`.",
             "",
             "## Data and split",
             "",

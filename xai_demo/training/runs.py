@@ -22,6 +22,7 @@ from xai_demo.training import (
     calibration,
     cards,
     findings,
+    halved,
     loop,
     objectives,
     smote,
@@ -91,7 +92,8 @@ def train(
 
     learnt(network, chosen, data_set, out=out, options=options, progress=tell, track=track)
     model = tuned(network, chosen, data_set)
-    _write(out, dataclasses.replace(model, notes=notes), network, data_set)
+    state, told = halved.stored(network, model, data_set)
+    _write(out, dataclasses.replace(model, notes=(*notes, told)), state, data_set)
     return out
 
 
@@ -143,11 +145,7 @@ def tuned(network: torch.nn.Module, recipe: Recipe, data: DataSet) -> Model:
     return model
 
 
-def _write(out: Path, model: Model, network: torch.nn.Module, data: DataSet) -> None:
-    state = {
-        k: (v.half() if v.is_floating_point() else v).contiguous().cpu()
-        for k, v in network.state_dict().items()
-    }
+def _write(out: Path, model: Model, state: dict[str, torch.Tensor], data: DataSet) -> None:
     content = save(state, metadata={"format": "pt"})
     learnt_from = json.dumps({"learnt_from": sorted(data.learnt_from())}, indent=1) + "\n"
     for name, text in (("model.safetensors", content), (PERSONS, learnt_from.encode())):
