@@ -395,6 +395,15 @@ def test_a_label_that_validation_hardly_heard_keeps_a_sober_operating_point():
     assert points[1] / points[0] == pytest.approx(alone[1] / alone[0], rel=0.5)
 
 
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_a_lesson_may_be_of_five_steps_or_one(films, tmp_path, monkeypatch, epochs):
+    recipe = RECIPES[NAME]
+    schedule = dataclasses.replace(recipe.schedule, batch_size=64)  # one step an epoch
+    monkeypatch.setitem(RECIPES, NAME, dataclasses.replace(recipe, schedule=schedule))
+    out = training.train(NAME, data=films, out=tmp_path / NAME, epochs=epochs)
+    assert len((out / "log.csv").read_text().splitlines()) == 1 + epochs
+
+
 def test_training_stops_where_validation_does_not_improve(films, tmp_path, monkeypatch):
     from xai_demo.training import loop
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xai_demo.errors import TrainingError
-from xai_demo.training import films, kermany, nih, variation
+from xai_demo.training import class_folders, films, kermany, nih, variation
 from xai_demo.training.dataset import DataSet, Split, one_hot, split_by_group
 from xai_demo.training.films import Film
 
@@ -39,9 +39,15 @@ def read(data: Path, model: Model, *, masked: bool = False) -> DataSet:
     """What is learnt from and tested on internally; raises TrainingError where a class is missing.
 
     Of children with pneumonia only so many are taken, by a hash of their number, that there are
-    about as many pictures of them as of normal ones.
+    about as many pictures of them as of normal ones. Films that are none of Kermany's are taken
+    from folders named after labels.
     """
     spec = films.spec_of(model)
+    if not kermany.is_published(data):
+        altered = blotted if masked else None
+        other = class_folders.read(data, model, vary=_changed, altered=altered)
+        if other is not None and len(set(other.targets.tolist())) == len(model.labels):
+            return other
     listed = _internal(data)
     for label in model.labels:
         if not any(label in film.labels for film in listed):

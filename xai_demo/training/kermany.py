@@ -1,6 +1,7 @@
 """Paediatric chest X-rays in their published layout: {train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg.
 
-The kind of pneumonia is in the file's name: person1000_bacteria_2931.jpeg.
+The kind of pneumonia is in the file's name: person1000_bacteria_2931.jpeg. Films of another origin
+are taken from folders named after labels.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xai_demo.errors import TrainingError
-from xai_demo.training import films
+from xai_demo.training import class_folders, films
 from xai_demo.training.dataset import DataSet, one_hot, split_by_group
 from xai_demo.training.films import Film
 
@@ -37,6 +38,8 @@ def read(data: Path, model: Model) -> DataSet:
     do not say which are left out and counted.
     """
     spec = films.spec_of(model)
+    if not is_published(data) and (other := class_folders.read(data, model)) is not None:
+        return other
     listed = found(data)
     if not listed:
         raise TrainingError(
@@ -61,8 +64,7 @@ def read(data: Path, model: Model) -> DataSet:
 
 def found(data: Path) -> list[Film]:
     """Every picture in a folder NORMAL or PNEUMONIA at or below `data`."""
-    paths = sorted(p for p in data.rglob("*.jp*g") if p.parent.name in _FOLDERS)
-    return [Film(path=p, person=person(p.name), labels=_labels(p)) for p in paths]
+    return [Film(path=p, person=person(p.name), labels=_labels(p)) for p in _paths(data)]
 
 
 def person(file_name: str) -> str:
@@ -73,6 +75,15 @@ def person(file_name: str) -> str:
             f"{file_name} names no person, wanted: person<N>_..., IM-<N>-... or NORMAL2-IM-<N>-..."
         )
     return match.group(1) or match.group(2)
+
+
+def _paths(data: Path) -> list[Path]:
+    return sorted(p for p in data.rglob("*.jp*g") if p.parent.name in _FOLDERS)
+
+
+def is_published(data: Path) -> bool:
+    """Whether some file is named as Kermany et al. name theirs."""
+    return any(_PERSON.match(path.name) for path in _paths(data))
 
 
 def _labels(path: Path) -> tuple[str, ...]:

@@ -157,8 +157,10 @@ def _parts(objective: Objective, schedule: Schedule, steps: int) -> dict[str, An
             optimiser, factor=0.5, patience=schedule.plateau
         )
     else:
+        total = steps * schedule.epochs
+        rise = 0.4 if total == 5 else 0.2  # a fifth of five: OneCycleLR would divide by nought
         cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, schedule.learning_rate, total_steps=steps * schedule.epochs, pct_start=0.2
+            optimiser, schedule.learning_rate, total_steps=total, pct_start=rise
         )
     return {"network": objective, "average": average, "optimiser": optimiser, "cycle": cycle}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo.training import films, nih, variation
+from xai_demo.training import class_folders, films, nih, variation
 from xai_demo.training.dataset import DataSet, Split
 from xai_demo.training.stratified import dealt, split_stratified
 
@@ -24,9 +24,14 @@ _TUNED_ON = 0.15 / 0.85  # of the published training part, so that validation is
 def read(data: Path, model: Model) -> DataSet:
     """All pictures with a row, 70/15/15 by patient, stratified by finding.
 
-    Where the published lists lie beside the table, the test part is theirs. Raises TrainingError
-    where there is no such data.
+    Where the published lists lie beside the table, the test part is theirs; where there is no
+    table, films are taken from folders named after findings. Raises TrainingError where there is no
+    such data.
     """
+    if nih.table(data) is None:
+        other = class_folders.read(data, model, vary=_changed)
+        if other is not None:
+            return other
     spec = films.spec_of(model)
     listed, notes = nih.found(data)
     targets = rows_of(listed, model)
