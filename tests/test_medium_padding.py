@@ -79,7 +79,8 @@ def test_the_picture_is_of_the_sound_alone_with_the_bands_of_the_network():
 def test_less_than_a_patch_is_repeated_and_said():
     made = medium.prepare(AST, recording(0.05))
     assert made.warnings == (
-        "The sound lasts 0.05 s and was repeated to fill 0.2 s, the least this network takes.",
+        "The sound lasts 0.05 s and was padded to 0.2 s, the least this network takes, "
+        "by repeating it.",
     )
     assert made.inputs.shape == (1, 1, 128, 1024)
 

@@ -114,10 +114,22 @@ def test_every_wrapping_is_read_and_answers_alike(analyser, tmp_path, wrapped):
         ),
         (
             lambda: {"conv1.weight": torch.zeros(64, 1, 7, 7)},
-            r"no tensor bn0\.weight, wanted: bn0\.weight \(64,\)",
+            r"no tensor bn0\.weight, wanted: bn0\.weight \(64,\); "
+            r"it has conv1\.weight \(64, 1, 7, 7\)",
+        ),
+        (
+            lambda: body() | {"logmel_extractor.lowest": torch.zeros(1)},
+            r"has a tensor logmel_extractor\.lowest \(1,\), wanted: none of that name",
         ),
     ],
-    ids=["16 kHz", "16 kHz, filters alone", "another band", "five labels", "a ResNet"],
+    ids=[
+        "16 kHz",
+        "16 kHz, filters alone",
+        "another band",
+        "five labels",
+        "a ResNet",
+        "a front end of another kind",
+    ],
 )
 def test_a_checkpoint_for_something_else_is_refused_by_its_first_tensor(
     analyser, tmp_path, content, said
@@ -128,13 +140,47 @@ def test_a_checkpoint_for_something_else_is_refused_by_its_first_tensor(
         analyser.engine.network(NAME, weights=str(path))
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_file_that_was_cut_short_is_refused(analyser, tmp_path, suffix, share):
+    whole, path = tmp_path / f"whole{suffix}", tmp_path / f"short{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": body()}, whole, _use_new_zipfile_serialization=False)
+    else:
+        save_file(body(), whole)
+    content = whole.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointMismatchError, match=r"short\..* cannot be read as tensors"):
+        analyser.engine.network(NAME, weights=str(path))
+
+
+class Harmful:
+    """What a pickle could do: here it would leave a file behind."""
+
+    def __init__(self, left: Path) -> None:
+        self.left = left
+
+    def __reduce__(self):
+        return Path.touch, (self.left,)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["new", "old"])
+def test_a_pickle_that_carries_code_is_refused_and_nothing_of_it_runs(analyser, tmp_path, zipped):
+    path, left = tmp_path / "harm.pth", tmp_path / "left"
+    state = body() | {"bn0.bias": Harmful(left)}
+    torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointMismatchError, match="a pickle of nothing but tensors"):
+        analyser.engine.network(NAME, weights=str(path))
+    assert not left.exists()
+    torch.load(path, weights_only=False)  # it would have
+    assert left.exists()
+
+
 def test_a_clip_shorter_than_the_least_is_filled_up_and_said(analyser, tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(3200), 32_000)
     analysis = analyser.analyse("audioset", path, faithfulness=False)
-    assert "The sound lasts 0.10 s and was repeated to fill 0.31 s" in " ".join(
-        analysis.report.warnings
-    )
+    assert "The sound lasts 0.10 s and was padded to 0.31 s" in " ".join(analysis.report.warnings)
     # What was filled up is not spoken of as sound.
     assert analysis.view.duration_s == pytest.approx(0.1)
     assert analysis.report.explanations[0].peak["time_s"] <= 0.1

@@ -64,6 +64,12 @@ class Sound:
         """First frame of every window."""
         return tuple(span.first for span in self.inputs.spans)
 
+    def stretch(self, window: int) -> tuple[float, float] | None:
+        """Seconds from when to when a window lies; None where it is the only one."""
+        if len(self.inputs) == 1:
+            return None
+        return _seconds((self.inputs.spans[window],), len(self.samples), self.spec)[0]
+
     def overall(self, model: Model, probabilities: Floats) -> Floats:
         """See `decision.over_windows`; every breath counts alike."""
         return over_windows(model, self.timeline(model, probabilities).probabilities)
@@ -301,8 +307,8 @@ def _repeated_warning(recording: Recording, least: int, spec: LogMel) -> tuple[s
     if len(recording.samples) >= least:
         return ()
     return (
-        f"The sound lasts {recording.duration_s:.2f} s and was repeated to fill {spec.min_s:g} s, "
-        "the least this network takes.",
+        f"The sound lasts {recording.duration_s:.2f} s and was padded to {spec.min_s:g} s, the "
+        "least this network takes, by repeating it.",
     )
 
 

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_KERNELS = (
+    "spectrogram_extractor.stft.conv_real.weight",
+    "spectrogram_extractor.stft.conv_imag.weight",
+)
 _MEL = "logmel_extractor.melW"
 _SAME_FILTERS = 1e-3  # of the highest: float32, and librosa's rounding of another day
-_FRONT_END = ("spectrogram_extractor.", "logmel_extractor.")  # PANNs' own, replaced by ours
+_FRONT_END = (*_KERNELS, _MEL)  # PANNs' own, replaced by ours
 
 
 def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, Tensor]:
@@ -55,7 +59,7 @@ def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, T
     return {
         k: v.float() if v.is_floating_point() else v
         for k, v in named.items()
-        if not k.startswith(_FRONT_END)
+        if k not in _FRONT_END
     }
 
 
@@ -65,11 +69,7 @@ def _check_front_end(named: Mapping[str, Tensor], spec: LogMel, file_name: str) 
 
     rows = spec.n_fft // 2 + 1
     kernels = (rows, 1, spec.n_fft)
-    wanted = {
-        "spectrogram_extractor.stft.conv_real.weight": kernels,
-        "spectrogram_extractor.stft.conv_imag.weight": kernels,
-        _MEL: (rows, spec.n_mels),
-    }
+    wanted = dict.fromkeys(_KERNELS, kernels) | {_MEL: (rows, spec.n_mels)}
     for name, shape in wanted.items():
         if name in named and tuple(named[name].shape) != shape:
             raise CheckpointMismatchError(
@@ -91,18 +91,19 @@ def _check_front_end(named: Mapping[str, Tensor], spec: LogMel, file_name: str) 
 
 def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file_name: str) -> None:
     """That a file holds exactly a network's tensors; else CheckpointMismatchError names one."""
+    surplus = [name for name in state if name not in wanted]
     for name, tensor in wanted.items():
         if name not in state:
             if name.endswith("num_batches_tracked"):
                 continue
+            instead = f"; it has {surplus[0]} {tuple(state[surplus[0]].shape)}" if surplus else ""
             raise CheckpointMismatchError(
-                f"{file_name} has no tensor {name}, wanted: {name} {tuple(tensor.shape)}."
+                f"{file_name} has no tensor {name}, wanted: {name} {tuple(tensor.shape)}{instead}."
             )
         if state[name].shape != tensor.shape:
             raise CheckpointMismatchError(
                 f"{file_name} has {name} {tuple(state[name].shape)}, wanted: {tuple(tensor.shape)}."
             )
-    surplus = [name for name in state if name not in wanted]
     if surplus:
         raise CheckpointMismatchError(
             f"{file_name} has a tensor {surplus[0]} {tuple(state[surplus[0]].shape)}, "
