@@ -442,15 +442,17 @@ def test_weights_for_another_task_are_refused(settings: Settings, tmp_path: Path
 
 
 def test_a_file_on_the_hub_follows_its_branch(settings: Settings, shelf: Shelf) -> None:
+    file = "net.safetensors"
+    shelf.put(file, CONTENT)
     hub = a_hub(settings, shelf)
-    uri = f"hf://owner/name/{FILE}"
+    uri = f"hf://owner/name/{file}"
     assert hub.located_weights(uri, like=LIKE)[1].revision == COMMIT
     shelf.branches["main"] = LATER
-    shelf.put(FILE, b"something else", commit=LATER)
+    shelf.put(file, b"something else", commit=LATER)
     _, located = hub.located_weights(uri, like=LIKE)
     assert (located.revision, located.path.read_bytes()) == (LATER, b"something else")
     assert a_hub(settings).located_weights(uri, like=LIKE)[1].revision == LATER  # the Hub is down
-    pinned = f"hf://owner/name@{COMMIT}/{FILE}"
+    pinned = f"hf://owner/name@{COMMIT}/{file}"
     assert hub.located_weights(pinned, like=LIKE)[1].path.read_bytes() == CONTENT
 
 

@@ -27,7 +27,12 @@ import pytest
 
 from tests.fake_hub import COMMIT, LATER, Shelf, serving
 from tests.test_hub import CONTENT, FILE, SHA256, a_catalog, a_directory
-from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError, WeightsError
+from xai_demo.errors import (
+    CancelledError,
+    CheckpointMismatchError,
+    CheckpointUnavailableError,
+    WeightsError,
+)
 from xai_demo.hub import Hub, Located
 from xai_demo.hub.transfer import Patience
 from xai_demo.settings import Settings
@@ -170,6 +175,7 @@ def test_a_refusal_is_said_with_its_number(
     sentence = refused(settings, shelf)
     assert says in sentence
     assert "python -m xai_demo fetch large" in sentence
+    assert ("that HF_TOKEN may read" in sentence) is (status in (401, 403))
     asked = len(shelf.requests)
     assert asked == (4 if status == 500 else 1)  # who refuses is not asked again
 
@@ -200,6 +206,62 @@ def test_nobody_waits_an_hour_because_a_server_says_so(settings: Settings, shelf
     shelf.status, shelf.headers = 429, {"Retry-After": "3600"}
     says = "The Hub answered 429 for owner/name and asks to be asked again in 3,600 s."
     assert says in refused(settings, shelf)
+    assert len(shelf.requests) == 1
+
+
+def test_the_hubs_own_word_for_how_long_to_wait_is_heard(settings: Settings, shelf: Shelf) -> None:
+    shelf.statuses, shelf.headers = [429, 200, 429], {"RateLimit": '"api";r=0;t=1'}
+    start = time.monotonic()
+    brought(settings, shelf)
+    assert time.monotonic() - start >= 2
+    shelf.status, shelf.headers = 429, {"RateLimit": '"resolvers";r=0;t=290'}
+    again = dataclasses.replace(settings, cache_dir=settings.cache_dir / "other")
+    assert "answered 429 for owner/name and asks to be asked again in 290 s." in refused(
+        again, shelf
+    )
+
+
+def test_a_wait_is_told_as_far_as_the_file_is(settings: Settings, shelf: Shelf) -> None:
+    shelf.statuses, shelf.headers = [200, 429], {"Retry-After": "1"}
+    words = brought(settings, shelf).words
+    assert words[0] == (0.0, "waiting for owner/name, asked again in 1 s")
+    again = dataclasses.replace(settings, cache_dir=settings.cache_dir / "other")
+    shelf.cuts = [HALF]
+    words = brought(again, shelf).words
+    (waited,) = {done for done, doing in words if doing.startswith("waiting")}
+    assert 0 < waited <= 0.5
+    assert [done for done, _ in words] == sorted(done for done, _ in words)
+
+
+def test_who_no_longer_waits_leaves_a_part_that_the_next_one_goes_on_with(
+    settings: Settings, shelf: Shelf
+) -> None:
+    shelf.pause_s = 0.05
+    hub = a_hub(settings, shelf)
+
+    def told(done: float, _doing: str) -> None:
+        if done > 0.3:
+            raise CancelledError("Cancelled, as asked.")
+
+    with pytest.raises(CancelledError):
+        hub.located("large", progress=told)
+    (part,) = parts(settings)
+    assert 0.3 < part.stat().st_size / len(CONTENT) < 1
+    shelf.pause_s = 0
+    assert brought(settings, shelf).words[0][0] > 0.3
+
+
+def test_who_no_longer_waits_is_not_kept_by_a_server_that_asks_for_patience(
+    settings: Settings, shelf: Shelf
+) -> None:
+    shelf.status, shelf.headers = 429, {"Retry-After": "1"}
+
+    def told(_done: float, doing: str) -> None:
+        assert doing.startswith("waiting for owner/name")
+        raise CancelledError("Cancelled, as asked.")
+
+    with pytest.raises(CancelledError):
+        a_hub(settings, shelf).located("large", progress=told)
     assert len(shelf.requests) == 1
 
 

@@ -15,7 +15,7 @@ from xai_demo.files import shown_name
 from xai_demo.hub import Hub
 from xai_demo.inference import Asker, answered
 from xai_demo.noise import Noise, noisy
-from xai_demo.pacing import Clock, Rising
+from xai_demo.pacing import Clock, Rising, bringing_to
 from xai_demo.records import (
     FILMS,
     TASKS,
@@ -35,7 +35,6 @@ from xai_demo.turns import in_turn
 
 if TYPE_CHECKING:
     from xai_demo.annotations import Cycle
-    from xai_demo.engine import Network
     from xai_demo.filtering import SignalPath
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
@@ -85,8 +84,9 @@ class Analyser:
 
         tell, clock = Rising(progress), Clock()
         record = named = self._checked(task, model, None if weights else target)
+        bringing = bringing_to(tell, cancelled or (lambda: False))
         if weights is not None:
-            record = self._own(named, weights, target, tell)
+            record = self._own(named, weights, target, bringing)
         _check_fits(task, film, signal_path, cycles)
         explainer = explainer or usual_explainer(record)
         backend = _backend(record, explainer, backend)
@@ -96,7 +96,9 @@ class Analyser:
         source = self._read(record, Path(path), film, noise, clock)
         breaths, amiss = _breaths(source, cycles)
         tell(0.06, "Waking the network")
-        network = self._woken(named.name, backend, weights, layer, tell)
+        network = self.engine.network(
+            named.name, backend=backend, weights=weights, layer=layer, progress=bringing
+        )
         asker = Asker(network, cancelled or (lambda: False))
         with clock("prepare"):
             made = medium.prepare(network.model, source, signal_path=signal_path, cycles=breaths)
@@ -166,21 +168,10 @@ class Analyser:
         with clock("gate"):
             return gate.admitted(source, film)
 
-    def _woken(
-        self, name: str, backend: str, weights: str | None, layer: str | None, tell: Progress
-    ) -> Network:
-        return self.engine.network(
-            name,
-            backend=backend,
-            weights=weights,
-            layer=layer,
-            progress=lambda done, doing: tell(0.06 + 0.24 * done, doing),
-        )
-
-    def _own(self, named: Model, weights: str, target: str | None, tell: Progress) -> Model:
+    def _own(self, named: Model, weights: str, target: str | None, bringing: Progress) -> Model:
         """The model of weights that a person names in place of a model's own."""
         with self.engine.turns.aside():  # they may have to be fetched
-            model, _ = self.hub.located_weights(weights, like=named, progress=tell)
+            model, _ = self.hub.located_weights(weights, like=named, progress=bringing)
         if target is not None and target not in model.labels:
             raise UnknownNameError(f"label of {model.name}", target, model.labels)
         return model

@@ -8,9 +8,8 @@ HF_HOME, HF_HUB_OFFLINE) works as everywhere; no message repeats a token.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from xai_demo import networks
@@ -25,19 +24,14 @@ from xai_demo.errors import (
 )
 from xai_demo.hub import adapters
 from xai_demo.hub.bundle import CONFIG, WEIGHTS, Digests, read_config, read_model
+from xai_demo.hub.recognised import recognised
 from xai_demo.hub.store import Located, Store
 from xai_demo.hub.transfer import MissingFileError, Patience, Remote
+from xai_demo.hub.uri import SUFFIXES, WANTED, OnHub, parsed
 from xai_demo.records import Checkpoint, Model, Progress, Task
 from xai_demo.settings import Settings
 
 __all__ = ["Hub", "Located"]
-
-_SUFFIXES = (".safetensors", ".pth")
-_URI = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@/]+))?(/(?P<file>[^@]+))?")
-_WANTED = (
-    f"wanted: a model directory (config.json and {WEIGHTS}), a .safetensors or .pth file, or"
-    " hf://owner/name[@revision][/file]"
-)
 
 
 class Hub:
@@ -155,19 +149,20 @@ class Hub:
         self, uri: str, *, like: Model, progress: Progress | None = None
     ) -> tuple[Model, Located]:
         """Weights that a person named, and their model; a bare checkpoint makes one like `like`."""
-        if match := _URI.fullmatch(uri):
-            return self._named_on_hub(uri, match, like, progress)
+        if named := parsed(uri):
+            return self._named_on_hub(uri, named, like, progress)
         path = Path(uri).expanduser()
         if path.is_dir():
             model, path = _of_task(read_model(path), like, uri), path / WEIGHTS
-        elif path.suffix in _SUFFIXES:
+        elif path.suffix in SUFFIXES:
             model = _uncalibrated(like)
         else:
-            raise UnsuitableError(f"The weights are {uri!r}; {_WANTED}.")
+            raise UnsuitableError(f"The weights are {uri!r}; {WANTED}.")
         if not path.is_file():
-            raise UnreadableFileError(f"{path} is not there; {_WANTED}.")
+            raise UnreadableFileError(f"{path} is not there; {WANTED}.")
         sha256 = self._digests.verified(path, sha256=model.sha256)
-        return model, Located(path=path, source="local", repo_id=None, revision=None, sha256=sha256)
+        located = Located(path=path, source="local", repo_id=None, revision=None, sha256=sha256)
+        return recognised(model, sha256), located
 
     def describe(self, name: str) -> dict[str, Any]:
         """One row of `models --json`: what is known of the model; `note` says what is amiss."""
@@ -261,16 +256,29 @@ class Hub:
         return Located(path=path, source="bundled", repo_id=None, revision=None, sha256=sha256)
 
     def _named_on_hub(
-        self, uri: str, match: re.Match[str], like: Model, progress: Progress | None
+        self, uri: str, named: OnHub, like: Model, progress: Progress | None
     ) -> tuple[Model, Located]:
-        filename, branch = match["file"] or WEIGHTS, match["revision"] or "main"
-        if not filename.endswith(_SUFFIXES) or ".." in PurePosixPath(filename).parts:
-            raise UnsuitableError(f"The weights are {uri!r}; {_WANTED}.")
-        wanted = Checkpoint(repo_id=match["repo"], filename=filename, revision=None, sha256=None)
-        wanted = self._store.latest(wanted, branch)
-        model = None if match["file"] else self._model_on_hub(uri, wanted, branch, like)
-        located = self._store.fetched(wanted, branch=branch, progress=progress)
-        return model or _uncalibrated(like), located
+        branch = named.revision
+        wanted = Checkpoint(
+            repo_id=named.repo_id, filename=named.weights, revision=None, sha256=None
+        )
+        first = self._store.pinned(wanted, branch)
+        wanted = self._store.latest(wanted, branch, progress)
+        model = None if named.filename else self._model_on_hub(uri, wanted, branch, like)
+        sha256 = model.sha256 if model else None
+        if named.is_pickle:  # the first fetch is the pin
+            sha256 = first.sha256
+        wanted = dataclasses.replace(wanted, sha256=sha256)
+        try:
+            located = self._store.fetched(wanted, branch=branch, progress=progress)
+        except CheckpointMismatchError as error:
+            if not named.is_pickle:
+                raise
+            raise CheckpointMismatchError(
+                f"{error} A pickle is held to what its first fetch brought; wanted: that, a"
+                f" .safetensors file, or the new one by its commit, {wanted.revision}."
+            ) from error
+        return recognised(model or _uncalibrated(like), located.sha256), located
 
     def _model_on_hub(self, uri: str, wanted: Checkpoint, branch: str, like: Model) -> Model | None:
         """What the repository's `config.json` says; None when it has none or another tool's."""

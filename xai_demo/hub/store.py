@@ -87,12 +87,15 @@ class Store:
                 return path
         return None
 
-    def latest(self, wanted: Checkpoint, branch: str) -> Checkpoint:
+    def latest(
+        self, wanted: Checkpoint, branch: str, progress: Progress | None = None
+    ) -> Checkpoint:
         """What is wanted at its branch's commit of now, or of the last fetch where none can say."""
         if COMMIT.fullmatch(branch):
             return dataclasses.replace(wanted, revision=branch)
         try:
-            return dataclasses.replace(wanted, revision=self._commit(wanted.repo_id, branch))
+            commit = self._commit(wanted.repo_id, branch, progress)
+            return dataclasses.replace(wanted, revision=commit)
         except CheckpointUnavailableError:
             if (pinned := self.pinned(wanted, branch)).revision is None:
                 raise
@@ -165,9 +168,9 @@ class Store:
 
     def _brought(self, wanted: Checkpoint, branch: str, progress: Progress, copies: int) -> Located:
         pinned = self.pinned(wanted, branch)
-        commit = pinned.revision or self._commit(pinned.repo_id, branch)
+        commit = pinned.revision or self._commit(pinned.repo_id, branch, progress)
         pinned = dataclasses.replace(pinned, revision=commit)
-        offer = self._remote.offer(pinned)
+        offer = self._remote.offer(pinned, progress)
         if pinned.size_bytes not in (None, offer.size_bytes):
             raise CheckpointMismatchError(
                 f"The Hub offers {pinned.filename} of {pinned.repo_id} with"
@@ -254,10 +257,10 @@ class Store:
         root = self._preloaded_root or Path()
         return root / f"models--{repo_id.replace('/', '--')}"
 
-    def _commit(self, repo_id: str, branch: str) -> str:
+    def _commit(self, repo_id: str, branch: str, progress: Progress | None) -> str:
         """The commit that a branch is at now."""
         self._want_network()
-        return self._remote.commit(repo_id, branch)
+        return self._remote.commit(repo_id, branch, progress)
 
     def _want_network(self) -> None:
         if self._offline:

@@ -14,16 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError, XaiDemoError
+from xai_demo.hub.reasons import FULL, advice, asked_to_wait_s, passes, reason
 from xai_demo.records import Checkpoint, Progress
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TELL_S = 0.1  # between two words on how far a download is
-_PASSING = {408, 429, 500, 502, 503, 504}  # answers that may be others a moment later
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LOOK_S = 1.0  # between two words on how long the Hub is waited for
 
 _T = TypeVar("_T")
 
@@ -56,14 +55,16 @@ class Remote:
     def __init__(self, endpoint: str | None, patience: Patience) -> None:
         self._endpoint, self._patience = endpoint, patience
 
-    def commit(self, repo_id: str, branch: str) -> str:
+    def commit(self, repo_id: str, branch: str, progress: Progress | None = None) -> str:
         """The commit that a branch is at now; raises CheckpointUnavailableError."""
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self._endpoint)
         seconds = self._patience.timeout_s
         found = self._patiently(
-            lambda: api.model_info(repo_id, revision=branch, timeout=seconds).sha, repo_id
+            lambda: api.model_info(repo_id, revision=branch, timeout=seconds).sha,
+            repo_id,
+            progress=progress,
         )
         if not COMMIT.fullmatch(found or ""):
             raise CheckpointUnavailableError(
@@ -71,7 +72,7 @@ class Remote:
             )
         return str(found)
 
-    def offer(self, wanted: Checkpoint) -> Offer:
+    def offer(self, wanted: Checkpoint, progress: Progress | None = None) -> Offer:
         """Size and sha256 of a file at its commit; raises CheckpointUnavailableError."""
         from huggingface_hub import get_hf_file_metadata
 
@@ -80,6 +81,7 @@ class Remote:
             lambda: get_hf_file_metadata(url, timeout=seconds, endpoint=self._endpoint),
             wanted.repo_id,
             wanted.filename,
+            progress=progress,
         )
         if facts.commit_hash is None:
             raise CheckpointUnavailableError(f"What answered for {wanted.repo_id} is not the Hub.")
@@ -106,12 +108,19 @@ class Remote:
             except XaiDemoError:
                 raise
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in _FULL:
+                if isinstance(error, OSError) and error.errno in FULL:
                     part.unlink(missing_ok=True)
                 if _size(part) > before:  # it moved: all patience is there again
                     tries, pause_s = 0, self._patience.pause_s
                 tries += 1
-                self._bear(error, tries, pause_s, wanted.repo_id, wanted.filename)
+                self._bear(
+                    error,
+                    tries,
+                    pause_s,
+                    wanted.repo_id,
+                    wanted.filename,
+                    lambda left: progress(_share(part, size_bytes), left),
+                )
                 pause_s *= 2
 
     def _url(self, wanted: Checkpoint) -> str:
@@ -155,27 +164,45 @@ class Remote:
                 errno.ECONNABORTED, f"it ended after {have:,} of {size_bytes:,} bytes"
             )
 
-    def _patiently(self, ask: Callable[[], _T], repo_id: str, filename: str = "") -> _T:
+    def _patiently(
+        self,
+        ask: Callable[[], _T],
+        repo_id: str,
+        filename: str = "",
+        *,
+        progress: Progress | None,
+    ) -> _T:
         tries, pause_s = 0, self._patience.pause_s
+        tell = progress or (lambda done, doing: None)
         while True:
             try:
                 return ask()
             except Exception as error:
                 tries += 1
-                self._bear(error, tries, pause_s, repo_id, filename)
+                self._bear(error, tries, pause_s, repo_id, filename, lambda left: tell(0.0, left))
                 pause_s *= 2
 
     def _bear(
-        self, error: Exception, tries: int, pause_s: float, repo_id: str, filename: str
+        self,
+        error: Exception,
+        tries: int,
+        pause_s: float,
+        repo_id: str,
+        filename: str,
+        tell: Callable[[str], None],
     ) -> None:
-        """Wait before the next try, or raise why there will be none."""
-        asked_s = _asked_to_wait_s(error)
+        """Wait before the next try and say so, or raise why there will be none."""
+        asked_s = asked_to_wait_s(error)
         if asked_s is not None:
             pause_s = asked_s
         longest_s = self._patience.longest_pause_s
-        if tries >= self._patience.tries or not _passes(error) or pause_s > longest_s:
-            raise _refusal(error)(reason(error, repo_id, filename)) from error
-        time.sleep(pause_s)
+        if tries >= self._patience.tries or not passes(error) or pause_s > longest_s:
+            said = reason(error, repo_id, filename) + advice(error)
+            raise _refusal(error)(said) from error
+        until_s = time.monotonic() + pause_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            tell(f"waiting for {repo_id}, asked again in {max(1, round(left_s))} s")
+            time.sleep(min(left_s, _LOOK_S))
 
 
 class _Told:
@@ -202,6 +229,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
+def _share(part: Path, size_bytes: int | None) -> float:
+    """How much of the file is here."""
+    return _size(part) / size_bytes if size_bytes else 0.0
+
+
 def _other_length(wanted: Checkpoint, have: int, size_bytes: int | None) -> Exception:
     size = "another number" if size_bytes is None else f"{size_bytes:,}"
     return CheckpointMismatchError(
@@ -214,55 +246,3 @@ def _refusal(error: Exception) -> type[CheckpointUnavailableError]:
 
     missing = isinstance(error, errors.EntryNotFoundError)
     return MissingFileError if missing else CheckpointUnavailableError
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same question may be answered a moment later."""
-    import httpx2
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code in _PASSING
-    return isinstance(error, httpx2.TransportError | ConnectionError)
-
-
-def _asked_to_wait_s(error: Exception) -> float | None:
-    """Seconds that a server asks to be left alone; None: it asks nothing."""
-    from huggingface_hub import errors
-
-    if not isinstance(error, errors.HfHubHTTPError):
-        return None
-    said = error.response.headers.get("Retry-After", "").strip()
-    return float(said) if said.isdecimal() else None  # a date is not waited for
-
-
-def reason(error: Exception, repo_id: str, filename: str = "") -> str:
-    """Why the Hub gave nothing, in one sentence; the client's own can hold addresses and advice."""
-    from huggingface_hub import constants, errors
-
-    sentences: tuple[tuple[type[Exception], str], ...] = (
-        (errors.GatedRepoError, f"{repo_id} is gated: accept its terms on the Hub, set HF_TOKEN."),
-        (errors.RepositoryNotFoundError, f"The Hub shows no repository {repo_id} to this visitor."),
-        (errors.RevisionNotFoundError, f"{repo_id} has no such revision."),
-        (errors.EntryNotFoundError, f"{repo_id} has no file {filename!r}."),
-        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, so the Hub is not asked."),
-        (errors.FileMetadataError, f"What answered for {repo_id} is not the Hub."),
-    )
-    for kind, sentence in sentences:
-        if isinstance(error, kind):
-            return sentence
-    if isinstance(error, errors.HfHubHTTPError):
-        return f"The Hub answered {error.response.status_code} for {repo_id}{_until(error)}."
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return f"The disk is full: {filename} of {repo_id} could not be written, and was deleted."
-    if isinstance(error, ConnectionError) and error.errno == errno.ECONNABORTED:
-        return f"The download from {repo_id} broke off: {error.strerror}; what came is kept."
-    if isinstance(error, OSError) and error.strerror:
-        return f"The download from {repo_id} failed: {error.strerror}."
-    host = urlsplit(constants.ENDPOINT).hostname
-    return f"{repo_id} cannot be reached on {host} ({type(error).__name__})."
-
-
-def _until(error: Any) -> str:
-    seconds = _asked_to_wait_s(error)
-    return "" if seconds is None else f" and asks to be asked again in {seconds:,.0f} s"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import CheckpointMismatchError, TrainingError, UnsuitableError
 from xai_demo.hub.bundle import CONFIG, WEIGHTS, read_model, sha256_of
-from xai_demo.hub.transfer import reason
+from xai_demo.hub.reasons import reason
+from xai_demo.hub.uri import is_repo_id
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelCard
@@ -133,13 +134,5 @@ def publish(planned: Publication, *, api: HfApi | None = None, private: bool = F
 
 
 def _check_repo(repo_id: str) -> None:
-    from huggingface_hub import utils
-
-    client: Any = utils  # its names are there, but not for a type checker
-    refusal = UnsuitableError(f"The repository is {repo_id!r}; wanted: owner/name.")
-    try:
-        client.validate_repo_id(repo_id)
-    except client.HFValidationError as error:
-        raise refusal from error
-    if repo_id.count("/") != 1:
-        raise refusal
+    if not is_repo_id(repo_id):
+        raise UnsuitableError(f"The repository is {repo_id!r}; wanted: owner/name.")
