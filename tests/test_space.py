@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
 import pytest
 import yaml
+from gradio_client import Client, handle_file
 from huggingface_hub import HfApi
 
-from tests.fake_hub import LATER, Shelf, serving
+from tests.fake_hub import COMMIT, LATER, Shelf, serving
 from xai_demo import cli
 from xai_demo.catalog import MODELS
 from xai_demo.errors import TrainingError, XaiDemoError
+from xai_demo.served import Up
 from xai_demo.training import release, space
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +53,11 @@ def test_the_space_holds_what_it_needs_and_nothing_else() -> None:
     assert not [name for name in CHOSEN if name.startswith(("tests/", ".", "xai_demo/training"))]
     assert "xai_demo/cli.py" not in CHOSEN
     assert len(set(CHOSEN)) == len(CHOSEN)
+    assert {Path(name).name for name in CHOSEN if name.startswith("weights/")} == {
+        "config.json",
+        "model.safetensors",
+        "MODEL_CARD.md",
+    }
 
 
 def test_every_file_of_the_space_is_listed_with_its_size() -> None:
@@ -59,25 +68,17 @@ def test_every_file_of_the_space_is_listed_with_its_size() -> None:
     assert total < 1_000_000_000  # what a Space may hold
 
 
-def test_the_files_alone_are_enough_for_an_answer(tmp_path: Path) -> None:
-    for name in CHOSEN:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, tmp_path / name)
-    program = (
-        "import app, xai_demo.tabs.server\n"
-        "from pathlib import Path\n"
-        "from xai_demo.pipeline import Analyser\n"
-        "from xai_demo.settings import Settings\n"
-        "settings = Settings(weights_dir=Path('weights'), cache_dir=Path('cache'), offline=True,"
-        " background_export=False)\n"
-        "analysis = Analyser(settings).analyse('audioset', 'xai_demo/examples/dog.flac',"
-        " faithfulness=False)\n"
-        "print(analysis.report.predictions[0].label)\n"
-    )
-    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, '.')\n{program}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["Dog"]
+def test_the_files_alone_are_enough_for_a_page_that_answers() -> None:
+    with space.started(ROOT, CHOSEN) as page:
+        client = Client(page.url, verbose=False, analytics_enabled=False)
+        for task, example in (("stethoscope", "wheeze.flac"), ("chest_xray", "one_opacity.png")):
+            file = handle_file(ROOT / "xai_demo" / "examples" / example)
+            report = client.predict(file, api_name=f"/{task}")[0]
+            assert report["model"]["source"] == "bundled"
+            assert report["predictions"][0]["probability"] > 0.3
+            assert report["explanations"]
+        assert {row["name"] for row in client.predict(api_name="/models")} == set(MODELS)
+        client.close()
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -141,13 +142,19 @@ def test_the_time_until_a_page_answers_is_measured(tmp_path: Path) -> None:
         "where = ('127.0.0.1', int(os.environ['GRADIO_SERVER_PORT']))\n"
         "http.server.HTTPServer(where, http.server.SimpleHTTPRequestHandler).serve_forever()\n"
     )
-    assert 0.5 < space.started_s(tmp_path, ("app.py",)) < 30
+    (tmp_path / "other.py").write_text("")
+    with space.started(tmp_path, ("app.py",)) as page:
+        assert 0.5 < page.seconds < 30
+        listed = urllib.request.urlopen(page.url, timeout=5).read().decode()
+    assert "app.py" in listed
+    assert "other.py" not in listed
 
 
 def test_a_page_that_does_not_come_up_leaves_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("raise SystemExit('no such luck')")
-    with pytest.raises(XaiDemoError, match="its last words: no such luck"):
-        space.started_s(tmp_path, ("app.py",))
+    refusal = pytest.raises(XaiDemoError, match="its last words: no such luck")
+    with refusal, space.started(tmp_path, ("app.py",)):
+        pass
 
 
 def test_a_deployed_page_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,19 +171,64 @@ def test_a_deployed_page_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPa
 def test_a_deployed_page_is_asked_for_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     import gradio_client
 
-    asked = []
+    asked: list[object] = []
 
-    class Client:
-        def __init__(self, url: str, **_options: object) -> None:
-            asked.append(url)
+    class FakeClient:
+        def __init__(self, where: str, **options: object) -> None:
+            asked.append((where, options["token"], options["analytics_enabled"]))
 
         def predict(self, file: dict[str, object], api_name: str) -> list[object]:
             asked.append(api_name)
             return [{"predictions": [{"label": "wheeze"}]}]
 
-    monkeypatch.setattr(gradio_client, "Client", Client)
+    monkeypatch.setattr(gradio_client, "Client", FakeClient)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
     assert space.asked("http://here", ROOT) < 5
-    assert asked == ["http://here", "/stethoscope"]
+    assert space.asked("owner/name", ROOT) < 5
+    # only the Hub's own page is shown the token
+    wanted = [("http://here", None, False), "/stethoscope", ("owner/name", SECRET, False)]
+    assert asked == [*wanted, "/stethoscope"]
+
+
+def stages(*told: tuple[str, str | None]) -> tuple[HfApi, list[tuple[str, str | None]]]:
+    """A Hub that tells these stages of a Space and commits in turn, the last for good."""
+    left = list(told)
+
+    def runtime(_repo_id: str) -> SimpleNamespace:
+        stage, commit = left.pop(0) if len(left) > 1 else left[0]
+        if stage == "away":
+            raise ConnectionError
+        return SimpleNamespace(stage=stage, raw={"sha": commit} if commit else {})
+
+    api: Any = SimpleNamespace(get_space_runtime=runtime)
+    return api, left
+
+
+def test_a_commit_before_that_still_runs_is_not_taken_for_the_one_that_was_sent() -> None:
+    before = COMMIT
+    api, left = stages(
+        ("RUNNING", before),
+        ("away", None),
+        ("RUNNING_BUILDING", before),
+        ("RUNTIME_ERROR", before),  # of the one before, soon after the commit
+        ("APP_STARTING", LATER),
+        ("RUNNING", LATER),
+    )
+    assert space.running_s("owner/name", LATER, api=api, pause_s=0.01) < 5
+    assert left == [("RUNNING", LATER)]
+
+
+@pytest.mark.parametrize("stage", ["BUILD_ERROR", "RUNTIME_ERROR", "CONFIG_ERROR", "PAUSED"])
+def test_a_space_that_breaks_is_said_at_once(stage: str) -> None:
+    api, _ = stages((stage, LATER))
+    with pytest.raises(TrainingError, match=rf"it is {stage} at {LATER}\); wanted: RUNNING at"):
+        space.running_s("owner/name", LATER, api=api, pause_s=0.01, grace_s=0.05)
+
+
+def test_a_space_that_never_comes_up_is_given_up() -> None:
+    api, _ = stages(("RUNNING", COMMIT))
+    with pytest.raises(TrainingError, match=f"it is RUNNING at {COMMIT}"):
+        space.running_s("owner/name", LATER, api=api, within_s=0.05, pause_s=0.01)
 
 
 def test_deploy_wants_to_know_where(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,10 +236,35 @@ def test_deploy_wants_to_know_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--space OWNER/NAME, or --dry-run" in capsys.readouterr().err
 
 
+@contextmanager
+def a_start(_root: Path, _chosen: tuple[str, ...]) -> Iterator[Up]:
+    yield Up(url="http://here/", seconds=12.34)
+
+
+@pytest.mark.parametrize("url", [None, "", "https://owner-name.hf.space"])
+def test_what_was_sent_is_waited_for_and_asked(
+    url: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(space, "started", a_start)
+    monkeypatch.setattr(space, "deploy", lambda *_given, **_named: LATER)
+    monkeypatch.setattr(
+        space, "running_s", lambda repo, commit: asked.append(f"{repo} {commit}") or 61.0
+    )
+    monkeypatch.setattr(space, "asked", lambda where, _root, **_limits: asked.append(where) or 7.0)
+    command = ["deploy", "--space", "owner/name", *(["--url", url] if url is not None else [])]
+    assert cli.main(command) == 0
+    assert asked == ["http://here/", f"owner/name {LATER}", url or "owner/name"]
+    told = capsys.readouterr().out
+    assert "built and started in 61 s" in told
+    assert told.endswith("It answered for an example 7 s after that\n")
+
+
 def test_a_dry_run_prints_files_size_and_start_up_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space, "started_s", lambda _root, _chosen: 12.34)
+    monkeypatch.setattr(space, "started", a_start)
+    monkeypatch.setattr(space, "asked", lambda where, _root, **_limits: 3.21)
     monkeypatch.setattr(space, "deploy", None)  # calling it would fail
     assert release.ROOT == ROOT
     assert cli.main(["deploy", "--dry-run"]) == 0
@@ -195,6 +272,7 @@ def test_a_dry_run_prints_files_size_and_start_up_time(
     assert "  app.py\n" in told
     assert f"bytes in {len(CHOSEN)} files\n" in told
     assert "up after 12.3 s" in told
+    assert "answered for an example 3.2 s after that" in told
     assert told.endswith("Nothing was sent.\n")
 
 

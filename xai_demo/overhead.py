@@ -106,7 +106,7 @@ def run(
         from gradio_client import Client
 
         tell(0.0, "asking the page for the first time")
-        client = Client(address, verbose=False, download_files=folder)
+        client = Client(address, verbose=False, download_files=folder, analytics_enabled=False)
         asked = []
         try:
             if settings.background_export:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository
+_FIRST_ANSWER_S = 120.0  # on this machine; longer is a fault
 
 
 def add_publish(command: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add_publish(command: argparse.ArgumentParser) -> None:
 def add_deploy(command: argparse.ArgumentParser) -> None:
     """The arguments of `deploy`."""
     command.add_argument("--space", metavar="OWNER/NAME", help="not wanted by --dry-run")
-    command.add_argument("--url", help="of the Space, to ask it when it is up")
+    command.add_argument("--url", help="to ask when it is up; default: the Space")
     command.add_argument("--message", default="Deploy", help="of the commit")
     _add_dry_run(command)
 
@@ -59,15 +60,19 @@ def deployed(arguments: argparse.Namespace, root: Path = ROOT) -> Iterator[str]:
         raise RequestError("deploy wants --space OWNER/NAME, or --dry-run")
     chosen = space.files(root)
     yield from space.lines(root, chosen)
-    yield f"up after {space.started_s(root, chosen):.1f} s on this machine, from these files alone"
+    with space.started(root, chosen) as page:
+        yield f"up after {page.seconds:.1f} s on this machine, from these files alone"
+        seconds = space.asked(page.url, root, within_s=_FIRST_ANSWER_S, pause_s=1)
+        yield f"answered for an example {seconds:.1f} s after that"
     if arguments.dry_run:
         yield "Nothing was sent."
         return
     commit = space.deploy(root, chosen, repo_id=arguments.space, message=arguments.message)
     yield f"Deployed {arguments.space} at {commit}"
-    if arguments.url:
-        seconds = space.asked(arguments.url, root)
-        yield f"It answered for an example {seconds:.0f} s later"
+    seconds = space.running_s(arguments.space, commit)
+    yield f"The Space was built and started in {seconds:.0f} s"
+    seconds = space.asked(arguments.url or arguments.space, root)
+    yield f"It answered for an example {seconds:.0f} s after that"
 
 
 def _add_dry_run(command: argparse.ArgumentParser) -> None:

@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import TrainingError
-from xai_demo.hub.transfer import reason
-from xai_demo.served import up
+from xai_demo.hub.reasons import reason
+from xai_demo.served import Up, up
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -26,7 +27,9 @@ PACKAGE = "xai_demo"
 _STARTS = ("app.py", f"{PACKAGE}/engine/export.py")  # the second by a process of its own
 _BESIDE = ("README.md", "requirements.txt", "LICENSE")
 _DATA = {".txt", ".css", ".js", ".flac", ".png", ".json", ".npz", ".safetensors", ".onnx"}
-_MODEL = {".json", ".safetensors", ".onnx", ".md"}
+_MODEL = {"config.json", "model.safetensors", "model.onnx", "MODEL_CARD.md"}
+_BROKEN = {"NO_APP_FILE", "CONFIG_ERROR", "BUILD_ERROR", "RUNTIME_ERROR", "PAUSED", "STOPPED"}
+_GRACE_S = 60.0  # for the Hub to notice a commit: until then it tells of the one before
 _ASKED_FILE = f"{PACKAGE}/examples/wheeze.flac"
 
 
@@ -44,7 +47,7 @@ def files(root: Path) -> tuple[str, ...]:
     weights = {
         str(path.relative_to(root))
         for path in (root / "weights").glob("*/*")
-        if path.suffix in _MODEL
+        if path.name in _MODEL
     }
     found = sorted({*modules, *data, *weights, *_BESIDE})
     missing = [name for name in found if not (root / name).is_file()]
@@ -61,10 +64,11 @@ def lines(root: Path, chosen: tuple[str, ...]) -> Iterator[str]:
     yield f"{sum(sizes.values()):>12,}  bytes in {len(sizes)} files"
 
 
-def started_s(root: Path, chosen: tuple[str, ...]) -> float:
-    """Seconds from starting those files alone, in a folder of their own, to a page that answers.
+@contextmanager
+def started(root: Path, chosen: tuple[str, ...]) -> Iterator[Up]:
+    """Those files alone, in a folder of their own, served until the end of the block.
 
-    Raises XaiDemoError where it does not come up.
+    Raises XaiDemoError where the page does not come up.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
@@ -72,7 +76,7 @@ def started_s(root: Path, chosen: tuple[str, ...]) -> float:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, target)
         with up([sys.executable, "app.py"], Path(folder)) as page:
-            return page.seconds
+            yield page
 
 
 def deploy(
@@ -102,21 +106,55 @@ def deploy(
     return str(made.oid)
 
 
-def asked(url: str, root: Path, *, within_s: float = 1800.0, pause_s: float = 15.0) -> float:
-    """Seconds until the deployed page answers for an example; raises TrainingError.
+def running_s(
+    repo_id: str,
+    commit: str,
+    *,
+    api: HfApi | None = None,
+    within_s: float = 1800.0,
+    pause_s: float = 15.0,
+    grace_s: float = _GRACE_S,
+) -> float:
+    """Seconds until the Space runs that commit; raises TrainingError where it breaks or never does.
 
-    It is asked through Gradio's client, as anybody's program would ask it.
+    While a Space is built, the commit before goes on answering: an answer alone says nothing.
+    """
+    from huggingface_hub import HfApi
+
+    api = api or HfApi()
+    begun, seen = time.perf_counter(), "nothing was heard of it"
+    while (passed_s := time.perf_counter() - begun) < within_s:
+        try:
+            runtime = api.get_space_runtime(repo_id)
+        except Exception as error:  # the Hub may be away for a moment
+            seen = reason(error, repo_id)
+        else:
+            stage, at = str(runtime.stage), runtime.raw.get("sha") or commit
+            if stage == "RUNNING" and at == commit:
+                return passed_s
+            seen = f"it is {stage} at {at}"
+            if stage in _BROKEN and passed_s > grace_s:
+                break
+        time.sleep(pause_s)
+    raise TrainingError(f"{repo_id} does not run ({seen}); wanted: RUNNING at {commit}.")
+
+
+def asked(where: str, root: Path, *, within_s: float = 1800.0, pause_s: float = 15.0) -> float:
+    """Seconds until a page, by its address or a Space's name, answers for an example.
+
+    It is asked through Gradio's client, as anybody's program would ask it. Raises TrainingError.
     """
     from gradio_client import Client, handle_file
+    from huggingface_hub import get_token
 
+    # A Space that only its owner sees is asked in the owner's name; no other page hears of it.
+    token = None if "://" in where else get_token()
     begun, fault = time.perf_counter(), "it was not asked"
     while time.perf_counter() - begun < within_s:
         try:
-            client = Client(url, verbose=False)
-            report: Any = client.predict(handle_file(root / _ASKED_FILE), api_name="/stethoscope")[
-                0
-            ]
-            if report["predictions"]:
+            client = Client(where, token=token, verbose=False, analytics_enabled=False)
+            answer: Any = client.predict(handle_file(root / _ASKED_FILE), api_name="/stethoscope")
+            if answer[0]["predictions"]:
                 return time.perf_counter() - begun
             fault = "it answered without a prediction"
         except Exception as error:  # it is being built, or wakes
