@@ -33,6 +33,39 @@ def lessons(tmp_path):
     return lung.lessons_in(tmp_path, lungs.TINY_MODEL)[0]
 
 
+def test_some_are_drawn_once_for_all_and_keep_their_order():
+    some = lung_head.drawn(240, 50)
+    assert np.array_equal(some, lung_head.drawn(240, 50))
+    assert len(set(some.tolist())) == 50
+    assert (np.diff(some) > 0).all()
+    assert lung_head.drawn(240, 240).tolist() == lung_head.drawn(240, None).tolist()
+    assert lung_head.drawn(3, 50).tolist() == [0, 1, 2]
+
+
+def test_of_sources_that_are_cut_short_the_features_are_those_of_the_whole(tmp_path):
+    events = [(300 * i, 300 * i + 250, "Normal" if i % 2 else "Wheeze") for i in range(10)]
+    lungs.write_child(tmp_path / "spr", lungs.TRAINED, events, record="CAS")
+    for patient in (1, 2):
+        lungs.write_adult(tmp_path / "fraiwan", patient, "N")
+    lessons, _ = lung.lessons_in(tmp_path, lungs.TINY_MODEL)
+    network = TinyLung(4).eval()
+    whole = lung_head.sources(network, lessons)
+    some = lung_head.sources(network, lessons, most=6, recordings=False)
+    assert {name: len(learnt.kinds) for name, learnt in some.items()} == {
+        "events": 6,
+        "varied": 6,
+        "windows": min(6, len(whole["windows"].kinds)),
+    }
+    assert "recordings" in whole
+    for name, learnt in some.items():
+        at = lung_head.drawn(len(whole[name].kinds), 6)
+        assert learnt.kinds.tolist() == whole[name].kinds[at].tolist()
+        np.testing.assert_allclose(learnt.features, whole[name].features[at], atol=1e-2)
+    assert some["varied"].labels is not None
+    at = lung_head.drawn(len(whole["varied"].kinds), 6)
+    assert some["varied"].labels.tolist() == whole["varied"].labels[at].tolist()
+
+
 def test_windows_with_one_kind_of_event_are_located(lessons):
     where = lung_head.located(TinyLung(4).eval(), lessons)
     assert where is not None

@@ -115,16 +115,6 @@ def test_a_sample_may_be_half_of_one_kind_and_half_of_another(strong):
     assert toy().of(np.arange(2)).wanted().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
 
 
-def test_samples_are_thinned_once_for_all_and_keep_their_order():
-    learnt = toy()
-    few, again = learnt.thinned(50), learnt.thinned(50)
-    assert few.groups == again.groups
-    assert len(few.kinds) == 50
-    numbers = [int(name[1:]) for name in few.groups]
-    assert numbers == sorted(numbers)
-    assert learnt.thinned(240) is learnt
-
-
 def located(parts: np.ndarray, inside: list[list[int]], kind: int = 1) -> Located:
     return Located(
         parts=parts.astype(np.float32),

@@ -113,11 +113,9 @@ def _of_patients(
         raise TrainingError(f"{data} holds no labelled recording of Fraiwan, wanted: some.")
     tell(0.4, "asking for features")
     asked = lung_head.of_recordings(network, lessons, chosen)
-    others = {
-        name: learnt.thinned(MOST)
-        for name, learnt in lung_head.sources(network, lessons).items()
-        if lessons.places and name != "recordings"
-    }
+    others = (
+        lung_head.sources(network, lessons, most=MOST, recordings=False) if lessons.places else {}
+    )
     rounds = []
     located = lung_head.located(network, lessons) if lessons.places else None
     start = regression(list(others.values()), located=located) if others else None

@@ -67,15 +67,22 @@ def located(network: Any, lessons: Lessons) -> Located | None:
     return Located(parts=parts, inside=inside, kinds=kinds)
 
 
-def sources(network: nn.Module, lessons: Lessons) -> dict[str, Learnt]:
-    """Features of everything that training may hear, by source; plain, and some varied."""
+def sources(
+    network: nn.Module, lessons: Lessons, *, most: int | None = None, recordings: bool = True
+) -> dict[str, Learnt]:
+    """Features of everything that training may hear, by source; plain, and some varied.
+
+    At most so many of each; `recordings` False leaves those out that have one label.
+    """
     found = {}
     events = [p for p in lessons.events if p.split == "train"]
     if events:
-        found["events"] = _of_places(network, lessons, events, weight=0.5, power=0.5)
-        found["varied"] = _varied(network, lessons)
+        some = [events[i] for i in drawn(len(events), most)]
+        found["events"] = _of_places(network, lessons, some, weight=0.5, power=0.5)
+        found["varied"] = _varied(network, lessons, most)
     if lessons.whole:
         windows = [(i, s) for i in lessons.whole for s in starts(lessons, i)]
+        windows = [windows[i] for i in drawn(len(windows), most)]
         found["windows"] = Learnt(
             features=features(network, (whole(lessons, i, s) for i, s in windows)),
             kinds=np.array([int(lessons.heard_in(i, s)[1].argmax()) for i, s in windows]),
@@ -84,33 +91,42 @@ def sources(network: nn.Module, lessons: Lessons) -> dict[str, Learnt]:
             power=0.5,
         )
     if lessons.cycles:
-        found["cycles"] = _of_places(network, lessons, lessons.cycles, weight=0.1, power=0.3)
-    if lessons.labelled:
+        some = [lessons.cycles[i] for i in drawn(len(lessons.cycles), most)]
+        found["cycles"] = _of_places(network, lessons, some, weight=0.1, power=0.3)
+    if lessons.labelled and recordings:
         found["recordings"] = of_recordings(network, lessons, lessons.labelled)
     return found
 
 
-def _varied(network: nn.Module, lessons: Lessons) -> Learnt:
+def drawn(count: int, most: int | None) -> NDArray[np.int64]:
+    """The places of at most so many of `count` samples, drawn once for all, in their order."""
+    if most is None or count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def _varied(network: nn.Module, lessons: Lessons, most: int | None) -> Learnt:
     """Windows of all sources as training draws them, the rarer kinds of event more often."""
     rng = np.random.default_rng(0)
     train = np.array([i for i, p in enumerate(lessons.events) if p.split == "train"])
     kinds = np.array([lessons.events[i].kind for i in train])
     chance = np.bincount(kinds, minlength=4).astype(float)[kinds] ** -0.5
     count = min(_VARIED, _VARIED_TIMES * len(train))
-    drawn = rng.choice(train, count, p=chance / chance.sum())
-    labels = np.zeros((count, 4), np.float32)
+    chosen = rng.choice(train, count, p=chance / chance.sum())
+    rows = drawn(count, most)
+    labels = np.zeros((len(rows), 4), np.float32)
 
     def windows() -> Iterator[Floats]:
-        for row, i in enumerate(drawn):
-            window, target = lessons.load(int(i), np.random.default_rng((0, row)))
-            labels[row] = target[:4]
+        for at, row in enumerate(rows):
+            window, target = lessons.load(int(chosen[row]), np.random.default_rng((0, int(row))))
+            labels[at] = target[:4]
             yield window
 
     found = features(network, windows())
     return Learnt(
         features=found,
         kinds=labels.argmax(axis=1),
-        groups=("",) * count,
+        groups=("",) * len(rows),
         weight=2.0,
         power=1.0,
         labels=labels,

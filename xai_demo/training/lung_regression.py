@@ -46,13 +46,6 @@ class Learnt:
         weights: NDArray[np.float64] = self.weight * each / each.sum()
         return weights
 
-    def thinned(self, most: int, seed: int = 0) -> Learnt:
-        """At most so many of the samples, drawn once."""
-        if len(self.kinds) <= most:
-            return self
-        drawn = np.random.default_rng(seed).choice(len(self.kinds), most, replace=False)
-        return self.of(np.sort(drawn))
-
     def of(self, index: NDArray[np.int64]) -> Learnt:
         """Some of the samples."""
         return Learnt(
