@@ -149,6 +149,12 @@ def test_the_share_is_that_of_the_recording() -> None:
     assert f"{100 * finding.share:.2g} %" in finding.sentence
 
 
+def test_a_recording_of_nothing_else_is_said_to_be_it_all_through() -> None:
+    (finding,) = checked(speech(0, duration_s=4), RATE)
+    assert finding.share == pytest.approx(1)
+    assert finding.sentence.startswith("There seems to be speech all through the recording. The")
+
+
 @pytest.mark.parametrize("level", [0.003, 1.0])
 def test_loudness_does_not_matter(level: float) -> None:
     assert kinds(level * speech(0)) == ["speech"]

@@ -138,7 +138,7 @@ def checked(
         findings.append(Finding(kind="clipping", share=clipped, sentence=sentence))
     for kind, share in sounding_shares(samples, sample_rate_hz).items():
         if share >= _LEAST_SOUNDING:
-            sentence = f"{_WORDS[kind]} in about {_percent(share)} of the recording. {_NO_BREATH}"
+            sentence = f"{_WORDS[kind]} {_in_how_much(share)} the recording. {_NO_BREATH}"
             findings.append(Finding(kind=kind, share=share, sentence=sentence))
     return tuple(findings)
 
@@ -225,6 +225,10 @@ def _runs(where: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """(first, one past the last) of every stretch of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _in_how_much(share: float) -> str:
+    return f"in about {_percent(share)} of" if share < 0.995 else "all through"
 
 
 def _percent(share: float) -> str:
