@@ -48,6 +48,7 @@ ROWS = (
         "slow_bench",
         "start_bench",
     },
+    {"long_bench"},
     {"benches", "studies"},
     {"cli"},
     {"__main__", "app"},

@@ -474,6 +474,7 @@ def test_bench_prints_its_table(
         (["--frontend", "--rounds", "2"], "frontend_bench", {"rounds": 2}),
         (["--slow"], "slow_bench", {}),
         (["--requests", "3"], "endurance", {"requests": 3}),
+        (["--minutes", "3"], "long_bench", {"minutes": 3}),
     ],
     ids=" ".join,
 )
@@ -488,7 +489,7 @@ def test_bench_measures_what_was_asked(
         assert len(settings) == (module != "frontend_bench")
         return {"asked": more}
 
-    said = "text" if module == "endurance" else "table"
+    said = "text" if module in {"endurance", "long_bench"} else "table"
     stand_in(
         monkeypatch,
         f"xai_demo.{module}",
@@ -503,6 +504,8 @@ def test_bench_measures_what_was_asked(
     [
         (["--rounds", "0"], "--rounds is 0, wanted: at least 1"),
         (["--requests", "-1"], "--requests is -1, wanted: at least 1"),
+        (["--minutes", "0"], "--minutes is 0, wanted: at least 1"),
+        (["--minutes", "1", "--rounds", "2"], "--rounds is 2 beside --minutes, which takes no"),
         (["--slow", "--http"], "--http: not allowed with argument --slow"),
         (["--slow", "--rounds", "2"], "--rounds is 2 beside --slow, which takes no medians"),
     ],

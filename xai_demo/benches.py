@@ -26,6 +26,9 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     kind.add_argument(
         "--slow", action="store_true", help="instead: what slow explainers take, and to stop them"
     )
+    kind.add_argument(
+        "--minutes", type=int, metavar="N", help="instead: a recording of N minutes, and listening"
+    )
     command.add_argument("--rounds", type=int, metavar="N", help="of which the medians are taken")
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
@@ -34,12 +37,23 @@ def measured(
     arguments: argparse.Namespace, settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Any], str]:
     """The figures that were asked for, and the same as a table."""
-    from xai_demo import bench, endurance, frontend_bench, overhead, slow_bench, start_bench
+    from xai_demo import (
+        bench,
+        endurance,
+        frontend_bench,
+        long_bench,
+        overhead,
+        slow_bench,
+        start_bench,
+    )
 
     rounds = _rounds(arguments)
     if arguments.requests is not None:
         result = endurance.run(settings, requests=arguments.requests, progress=progress)
         return result, endurance.text(result)
+    if arguments.minutes is not None:
+        result = long_bench.run(settings, minutes=arguments.minutes, progress=progress)
+        return result, long_bench.text(result)
     if arguments.slow:
         result = slow_bench.run(settings, progress=progress)
         return result, slow_bench.table(result)
@@ -58,14 +72,15 @@ def measured(
 
 def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
     """The rounds where they were asked for; raises RequestError for a number that means nothing."""
-    for option in ("rounds", "requests"):
+    for option in ("rounds", "requests", "minutes"):
         number = getattr(arguments, option)
         if number is not None and number < 1:
             raise RequestError(f"--{option} is {number}, wanted: at least 1")
     if arguments.rounds is None:
         return {}
-    if arguments.slow or arguments.requests:
-        other = "--slow" if arguments.slow else "--requests"
+    without = [k for k in ("slow", "requests", "minutes") if getattr(arguments, k)]
+    if without:
+        other = f"--{without[0]}"
         raise RequestError(
             f"--rounds is {arguments.rounds} beside {other}, which takes no medians; "
             "wanted: --rounds alone or with --http or --frontend"
