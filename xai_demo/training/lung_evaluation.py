@@ -85,7 +85,8 @@ def unlearnt(
     corpus: Corpus, learnt_from: frozenset[str] | None
 ) -> tuple[list[Take], list[str], list[str]]:
     """The takes to ask about, what is to be said of the others, and the sites known to the last."""
-    takes, notes, all_known = list(corpus.takes), list(corpus.notes), []
+    takes, notes = list(corpus.takes), list(corpus.notes)
+    all_known: list[str] = []
     if learnt_from is None:
         pairs = zip(takes, splits_of(takes), strict=True)
         learnt_from = frozenset(t.patient for t, s in pairs if s != "test" and t.site != "folders")

@@ -101,7 +101,7 @@ def sources(
 def drawn(count: int, most: int | None) -> NDArray[np.int64]:
     """The places of at most so many of `count` samples, drawn once for all, in their order."""
     if most is None or count <= most:
-        return np.arange(count)
+        return np.arange(count, dtype=np.int64)
     return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
