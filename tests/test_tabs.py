@@ -619,7 +619,28 @@ def test_the_button_sleeps_at_first(task: str, config: dict) -> None:
 def test_a_stand_in_is_announced(config: dict) -> None:
     said = " ".join(str(c["props"].get("value")) for c in config["components"])
     assert "<b>PANNs Cnn14</b> is not on this machine" in said
-    assert "it knows 8 labels, not 527" in said
+    assert "In its stead <b>Everyday sounds, Cnn6</b>, everyday-cnn6, answers" in said
+    assert "it knows 8 labels, not 527: Rain, Dog, Rooster, Sea waves, Chainsaw" in said
+
+
+def test_a_stand_in_that_knows_as_much_is_announced_without_a_list() -> None:
+    assert words.fewer(["Dog"] * 527, 527) == ""
+    assert words.fewer(["dog", "Rain"], 3) == "; it knows 2 labels, not 3: Dog and Rain"
+    assert words.fewer(["Dog"] * 200, 527) == "; it knows 200 labels, not 527"
+
+
+def test_a_stand_ins_answer_says_whose_it_is() -> None:
+    by_name = {m.name: m for m in MODELS}
+    stand_in, real = by_name["everyday-cnn6"], by_name["big-cnn14"]
+    html = answered(answer(stand_in, "clip.wav", "Grad-CAM++", None), stand_in)
+    said = "everyday-cnn6 said so, the small network that stands in for cnn14. It tells 8 kinds of"
+    assert said in html
+    assert "no other names" not in html  # its labels are independent here
+    one_of = replace(stand_in, activation="softmax")
+    assert "it knows no other names" in answered(
+        answer(one_of, "clip.wav", "Grad-CAM++", None), one_of
+    )
+    assert "stands in for" not in answered(answer(real, "clip.wav", "Grad-CAM++", None), real)
 
 
 def test_the_page_is_built_though_no_model_is_here() -> None:

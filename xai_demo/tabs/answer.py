@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from xai_demo.catalog import MODELS
 from xai_demo.decision import points
 from xai_demo.records import Analysis, Model, Prediction
 from xai_demo.tabs import words
@@ -101,7 +102,23 @@ def _headline(analysis: Analysis, model: Model) -> str:
         f'<div class="xai-headline xai-{kind}" role="status">'
         f'<p class="xai-kicker">{escape(_kicker(analysis))}</p>'
         f'<p class="xai-label">{escape(label)} {number}</p>{_others(analysis)}'
-        f'<p class="xai-reason">{escape(_reason(analysis))}</p>{_steady(analysis, model)}</div>'
+        f'<p class="xai-reason">{escape(_reason(analysis))}</p>{_steady(analysis, model)}'
+        f"{_in_stead(analysis, model)}</div>"
+    )
+
+
+def _in_stead(analysis: Analysis, model: Model) -> str:
+    """Beside the answer of a stand-in, which network that was and what it cannot know."""
+    entry = MODELS.get(analysis.report.model.name)
+    if entry is None or entry.stand_in_for is None:
+        return ""
+    bound = (
+        " Whatever it is given, it knows no other names." if model.activation == "softmax" else ""
+    )
+    return (
+        f'<p class="xai-quiet xai-in-stead">{escape(analysis.report.model.name)} said so, the '
+        f"small network that stands in for {escape(entry.stand_in_for)}. It tells "
+        f"{len(model.labels)} kinds of sound apart.{bound}</p>"
     )
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 from xai_demo.errors import WeightsError, XaiDemoError
 from xai_demo.records import DISCLAIMER, Model, Task
 from xai_demo.synthesis import EXAMPLES
-from xai_demo.tabs import live, noise, pickers, signal_path
+from xai_demo.tabs import live, noise, pickers, signal_path, words
 from xai_demo.tabs.answer import empty
 from xai_demo.tabs.ask import Analyser
 from xai_demo.tabs.live import LiveWidgets
@@ -186,8 +186,8 @@ def _stand_in(tab: Tab, analyser: Analyser) -> str:
         return ""
     return (
         f'<p class="xai-notice xai-stand-in" role="note"><b>{escape(first["title"])}</b> is not on '
-        f"this machine. Meanwhile <b>{escape(chosen['title'])}</b> answers; it knows "
-        f"{len(chosen['labels'])} labels, not {len(first['labels'])}.</p>"
+        f"this machine. In its stead <b>{escape(chosen['title'])}</b>, {escape(chosen['name'])}, "
+        f"answers{escape(words.fewer(chosen['labels'], len(first['labels'])))}.</p>"
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _HOT = 0.5  # of the strongest heat: what counts as "mostly"
 _SPREAD = 0.85  # of an axis: more than this is "all of it", which is worth saying plainly
+_FEW = 12  # labels that can be named in a sentence
 _NAMES = {"both": "Crackle and wheeze"}  # labels that say nothing outside their data set
 _SOURCES = {
     "bundled": "shipped with this page",
@@ -211,3 +212,11 @@ def who(model: ModelInUse, title: str) -> str:
 def listing(items: Sequence[str]) -> str:
     """Words joined as in a sentence: "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def fewer(labels: Sequence[str], wanted: int) -> str:
+    """What is missed with a network that knows fewer labels, all of them named if they are few."""
+    if len(labels) >= wanted:
+        return ""
+    which = f": {listing([plain(label) for label in labels])}" if len(labels) <= _FEW else ""
+    return f"; it knows {len(labels)} labels, not {wanted}{which}"
