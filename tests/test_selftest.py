@@ -185,6 +185,51 @@ def test_a_published_answer_is_reproduced_or_not(settings, tmp_path, monkeypatch
     assert "clip.wav is not there; wanted: clip.wav in that place or by --clip FILE" in said
 
 
+def test_who_answers_as_published_needs_no_stored_answer(settings, tmp_path, monkeypatch, capsys):
+    """As it is with Cnn14, of which no answer can be stored before its weights were there."""
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, 0.1 * np.random.default_rng(0).standard_normal(64_000), 32_000)
+    analysis = Analyser(settings).analyse("audioset", clip, model=NAME, faithfulness=False)
+    answers = {p.label: p.probability for p in analysis.report.predictions}
+    (settings.weights_dir / NAME / selftest.FILE).unlink()
+    publish(monkeypatch, clip, answers)
+    assert main(["selftest", NAME, "--clip", str(clip)]) == 0
+    said = capsys.readouterr().out
+    assert f"{NAME}: as its makers published for clip.wav" in said
+    assert f"{NAME}: not checked, no answer is stored in" in said
+    publish(monkeypatch, clip, answers | {"Dog": answers["Dog"] + 0.011})
+    assert main(["selftest", NAME, "--clip", str(clip)]) == 3
+    publish(monkeypatch, clip, answers)
+    assert main(["selftest", NAME]) == 2  # neither of the two
+
+
+def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch, capsys):
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, 0.1 * np.random.default_rng(0).standard_normal(64_000), 32_000)
+    analysis = Analyser(settings).analyse("audioset", clip, model=NAME, faithfulness=False)
+    answers = {p.label: p.probability for p in analysis.report.predictions}
+    publish(monkeypatch, clip, answers)
+    assert main(["fetch", NAME]) == 0  # for want of a clip nothing is refused
+    said = capsys.readouterr().out
+    assert "clip.wav has no address that is known" in said
+    assert "not checked against what its makers published" in said
+
+    def brought(published: PublishedAnswer, settings: Settings) -> Path:
+        path = selftest.clips.place(published, settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip.read_bytes())
+        return path
+
+    monkeypatch.setattr(selftest.clips, "brought", brought)
+    assert main(["fetch", NAME]) == 0
+    assert f"  {NAME}: as its makers published for clip.wav" in capsys.readouterr().out
+    assert main(["selftest", NAME]) == 0  # it is there from now on
+    assert "as its makers published" in capsys.readouterr().out
+    publish(monkeypatch, clip, answers | {"Rain": answers["Rain"] + 0.02})
+    assert main(["fetch", NAME]) == 3
+    assert "not as its makers published for clip.wav: Rain has" in capsys.readouterr().err
+
+
 def test_fetch_asks_what_it_brought(settings, capsys):
     assert main(["fetch", NAME]) == 0
     assert f"{NAME}: as stored for dog.flac" in capsys.readouterr().out
@@ -215,6 +260,10 @@ def test_what_is_published_is_what_the_makers_say():
             "Female speech, woman speaking": 0.00017,
         },
         abs=1e-5,
+    )
+    assert wanted.url == (
+        "https://raw.githubusercontent.com/qiuqiangkong/audioset_tagging_cnn/master/resources/"
+        "R9_ZSCveAHg_7s.wav"
     )
     assert MODELS["cnn14"].published is wanted
 

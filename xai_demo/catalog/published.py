@@ -15,3 +15,6 @@ class PublishedAnswer:
     probabilities: Mapping[str, float]
     tolerance: float
     sha256: str | None = None  # of the clip; None: not known
+    url: str | None = (
+        None  # of the clip itself, where its sha256 is known; None: a person brings it
+    )
