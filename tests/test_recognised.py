@@ -1,0 +1,88 @@
+"""Files that would fit two networks are known by their bytes, and answered by the right one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.small import model_of, write_model
+from tests.test_over_time import NAME as FRAMEWISE
+from tests.test_over_time import small_framewise
+from tests.test_selftest import MODEL, NAME, small_cnn14
+from xai_demo import networks
+from xai_demo.catalog import Entry, cnn14
+from xai_demo.engine import Engine
+from xai_demo.hub import Hub
+from xai_demo.hub.bundle import sha256_of
+from xai_demo.hub.recognised import recognised
+from xai_demo.networks import ARCHITECTURES
+from xai_demo.pipeline import Analyser
+from xai_demo.settings import Settings
+
+
+@pytest.fixture
+def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
+    """A machine with a small Cnn14, which knows its framewise sibling too."""
+    for name, like, whole in (
+        (NAME, "cnn14", small_cnn14),
+        (FRAMEWISE, "cnn14-decisionlevelmax", small_framewise),
+    ):
+        kind = dataclasses.replace(ARCHITECTURES[like], whole=whole)
+        monkeypatch.setitem(networks.ARCHITECTURES, name, kind)
+    write_model(tmp_path / "weights" / NAME, MODEL)
+    settings = Settings(
+        weights_dir=tmp_path / "weights",
+        cache_dir=tmp_path / "cache",
+        background_export=False,
+        offline=True,
+    )
+    made = Analyser(settings)
+    made.hub = Hub(settings, catalog={NAME: Entry(task="audioset")})
+    made.engine = Engine(made.hub)
+    return made
+
+
+def test_the_authors_framewise_file_is_asked_about_every_moment(analyser, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    path, clip = tmp_path / "any name.pth", tmp_path / "clip.wav"
+    state = small_framewise(MODEL).state_dict()
+    torch.save({"model": state}, path, _use_new_zipfile_serialization=False)
+    rng = np.random.default_rng(0)
+    soundfile.write(clip, np.clip(0.2 * rng.standard_normal(96_000), -1, 1), 32_000)
+
+    def asked():
+        return analyser.analyse("audioset", clip, weights=str(path), faithfulness=False)
+
+    taken_for_cnn14 = asked()
+    assert taken_for_cnn14.report.model.architecture == NAME
+    assert len(taken_for_cnn14.timeline.starts_s) == 1
+    sibling = dataclasses.replace(MODEL, name=FRAMEWISE, architecture=FRAMEWISE)
+    monkeypatch.setitem(cnn14.RECOGNISED, sha256_of(path), sibling)
+    found = asked()
+    assert found.report.model.architecture == found.report.model.name == FRAMEWISE
+    assert len(found.timeline.starts_s) == round(3.0 / 0.32)
+    assert [p.probability for p in found.report.predictions] != [
+        p.probability for p in taken_for_cnn14.report.predictions
+    ]
+
+
+def test_a_file_is_not_taken_for_a_model_of_another_task(monkeypatch):
+    film = model_of("resnet18")
+    (sha256,) = cnn14.RECOGNISED
+    assert recognised(film, sha256) is film
+    assert recognised(cnn14.CNN14, sha256) is cnn14.FRAMEWISE
+    assert recognised(cnn14.CNN14, "0" * 64) is cnn14.CNN14
+
+
+def test_the_framewise_network_is_described_as_published():
+    model = cnn14.FRAMEWISE
+    assert model.architecture == "cnn14-decisionlevelmax"
+    assert networks.architecture(model).framewise is not None
+    assert (model.labels, model.preprocessing) == (cnn14.CNN14.labels, cnn14.CNN14.preprocessing)
+    assert "0.385" in model.data
+    assert "0.431" not in model.data
