@@ -184,6 +184,7 @@ class FakeAnalyser:
         cycles: str | Path | None = None,
         film: Film = "checked",
         noise: Noise | None = None,
+        faithfulness: bool = True,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
@@ -202,6 +203,7 @@ class FakeAnalyser:
                 "film": film,
             }
             | ({"noise": noise} if noise else {})
+            | ({} if faithfulness else {"faithfulness": False})
         )
         if "long" in name:
             self.work_on(name, progress, cancelled)

@@ -89,6 +89,7 @@ class Analyser(Protocol):
         cycles: str | Path | None = None,
         film: Film = "checked",
         noise: Noise | None = None,
+        faithfulness: bool = True,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
@@ -121,6 +122,7 @@ class Picks:
     own: str | None = None  # hf://owner/name[@revision][/file], in place of the model's weights
     film: Film | None = None  # what becomes of a radiograph that the gate doubts
     noise: Noise | None = None  # to be laid over a sound
+    trial: bool = True  # hide what is hot and ask again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +258,7 @@ def _analysed(
         cycles=picks.cycles or None,
         film=picks.film or "checked",
         **({"noise": picks.noise} if picks.noise else {}),
+        faithfulness=picks.trial,
         progress=progress,
         cancelled=cancelled,
     )

@@ -51,6 +51,7 @@ def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
     for picker in (each for each in picks.dropdowns if each is not picks.model):
         events.append(picker.select(answer, asked, panel.outputs, **working))
     events.append(picks.own.submit(answer, asked, panel.outputs, **working))
+    events.append(picks.trial.input(answer, asked, panel.outputs, **working))
     chosen = picks.model.select(
         functools.partial(followed, panel.tab, analyser),
         [picks.model, picks.explainer, picks.second],

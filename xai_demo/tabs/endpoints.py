@@ -21,7 +21,6 @@ from xai_demo.tabs.running import Running
 from xai_demo.tabs.sounds import as_path, playable
 
 _PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
-_OPEN: Any = None  # a checkbox that says neither: as the model has it
 
 
 def publish(analyser: Analyser, running: Running) -> None:
@@ -44,12 +43,13 @@ def _publish_task(
     words = [gr.Textbox(None, label=label) for label in ("model", "explainer", "target", "layer")]
     path: list[Any] = []
     if events:
-        path = [gr.JSON(None, label="band"), gr.Checkbox(_OPEN, label="denoise")]
+        path = [gr.JSON(None, label="band"), _switch("denoise")]
         path.append(as_path(gr.File(label="cycles")))
     if sound and not events:
         path = [gr.Textbox(None, label="noise"), gr.Number(None, label="snr")]
     if not sound:
         path.append(gr.Textbox(None, label="film"))
+    path.append(_switch("faithfulness"))
     outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="jpeg", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
     outputs += [gr.JSON(label="events")] if events else []
@@ -126,10 +126,11 @@ def _endpoint(
         layer: str | None = None,
         noise: str | None = None,
         snr: float | None = None,
+        faithfulness: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
         picks = Picks(model=model, explainer=explainer, target=target, layer=layer)
-        picks = replace(picks, noise=_asked_noise(noise, snr))
+        picks = replace(picks, noise=_asked_noise(noise, snr), trial=_trial(faithfulness))
         return await answer(audio, picks, request, progress)
 
     async def pictures(
@@ -140,10 +141,12 @@ def _endpoint(
         target: str | None = None,
         layer: str | None = None,
         film: str | None = None,
+        faithfulness: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
         taken: Any = film or None  # a word nobody knows is refused by name
         picks = Picks(model=model, explainer=explainer, target=target, layer=layer, film=taken)
+        picks = replace(picks, trial=_trial(faithfulness))
         return await answer(image, picks, request, progress)
 
     # The clients take the names and the defaults of the arguments from the signature.
@@ -161,8 +164,9 @@ def _breath_endpoint(analyser: Analyser, running: Running) -> Callable[..., Any]
         target: str | None = None,
         layer: str | None = None,
         band: Any = None,
-        denoise: bool | None = None,
+        denoise: Any = None,
         cycles: str | None = None,
+        faithfulness: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
         picks = Picks(
@@ -170,12 +174,29 @@ def _breath_endpoint(analyser: Analyser, running: Running) -> Callable[..., Any]
             explainer=explainer,
             target=target,
             layer=layer,
-            signal_path=_asked_path(analyser, model, band, denoise),
+            signal_path=_asked_path(analyser, model, band, _set("denoise", denoise)),
             cycles=cycles,
+            trial=_trial(faithfulness),
         )
         return await answer(audio, picks, request, progress)
 
     return breaths
+
+
+def _switch(label: str) -> gr.JSON:
+    """Takes true, false, or neither: as is usual. A checkbox takes neither for false."""
+    return gr.JSON(None, label=label)
+
+
+def _set(label: str, value: Any) -> bool | None:
+    """What was said with a switch."""
+    if value is None or isinstance(value, bool):
+        return value
+    raise gr.Error(f"{label} is {value!r}; wanted: true or false.", print_exception=False)
+
+
+def _trial(faithfulness: Any) -> bool:
+    return _set("faithfulness", faithfulness) is not False
 
 
 def _asked_path(

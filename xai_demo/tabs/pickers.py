@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
 
@@ -28,7 +28,7 @@ _FILMS: Choices = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pickers:
-    """One dropdown for each of the fields of `Picks`."""
+    """One widget for each of the fields of `Picks`, most of them dropdowns."""
 
     model: gr.Dropdown
     explainer: gr.Dropdown
@@ -37,6 +37,7 @@ class Pickers:
     layer: gr.Dropdown
     second: gr.Dropdown
     own: gr.Textbox  # out of sight where the deployment takes no models of its visitors
+    trial: gr.Checkbox
     film: gr.Dropdown | None = None  # for radiographs
 
     @property
@@ -46,9 +47,9 @@ class Pickers:
         return [*each, self.film] if self.film else each
 
     @property
-    def all(self) -> list[gr.Dropdown | gr.Textbox]:
+    def all(self) -> list[gr.Dropdown | gr.Textbox | gr.Checkbox]:
         """In the order that `picked` takes their values."""
-        return [*self.dropdowns[:6], self.own, *self.dropdowns[6:]]
+        return [*self.dropdowns[:6], self.own, self.trial, *self.dropdowns[6:]]
 
     @property
     def following(self) -> list[gr.Dropdown]:
@@ -56,9 +57,9 @@ class Pickers:
         return [self.explainer, self.target, self.layer, self.second]
 
 
-def picked(values: Sequence[str | None]) -> Picks:
-    """What the dropdowns say."""
-    model, explainer, target, backend, layer, second, own, *film = values
+def picked(values: Sequence[Any]) -> Picks:
+    """What the widgets say."""
+    model, explainer, target, backend, layer, second, own, trial, *film = values
     return Picks(
         model=model,
         explainer=explainer,
@@ -67,12 +68,13 @@ def picked(values: Sequence[str | None]) -> Picks:
         layer=layer,
         second=second,
         own=own,
-        film=cast(Any, film[0]) if film else None,
+        trial=bool(trial),
+        film=film[0] if film else None,
     )
 
 
 def lay_out(task: Task, analyser: Analyser) -> Pickers:
-    """Put the dropdowns on the page, filled for the model that answers unless another is picked."""
+    """Put the widgets on the page, filled for the model that answers unless another is picked."""
     hub = analyser.hub
     try:
         chosen: Model | None = hub.model(hub.default_model(task))
@@ -104,6 +106,12 @@ def lay_out(task: Task, analyser: Analyser) -> Pickers:
         film = None
         if task == "chest_xray":
             film = _picker(task, "Film", "If it seems inverted or turned", _FILMS, FILMS[0])
+    trial = gr.Checkbox(
+        True,
+        label="Put the heat to the test",
+        info="Hide the hottest fifth and ask again, and so with a fifth chosen at random",
+        elem_id=f"{task}-trial",
+    )
     return Pickers(
         model=model,
         explainer=explainer,
@@ -112,6 +120,7 @@ def lay_out(task: Task, analyser: Analyser) -> Pickers:
         layer=layer,
         second=second,
         own=_own_model(task, offered=hub.own_models),
+        trial=trial,
         film=film,
     )
 
