@@ -10,7 +10,16 @@ from tests.tiny import LAYER, TINY
 from xai_demo import bench, networks
 from xai_demo.settings import Settings
 
-RATIOS = ("whole_1", "torch_1", "torch_14", "onnx_1", "onnx_14")
+RATIOS = (
+    "whole_1",
+    "whole_14",
+    "torch_0",
+    "torch_1",
+    "torch_14",
+    "onnx_0",
+    "onnx_1",
+    "onnx_14",
+)
 DIFFERENCES = ("difference_torch", "difference_onnx")
 
 
@@ -18,8 +27,11 @@ def test_the_table_shows_milliseconds_ratios_and_differences():
     row = {
         "forward_ms": 41.6,
         "whole_1": 4.2,
+        "whole_14": 52.0,
+        "torch_0": 1.01,
         "torch_1": 1.104,
         "torch_14": 1.33,
+        "onnx_0": 0.5,
         "onnx_1": 0.6149,
         "onnx_14": 0.79,
         "difference_torch": 2.34e-7,
@@ -32,13 +44,24 @@ def test_the_table_shows_milliseconds_ratios_and_differences():
         "architectures": {"resnet18": row, "cnn14": row | {"forward_ms": 0.4}},
     }
     lines = bench.table(result).splitlines()
-    assert lines[0].startswith("| network | forward, torch (ms) | pytorch-grad-cam, 1 class | cut,")
-    figures = "4.20x | 1.10x | 1.33x | 0.61x | 0.79x | 2.3e-07 | 1.1e-05 |"
+    assert lines[0].startswith("| network | forward, torch (ms) | pytorch-grad-cam, 1 class | py")
+    figures = "4.20x | 52.00x | 1.01x | 1.10x | 1.33x | 0.50x | 0.61x | 0.79x | 2.3e-07 | 1.1e-05 |"
     assert lines[2] == f"| resnet18 | 42 | {figures}"
     assert lines[3] == f"| cnn14 | 0 | {figures}"
-    assert {line.count("|") for line in lines[:4]} == {10}
+    assert {line.count("|") for line in lines[:4]} == {13}
     assert lines[4] == ""
-    assert lines[5].startswith("Grad-CAM++, 2 threads, median of 9 interleaved rounds; ratios to")
+    assert lines[5] == (
+        "Grad-CAM++, 2 threads, median of 9 interleaved rounds, pytorch-grad-cam's 14 classes once;"
+        " ratios to the plain torch forward pass. Differences are the largest over 14 classes."
+    )
+
+
+def test_every_architecture_with_a_map_is_measured_at_the_layer_it_is_cut_after():
+    known = {name for name, a in networks.ARCHITECTURES.items() if a.kind != "transformer"}
+    variants = {n for n in known if any(n.startswith(f"{m}-") for m in known)}
+    assert set(bench._LAYERS) == known - variants
+    for name, layer in bench._LAYERS.items():
+        assert networks.ARCHITECTURES[name].layer == layer
 
 
 @pytest.fixture
