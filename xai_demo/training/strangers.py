@@ -30,7 +30,7 @@ def page(rng: np.random.Generator) -> Floats:
             (float(rng.uniform(10, 60)), top), words, fill=int(rng.integers(0, 60)), font_size=size
         )
         top += size * float(rng.uniform(1.1, 2.2))
-    shown = np.asarray(picture, np.float32) / 255
+    shown = np.asarray(picture, np.float32) / np.float32(255)
     return shown if rng.random() < 0.7 else 1 - shown
 
 
@@ -50,7 +50,7 @@ def chart(rng: np.random.Generator) -> Floats:
         )
     points = [(60 + 11 * i, 430 - y) for i, y in enumerate(rng.uniform(40, 380, 50))]
     draw.line(points, fill=0, width=int(rng.integers(1, 4)))
-    return np.asarray(picture, np.float32) / 255
+    return np.asarray(picture, np.float32) / np.float32(255)
 
 
 def noise(rng: np.random.Generator) -> Floats:
@@ -60,7 +60,7 @@ def noise(rng: np.random.Generator) -> Floats:
     side = int(rng.choice((4, 8, 16, 64, 256)))
     grain = (255 * rng.random((side, side))).astype(np.uint8)
     smooth = Image.fromarray(grain).resize((256, 256), Image.Resampling.BICUBIC)
-    return np.asarray(smooth, np.float32) / 255
+    return np.asarray(smooth, np.float32) / np.float32(255)
 
 
 def ramp(rng: np.random.Generator) -> Floats:
@@ -70,7 +70,7 @@ def ramp(rng: np.random.Generator) -> Floats:
     straight = np.cos(angle) * x + np.sin(angle) * y
     shown = straight if rng.random() < 0.5 else np.hypot(x - rng.uniform(-1, 1), y)
     spread = float(np.ptp(shown))
-    return ((shown - shown.min()) / spread).astype(np.float32)
+    return np.asarray((shown - shown.min()) / spread, np.float32)
 
 
 def spectrogram(samples: Floats, spec: LogMel) -> Floats:
