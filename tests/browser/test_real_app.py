@@ -22,6 +22,8 @@ def test_every_tab_answers_an_example(task: str, browser: Browser, real_app: gr.
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(real_app.local_url)
     page.click(f"#tab-{task}-button")
     name = next(name for name, example in EXAMPLES.items() if example.task == task)
@@ -32,4 +34,7 @@ def test_every_tab_answers_an_example(task: str, browser: Browser, real_app: gr.
     assert result.locator(".xai-heat").count() >= 1
     assert result.locator(".xai-plot").first.get_attribute("aria-label")
     assert faults == []
+    own = (real_app.local_url, "data:", "blob:")
+    assert [url for url in asked if not url.startswith(own)] == []
+    assert len(asked) > 10  # the watch was kept
     context.close()
