@@ -115,6 +115,17 @@ def test_the_sentence_claims_no_more_than_was_measured(probability, hidden, rand
     assert found.sentence("wheeze") == sentence
 
 
+def test_of_a_recording_the_sentence_says_which_stretch_was_asked_about():
+    found = Faithfulness(
+        share=0.2, probability=0.83, hidden=0.21, random=0.79, draws=4, stretch_s=(2.0, 4.0004)
+    )
+    assert found.sentence("wheeze") == (
+        "From 2.0 to 4.0 s, where wheeze is most probable: hiding the hottest fifth lowers the "
+        "probability of wheeze from 0.83 to 0.21; hiding a random fifth, to 0.79."
+    )
+    assert found.to_json()["stretch_s"] == [2.0, 4.0]
+
+
 def test_the_report_has_rounded_fields():
     found = Faithfulness(share=0.3, probability=1 / 3, hidden=0.0, random=2 / 3, draws=4)
     assert found.to_json() == {
@@ -123,6 +134,7 @@ def test_the_report_has_rounded_fields():
         "hidden": 0.0,
         "random": 0.666667,
         "draws": 4,
+        "stretch_s": None,
     }
     assert "hottest 30 % lowers" in found.sentence("crackle")
 

@@ -178,7 +178,7 @@ def test_a_short_sound_is_repeated_and_said_to_be(analyser, tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE // 2), RATE)
     analysis = ask(analyser, "stethoscope", path)
-    assert any("repeated" in w for w in analysis.report.warnings)
+    assert any("by repeating it" in w for w in analysis.report.warnings)
     assert analysis.report.explanations[0].heatmap.shape == (64, 51)
     assert analysis.report.explanations[0].peak["time_s"] <= 0.51
     assert len(analysis.sounds["original"]) == RATE // 2

@@ -47,6 +47,7 @@ class Faithfulness:
     hidden: float  # without the hottest share
     random: float  # without a random share, mean of the draws
     draws: int
+    stretch_s: tuple[float, float] | None = None  # of a recording, the window that was asked about
 
     def to_json(self) -> dict[str, Any]:
         """The fields, rounded, as a report has them."""
@@ -56,10 +57,21 @@ class Faithfulness:
             "hidden": round(self.hidden, 6),
             "random": round(self.random, 6),
             "draws": self.draws,
+            "stretch_s": None if self.stretch_s is None else [round(s, 3) for s in self.stretch_s],
         }
 
     def sentence(self, label: str) -> str:
         """In one plain sentence; differences that two decimals do not show count as none."""
+        said = self._sentence(label)
+        if self.stretch_s is None:
+            return said
+        start, end = self.stretch_s
+        return (
+            f"From {start:.1f} to {end:.1f} s, where {label} is most probable: "
+            f"{said[0].lower()}{said[1:]}"
+        )
+
+    def _sentence(self, label: str) -> str:
         part = _WORDS.get(self.share, f"{100 * self.share:g} %")
         before, hot, chance = (f"{p:.2f}" for p in (self.probability, self.hidden, self.random))
         if float(hot) >= float(before):
@@ -89,6 +101,7 @@ def measured(
     grid: tuple[int, int] = (7, 7),
     share: float = SHARE,
     draws: int = DRAWS,
+    stretch_s: tuple[float, float] | None = None,
 ) -> Faithfulness:
     """Hide the hottest share of a window, and a random one; one call with 1 + draws windows.
 
@@ -104,6 +117,7 @@ def measured(
         hidden=float(after[0]),
         random=float(after[1:].mean()),
         draws=draws,
+        stretch_s=stretch_s,
     )
 
 

@@ -289,4 +289,5 @@ def trial(
         heatmap,
         probability=float(answer.probabilities[window, target]),
         grid=(raw.shape[1], raw.shape[2]),
+        stretch_s=made.stretch(window),
     )

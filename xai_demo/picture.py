@@ -39,6 +39,9 @@ class Picture:
         columns: int = self.inputs.shape[3]
         return columns
 
+    def stretch(self, window: int) -> None:
+        """None: there is but one window."""
+
     def overall(self, model: Model, probabilities: Floats) -> Floats:
         """Those of the only window."""
         only: Floats = probabilities[0]
