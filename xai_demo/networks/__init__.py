@@ -99,6 +99,7 @@ ARCHITECTURES = {
     ),
     "simplecnn": Architecture(whole=simplecnn.whole, cuts={"conv_block3": simplecnn.cut}),
     "cnn6": Architecture(whole=panns.cnn6, cuts={"conv_block4": panns.cut_cnn6}),
+    "cnn6-half": Architecture(whole=panns.cnn6_half, cuts={"conv_block4": panns.cut_cnn6}),
     "cnn14": Architecture(
         whole=panns.cnn14,
         cuts={

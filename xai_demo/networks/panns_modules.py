@@ -40,8 +40,9 @@ class ConvBlock(nn.Module):
 class Panns(nn.Module):
     """What Cnn6 and Cnn14 share: normalisation over mel bands, and what follows the last block."""
 
-    def __init__(self, n_labels: int, width: int) -> None:
+    def __init__(self, n_labels: int, width: int, dropout: float = 0.5) -> None:
         super().__init__()
+        self.dropout = dropout
         self.bn0 = nn.BatchNorm2d(64)
         self.fc1 = nn.Linear(width, width)
         self.fc_audioset = nn.Linear(width, n_labels)
@@ -51,20 +52,25 @@ class Panns(nn.Module):
         by_band = self.bn0(x.transpose(1, 2))  # (batch, mel, 1, time): each mel band normalised
         x = by_band.permute(0, 2, 3, 1)
         for i in range(1, n_block):
-            x = _pooled(getattr(self, f"conv_block{i}")(x), self.training)
+            x = _pooled(getattr(self, f"conv_block{i}")(x), self)
         return x
 
 
-def _pooled(x: Tensor, training: bool) -> Tensor:
-    return F.dropout(F.avg_pool2d(x, 2), 0.2, training=training)
+def _dropped(x: Tensor, network: "Panns | Head") -> Tensor:
+    """What goes from block to block: 0.2 of it is dropped where 0.5 is after the last one."""
+    return F.dropout(x, 0.4 * network.dropout, training=network.training)
+
+
+def _pooled(x: Tensor, network: "Panns | Head") -> Tensor:
+    return _dropped(F.avg_pool2d(x, 2), network)
 
 
 def _classified(x: Tensor, network: "Panns | Head") -> Tensor:
     """(batch, channels, time, mel) -> logits: mean over mel, then maximum plus mean over time."""
     over_time = x.mean(dim=3)
     embedding = over_time.max(dim=2).values + over_time.mean(dim=2)
-    embedding = F.dropout(embedding, 0.5, training=network.training)
-    hidden = F.dropout(F.relu(network.fc1(embedding)), 0.5, training=network.training)
+    embedding = F.dropout(embedding, network.dropout, training=network.training)
+    hidden = F.dropout(F.relu(network.fc1(embedding)), network.dropout, training=network.training)
     logits: Tensor = network.fc_audioset(hidden)
     return logits
 
@@ -76,8 +82,8 @@ def _by_step(x: Tensor, network: "Panns | Head") -> Tensor:
     """
     over_time = x.mean(dim=3)
     around = F.max_pool1d(over_time, 3, 1, 1) + F.avg_pool1d(over_time, 3, 1, 1)
-    embedding = F.dropout(around, 0.5, training=network.training).transpose(1, 2)
-    hidden = F.dropout(F.relu(network.fc1(embedding)), 0.5, training=network.training)
+    embedding = F.dropout(around, network.dropout, training=network.training).transpose(1, 2)
+    hidden = F.dropout(F.relu(network.fc1(embedding)), network.dropout, training=network.training)
     logits: Tensor = network.fc_audioset(hidden)
     return logits.transpose(1, 2)
 
@@ -88,19 +94,19 @@ def _largest(steps: Tensor) -> Tensor:
 
 
 class Cnn6(Panns):
-    """Kong et al. 2020, table 3; (batch, 1, 64 mel, time) -> logits."""
+    """Kong et al. 2020, table 3, `width` 512 there; (batch, 1, 64 mel, time) -> logits."""
 
     conv_block4: ConvBlock5x5
 
-    def __init__(self, n_labels: int) -> None:
-        super().__init__(n_labels, 512)
-        widths = (1, 64, 128, 256, 512)
+    def __init__(self, n_labels: int, width: int = 512, dropout: float = 0.5) -> None:
+        super().__init__(n_labels, width, dropout)
+        widths = (1, width // 8, width // 4, width // 2, width)
         for i in range(4):
             self.add_module(f"conv_block{i + 1}", ConvBlock5x5(widths[i], widths[i + 1]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        return _classified(_pooled(self.conv_block4(self.before(4, x)), self.training), self)
+        return _classified(_pooled(self.conv_block4(self.before(4, x)), self), self)
 
 
 class Cnn14(Panns):
@@ -117,7 +123,7 @@ class Cnn14(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        x = F.dropout(self.conv_block6(self.before(6, x)), 0.2, training=self.training)
+        x = _dropped(self.conv_block6(self.before(6, x)), self)
         return _classified(x, self)
 
 
@@ -126,12 +132,12 @@ class Cnn14Framewise(Cnn14):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        x = F.dropout(self.conv_block6(self.before(6, x)), 0.2, training=self.training)
+        x = _dropped(self.conv_block6(self.before(6, x)), self)
         return _largest(_by_step(x, self))
 
 
 class Cnn6Features(nn.Module):
-    """Cnn6 up to block 4's ReLU; activations (batch, 512, mel / 8, time / 8)."""
+    """Cnn6 up to block 4's ReLU; activations (batch, width, mel / 8, time / 8)."""
 
     def __init__(self, network: Cnn6) -> None:
         super().__init__()
@@ -175,6 +181,7 @@ class Head(nn.Module):
     def __init__(self, network: Panns) -> None:
         super().__init__()
         self.fc1, self.fc_audioset = network.fc1, network.fc_audioset
+        self.dropout = network.dropout
 
 
 class Cnn6Head(Head):
@@ -182,7 +189,7 @@ class Cnn6Head(Head):
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _classified(_pooled(activations.transpose(2, 3), self.training), self)
+        return _classified(_pooled(activations.transpose(2, 3), self), self)
 
 
 class Cnn14Head(Head):
@@ -195,7 +202,7 @@ class Cnn14Head(Head):
     def block(self, activations: Tensor) -> Tensor:
         """What is left of block 6: (batch, channels, time, mel)."""
         x = F.relu(self.bn2(activations.transpose(2, 3)))
-        return F.dropout(x, 0.2, training=self.training)
+        return _dropped(x, self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
@@ -211,8 +218,8 @@ class Cnn14FinerHead(Head):
 
     def block(self, activations: Tensor) -> Tensor:
         """Block 6: (batch, channels, time, mel)."""
-        x = self.conv_block6(_pooled(activations.transpose(2, 3), self.training))
-        return F.dropout(x, 0.2, training=self.training)
+        x = self.conv_block6(_pooled(activations.transpose(2, 3), self))
+        return _dropped(x, self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
