@@ -35,6 +35,7 @@ from xai_demo.turns import in_turn
 
 if TYPE_CHECKING:
     from xai_demo.annotations import Cycle
+    from xai_demo.engine import Network
     from xai_demo.filtering import SignalPath
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
@@ -96,9 +97,7 @@ class Analyser:
         source = self._read(record, Path(path), film, noise, clock)
         breaths, amiss = _breaths(source, cycles)
         tell(0.06, "Waking the network")
-        network = self.engine.network(
-            named.name, backend=backend, weights=weights, layer=layer, progress=bringing
-        )
+        network = self._woken(named.name, backend, weights, layer, bringing)
         asker = Asker(network, cancelled or (lambda: False))
         with clock("prepare"):
             made = medium.prepare(network.model, source, signal_path=signal_path, cycles=breaths)
@@ -106,8 +105,7 @@ class Analyser:
         with clock("predict"):
             answer = answered(network, made.inputs, asker)
             overall = made.overall(network.model, answer.probabilities)
-        limit_s = self.settings.explain_seconds
-        asked = Asked(explainer, target, faithfulness, uncertainty, limit_s)
+        asked = Asked(explainer, target, faithfulness, uncertainty, self.settings.explain_seconds)
         question = Question(network, made, answer, overall, asked, asker)
         ends = spread(question, tell, clock)
         found, said = explained(question, tell, clock)
@@ -167,6 +165,13 @@ class Analyser:
             )
         with clock("gate"):
             return gate.admitted(source, film)
+
+    def _woken(
+        self, name: str, backend: str, weights: str | None, layer: str | None, bringing: Progress
+    ) -> Network:
+        return self.engine.network(
+            name, backend=backend, weights=weights, layer=layer, progress=bringing
+        )
 
     def _own(self, named: Model, weights: str, target: str | None, bringing: Progress) -> Model:
         """The model of weights that a person names in place of a model's own."""

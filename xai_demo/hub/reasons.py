@@ -27,11 +27,12 @@ def asked_to_wait_s(error: Exception) -> float | None:
 
     if not isinstance(error, errors.HfHubHTTPError):
         return None
+    client: Any = utils  # its names are there, but not for a type checker
     headers = error.response.headers
     said = headers.get("Retry-After", "").strip()
     if said.isdecimal():
         return float(said)  # a date is not waited for
-    limit = utils.parse_ratelimit_headers(headers) if error.response.status_code == 429 else None
+    limit = client.parse_ratelimit_headers(headers) if error.response.status_code == 429 else None
     return float(limit.reset_in_seconds) if limit else None
 
 
@@ -66,9 +67,8 @@ def advice(error: Exception) -> str:
     """What to do about it, as one more sentence; "" where nothing else is known to help."""
     from huggingface_hub import errors
 
-    answered = isinstance(error, errors.HfHubHTTPError)
-    hidden = isinstance(error, errors.RepositoryNotFoundError)
-    if hidden or (answered and error.response.status_code in _CLOSED):
+    closed = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in _CLOSED
+    if closed or isinstance(error, errors.RepositoryNotFoundError):
         return " Wanted: a repository that is open, or that HF_TOKEN may read."
     return ""
 
