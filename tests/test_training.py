@@ -332,6 +332,16 @@ def test_rare_labels_get_lower_operating_points_where_they_would_drown():
     assert points[0] + points[1] == pytest.approx(1)
 
 
+def test_a_network_that_calls_too_much_normal_has_to_be_surer_of_it():
+    abnormal = [0.58, 0.4, 0.02]  # of label 1, and normal by the larger probability
+    probabilities = np.repeat([[0.9, 0.08, 0.02], abnormal, [0.02, 0.08, 0.9]], 40, axis=0)
+    targets = np.repeat([0, 1, 2], 40)
+    points = calibration.operating_points(probabilities, targets, normal=0)
+    assert (probabilities / points).argmax(axis=1).tolist() == targets.tolist()
+    assert 0.58 / 0.4 < points[0] / points[1] <= calibration.MOST_LEAN
+    assert points[1] == pytest.approx(points[2])
+
+
 def test_overconfidence_is_cooled_and_shyness_warmed():
     rng = np.random.default_rng(0)
     honest = rng.normal(0, 2, (4000, 2))

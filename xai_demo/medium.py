@@ -66,7 +66,7 @@ class Medium(Protocol):
         """The sound after each step of the signal path."""
 
     def stretch(self, window: int) -> tuple[float, float] | None:
-        """Seconds from when to when a window lies; None where it is the only one, and of a picture."""
+        """Seconds from when to when a window lies; None where it is alone, and of a picture."""
 
     def overall(self, model: Model, probabilities: Floats) -> Floats:
         """Those of the whole file from those of its windows, (windows, labels) -> (labels,)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 WELL_CALIBRATED = 0.05  # expected calibration error
 FEW = 30  # a label with fewer validation samples is treated as if it had these
 LEAST_POINT = 0.1  # of the labels' operating points, relative to the largest one
+MOST_LEAN = 2.0  # of the point of normal, against its frequency
+_LEANS = sorted(np.geomspace(1 / MOST_LEAN, MOST_LEAN, 21), key=lambda lean: abs(np.log(lean)))
 _TEMPERATURES = np.geomspace(0.25, 4, 200)
 _ENOUGH = 200  # samples, for a calibration error to be more than chance
 
@@ -105,18 +108,21 @@ def operating_points(probabilities: Array, targets: Labels, normal: int) -> Arra
     """Operating points of the largest (sensitivity + specificity) / 2 plus balanced accuracy.
 
     They are the label's frequency to a power: frequencies themselves are best for balanced
-    accuracy, equal points for accuracy. Scaled so that normal and the commonest finding add up
-    to one. A label that validation has hardly heard counts as often as `FEW` samples, and in the
-    balanced accuracy no more than its share of them; no point is below `LEAST_POINT` of the
-    largest: six lucky samples must not make a label win at a probability of 3 %.
+    accuracy, equal points for accuracy. Normal's may be up to `MOST_LEAN` times as high or as low,
+    where a network is too ready to call everything normal, or nothing; of equals the least such
+    leaning is taken. Scaled so that normal and the commonest finding add up to one. A label that
+    validation has hardly heard counts as often as `FEW` samples, and in the balanced accuracy no
+    more than its share of them; no point is below `LEAST_POINT` of the largest: six lucky samples
+    must not make a label win at a probability of 3 %.
     """
     n = probabilities.shape[1]
     sizes = np.bincount(targets, minlength=n)
     frequency = np.maximum(sizes, FEW) / len(targets)
     believed = np.minimum(sizes / FEW, 1.0)
     best, chosen = -1.0, np.full(n, 0.5)
-    for power in np.linspace(0, 1, 41):
+    for lean, power in itertools.product(_LEANS, np.linspace(0, 1, 41)):
         points = frequency**power
+        points[normal] *= lean
         points = np.maximum(points, LEAST_POINT * points.max())
         counts = metrics.confusion(
             targets, (probabilities / points).argmax(axis=1), np.ones(len(targets)), n
