@@ -19,7 +19,7 @@ from xai_demo.endurance import Phase, watched
 from xai_demo.engine.memory import resident_mb
 from xai_demo.listening import Live
 from xai_demo.pipeline import Analyser
-from xai_demo.records import LogMel
+from xai_demo.records import LogMel, Task
 from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MICROPHONE_HZ = 48_000
 CHUNK_S = 0.5
 ANSWERED_S = 5.0  # what each answer is about, as on the page
 _LOOK_S = 0.02  # between two looks at memory
-_TASK = "stethoscope"
+_TASK: Task = "stethoscope"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
