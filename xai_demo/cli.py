@@ -141,7 +141,7 @@ def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
 
 def _explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """list every explainer"""
-    rows = explainers.describe()
+    rows = explainers.describe(Hub(settings).kinds())
     if arguments.json:
         yield _json(rows)
         return

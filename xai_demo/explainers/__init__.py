@@ -7,7 +7,7 @@ its own and not yet scaled; `xai_demo.heat` makes 0..1 of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -199,13 +199,18 @@ def usual(kind: str, wanted: str | None = None) -> str:
     return next((name for name in (wanted, DEFAULT) if name in fit), fit[0])
 
 
-def describe() -> list[dict[str, Any]]:
-    """One row per explainer: name, what it needs and costs, which kinds of network it fits."""
+def describe(models: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """One row per explainer: name, what it needs and costs, which kinds of network it fits.
+
+    `models` are names of models with the kind of network of each; those that it fits are named.
+    """
+    known = models or {}
     return [
         {
             "name": name,
             "needs": e.needs,
             "fits": list(e.fits),
+            "models": [model for model, kind in known.items() if kind in e.fits],
             "per_label": e.per_label,
             "forward_passes": e.passes,
             "source": e.source,

@@ -197,6 +197,12 @@ class Hub:
             row["note"] = str(error)
         return row
 
+    def kinds(self) -> dict[str, str]:
+        """What kind of network each model is, of those whose record is here."""
+        rows = ((name, self.describe(name)["architecture"]) for name in self.names())
+        known = networks.ARCHITECTURES
+        return {name: known[each].kind for name, each in rows if each in known}
+
     def _remote(self, name: str) -> Checkpoint | None:
         """Where to fetch the model from; None when it is bundled."""
         bundled = (self.settings.weights_dir / name / CONFIG).is_file()

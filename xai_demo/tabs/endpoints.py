@@ -31,7 +31,7 @@ def publish(analyser: Analyser, running: Running) -> None:
         _publish_task(analyser, running, "audioset", sound=True, events=False)
         hub = analyser.hub
         _publish_list("models", lambda: [dict(hub.describe(name)) for name in hub.names()])
-        _publish_list("explainers", explainers.describe)
+        _publish_list("explainers", lambda: explainers.describe(hub.kinds()))
 
 
 def _publish_task(

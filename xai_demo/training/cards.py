@@ -161,8 +161,11 @@ def _card(model: Model, result: dict[str, Any] | None, sections: list[str]) -> s
 
 
 def _front_matter(model: Model) -> str:
-    meta = {
-        "license": _hub_licence(model.licence),
+    licence = _hub_licence(model.licence)
+    meta: dict[str, Any] = {"license": licence}
+    if licence == "other":  # the Hub wants it named then, and told of
+        meta |= {"license_name": "several-see-card", "license_link": "README.md"}
+    meta |= {
         "library_name": "timm" if model.architecture.startswith("resnet") else "pytorch",
         "pipeline_tag": _PIPELINES.get(model.task, "audio-classification"),
         "tags": ["explainable-ai", "grad-cam", model.task.replace("_", "-")],
