@@ -21,6 +21,7 @@ from xai_demo.errors import (
     UnreadableFileError,
 )
 from xai_demo.filtering import SignalPath
+from xai_demo.networks import ARCHITECTURES
 from xai_demo.noise import Noise
 from xai_demo.records import (
     Analysis,
@@ -140,6 +141,9 @@ class FakeHub:
             if self.available(name):
                 return name
         raise CheckpointUnavailableError(f"No model for {task} is here; wanted: weights.")
+
+    def kinds(self) -> dict[str, str]:
+        return {m.name: ARCHITECTURES[m.architecture].kind for m in MODELS}
 
     def describe(self, name: str) -> dict[str, object]:
         each = self.model(name)

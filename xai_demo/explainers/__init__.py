@@ -210,7 +210,7 @@ def describe(models: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
             "name": name,
             "needs": e.needs,
             "fits": list(e.fits),
-            "models": [model for model, kind in known.items() if kind in e.fits],
+            "models": [model for model, kind in known.items() if name in fitting(kind)],
             "per_label": e.per_label,
             "forward_passes": e.passes,
             "source": e.source,

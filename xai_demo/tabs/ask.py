@@ -66,6 +66,9 @@ class Hub(Protocol):
     def describe(self, name: str) -> Mapping[str, Any]:
         """A row of the list of models."""
 
+    def kinds(self) -> dict[str, str]:
+        """What kind of network each model is."""
+
 
 class Analyser(Protocol):
     """What the page asks of the pipeline."""
