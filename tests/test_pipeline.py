@@ -174,6 +174,18 @@ def test_an_even_picture_is_answered_with_nothing_to_explain(analyser, tmp_path)
     assert report.warnings
 
 
+def test_what_must_be_known_of_a_model_is_said_with_every_answer(analyser, film, tmp_path):
+    warned = model_of("resnet18", name="warned", caveat="It finds nothing.")
+    write_model(tmp_path / "weights" / "warned", warned)
+    settings = dataclasses.replace(analyser.hub.settings, weights_dir=tmp_path / "weights")
+    other = Analyser(settings)
+    other.hub = Hub(settings, catalog={"warned": Entry(task="chest_xray")})
+    other.engine = Engine(other.hub)
+    before = ask(analyser, "chest_xray", film, model="film").report
+    report = ask(other, "chest_xray", film, model="warned").report
+    assert report.warnings == ("It finds nothing.", *before.warnings)
+
+
 def test_a_short_sound_is_repeated_and_said_to_be(analyser, tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE // 2), RATE)

@@ -259,7 +259,7 @@ def _analysis(
         explanations=explained,
         events=made.events(model, answer.probabilities, answer.steps),
         timing_ms=clock.elapsed_ms,
-        warnings=made.warnings + warnings,
+        warnings=(*filter(None, (model.caveat,)), *made.warnings, *warnings),
         calibration={"method": "temperature", "temperature": model.temperature},
         uncertainty=None if ends is None else uncertainty.method(),
     )

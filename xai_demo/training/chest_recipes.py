@@ -162,6 +162,11 @@ _COVID3 = Model(
         "with Pneumonia alone or No Finding, none of them learnt from."
     ),
     citation=f"{_COVID_CXNET}. {_KERMANY}. {_WANG}",
+    caveat=(
+        "This network finds no COVID-19: it shows a shortcut. Its three classes come from different "
+        "hospitals and ages, and it tells those apart: nearly all adults of another hospital, none "
+        "of whom is known to have COVID-19, it calls COVID-19."
+    ),
 )
 _COVID3_FAILURES = (
     "The three classes come from different hospitals, scanners and ages, and the network can tell "
