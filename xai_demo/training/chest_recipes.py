@@ -163,9 +163,9 @@ _COVID3 = Model(
     ),
     citation=f"{_COVID_CXNET}. {_KERMANY}. {_WANG}",
     caveat=(
-        "This network finds no COVID-19: it shows a shortcut. Its three classes come from different "
-        "hospitals and ages, and it tells those apart: nearly all adults of another hospital, none "
-        "of whom is known to have COVID-19, it calls COVID-19."
+        "This network finds no COVID-19: it shows a shortcut. Its three classes come from "
+        "different hospitals and ages, and it tells those apart: nearly all adults of another "
+        "hospital, none of whom is known to have COVID-19, it calls COVID-19."
     ),
 )
 _COVID3_FAILURES = (
