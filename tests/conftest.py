@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 
 _GPU = Path("/dev/nvidiactl")  # CUDA's driver is here where this is
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Takes rows out of a table for one test; then it is as it was, its order included."""
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def take(table: dict[str, Any], *names: str) -> None:
+        before.append((table, dict(table)))
+        for name in names:
+            del table[name]
+
+    yield take
+    monkeypatch.undo()  # what was put into a table meanwhile goes first
+    for table, rows in reversed(before):
+        table.clear()
+        table.update(rows)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,14 @@ def small_cnn14(model: Model) -> torch.nn.Module:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: Callable[..., None]
+) -> Settings:
     """A machine that has one model, a small Cnn14 of random weights, and its stored answer."""
     kind = dataclasses.replace(ARCHITECTURES["cnn14"], whole=small_cnn14)
     monkeypatch.setitem(networks.ARCHITECTURES, NAME, kind)
-    for name in list(MODELS):
-        monkeypatch.delitem(MODELS, name)
-    monkeypatch.setitem(MODELS, NAME, Entry(task="audioset"))
+    without(MODELS, *MODELS)
+    MODELS[NAME] = Entry(task="audioset")
     monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("XAI_DEMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XAI_DEMO_EXPORT", "off")

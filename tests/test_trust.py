@@ -146,13 +146,13 @@ def test_everyday_sounds_stand_out_where_the_truth_says(label):
 
 
 @pytest.fixture
-def tiny_lung(tmp_path, monkeypatch) -> Settings:
+def tiny_lung(tmp_path, monkeypatch, without) -> Settings:
     """A deployment whose only model hears a wheeze in everything."""
     import torch
     from safetensors.torch import load_file, save_file
 
     monkeypatch.setitem(networks.ARCHITECTURES, "tiny-fine", TINY)
-    monkeypatch.delitem(RECIPES, "lung-resnet18")
+    without(RECIPES, "lung-resnet18")
     model = dataclasses.replace(MODEL, name="lung-resnet18", architecture="tiny-fine")
     model = dataclasses.replace(model, preprocessing=MEL)
     directory = tmp_path / "weights" / "lung-resnet18"
