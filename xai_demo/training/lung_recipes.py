@@ -33,7 +33,7 @@ _MODEL = Model(
         denoise=True,
     ),
     activation="softmax",
-    usual_explainer="HiResCAM",  # of those that are near each other, sharpest in time
+    usual_explainer="HiResCAM",  # points at events as well as any, within the error
     licence="GPL-3.0, CC-BY-4.0 and research use (data), MIT (weights)",
     data=(
         "SPRSound, annotated breath sounds of children at one hospital in Shanghai (Zhang et al. "
