@@ -14,7 +14,9 @@ from xai_demo.overhead import PARTS, Asked
 CLIENT_TIMING = {
     "read": 4.0,
     "prepare": 1.0,
+    "gate": 2.0,
     "predict": 20.0,
+    "uncertainty": 40.0,
     "explain": 5.0,
     "faithfulness": 70.0,
     "render": 0.5,
@@ -25,10 +27,10 @@ CALL_TIMING = CLIENT_TIMING | {"read": 3.0, "predict": 22.0}
 def asked(**changes) -> Asked:
     values = {
         "forward": 40.0,
-        "client": 300.0,
+        "client": 340.0,
         "client_timing": CLIENT_TIMING,
         "upload": 6.0,
-        "call": 160.0,
+        "call": 200.0,
         "call_timing": CALL_TIMING,
         "download": 3.0,
         "nothing": 10.0,
@@ -39,10 +41,10 @@ def asked(**changes) -> Asked:
 
 def test_the_parts_add_up_to_everything_but_the_network():
     one = asked()
-    assert one.network == 95
+    assert one.network == 135
     assert one.rest == 205
-    assert one.plain == 6 + 160 + 3 - 97
-    assert one.ours == 160 - 97 - 10
+    assert one.plain == 6 + 200 + 3 - 137
+    assert one.ours == 200 - 137 - 10
     parts = one.parts()
     assert list(parts) == list(PARTS)
     assert parts == pytest.approx(
@@ -50,9 +52,10 @@ def test_the_parts_add_up_to_everything_but_the_network():
             "upload": 6,
             "queue": 10,
             "read": 3,
+            "gate": 2,
             "prepare": 1,
             "render": 0.5,
-            "respond": 160 - 101.5 - 10,
+            "respond": 200 - 143.5 - 10,
             "download": 3,
             "client": 205 - 72,
         }
@@ -68,18 +71,18 @@ def test_steps_that_were_not_taken_cost_nothing():
 
 
 def test_figures_are_medians_and_ratios_to_the_forward_pass():
-    result = overhead.figures([asked(), asked(client=320.0), asked(client=9999.0, forward=50.0)])
+    result = overhead.figures([asked(), asked(client=360.0), asked(client=9999.0, forward=50.0)])
     assert result["rounds"] == 3
     assert result["forward_ms"] == 40
     assert result["totals_ms"] == pytest.approx(
         {
-            "network": 95,
+            "network": 135,
             "rest": 225,
             "rest_plain_http": 72,
             "rest_ours": 53,
             "empty_http": 10,
             "empty_client": 70,
-            "rest_command_line": 4.5,
+            "rest_command_line": 6.5,
         }
     )
     assert result["ratios"]["rest_plain_http"] == pytest.approx(1.8)
@@ -89,7 +92,7 @@ def test_figures_are_medians_and_ratios_to_the_forward_pass():
 def test_the_table_has_a_line_for_each_part_and_total():
     lines = overhead.table(overhead.figures([asked()])).splitlines()
     assert lines[0] == "| part of a request | ms | of a ResNet-50 |"
-    assert [line.split(":")[0] for line in lines[2:10]] == [f"| {name}" for name in PARTS]
+    assert [line.split(":")[0] for line in lines[2:11]] == [f"| {name}" for name in PARTS]
     assert lines[2].endswith("| 6.0 | 0.15x |")
     assert any("Gradio client**" in line and "| 205.0 | 5.12x |" in line for line in lines)
     assert "a ResNet-50 at 224x224 takes 40 ms" in lines[-1]

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 ROUNDS = 30
 TASK = "chest_xray"
 _WARM = 3  # rounds before anything counts
-_NETWORK = ("predict", "explain", "faithfulness")  # steps in which the network works
+_NETWORK = ("predict", "uncertainty", "explain", "faithfulness")  # the network works in these
+_READING = ("read", "gate", "prepare", "render")  # steps of a report in which it does not
 _UP_WITHIN_S = 180.0
 _SETTLED_WITHIN_S = 120.0
 _REST_S = 0.05  # lets the threads of the one before stop
@@ -46,6 +47,7 @@ PARTS = {
     "upload": "the file, sent and stored",
     "queue": "Gradio's queue and its stream of events",
     "read": "reading the picture",
+    "gate": "looking whether it is a frontal chest X-ray",
     "prepare": "preparing it for the network",
     "render": "what is drawn of the answer",
     "respond": "the figure, drawn and saved as JPEG, and the report as JSON",
@@ -90,7 +92,7 @@ class Asked:
 
     def parts(self) -> dict[str, float]:
         """`rest` in parts that add up to it."""
-        told = {k: self.call_timing.get(k, 0.0) for k in ("read", "prepare", "render")}
+        told = {k: self.call_timing.get(k, 0.0) for k in _READING}
         respond = self.call - sum(self.call_timing.values()) - self.nothing
         parts = {"upload": self.upload, "queue": self.nothing, **told, "respond": respond}
         return parts | {"download": self.download, "client": self.rest - self.plain}
@@ -133,7 +135,7 @@ def figures(asked: Sequence[Asked]) -> dict[str, Any]:
         "empty_http": statistics.median(a.nothing for a in asked),
         "empty_client": statistics.median(a.client_nothing for a in asked),
         "rest_command_line": statistics.median(
-            sum(a.call_timing.get(k, 0.0) for k in ("read", "prepare", "render")) for a in asked
+            sum(a.call_timing.get(k, 0.0) for k in _READING) for a in asked
         ),
     }
     return {
@@ -155,8 +157,11 @@ def table(result: dict[str, Any]) -> str:
         ("rest", "**all of these, through the Gradio client**"),
         ("rest_plain_http", "**without the client's own, through plain HTTP**"),
         ("rest_ours", "**without the upload, the download and Gradio's queue: what is ours**"),
-        ("rest_command_line", "**reading, preparing, drawing alone: the command line's report**"),
-        ("network", "the network beside them: answer, heat and its trial"),
+        (
+            "rest_command_line",
+            "**reading, looking, preparing, drawing: the command line's report**",
+        ),
+        ("network", "the network beside them: answer, its interval, heat and its trial"),
         ("empty_client", "an endpoint that does nothing, through the Gradio client"),
         ("empty_http", "the same through plain HTTP"),
     ):
