@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from tests.fakes import FakeAnalyser, write_film, write_tone
 if TYPE_CHECKING:
     import gradio as gr
     from playwright.sync_api import Browser, Page
+
+    from tests.fake_hub import Shelf
+    from xai_demo.pipeline import Analyser
+    from xai_demo.records import Model
 
 _GPU = Path("/dev/nvidiactl")  # CUDA's driver is here where this is
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -135,3 +140,58 @@ def tone(tmp_path: Path) -> Path:
 def film(tmp_path: Path) -> Path:
     """A picture of 512 x 512 grey pixels."""
     return write_film(tmp_path / "film.png")
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
+    """A model directory whose weights, 45 MB, do not come in one piece."""
+    from tests.small import FILM, model_of, write_model
+
+    directory = tmp_path_factory.mktemp("large") / "large"
+    model = model_of("resnet18", name="large", normal_label="normal", preprocessing=FILM)
+    return write_model(directory, model), directory
+
+
+@pytest.fixture
+def shelf(large: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """A Hub on this machine that has `large`, and a client that may ask it."""
+    import huggingface_hub
+    import huggingface_hub.constants
+
+    from tests.fake_hub import serving
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    huggingface_hub.close_session()
+    with serving() as shelf:
+        for name in ("config.json", "model.safetensors"):
+            shelf.put(name, (large[1] / name).read_bytes())
+        yield shelf
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def fetching(large: tuple[Model, Path], shelf: Shelf, tmp_path: Path) -> Analyser:
+    """An analyser that finds the model "large" on that Hub, and nothing in its own cache."""
+    from tests.fake_hub import COMMIT
+    from xai_demo.catalog import MODELS, Entry
+    from xai_demo.engine import Engine
+    from xai_demo.hub import Hub
+    from xai_demo.pipeline import Analyser
+    from xai_demo.records import Checkpoint
+    from xai_demo.settings import Settings
+
+    settings = dataclasses.replace(
+        Settings.from_env({}), cache_dir=tmp_path / "cache", background_export=False
+    )
+    place = Checkpoint(
+        repo_id="owner/name",
+        filename="model.safetensors",
+        revision=COMMIT,
+        sha256=large[0].sha256,
+    )
+    entry = Entry(task="chest_xray", model=large[0], checkpoint=place)
+    made = Analyser(settings)
+    made.hub = Hub(settings, catalog=MODELS | {"large": entry}, endpoint=shelf.url)
+    made.engine = Engine(made.hub)
+    return made

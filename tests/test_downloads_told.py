@@ -5,7 +5,6 @@ The Hub's protocol is spoken by a real server on this machine to the real client
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
 import pty
@@ -15,64 +14,21 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
+from gradio_client import Client, handle_file
 
-from tests.fake_hub import COMMIT, Shelf, serving
+from tests.fake_hub import COMMIT, Shelf
 from tests.fakes import write_film
-from tests.small import FILM, model_of, write_model
-from xai_demo.catalog import MODELS, Entry
-from xai_demo.engine import Engine
 from xai_demo.errors import CancelledError
-from xai_demo.hub import Hub
 from xai_demo.pipeline import Analyser
-from xai_demo.records import Checkpoint, Model
-from xai_demo.settings import Settings
+from xai_demo.tabs import build
+from xai_demo.tabs.server import serve
 
 ROOT = Path(__file__).resolve().parent.parent
-LARGE = "downloading model.safetensors: "
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
-    """A model directory whose weights, 45 MB, do not come in one piece."""
-    directory = tmp_path_factory.mktemp("large") / "large"
-    model = model_of("resnet18", name="large", normal_label="normal", preprocessing=FILM)
-    return write_model(directory, model), directory
-
-
-@pytest.fixture
-def shelf(large: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    huggingface_hub.close_session()
-    with serving() as shelf:
-        for name in ("config.json", "model.safetensors"):
-            shelf.put(name, (large[1] / name).read_bytes())
-        yield shelf
-    huggingface_hub.close_session()
-
-
-@pytest.fixture
-def analyser(large: tuple[Model, Path], shelf: Shelf, tmp_path: Path) -> Analyser:
-    settings = dataclasses.replace(
-        Settings.from_env({}), cache_dir=tmp_path / "cache", background_export=False
-    )
-    place = Checkpoint(
-        repo_id="owner/name",
-        filename="model.safetensors",
-        revision=COMMIT,
-        sha256=large[0].sha256,
-    )
-    entry = Entry(task="chest_xray", model=large[0], checkpoint=place)
-    made = Analyser(settings)
-    made.hub = Hub(settings, catalog=MODELS | {"large": entry}, endpoint=shelf.url)
-    made.engine = Engine(made.hub)
-    return made
+LARGE = "Downloading model.safetensors: "
 
 
 def asked_for(shelf: Shelf) -> list[str]:
@@ -81,10 +37,10 @@ def asked_for(shelf: Shelf) -> list[str]:
 
 @pytest.mark.parametrize("named", [{"model": "large"}, {"weights": "hf://owner/name"}])
 def test_who_waits_is_told_of_the_download_and_of_what_comes_after_it(
-    analyser: Analyser, tmp_path: Path, named: dict[str, str]
+    fetching: Analyser, tmp_path: Path, named: dict[str, str]
 ) -> None:
     told: list[tuple[float, str]] = []
-    analysis = analyser.analyse(
+    analysis = fetching.analyse(
         "chest_xray",
         write_film(tmp_path / "film.png"),
         faithfulness=False,
@@ -104,23 +60,23 @@ def test_who_waits_is_told_of_the_download_and_of_what_comes_after_it(
 
 @pytest.mark.parametrize("named", [{"model": "large"}, {"weights": "hf://owner/name"}])
 def test_a_stop_ends_the_download_and_the_next_one_goes_on_with_it(
-    analyser: Analyser, shelf: Shelf, tmp_path: Path, named: dict[str, str]
+    fetching: Analyser, shelf: Shelf, tmp_path: Path, named: dict[str, str]
 ) -> None:
     shelf.pause_s = 0.01
     film, stop = write_film(tmp_path / "film.png"), threading.Event()
 
     def told(_done: float, doing: str) -> None:
-        if (match := re.search(rf"{LARGE}(\d+)%", doing)) and int(match[1]) > 5:
+        if (match := re.search(rf"{LARGE}(\d+) of", doing)) and int(match[1]) > 2:
             stop.set()
 
     with pytest.raises(CancelledError):
-        analyser.analyse("chest_xray", film, progress=told, cancelled=stop.is_set, **named)  # type: ignore[arg-type]
-    (part,) = analyser.settings.cache_dir.rglob("*.part")
+        fetching.analyse("chest_xray", film, progress=told, cancelled=stop.is_set, **named)  # type: ignore[arg-type]
+    (part,) = fetching.settings.cache_dir.rglob("*.part")
     assert 0 < part.stat().st_size < (len(shelf.files["owner/name", COMMIT, "model.safetensors"]))
     assert len(asked_for(shelf)) == 1
     shelf.pause_s = 0
     first: list[str] = []
-    analyser.analyse(
+    fetching.analyse(
         "chest_xray",
         film,
         faithfulness=False,
@@ -128,9 +84,9 @@ def test_a_stop_ends_the_download_and_the_next_one_goes_on_with_it(
         progress=lambda _done, doing: first.append(doing) if doing.startswith(LARGE) else None,
         **named,  # type: ignore[arg-type]
     )
-    assert int(re.findall(r"(\d+)%", first[0])[0]) >= 5
+    assert int(re.findall(r"(\d+) of 45 MB", first[0])[0]) >= 2
     assert len(asked_for(shelf)) == 2
-    assert list(analyser.settings.cache_dir.rglob("*.part")) == []
+    assert list(fetching.settings.cache_dir.rglob("*.part")) == []
 
 
 def test_a_terminal_shows_a_bar(shelf: Shelf, tmp_path: Path) -> None:
@@ -161,8 +117,31 @@ def test_a_terminal_shows_a_bar(shelf: Shelf, tmp_path: Path) -> None:
     os.close(mine)
     text = drawn.decode(errors="replace")
     assert process.returncode == 0, text
-    shares = [int(share) for share in re.findall(rf"{LARGE}(\d+)% of 45 MB", text)]
-    assert len(set(shares)) >= 3
-    assert shares == sorted(shares)
+    megabytes = [int(have) for have in re.findall(rf"{LARGE}(\d+) of 45 MB", text)]
+    assert len(set(megabytes)) >= 3
+    assert megabytes == sorted(megabytes)
     assert re.search(r"\d+% \|█", text)
     assert LARGE not in answer
+
+
+def test_a_client_is_told_of_a_download_while_it_waits(
+    fetching: Analyser, shelf: Shelf, tmp_path: Path
+) -> None:
+    shelf.pause_s = 0.01
+    page = serve(build(fetching), fetching.settings)
+    client = Client(page.local_url, verbose=False)
+    try:
+        film = handle_file(str(write_film(tmp_path / "film.png")))
+        job = client.submit(film, model="large", faithfulness=False, api_name="/chest_xray")
+        told: list[str] = []
+        while not job.done():
+            told += [unit.desc or "" for unit in job.status().progress_data or ()]
+            time.sleep(0.05)
+        report = job.result()[0]
+        assert (report["model"]["name"], report["model"]["source"]) == ("large", "hub")
+    finally:
+        client.close()
+        page.close(verbose=False)
+    megabytes = [int(m[1]) for word in told if (m := re.fullmatch(rf"{LARGE}(\d+) of 45 MB", word))]
+    assert len(set(megabytes)) >= 3
+    assert megabytes == sorted(megabytes)

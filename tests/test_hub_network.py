@@ -117,7 +117,7 @@ def test_a_file_in_large_file_storage_comes_without_the_token(
     assert told.located.source == "hub"
     assert len(shelf.storage_requests) == 1
     assert not any(k.lower() == "authorization" for k in shelf.storage_requests[0])
-    assert told.words[-1] == (1.0, f"downloading {FILE}: 100% of 1 MB")
+    assert told.words[-1] == (1.0, f"Downloading {FILE}: 1 of 1 MB")
 
 
 def test_a_slow_file_comes_and_tells_how_far_it_is(settings: Settings, shelf: Shelf) -> None:
@@ -224,11 +224,11 @@ def test_the_hubs_own_word_for_how_long_to_wait_is_heard(settings: Settings, she
 def test_a_wait_is_told_as_far_as_the_file_is(settings: Settings, shelf: Shelf) -> None:
     shelf.statuses, shelf.headers = [200, 429], {"Retry-After": "1"}
     words = brought(settings, shelf).words
-    assert words[0] == (0.0, "waiting for owner/name, asked again in 1 s")
+    assert words[0] == (0.0, "Waiting for owner/name, asked again in 1 s")
     again = dataclasses.replace(settings, cache_dir=settings.cache_dir / "other")
     shelf.cuts = [HALF]
     words = brought(again, shelf).words
-    (waited,) = {done for done, doing in words if doing.startswith("waiting")}
+    (waited,) = {done for done, doing in words if doing.startswith("Waiting")}
     assert 0 < waited <= 0.5
     assert [done for done, _ in words] == sorted(done for done, _ in words)
 
@@ -257,7 +257,7 @@ def test_who_no_longer_waits_is_not_kept_by_a_server_that_asks_for_patience(
     shelf.status, shelf.headers = 429, {"Retry-After": "1"}
 
     def told(_done: float, doing: str) -> None:
-        assert doing.startswith("waiting for owner/name")
+        assert doing.startswith("Waiting for owner/name")
         raise CancelledError("Cancelled, as asked.")
 
     with pytest.raises(CancelledError):

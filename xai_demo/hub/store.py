@@ -139,7 +139,7 @@ class Store:
         mine = self._fetching.setdefault(folder, threading.Lock())
         with ExitStack() as held:
             while not mine.acquire(timeout=_LOOK_S):
-                progress(0.0, "waiting for another visitor's download of the same")
+                progress(0.0, "Waiting for another visitor's download of the same")
             held.callback(mine.release)
             while True:
                 try:
@@ -147,7 +147,7 @@ class Store:
                     held.enter_context(client.WeakFileLock(folder / ".lock", timeout=_LOOK_S))
                     break
                 except TimeoutError:
-                    progress(0.0, "waiting for another program's download of the same")
+                    progress(0.0, "Waiting for another program's download of the same")
                 except OSError as error:
                     raise _unwritable(folder, error) from error
             yield

@@ -201,7 +201,7 @@ class Remote:
             raise _refusal(error)(said) from error
         until_s = time.monotonic() + pause_s
         while (left_s := until_s - time.monotonic()) > 0:
-            tell(f"waiting for {repo_id}, asked again in {max(1, round(left_s))} s")
+            tell(f"Waiting for {repo_id}, asked again in {max(1, round(left_s))} s")
             time.sleep(min(left_s, _LOOK_S))
 
 
@@ -219,10 +219,11 @@ class _Told:
             return
         self._next_s = now + _TELL_S
         if self._size_bytes:
-            done, of = have / self._size_bytes, f" of {self._size_bytes / 1e6:,.0f} MB"
-            self._progress(done, f"downloading {self._name}: {done:.0%}{of}")
+            # No per cent: whoever draws the bar puts those of the whole task beside the words.
+            of = f"{have / 1e6:,.0f} of {self._size_bytes / 1e6:,.0f} MB"
+            self._progress(have / self._size_bytes, f"Downloading {self._name}: {of}")
         else:
-            self._progress(0.0, f"downloading {self._name}: {have / 1e6:,.0f} MB")
+            self._progress(0.0, f"Downloading {self._name}: {have / 1e6:,.0f} MB")
 
 
 def _size(path: Path) -> int:
