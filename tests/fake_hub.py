@@ -24,6 +24,7 @@ _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file
 _INFO = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
 _STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
 _SENT = re.compile(r"/api/(?P<kind>\w+)/(?P<repo>[^/]+/[^/]+)/(?P<what>preupload|commit)/main")
+_BATCH = re.compile(r"/(?:\w+/)?(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
 _TREE = re.compile(r"/api/\w+/(?P<repo>[^/]+/[^/]+)/tree/main")
 _PIECE_BYTES = 65_536
 
@@ -44,6 +45,10 @@ class Shelf:
     pause_s: float = 0.0  # after every piece of a body
     says_size: int | None = None  # the size that it announces, if not the true one
     storage_requests: list[dict[str, str]] = field(default_factory=list)  # headers
+    storage_statuses: list[int] = field(default_factory=list)  # answer the next uploads with these
+    large: str | None = None  # files whose names end so are to go to the other server
+    uploaded: dict[str, bytes] = field(default_factory=dict)  # there, by sha256
+    verified: list[dict[str, Any]] = field(default_factory=list)  # what a client says is there
     made: list[dict[str, Any]] = field(default_factory=list)  # repositories, as they were asked for
     commits: list[list[dict[str, Any]]] = field(default_factory=list)  # lines of each
     url: str = ""
@@ -87,6 +92,23 @@ def serving() -> Iterator[Shelf]:
 
 
 def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
+    def _way(path: str) -> dict[str, Any]:
+        """Whether a file goes into the commit or, as the large ones do, to the other server."""
+        is_large = shelf.large is not None and path.endswith(shelf.large)
+        return {
+            "path": path,
+            "uploadMode": "lfs" if is_large else "regular",
+            "shouldIgnore": False,
+        }
+
+    def _upload(wanted: dict[str, Any]) -> dict[str, Any]:
+        """Where a large file goes, if it is not there already."""
+        facts = {"oid": wanted["oid"], "size": wanted["size"]}
+        if wanted["oid"] in shelf.uploaded:
+            return facts
+        put = {"href": f"{shelf.storage_url}/upload/{wanted['oid']}"}
+        return facts | {"actions": {"upload": put, "verify": {"href": f"{shelf.url}/verify"}}}
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -111,13 +133,28 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             sent = _SENT.fullmatch(self.path.partition("?")[0])
             if sent and sent["what"] == "preupload":
                 paths = [file["path"] for file in json.loads(body)["files"]]
-                facts = {"uploadMode": "regular", "shouldIgnore": False}
-                return self._json({"files": [{"path": path, **facts} for path in paths]})
+                return self._json({"files": [_way(path) for path in paths]})
+            if _BATCH.fullmatch(self.path):
+                objects = [_upload(each) for each in json.loads(body)["objects"]]
+                return self._json({"transfer": "basic", "objects": objects})
+            if self.path == "/verify":
+                said = json.loads(body)
+                shelf.verified.append(said)
+                there = len(shelf.uploaded.get(said["oid"], b"")) == said["size"]
+                return self._json({}, 200 if there else 422)
             if sent:
                 shelf.commits.append([json.loads(line) for line in body.splitlines()])
                 url = f"{shelf.url}/{sent['repo']}/commit/{LATER}"
                 return self._json({"commitUrl": url, "commitOid": LATER})
             return self._json({}, 404)
+
+        def do_PUT(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            shelf.storage_requests.append(dict(self.headers))
+            status = shelf.storage_statuses.pop(0) if shelf.storage_statuses else 200
+            if status == 200:
+                shelf.uploaded[hashlib.sha256(content).hexdigest()] = content
+            self._send(status, {}, b"", True)
 
         def _json(self, value: Any, status: int = 200) -> None:
             body = json.dumps(value).encode()

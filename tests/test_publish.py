@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
@@ -31,6 +32,7 @@ SECRET = "hf_" + "secret" * 5
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # no such storage
     huggingface_hub.close_session()
     with serving() as shelf:
         shelf.token = SECRET
@@ -107,6 +109,50 @@ def test_a_directory_is_sent_in_one_commit(directory: Path, shelf: Shelf) -> Non
     assert set(sent) == {"README.md", "config.json", "model.safetensors"}
     assert sent["model.safetensors"] == b"weights"
     assert ModelCard(sent["README.md"].decode()).data.model_name == "pneumonia-resnet18"
+
+
+def large_file(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    (value,) = (line["value"] for line in lines if line["key"] == "lfsFile")
+    return dict(value)
+
+
+def test_large_files_go_to_the_storage_and_their_sum_into_the_commit(
+    directory: Path, shelf: Shelf
+) -> None:
+    shelf.large = ".safetensors"
+    planned = publish.publication(directory, repo_id="owner/name")
+    api = HfApi(endpoint=shelf.url, token=SECRET)
+    assert publish.publish(planned, api=api) == LATER
+    assert shelf.uploaded == {planned.model.sha256: b"weights"}
+    assert shelf.verified == [{"oid": planned.model.sha256, "size": 7}]
+    assert not any("Authorization" in headers for headers in shelf.storage_requests)
+    told = large_file(shelf.commits[0])
+    assert (told["path"], told["oid"]) == ("model.safetensors", planned.model.sha256)
+    assert publish.publish(planned, api=api) == LATER  # it is there, and only named again
+    assert len(shelf.storage_requests) == 1
+    assert large_file(shelf.commits[1]) == told
+
+
+@pytest.mark.parametrize(("statuses", "commits"), [([503], 1), ([403], 0)])
+def test_a_storage_that_falters_is_asked_again_and_one_that_refuses_is_told(
+    directory: Path,
+    shelf: Shelf,
+    statuses: list[int],
+    commits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's own patience
+    shelf.large, shelf.storage_statuses = ".safetensors", statuses
+    planned = publish.publication(directory, repo_id="owner/name")
+    api = HfApi(endpoint=shelf.url, token=SECRET)
+    if commits:
+        assert publish.publish(planned, api=api) == LATER
+    else:
+        with pytest.raises(TrainingError, match="pneumonia-resnet18 was not published: ") as told:
+            publish.publish(planned, api=api)
+        assert "\n" not in str(told.value)
+        assert SECRET not in str(told.value)
+    assert len(shelf.commits) == commits
 
 
 def decoded(line: dict[str, Any]) -> bytes:
