@@ -5,7 +5,12 @@ import hashlib
 import json
 from pathlib import Path
 
+from xai_demo.catalog import Entry
+from xai_demo.engine import Engine
+from xai_demo.hub import Hub
+from xai_demo.pipeline import Analyser
 from xai_demo.records import LogMel, Model, Raster
+from xai_demo.settings import Settings
 
 MEL = LogMel(
     sample_rate_hz=8000,
@@ -55,3 +60,19 @@ def write_model(directory: Path, model: Model, seed: int = 0) -> Model:
     model = dataclasses.replace(model, sha256=sha256)
     (directory / "config.json").write_text(json.dumps(model.to_config()))
     return model
+
+
+def analyser_of(folder: Path, model: Model, seed: int = 0) -> Analyser:
+    """A machine without a network whose only model is this one, written below `folder`."""
+    write_model(folder / "weights" / model.name, model, seed=seed)
+    settings = dataclasses.replace(
+        Settings.from_env({}),
+        weights_dir=folder / "weights",
+        cache_dir=folder / "cache",
+        background_export=False,
+        offline=True,
+    )
+    made = Analyser(settings)
+    made.hub = Hub(settings, catalog={model.name: Entry(task=model.task)})
+    made.engine = Engine(made.hub)
+    return made

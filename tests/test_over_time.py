@@ -13,17 +13,13 @@ import soundfile
 import torch
 
 from tests.fakes import MODELS, FakeAnalyser, answer
-from tests.small import write_model
+from tests.small import analyser_of
 from xai_demo import inference, medium, networks, sound
-from xai_demo.catalog import Entry
 from xai_demo.catalog.cnn14 import CNN14
-from xai_demo.engine import Engine
-from xai_demo.hub import Hub
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14Framewise, ConvBlock
 from xai_demo.pipeline import Analyser
 from xai_demo.records import Recording, Timeline
-from xai_demo.settings import Settings
 from xai_demo.tabs.answer import answered
 from xai_demo.tabs.timeline import events_table, timeline
 
@@ -55,18 +51,7 @@ def small_framewise(model):
 def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
     kind = dataclasses.replace(ARCHITECTURES["cnn14-decisionlevelmax"], whole=small_framewise)
     monkeypatch.setitem(networks.ARCHITECTURES, NAME, kind)
-    write_model(tmp_path / "weights" / NAME, MODEL)
-    settings = dataclasses.replace(
-        Settings.from_env({}),
-        weights_dir=tmp_path / "weights",
-        cache_dir=tmp_path / "cache",
-        background_export=False,
-        offline=True,
-    )
-    made = Analyser(settings)
-    made.hub = Hub(settings, catalog={NAME: Entry(task="audioset")})
-    made.engine = Engine(made.hub)
-    return made
+    return analyser_of(tmp_path, MODEL)
 
 
 def clip(path: Path, seconds: float) -> Path:

@@ -11,18 +11,14 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from tests.small import write_model
+from tests.small import analyser_of
 from tests.test_selftest import MODEL, NAME, small_cnn14
 from xai_demo import networks
-from xai_demo.catalog import Entry
 from xai_demo.cli import main
-from xai_demo.engine import Engine
 from xai_demo.errors import CheckpointMismatchError
-from xai_demo.hub import Hub
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.pipeline import Analyser
 from xai_demo.records import LogMel
-from xai_demo.settings import Settings
 from xai_demo.spectrum import mel_filters
 
 SPEC = MODEL.preprocessing
@@ -51,18 +47,7 @@ def front_end(spec: LogMel) -> dict[str, torch.Tensor]:
 def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
     kind = dataclasses.replace(ARCHITECTURES["cnn14"], whole=small_cnn14)
     monkeypatch.setitem(networks.ARCHITECTURES, NAME, kind)
-    write_model(tmp_path / "weights" / NAME, MODEL, seed=5)
-    settings = dataclasses.replace(
-        Settings.from_env({}),
-        weights_dir=tmp_path / "weights",
-        cache_dir=tmp_path / "cache",
-        background_export=False,
-        offline=True,
-    )
-    made = Analyser(settings)
-    made.hub = Hub(settings, catalog={NAME: Entry(task="audioset")})
-    made.engine = Engine(made.hub)
-    return made
+    return analyser_of(tmp_path, MODEL, seed=5)
 
 
 @pytest.mark.parametrize(

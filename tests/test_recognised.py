@@ -10,19 +10,16 @@ import pytest
 import soundfile
 import torch
 
-from tests.small import model_of, write_model
+from tests.small import analyser_of, model_of
 from tests.test_over_time import NAME as FRAMEWISE
 from tests.test_over_time import small_framewise
 from tests.test_selftest import MODEL, NAME, small_cnn14
 from xai_demo import networks
-from xai_demo.catalog import Entry, cnn14
-from xai_demo.engine import Engine
-from xai_demo.hub import Hub
+from xai_demo.catalog import cnn14
 from xai_demo.hub.bundle import sha256_of
 from xai_demo.hub.recognised import recognised
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.pipeline import Analyser
-from xai_demo.settings import Settings
 
 
 @pytest.fixture
@@ -34,17 +31,7 @@ def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
     ):
         kind = dataclasses.replace(ARCHITECTURES[like], whole=whole)
         monkeypatch.setitem(networks.ARCHITECTURES, name, kind)
-    write_model(tmp_path / "weights" / NAME, MODEL)
-    settings = Settings(
-        weights_dir=tmp_path / "weights",
-        cache_dir=tmp_path / "cache",
-        background_export=False,
-        offline=True,
-    )
-    made = Analyser(settings)
-    made.hub = Hub(settings, catalog={NAME: Entry(task="audioset")})
-    made.engine = Engine(made.hub)
-    return made
+    return analyser_of(tmp_path, MODEL)
 
 
 def test_the_authors_framewise_file_is_asked_about_every_moment(analyser, tmp_path, monkeypatch):
