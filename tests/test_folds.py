@@ -193,6 +193,10 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
         "metrics": {"balanced_accuracy_3": metric(0.7), "auroc_abnormal": metric(0.8)},
         "per_seed": [{"balanced_accuracy_3": metric(0.65)}, {"balanced_accuracy_3": metric(0.75)}],
         "method": cross_validation.METHOD,
+        "abroad": {
+            "method": cross_validation.ABROAD,
+            "metrics": {"auroc_abnormal": metric(0.6)},
+        },
     }
     model = dataclasses.replace(RECIPES["lung-resnet18"].model, sha256="a" * 64)
     cards.write(tmp_path, model)
@@ -200,6 +204,8 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
     assert "282 samples of 94 persons, 5 folds, 2 seeds" in card
     assert "balanced_accuracy_3 of the seeds one by one 0.650, 0.750." in card
     assert "| auroc_abnormal | 0.800 (0.700-0.900) |" in card
+    abroad = card.partition(f"new to it: {cross_validation.ABROAD}")[2]
+    assert "| auroc_abnormal | 0.600 (0.500-0.700) |" in abroad
     cards.write(tmp_path, model)
     assert (tmp_path / "MODEL_CARD.md").read_text() == card
     cards.write(tmp_path, dataclasses.replace(model, sha256="b" * 64))

@@ -27,7 +27,14 @@ from xai_demo import networks, training
 from xai_demo.errors import TrainingError
 from xai_demo.hub.bundle import read_model
 from xai_demo.settings import Settings
-from xai_demo.training import breathing, cross_validation, lung_evaluation, lung_mixing, metrics
+from xai_demo.training import (
+    breathing,
+    cross_validation,
+    lung_evaluation,
+    lung_mixing,
+    lung_regression,
+    metrics,
+)
 from xai_demo.training.breathing import Annotated, Take
 from xai_demo.training.recipes import RECIPES
 
@@ -212,6 +219,32 @@ def test_the_folds_are_of_patients_and_only_the_last_layer_is_refitted(data, set
     assert json.loads((tmp_path / "cv" / "cross_validation.json").read_text()) == result
     assert result["sha256"] == read_model(settings.weights_dir / NAME).sha256
     assert "balanced_accuracy_3" in cross_validation.table(result)
+
+
+def test_a_hospital_that_is_new_to_the_network_has_figures_of_its_own(
+    data, settings, tmp_path, monkeypatch
+):
+    heads = []
+
+    def regression(learnt, *rest, **named):
+        heads.append(sum(len(each.kinds) for each in learnt))
+        return lung_regression.regression(learnt, *rest, **named)
+
+    monkeypatch.setattr(cross_validation, "regression", regression)
+    result = cross_validation.cross_validate(NAME, settings=settings, data=data, folds=2, seeds=1)
+    abroad = result["abroad"]
+    assert abroad["method"] == cross_validation.ABROAD
+    assert set(abroad["metrics"]) == set(result["metrics"]) - {
+        "balanced_accuracy_abnormal_at_threshold"
+    }
+    assert np.sum(abroad["confusion"]["counts"]) == 12
+    others = sum(result["others"].values())
+    assert heads == [others, others + 6, others + 6]  # the first one has heard nobody of there
+    assert f"new to it: {cross_validation.ABROAD}" in cross_validation.table(result)
+    alone = cross_validation.cross_validate(
+        NAME, settings=settings, data=data / "fraiwan", folds=2, seeds=1
+    )
+    assert "abroad" not in alone
 
 
 def test_cross_validation_says_what_is_missing(data, settings):

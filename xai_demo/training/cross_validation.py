@@ -45,6 +45,10 @@ METHOD = (
     "most probable of all classes; `..._at_threshold`: where the log-odds are above the middle "
     "between the means of normal and of abnormal recordings of the other folds."
 )
+ABROAD = (
+    "the last layer refitted on all other sources alone: nothing of the network has heard this "
+    "hospital, as none of it will have heard a visitor's."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class _Round:
     """What was answered with one way of dealing the patients."""
 
     probabilities: Array  # (recordings, classes)
-    above: NDArray[np.int64]  # (recordings,), 1 where abnormal by the other folds' threshold
+    above: NDArray[np.int64] | None  # (recordings,), 1 where abnormal by others' threshold
 
 
 def cross_validate(
@@ -122,6 +126,10 @@ def _of_patients(
     for seed in range(seeds):
         tell(0.8 + 0.2 * seed / seeds, f"folds of seed {seed + 1} of {seeds}")
         rounds.append(_round(asked, list(others.values()), folds, seed, start, located))
+    abroad: dict[str, Any] = {}
+    if start is not None:
+        unheard = _Round(probabilities=_answers(asked, *start), above=None)
+        abroad = {"abroad": {"method": ABROAD, **_figures(asked, [unheard])}}
     return {
         "model": model,
         "sha256": record.sha256,
@@ -133,6 +141,7 @@ def _of_patients(
         "labels": {k: int((asked.kinds == i).sum()) for i, k in enumerate(LABELS)},
         "others": {name: len(learnt.kinds) for name, learnt in others.items()},
         **_figures(asked, rounds),
+        **abroad,
         "method": METHOD,
         "notes": list(notes),
     }
@@ -150,12 +159,17 @@ def _round(
     above = np.zeros(len(asked.kinds), np.int64)
     for apart, held in _folds(asked, folds, seed):
         weight, bias = regression([*others, asked.of(apart)], start, located)
-        answers = softmax((asked.features @ weight.T + bias).astype(np.float64))
+        answers = _answers(asked, weight, bias)
         odds = _log_odds(answers)
         sick = asked.kinds[apart] != NORMAL
         middle = (odds[apart][sick].mean() + odds[apart][~sick].mean()) / 2
         probabilities[held], above[held] = answers[held], odds[held] > middle
     return _Round(probabilities=probabilities, above=above)
+
+
+def _answers(asked: Learnt, weight: Floats, bias: Floats) -> Array:
+    """Probabilities by such a last layer, (recordings, classes)."""
+    return softmax((asked.features @ weight.T + bias).astype(np.float64))
 
 
 def _folds(
@@ -185,16 +199,18 @@ def _figures(asked: Learnt, rounds: list[_Round]) -> dict[str, Any]:
     def of(one: _Round, weights: Array) -> dict[str, float]:
         decided = one.probabilities[:, :BOTH].argmax(axis=1)
         found = (one.probabilities.argmax(axis=1) != NORMAL).astype(np.int64)
-        scores, at_threshold = (
-            lung_scores.challenge_scores(metrics.confusion(sick, answers, weights, 2))
-            for answers in (found, one.above)
-        )
+        scores = lung_scores.challenge_scores(metrics.confusion(sick, found, weights, 2))
+        by_threshold = {}
+        if one.above is not None:
+            counts = metrics.confusion(sick, one.above, weights, 2)
+            average = lung_scores.challenge_scores(counts)["average_score"]
+            by_threshold = {"balanced_accuracy_abnormal_at_threshold": average}
         return {
             "balanced_accuracy_3": lung_scores.balanced_accuracy_of_three(
                 targets, decided, weights
             ),
             "balanced_accuracy_abnormal": scores["average_score"],
-            "balanced_accuracy_abnormal_at_threshold": at_threshold["average_score"],
+            **by_threshold,
             "sensitivity": scores["sensitivity"],
             "specificity": scores["specificity"],
             "auroc_abnormal": metrics.auroc(
@@ -242,7 +258,12 @@ def table(result: dict[str, Any]) -> str:
     for name, accuracies in result.get("per_fold", {}).items():
         each = ", ".join(f"{value:.3f}" for value in accuracies)
         lines.append(f"  {f'accuracy of fold {name}':<40} {each}")
-    return "\n".join([*lines, result["method"]])
+    lines.append(result["method"])
+    if "abroad" in result:
+        rows = result["abroad"]["metrics"].items()
+        lines += [f"  {name:<40} {fold_figures.shown(row)}" for name, row in rows]
+        lines.append(f"As a hospital that is new to it: {result['abroad']['method']}")
+    return "\n".join(lines)
 
 
-__all__ = ["METHOD", "cross_validate", "table"]
+__all__ = ["ABROAD", "METHOD", "cross_validate", "table"]

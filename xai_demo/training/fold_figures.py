@@ -95,6 +95,7 @@ def dealt(folds: Sequence[Fold]) -> str:
 def card_section(result: dict[str, Any]) -> list[str]:
     """The figures as Markdown, for a model card."""
     who = "sources" if "per_fold" in result else "persons"
+    abroad = result.get("abroad")
     return [
         f"{result['method']} {result['n']} samples of {result['groups']} {who}, "
         f"{result['folds']} folds, {result['seeds']} seeds; {_spread(result)}. In brackets 95 % "
@@ -104,6 +105,19 @@ def card_section(result: dict[str, Any]) -> list[str]:
         "| figure | value |",
         "| --- | --- |",
         *(f"| {name} | {shown(row)} |" for name, row in result["metrics"].items()),
+        *(_abroad(abroad) if abroad else ()),
+    ]
+
+
+def _abroad(found: dict[str, Any]) -> list[str]:
+    """The figures of a hospital that nothing of the network has heard."""
+    return [
+        "",
+        f"As a hospital that is new to it: {found['method']}",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+        *(f"| {name} | {shown(row)} |" for name, row in found["metrics"].items()),
     ]
 
 
