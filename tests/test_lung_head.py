@@ -92,3 +92,19 @@ def test_children_without_an_event_tell_nothing_of_where(tmp_path):
     lungs.write_child(tmp_path, lungs.TRAINED, [(0, 2000, "Normal")])
     lessons, _ = lung.lessons_in(tmp_path, lungs.TINY_MODEL)
     assert lung_head.located(TinyLung(4).eval(), lessons) is None
+
+
+def test_of_whole_recordings_every_moment_is_told_with_what_sounds_in_it(tmp_path):
+    events = [(500, 1500, "Fine Crackle"), (1000, 2000, "Wheeze"), (3000, 3500, "Normal")]
+    lungs.write_child(tmp_path, lungs.TRAINED, [(0, 900, "Normal")])
+    lungs.write_child(tmp_path, lungs.VALIDATED, events, record="CAS & DAS")
+    lessons, _ = lung.lessons_in(tmp_path, lungs.TINY_MODEL)
+    network = TinyLung(4).eval()
+    found = lung_head.recordings(network, lungs.TINY_MODEL, lessons=lessons)
+    assert found.targets.tolist() == [3]
+    assert found.probabilities.shape == (1, 4)
+    assert found.moments.shape == found.sounding_s.shape
+    assert found.moments.sum(axis=1) == pytest.approx(1, abs=1e-4)
+    # Crackles for half a second, both for the next, wheezes for a third.
+    assert found.sounding_s.sum(axis=0)[1:] == pytest.approx([0.5, 0.5, 0.5], abs=0.03)
+    assert found.sounding_s.sum() == pytest.approx(4.0, abs=0.03)

@@ -111,6 +111,7 @@ class Model:
     normal_label: str | None = None  # the label that means "nothing found"
     recording_points: Mapping[str, float] = field(default_factory=dict)  # of several windows pooled
     recording_margin: float | None = None  # as uncertain_margin, of several windows pooled
+    event_points: Mapping[str, float] = field(default_factory=dict)  # of moments, see `moments`
     usual_explainer: str | None = None  # where another than the default points best
     caveat: str = ""  # what whoever gets an answer of it must know; said with every one
     notes: tuple[str, ...] = ()  # what of the data was left out of the training, counted and named

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import heat, quality, shelf, spectrum
+from xai_demo import heat, moments, quality, shelf, spectrum
 from xai_demo.decision import decision, over_windows, points
 from xai_demo.filtering import SignalPath
 from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timeline, View
 from xai_demo.windows import Span, Windows, of_cycles, one_after_another
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from xai_demo.annotations import Cycle
     from xai_demo.records import Floats
 
@@ -140,16 +142,22 @@ class Sound:
     def events(
         self, model: Model, probabilities: Floats, steps: Floats | None = None
     ) -> tuple[Event, ...]:
-        """Breaths with a finding; or neighbouring windows, or steps, with the same one, joined.
+        """Breaths with a finding; or neighbouring moments, or steps, with the same one, joined.
 
         Of independent labels several may be found at once. How finely windows tell the time is
-        their hop. None where the whole is in doubt.
+        their hop. None where the whole is in doubt. A model without points for moments is asked
+        about whole windows.
         """
         if self.blank or self.doubt:
             return ()
         line = self.timeline(model, probabilities, steps)
         if model.activation == "sigmoid":
             return independent_events(model, line)
+        if model.event_points and len(self.inputs) > 1 and not self.by_cycle:
+            spans = self.inputs.spans
+            starts, ends = [s.first for s in spans], [s.last for s in spans]
+            edges, rows = moments.over_time(starts, ends, probabilities)
+            return moments.events(model, self._at(edges), rows)
         found: list[Event] = []
         for row, start_s, end_s in zip(line.probabilities, line.starts_s, line.ends_s, strict=True):
             answer = decision(model, row)
@@ -163,6 +171,12 @@ class Sound:
             times = {"start_s": round(start_s, 3), "end_s": round(end_s, 3)}
             found.append(Event(label=label, probability=round(p, 4), **times))
         return tuple(found)
+
+    def _at(self, frames: NDArray[np.int64]) -> list[float]:
+        """Seconds of frames, none beyond the end."""
+        second = self.spec.hop_length / self.spec.sample_rate_hz
+        end_of_all = len(self.samples) / self.spec.sample_rate_hz
+        return [min(float(frame) * second, end_of_all) for frame in frames]
 
     def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
         """The spectrogram in grey; the recording, what was listened to, and what was ignored."""

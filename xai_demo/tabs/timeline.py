@@ -122,8 +122,8 @@ def events_table(analysis: Analysis) -> str:
     title = '<h3 class="xai-title">Events</h3>'
     if not events:
         return (
-            f'<section class="xai-events">{title}<p>No stretch of this recording stands out: '
-            f"nowhere was {_sought(analysis)} found.</p></section>"
+            f'<section class="xai-events">{title}<p>No stretch of this recording stands out by '
+            f"itself: nowhere was {_sought(analysis)} sure enough to be marked.</p></section>"
         )
     more = (
         f'<p class="xai-quiet">The first {_MARKS} of {len(events)}; all are in the downloads.</p>'
@@ -142,7 +142,7 @@ def events_table(analysis: Analysis) -> str:
 
 def _sought(analysis: Analysis) -> str:
     normal = analysis.model.normal_label if analysis.model else "normal"
-    return f"a label other than {normal}" if normal else "a label sure enough to be called"
+    return f"a label other than {normal}" if normal else "a label"
 
 
 def wave(samples: Floats | None) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xai_demo.records import Model
+    from xai_demo.training.dataset import Recordings
     from xai_demo.training.metrics import Array, Labels
     from xai_demo.training.schedule import Recipe
 
@@ -24,6 +25,7 @@ LEAST_POINT = 0.1  # of the labels' operating points, relative to the largest on
 MOST_LEAN = 2.0  # of the point of normal, against its frequency
 _LEANS = sorted(np.geomspace(1 / MOST_LEAN, MOST_LEAN, 21), key=lambda lean: abs(np.log(lean)))
 _TEMPERATURES = np.geomspace(0.25, 4, 200)
+_HEARD_S = 30.0  # from how much time on a label has a point of its own for moments
 _ENOUGH = 200  # samples, for a calibration error to be more than chance
 
 
@@ -51,19 +53,47 @@ def calibrated(recipe: Recipe, logits: Array, targets: Labels) -> Model:
     return dataclasses.replace(model, uncertain_margin=doubt)
 
 
-def of_recordings(recipe: Recipe, model: Model, probabilities: Array, targets: Labels) -> Model:
+def of_recordings(recipe: Recipe, model: Model, found: Recordings) -> Model:
     """The model with operating points and doubt for what several windows say together.
 
     What is heard in one breath of many is diluted in the mean over a recording's windows, so that
-    the points of single events would miss it.
+    the points of single events would miss it; of moments, so many are asked about that they would
+    find something in every recording.
     """
+    probabilities, targets = found.probabilities, found.targets
     if model.normal_label is None or len(set(targets.tolist())) < 2:
         return model
+    model = dataclasses.replace(model, event_points=event_points(model, found))
     normal = model.labels.index(model.normal_label)
     points = operating_points(probabilities, targets, normal)
     model = dataclasses.replace(model, recording_points=_named(model, points))
     doubt = _doubt(recipe, model, probabilities, pooled=True)
     return dataclasses.replace(model, recording_margin=doubt)
+
+
+def event_points(model: Model, found: Recordings) -> dict[str, float]:
+    """For each label but normal the point at which the moments above it agree best with the truth.
+
+    That is the largest F1 of their time (Dice 1945). A label that sounds for less than half a
+    minute of validation gets the largest point of the others.
+    """
+    points: dict[str, float] = {}
+    rare = []
+    lasting = found.sounding_s.sum(axis=1)
+    for k, label in enumerate(model.labels):
+        if label == model.normal_label:
+            continue
+        sounding, scores = found.sounding_s[:, k], found.moments[:, k]
+        if sounding.sum() < _HEARD_S:
+            rare.append(label)
+            continue
+        order = np.argsort(-scores)
+        agreed = 2 * sounding[order].cumsum()
+        f1 = agreed / (lasting[order].cumsum() + sounding.sum())
+        points[label] = round(float(scores[order][f1.argmax()]), 4)
+    if not points:
+        return {}
+    return points | dict.fromkeys(rare, max(points.values()))
 
 
 def _named(model: Model, points: Array) -> dict[str, float]:

@@ -66,11 +66,12 @@ def _chosen(schedule: Schedule) -> list[str]:
 
 def _operating(model: Model) -> str:
     points = ", ".join(f"{label} {p:.3f}" for label, p in model.operating_points.items())
-    doubt = ""
+    moments = ", ".join(f"{label} {p:.3f}" for label, p in model.event_points.items())
+    doubt = f", of moments of a recording {moments}" if moments else ""
     if model.uncertain_margin is not None:
-        doubt = f", uncertain where two labels are closer than {model.uncertain_margin:.3f}"
+        doubt += f", uncertain where two labels are closer than {model.uncertain_margin:.3f}"
     if model.uncertain_below is not None:
-        doubt = f", uncertain below {model.uncertain_below:.3f}"
+        doubt += f", uncertain below {model.uncertain_below:.3f}"
     return (f", operating point {points}" if points else "") + doubt
 
 
@@ -165,7 +166,23 @@ def _sites(result: dict[str, Any]) -> list[str]:
         lines.append(f"| {site} | {level} | {row['n']} | {row['groups']} | {cells} |")
     for site, level, row in rows:
         lines += _record_level(f"{site}, {level}", row.get("record_level"))
+        lines += _timeline(f"{site}, {level}", row.get("timeline"))
     return lines
+
+
+def _timeline(what: str, found: dict[str, Any] | None) -> list[str]:
+    """How far the events of the demo's timeline agree with the annotated ones."""
+    if not found:
+        return []
+    return [
+        "",
+        f"{what}, by time: the events on the timeline against the annotated ones, of "
+        f"{found['n']} recordings, {found['normal']} of which have none:",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+        *(f"| {name} | {_shown(row)} |" for name, row in found["metrics"].items()),
+    ]
 
 
 def _record_level(what: str, record: dict[str, Any] | None) -> list[str]:

@@ -20,6 +20,16 @@ Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recordings:
+    """What was answered about whole recordings, as the demo answers them, and what is true."""
+
+    probabilities: NDArray[np.float64]  # (recordings, labels)
+    targets: NDArray[np.int64]  # (recordings,)
+    moments: NDArray[np.float64]  # (moments of all recordings, labels): see `moments`
+    sounding_s: NDArray[np.float64]  # (moments, labels): how long each label sounds in each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
     """Samples and their labels; `load(i, rng)` gives one, varied if there is an rng."""
 
@@ -33,10 +43,7 @@ class DataSet:
     ]  # (rows, columns), (labels,)
     notes: tuple[str, ...] = ()  # what was left out, counted
     finish: Callable[[nn.Module], None] | None = None  # what is done once the network has learnt
-    # Validation recordings as the demo pools them: probabilities (recordings, labels) and labels.
-    recordings: (
-        Callable[[nn.Module, Model], tuple[NDArray[np.float64], NDArray[np.int64]]] | None
-    ) = None
+    recordings: Callable[[nn.Module, Model], Recordings] | None = None  # of validation
     heard: tuple[str, ...] = ()  # persons beside those of the samples that training makes use of
 
     def indices(self, split: Split) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import torch
 from xai_demo import audio, medium
 from xai_demo.decision import over_windows, points
 from xai_demo.errors import TrainingError, UnreadableFileError
-from xai_demo.training import breathing, lung_scores, metrics
+from xai_demo.training import breathing, lung_events, lung_scores, metrics
 from xai_demo.training.breathing import BOTH, Corpus, Ledger, Take
 from xai_demo.training.calibration import softmax
 from xai_demo.training.lung import sound_spec, splits_of
@@ -70,7 +70,7 @@ def judged(
         found = asked.recordings(part, told, notes)
         if found is not None:
             levels[site]["recordings"] = found[0]
-            extra[site] = {"record_level": found[1]} if found[1] else {}
+            extra[site] = found[1]
     if not any(levels.values()):
         raise TrainingError(
             f"{data} holds no sound with a label to evaluate {model.name} on, wanted: annotated "
@@ -136,9 +136,10 @@ class _Asked:
     def recordings(
         self, takes: Sequence[Take], progress: Progress, notes: list[str]
     ) -> tuple[Judged, dict[str, Any]] | None:
-        """Every recording with a label, and SPRSound's record level where that is SPRSound."""
+        """Every recording with a label; of SPRSound its record level too, and the timeline."""
         ledger = Ledger(SITES[takes[0].site])
         rows, kinds, patients, counts = [], [], [], []
+        agreed: list[tuple[str, lung_events.Agreement]] = []
         for number, take in enumerate(takes):
             kind = kind_of(take)
             if kind is None:
@@ -149,7 +150,12 @@ class _Asked:
             except UnreadableFileError as error:
                 ledger.add("recordings that hold nothing to analyse, left out", str(error))
                 continue
-            rows.append(self.whole(made.inputs, partial(made.overall, self.model)))
+            windows = self.probabilities(made.inputs)
+            rows.append(
+                np.asarray(made.overall(self.model, windows.astype(np.float32)), np.float64)
+            )
+            if take.site == "sprsound" and take.annotated:
+                agreed.append((take.patient, self._agreement(take, made, windows)))
             counts.append(len(made.inputs))
             kinds.append(kind)
             patients.append(take.patient)
@@ -163,15 +169,29 @@ class _Asked:
         groups = np.array(patients)
         pooled = float(np.median(counts)) > 1
         of_site = record_level(self.model, table, targets, tuple(patients))
+        by_time = {}
+        if agreed:
+            whose, agreements = zip(*agreed, strict=True)
+            by_time = {"timeline": lung_events.as_json(agreements, whose)}
         return (
             self._judged(
                 table[rated], targets[rated].tolist(), groups[rated].tolist(), pooled=pooled
             ),
-            of_site if takes[0].site == "sprsound" else {},
+            {"record_level": of_site} | by_time if takes[0].site == "sprsound" else {},
         )
+
+    def _agreement(self, take: Take, made: Any, windows: Array) -> lung_events.Agreement:
+        events = made.events(self.model, windows.astype(np.float32))
+        duration_s = len(made.samples) / made.sample_rate_hz
+        return lung_events.agreement(events, take.annotated, duration_s=duration_s)
 
     def whole(self, windows: Any, pooled: Any) -> Array:
         """One row of probabilities from those of some windows, (windows, 1, mel, frames)."""
+        result: Array = np.asarray(pooled(self.probabilities(windows)), np.float64)
+        return result
+
+    def probabilities(self, windows: Any) -> Array:
+        """Of every window by itself, (windows, labels)."""
         self.network.eval()
         device = next(self.network.parameters()).device
         logits = []
@@ -179,9 +199,7 @@ class _Asked:
             for start in range(0, len(windows), _BATCH):
                 part: Floats = np.ascontiguousarray(windows[start : start + _BATCH])
                 logits.append(self.network(torch.from_numpy(part).to(device)).float().cpu().numpy())
-        rows = softmax(np.concatenate(logits).astype(np.float64) / self.model.temperature)
-        result: Array = np.asarray(pooled(rows), np.float64)
-        return result
+        return softmax(np.concatenate(logits).astype(np.float64) / self.model.temperature)
 
     def _judged(
         self, rows: Array, kinds: list[int], patients: list[str], *, pooled: bool = False

@@ -19,8 +19,10 @@ from torch.nn import functional as F
 
 from xai_demo import spectrum
 from xai_demo.decision import over_windows
+from xai_demo.moments import over_time
 from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE, kind_of
 from xai_demo.training.calibration import softmax
+from xai_demo.training.dataset import Recordings
 from xai_demo.training.lung_regression import Learnt, Located, regression
 from xai_demo.training.lung_windows import Change, cut, stage_of
 from xai_demo.training.objectives import narrow
@@ -161,21 +163,40 @@ def of_recordings(network: nn.Module, lessons: Lessons, chosen: Sequence[int]) -
     )
 
 
-def recordings(
-    network: Any, model: Model, *, lessons: Lessons
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Whole validation recordings as the demo answers them: pooled probabilities and kinds."""
+def recordings(network: Any, model: Model, *, lessons: Lessons) -> Recordings:
+    """Whole validation recordings as the demo answers them, as a whole and by the moment."""
     last = network.get_classifier()
     weight, bias = last.weight.detach().cpu().numpy(), last.bias.detach().cpu().numpy()
-    rows, kinds = [], []
+    rows, kinds, parts, sounding = [], [], [], []
     for i in lessons.validated():
-        found = features(network, (whole(lessons, i, s) for s in starts(lessons, i)))
+        firsts = starts(lessons, i)
+        found = features(network, (whole(lessons, i, s) for s in firsts))
         logits = (found @ weight.T + bias).astype(np.float64)
-        rows.append(over_windows(model, softmax(logits / model.temperature).astype(np.float32)))
+        windows = softmax(logits / model.temperature).astype(np.float32)
+        rows.append(over_windows(model, windows))
         heard = {kind for _, _, kind in lessons.sounds[i].events}
         crackles, wheezes = bool(heard & {CRACKLE, BOTH}), bool(heard & {WHEEZE, BOTH})
         kinds.append(kind_of(crackles=crackles, wheezes=wheezes))
-    return np.stack(rows).astype(np.float64), np.array(kinds)
+        frames = lessons.sounds[i].frames
+        edges, by_moment = over_time(
+            firsts, [min(s + lessons.frames, frames) for s in firsts], windows
+        )
+        parts.append(by_moment)
+        sounding.append(_lasting(lessons.sounding(i), edges) / lessons.per_second)
+    return Recordings(
+        probabilities=np.stack(rows).astype(np.float64),
+        targets=np.array(kinds),
+        moments=np.concatenate(parts).astype(np.float64),
+        sounding_s=np.concatenate(sounding),
+    )
+
+
+def _lasting(kinds: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Frames of each kind between edges, (moments, 4)."""
+    each = np.zeros((len(kinds) + 1, BOTH + 1))
+    each[1:] = np.eye(BOTH + 1)[kinds].cumsum(axis=0)
+    lasting: NDArray[np.float64] = np.diff(each[edges], axis=0)
+    return lasting
 
 
 def starts(lessons: Lessons, recording: int) -> tuple[int, ...]:

@@ -164,6 +164,16 @@ class Lessons:
             label = ((label + also) / 2).astype(np.float32)
         return times, label
 
+    def sounding(self, recording: int) -> NDArray[np.int64]:
+        """The kind of what sounds in every frame, by the annotated events: (frames,)."""
+        sound = self.sounds[recording]
+        heard = np.zeros((2, sound.frames), np.int64)
+        for start, end, kind in sound.events:
+            heard[0, start:end] |= kind in (CRACKLE, BOTH)
+            heard[1, start:end] |= kind in (WHEEZE, BOTH)
+        kinds: NDArray[np.int64] = heard[0] * CRACKLE + heard[1] * WHEEZE
+        return kinds
+
     def _middle(self, place: Place) -> int:
         return (place.start + place.end) // 2 - self.frames // 2
 

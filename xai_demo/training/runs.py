@@ -141,7 +141,7 @@ def tuned(network: torch.nn.Module, recipe: Recipe, data: DataSet) -> Model:
         return model
     model = calibration.calibrated(recipe, values, targets.numpy())
     if data.recordings is not None:
-        model = calibration.of_recordings(recipe, model, *data.recordings(network, model))
+        model = calibration.of_recordings(recipe, model, data.recordings(network, model))
     return model
 
 
