@@ -57,6 +57,16 @@ def test_no_finding_is_said_as_such() -> None:
     assert "No finding" in answered(replace(analysis, report=report), model)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("Effusion", "effusion"), ("Viral pneumonia", "viral pneumonia"), ("COVID-19", "COVID-19")],
+)
+def test_a_name_in_a_sentence_keeps_its_capitals_where_they_are_an_abbreviation(
+    name: str, said: str
+) -> None:
+    assert words.within(name) == said
+
+
 def test_the_interval_is_drawn_and_told() -> None:
     html = answered(*film_analysis())
     assert 'title="75 % to 91 %"' in html

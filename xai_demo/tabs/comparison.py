@@ -53,7 +53,7 @@ def side_by_side(one: Analysis, other: Analysis) -> str:
 
 def agreement(one: Explanation, other: Explanation) -> str:
     """How far two heat maps of one size rank the places alike, with what that does not mean."""
-    label = words.plain(one.target).lower()
+    label = words.within(words.plain(one.target))
     names = f"{one.explainer} and {other.explainer}"
     if min(float(one.heatmap.max()), float(other.heatmap.max())) <= 0:
         return f"{names} cannot be compared for {label}: one of them found no heat."
@@ -65,11 +65,11 @@ def of_models(one: Analysis, other: Analysis) -> str:
     """How far the heat of two models ranks the places alike, where both saw them."""
     first, second = one.report.explanations[0], other.report.explanations[0]
     names = f"{one.report.model.name} and {other.report.model.name}"
-    label = words.plain(first.target).lower()
+    label = words.within(words.plain(first.target))
     if first.target != second.target:
         return (
             f"{other.report.model.name} has no label {label}: its heat is for its own answer, "
-            f"{words.plain(second.target).lower()}, and is not compared."
+            f"{words.within(words.plain(second.target))}, and is not compared."
         )
     pair = on_one_grid((one.view, first.heatmap), (other.view, second.heatmap))
     if pair is None or min(float(each.max()) for each in pair) <= 0:

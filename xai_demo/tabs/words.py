@@ -185,7 +185,7 @@ def steady(prediction: Prediction, point: float | None, looks: int) -> str:
     low, high = prediction.interval
     said = (
         f"Slightly shifted, turned and brightened {looks} times, the same film got "
-        f"{percent(low)} to {percent(high)} for {plain(prediction.label).lower()}"
+        f"{percent(low)} to {percent(high)} for {within(plain(prediction.label))}"
     )
     if point is not None and low < point <= high:
         return (
@@ -207,6 +207,11 @@ def who(model: ModelInUse, title: str) -> str:
         f"{title} ({model.name}), {origin}; sha256 {short_hash(model.sha256)}; "
         f"ran with {model.backend} on {device}."
     )
+
+
+def within(name: str) -> str:
+    """A name within a sentence: small letters, but for words that are more than one capital."""
+    return " ".join(w if sum(map(str.isupper, w)) > 1 else w.lower() for w in name.split(" "))
 
 
 def listing(items: Sequence[str]) -> str:
