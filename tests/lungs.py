@@ -43,7 +43,10 @@ class TinyLung(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-TINY_LUNG = Architecture(whole=lambda model: TinyLung(len(model.labels)), cuts={})
+TINY_LUNG = Architecture(
+    whole=lambda model: TinyLung(len(model.labels)),
+    cuts={"features": lambda net: (net.features, nn.Sequential(net.global_pool, net.fc))},
+)
 TINY_MODEL: Model = dataclasses.replace(MODEL, architecture="tiny-lung")
 
 

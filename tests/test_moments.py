@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from tests.small import model_of
-from xai_demo import medium, moments
+from xai_demo import inference, medium, moments
 from xai_demo.records import Recording
 from xai_demo.training import calibration
 from xai_demo.training.dataset import Recordings
@@ -48,12 +49,69 @@ def test_events_are_neighbouring_moments_above_the_point_of_their_label():
         [[0.7, 0.3, 0.0], [0.5, 0.4, 0.1], [0.3, 0.7, 0.0], [0.9, 0.1, 0.0], [0.2, 0.1, 0.7]],
         np.float32,
     )
-    found = moments.events(MODEL, [0, 1, 2, 3, 4, 5.5], rows)
+    edges = np.array([0, 100, 200, 300, 400, 550])
+    found = moments.events(MODEL, edges, rows, at=seconds)
     assert [(e.label, e.start_s, e.end_s, e.probability) for e in found] == [
         ("crackle", 1, 3, 0.7),
         ("wheeze", 4, 5.5, 0.7),
     ]
-    assert moments.events(MODEL, [0, 1], rows[:1]) == ()
+    assert moments.events(MODEL, edges[:2], rows[:1], at=seconds) == ()
+
+
+def seconds(frame: int) -> float:
+    return frame / 100
+
+
+def test_an_event_keeps_the_stretches_with_most_evidence():
+    rows = np.array([[0.1, 0.8, 0.1]], np.float32)
+    line = np.zeros(400, np.float32)
+    line[50:90], line[100:120], line[200:260], line[350:400] = 1.0, 0.5, 0.3, 0.19
+    asked = []
+
+    def evidence(label: int, first: int, last: int) -> np.ndarray:
+        asked.append((label, first, last))
+        return line
+
+    found = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    assert asked == [(1, 100, 500)]
+    # What is 0.1 s apart is one; what has less than a fifth of the highest is none.
+    assert [(e.start_s, e.end_s) for e in found] == [(1.5, 2.2), (3.0, 3.6)]
+    assert {e.probability for e in found} == {0.8}
+    line[:] = 0
+    line[10:20], line[200:205] = 1, 1  # all too short: the longest is kept
+    (short,) = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    assert (short.start_s, short.end_s) == (1.1, 1.2)
+    line[300:330] = 1
+    (long,) = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    assert (long.start_s, long.end_s) == (4.0, 4.3)
+    line[:] = 0
+    (whole,) = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    assert (whole.start_s, whole.end_s) == (1.0, 5.0)
+
+
+def test_columns_of_windows_are_stitched_to_a_line_where_the_highest_counts():
+    columns = np.array([[0, 1, 0, 0], [0, 0, 0, 2], [9, 9, 9, 9]], np.float32)
+    spans = [(0, 200), (100, 300), (600, 800)]
+    line = moments.stitched(spans, columns, frames=200, first=50, last=300)
+    assert line.shape == (250,)
+    assert line[75 - 50] == pytest.approx(1, abs=0.05)  # the middle of the second of four columns
+    assert line[275 - 50] == pytest.approx(2, abs=0.05)
+    assert line.max() <= 2  # the third window lies elsewhere
+    assert line[[150 - 50]] == pytest.approx(0, abs=0.05)
+
+
+def test_evidence_of_a_head_that_averages_is_what_each_column_adds_to_the_logit():
+    torch.manual_seed(0)
+    head = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(5, 3, bias=False)
+    )
+    maps = torch.rand(2, 5, 4, 7)
+    found = inference.evidence_over_time(head, maps)
+    assert found.shape == (2, 3, 7)
+    with torch.no_grad():
+        added = torch.einsum("kc,ncrt->nkt", head[2].weight, maps) / (4 * 7)
+        assert added.sum(2) == pytest.approx(head(maps).numpy(), abs=1e-5)
+    assert found == pytest.approx(added.clamp(min=0).numpy(), abs=1e-5)
 
 
 def test_of_two_labels_above_their_points_the_further_one_is_called():
@@ -78,6 +136,11 @@ def test_an_event_that_one_window_alone_hears_is_shorter_than_its_window():
     (event,) = made.events(MODEL, rows)
     assert (event.label, event.probability) == ("crackle", 0.8)
     assert (event.start_s, event.end_s) == pytest.approx((1.0, 4.0), abs=0.05)
+    evidence = np.zeros((len(rows), 3, 20), np.float32)
+    evidence[1, 1, 5:8] = 1  # of the window from 1 s on, 0.5 to 0.8 s
+    (short,) = made.events(MODEL, rows, None, evidence)
+    assert (short.label, short.probability) == ("crackle", 0.8)
+    assert (short.start_s, short.end_s) == pytest.approx((1.5, 1.8), abs=0.1)
     rows[2] = rows[0]
     rows[1] = [0.0, 0.75, 0.25]
     points = {"crackle": 0.5, "wheeze": 0.6}

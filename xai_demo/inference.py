@@ -40,6 +40,7 @@ class Answer:
     probabilities: Floats  # (windows, labels)
     # Of a network that answers for every moment: (windows, labels, steps of `sound.STEP_FRAMES`).
     steps: Floats | None = None
+    evidence: Floats | None = None  # (windows, labels, columns): see `evidence_over_time`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,11 +123,14 @@ def answered(network: Network, inputs: Floats | Windows, asker: Asker | None = N
     activations: list[Tensor] = []
     probabilities: list[Floats] = []
     steps: list[Floats] = []
+    evidence: list[Floats] = []
     kept = 0
     for batch in (asker or Asker(network)).features(inputs):
         with torch.inference_mode():
             probabilities.append(network.probabilities(network.head(batch)))
             steps += _steps(network, batch, inputs.shape[3])
+        if network.model.event_points and len(inputs) > 1:
+            evidence.append(evidence_over_time(network.head, batch))
         if kept < _MOST_KEPT:
             activations.append(batch)
             kept += len(batch)
@@ -134,7 +138,28 @@ def answered(network: Network, inputs: Floats | Windows, asker: Asker | None = N
         activations=activations,
         probabilities=np.concatenate(probabilities),
         steps=np.concatenate(steps) if steps else None,
+        evidence=np.concatenate(evidence) if evidence else None,
     )
+
+
+def evidence_over_time(head: Callable[[Tensor], Tensor], activations: Tensor) -> Floats:
+    """What every column of the maps adds to each logit, (batch, labels, columns), if it adds.
+
+    Activations (batch, channels, rows, columns) times the gradients of the logit, which is HiResCAM
+    (Draelos and Carin 2020), summed over channels and rows.
+    """
+    import numpy as np
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        maps = activations.detach().float().clone().requires_grad_()
+        logits = head(maps)
+        added = []
+        for k in range(logits.shape[1]):
+            (slope,) = torch.autograd.grad(logits[:, k].sum(), maps, retain_graph=True)
+            added.append((slope * maps.detach()).sum((1, 2)).clamp(min=0).cpu().numpy())
+    found: Floats = np.stack(added, axis=1)
+    return found
 
 
 def _steps(network: Network, activations: Tensor, n_frames: int) -> list[Floats]:

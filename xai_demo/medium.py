@@ -75,9 +75,13 @@ class Medium(Protocol):
         """Heat over the whole file from that of its windows, (windows, rows, columns)."""
 
     def events(
-        self, model: Model, probabilities: Floats, steps: Floats | None = None
+        self,
+        model: Model,
+        probabilities: Floats,
+        steps: Floats | None = None,
+        evidence: Floats | None = None,
     ) -> tuple[Event, ...]:
-        """Stretches in which something was found; `steps` as `inference.Answer` has them."""
+        """Stretches in which something was found; the rest as `inference.Answer` has it."""
 
     def timeline(
         self, model: Model, probabilities: Floats, steps: Floats | None = None

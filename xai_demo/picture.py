@@ -56,7 +56,11 @@ class Picture:
         )
 
     def events(
-        self, model: Model, probabilities: Floats, steps: Floats | None = None
+        self,
+        model: Model,
+        probabilities: Floats,
+        steps: Floats | None = None,
+        evidence: Floats | None = None,
     ) -> tuple[Event, ...]:
         """None: a picture does not last."""
         return ()

@@ -257,7 +257,7 @@ def _analysis(
         predictions=_ranked(model, overall, ends),
         decision=_decided(model, overall, made),
         explanations=explained,
-        events=made.events(model, answer.probabilities, answer.steps),
+        events=made.events(model, answer.probabilities, answer.steps, answer.evidence),
         timing_ms=clock.elapsed_ms,
         warnings=(*filter(None, (model.caveat,)), *made.warnings, *warnings),
         calibration={"method": "temperature", "temperature": model.temperature},

@@ -15,8 +15,6 @@ from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timel
 from xai_demo.windows import Span, Windows, of_cycles, one_after_another
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from xai_demo.annotations import Cycle
     from xai_demo.records import Floats
 
@@ -140,13 +138,17 @@ class Sound:
         )
 
     def events(
-        self, model: Model, probabilities: Floats, steps: Floats | None = None
+        self,
+        model: Model,
+        probabilities: Floats,
+        steps: Floats | None = None,
+        evidence: Floats | None = None,
     ) -> tuple[Event, ...]:
         """Breaths with a finding; or neighbouring moments, or steps, with the same one, joined.
 
         Of independent labels several may be found at once. How finely windows tell the time is
-        their hop. None where the whole is in doubt. A model without points for moments is asked
-        about whole windows.
+        their hop; with `evidence`, (windows, labels, columns), their columns. None where the whole
+        is in doubt. A model without points for moments is asked about whole windows.
         """
         if self.blank or self.doubt:
             return ()
@@ -154,10 +156,7 @@ class Sound:
         if model.activation == "sigmoid":
             return independent_events(model, line)
         if model.event_points and len(self.inputs) > 1 and not self.by_cycle:
-            spans = self.inputs.spans
-            starts, ends = [s.first for s in spans], [s.last for s in spans]
-            edges, rows = moments.over_time(starts, ends, probabilities)
-            return moments.events(model, self._at(edges), rows)
+            return self._by_moment(model, probabilities, evidence)
         found: list[Event] = []
         for row, start_s, end_s in zip(line.probabilities, line.starts_s, line.ends_s, strict=True):
             answer = decision(model, row)
@@ -172,11 +171,29 @@ class Sound:
             found.append(Event(label=label, probability=round(p, 4), **times))
         return tuple(found)
 
-    def _at(self, frames: NDArray[np.int64]) -> list[float]:
-        """Seconds of frames, none beyond the end."""
+    def _by_moment(
+        self, model: Model, probabilities: Floats, evidence: Floats | None
+    ) -> tuple[Event, ...]:
+        """See `moments`; no event reaches beyond the end."""
+        spans = [(span.first, span.last) for span in self.inputs.spans]
+        starts, ends = [first for first, _ in spans], [last for _, last in spans]
+        edges, rows = moments.over_time(starts, ends, probabilities)
         second = self.spec.hop_length / self.spec.sample_rate_hz
         end_of_all = len(self.samples) / self.spec.sample_rate_hz
-        return [min(float(frame) * second, end_of_all) for frame in frames]
+
+        def line(label: int, first: int, last: int) -> Floats:
+            columns = evidence[:, label] * probabilities[:, [label]]  # type: ignore[index]
+            return moments.stitched(
+                spans, columns, frames=self.inputs.shape[3], first=first, last=last
+            )
+
+        return moments.events(
+            model,
+            edges,
+            rows,
+            at=lambda frame: min(frame * second, end_of_all),
+            evidence=None if evidence is None else line,
+        )
 
     def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
         """The spectrogram in grey; the recording, what was listened to, and what was ignored."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from xai_demo import audio, medium
+from xai_demo import audio, medium, networks
 from xai_demo.decision import over_windows, points
 from xai_demo.errors import TrainingError, UnreadableFileError
+from xai_demo.inference import evidence_over_time
 from xai_demo.training import breathing, lung_events, lung_scores, metrics
 from xai_demo.training.breathing import BOTH, Corpus, Ledger, Take
 from xai_demo.training.calibration import softmax
@@ -150,12 +151,12 @@ class _Asked:
             except UnreadableFileError as error:
                 ledger.add("recordings that hold nothing to analyse, left out", str(error))
                 continue
-            windows = self.probabilities(made.inputs)
+            windows, evidence = self.answers(made.inputs)
             rows.append(
                 np.asarray(made.overall(self.model, windows.astype(np.float32)), np.float64)
             )
             if take.site == "sprsound" and take.annotated:
-                agreed.append((take.patient, self._agreement(take, made, windows)))
+                agreed.append((take.patient, self._agreement(take, made, windows, evidence)))
             counts.append(len(made.inputs))
             kinds.append(kind)
             patients.append(take.patient)
@@ -180,26 +181,31 @@ class _Asked:
             {"record_level": of_site} | by_time if takes[0].site == "sprsound" else {},
         )
 
-    def _agreement(self, take: Take, made: Any, windows: Array) -> lung_events.Agreement:
-        events = made.events(self.model, windows.astype(np.float32))
+    def _agreement(
+        self, take: Take, made: Any, windows: Array, evidence: Floats
+    ) -> lung_events.Agreement:
+        events = made.events(self.model, windows.astype(np.float32), None, evidence)
         duration_s = len(made.samples) / made.sample_rate_hz
         return lung_events.agreement(events, take.annotated, duration_s=duration_s)
 
     def whole(self, windows: Any, pooled: Any) -> Array:
         """One row of probabilities from those of some windows, (windows, 1, mel, frames)."""
-        result: Array = np.asarray(pooled(self.probabilities(windows)), np.float64)
+        result: Array = np.asarray(pooled(self.answers(windows)[0]), np.float64)
         return result
 
-    def probabilities(self, windows: Any) -> Array:
-        """Of every window by itself, (windows, labels)."""
-        self.network.eval()
+    def answers(self, windows: Any) -> tuple[Array, Floats]:
+        """Probabilities of every window by itself, (windows, labels), and the evidence in time."""
+        cut = networks.cut(self.model, self.network.eval())
         device = next(self.network.parameters()).device
-        logits = []
-        with torch.inference_mode():
-            for start in range(0, len(windows), _BATCH):
-                part: Floats = np.ascontiguousarray(windows[start : start + _BATCH])
-                logits.append(self.network(torch.from_numpy(part).to(device)).float().cpu().numpy())
-        return softmax(np.concatenate(logits).astype(np.float64) / self.model.temperature)
+        logits, evidence = [], []
+        for start in range(0, len(windows), _BATCH):
+            part: Floats = np.ascontiguousarray(windows[start : start + _BATCH])
+            with torch.inference_mode():
+                maps = cut.features(torch.from_numpy(part).to(device))
+                logits.append(cut.head(maps).float().cpu().numpy())
+            evidence.append(evidence_over_time(cut.head, maps))
+        rows = softmax(np.concatenate(logits).astype(np.float64) / self.model.temperature)
+        return rows, np.concatenate(evidence)
 
     def _judged(
         self, rows: Array, kinds: list[int], patients: list[str], *, pooled: bool = False
