@@ -62,9 +62,10 @@ def write_model(directory: Path, model: Model, seed: int = 0) -> Model:
     return model
 
 
-def analyser_of(folder: Path, model: Model, seed: int = 0) -> Analyser:
-    """A machine without a network whose only model is this one, written below `folder`."""
-    write_model(folder / "weights" / model.name, model, seed=seed)
+def analyser_of(folder: Path, *models: Model, seed: int = 0) -> Analyser:
+    """A machine without a network whose only models are these, written below `folder`."""
+    for model in models:
+        write_model(folder / "weights" / model.name, model, seed=seed)
     settings = dataclasses.replace(
         Settings.from_env({}),
         weights_dir=folder / "weights",
@@ -73,6 +74,6 @@ def analyser_of(folder: Path, model: Model, seed: int = 0) -> Analyser:
         offline=True,
     )
     made = Analyser(settings)
-    made.hub = Hub(settings, catalog={model.name: Entry(task=model.task)})
+    made.hub = Hub(settings, catalog={m.name: Entry(task=m.task) for m in models})
     made.engine = Engine(made.hub)
     return made

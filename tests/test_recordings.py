@@ -8,18 +8,13 @@ import dataclasses
 import numpy as np
 import pytest
 import soundfile
-from small import MEL, model_of, write_model
+from small import MEL, analyser_of, model_of
 
 from xai_demo import asked, heat, inference, medium, results, shelf, sound, spectrum
 from xai_demo.annotations import Cycle
-from xai_demo.catalog import Entry
-from xai_demo.engine import Engine
 from xai_demo.errors import AnnotationError, UnsuitableError
 from xai_demo.filtering import SignalPath
-from xai_demo.hub import Hub
-from xai_demo.pipeline import Analyser
 from xai_demo.records import Recording
-from xai_demo.settings import Settings
 from xai_demo.synthesis import example_path
 from xai_demo.windows import of_cycles
 
@@ -36,20 +31,7 @@ MODELS = (
 
 @pytest.fixture(scope="module")
 def analyser(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    for model in MODELS:
-        write_model(folder / "weights" / model.name, model)
-    settings = dataclasses.replace(
-        Settings.from_env({}),
-        weights_dir=folder / "weights",
-        cache_dir=folder / "cache",
-        background_export=False,
-        offline=True,
-    )
-    made = Analyser(settings)
-    made.hub = Hub(settings, catalog={m.name: Entry(task=m.task) for m in MODELS})
-    made.engine = Engine(made.hub)
-    return made
+    return analyser_of(tmp_path_factory.mktemp("models"), *MODELS)
 
 
 @pytest.fixture
