@@ -166,7 +166,7 @@ def test_the_events_of_everyday_sounds_stand_in_a_table():
     quiet = dataclasses.replace(
         analysis, report=dataclasses.replace(analysis.report, events=()), model=BIG
     )
-    assert "nowhere was a label sure enough to be called found" in events_table(quiet)
+    assert "nowhere was a label sure enough to be marked" in events_table(quiet)
     single = dataclasses.replace(analysis, timeline=of_rows(np.zeros((1, 527)), BIG.labels))
     assert "xai-events" not in answered(single, BIG)
 
