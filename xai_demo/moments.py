@@ -11,7 +11,7 @@ the logit of its label, which is HiResCAM (Draelos and Carin 2020) summed over f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from xai_demo.records import Event
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from xai_demo.records import Floats, Model
 
@@ -32,14 +32,14 @@ LEAST_S = 0.2  # shorter ones are the edge of what the neighbouring moment hears
 
 
 def over_time(
-    starts: Sequence[int], ends: Sequence[int], probabilities: Floats
+    starts: ArrayLike, ends: ArrayLike, probabilities: Floats
 ) -> tuple[NDArray[np.int64], Floats]:
     """Mean probabilities between the frames at which windows begin or end.
 
     From windows [start, end) with probabilities (windows, labels): edges (moments + 1,) and rows
     (moments, labels), zero where no window lies.
     """
-    edges = np.unique(np.concatenate([starts, ends])).astype(np.int64)
+    edges = np.unique(np.concatenate([np.asarray(starts), np.asarray(ends)])).astype(np.int64)
     change = np.zeros((len(edges), probabilities.shape[1] + 1))
     rows = np.column_stack([probabilities, np.ones(len(probabilities))]).astype(np.float64)
     np.add.at(change, np.searchsorted(edges, starts), rows)
@@ -105,16 +105,15 @@ def loudest(line: Floats, *, gap: int, least: int) -> list[tuple[int, int]]:
     return long or [max(stretches, key=lambda stretch: stretch[1] - stretch[0])]
 
 
-def stitched(
-    spans: Sequence[tuple[int, int]], columns: Floats, *, frames: int, first: int, last: int
-) -> Floats:
+def stitched(spans: ArrayLike, columns: Floats, *, frames: int, first: int, last: int) -> Floats:
     """What windows show at their columns, as a line over the frames first to last, the highest.
 
-    `columns`: (windows, columns), of windows [start, end) each of which was given `frames` frames.
+    `columns`: (windows, columns) over the `frames` that each window was given;
+    `spans`: [start, end) of each window, (windows, 2).
     """
     line = np.zeros(last - first, np.float32)
     middles = (np.arange(columns.shape[1]) + 0.5) * frames / columns.shape[1]
-    starts, ends = np.array(spans).T
+    starts, ends = np.asarray(spans).T
     for i in np.flatnonzero((starts < last) & (ends > first)):
         span = np.arange(max(first, starts[i]), min(last, ends[i]))
         shown = np.interp(span - starts[i] + 0.5, middles, columns[i])

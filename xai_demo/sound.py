@@ -175,14 +175,14 @@ class Sound:
         self, model: Model, probabilities: Floats, evidence: Floats | None
     ) -> tuple[Event, ...]:
         """See `moments`; no event reaches beyond the end."""
-        spans = [(span.first, span.last) for span in self.inputs.spans]
-        starts, ends = [first for first, _ in spans], [last for _, last in spans]
-        edges, rows = moments.over_time(starts, ends, probabilities)
+        spans = np.array([(span.first, span.last) for span in self.inputs.spans])
+        edges, rows = moments.over_time(spans[:, 0], spans[:, 1], probabilities)
+        weighed = None if evidence is None else evidence * probabilities[:, :, None]
         second = self.spec.hop_length / self.spec.sample_rate_hz
         end_of_all = len(self.samples) / self.spec.sample_rate_hz
 
         def line(label: int, first: int, last: int) -> Floats:
-            columns = evidence[:, label] * probabilities[:, [label]]  # type: ignore[index]
+            columns = weighed[:, label]  # type: ignore[index]
             return moments.stitched(
                 spans, columns, frames=self.inputs.shape[3], first=first, last=last
             )

@@ -13,6 +13,7 @@ import numpy as np
 
 from xai_demo.training import metrics
 from xai_demo.training.breathing import BOTH, CRACKLE, LABELS, WHEEZE
+from xai_demo.training.lung_scores import share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,12 +72,12 @@ def as_json(rows: Sequence[Agreement], patients: Sequence[str]) -> dict[str, Any
         quiet, loud = weights * calm, weights * ~calm
         anything = column("anything_s")
         return {
-            "time_precision": _share(agreed, found),
-            "time_recall": _share(agreed, truth),
-            "time_f1": _share(2 * agreed, found + truth),
-            "abnormal_recordings_found": _share(loud @ column("agrees"), loud.sum()),
-            "normal_recordings_with_events": _share(quiet @ (anything > 0), quiet.sum()),
-            "false_seconds_per_minute": 60 * _share(quiet @ anything, quiet @ column("lasts_s")),
+            "time_precision": share(agreed, found),
+            "time_recall": share(agreed, truth),
+            "time_f1": share(2 * agreed, found + truth),
+            "abnormal_recordings_found": share(loud @ column("agrees"), loud.sum()),
+            "normal_recordings_with_events": share(quiet @ (anything > 0), quiet.sum()),
+            "false_seconds_per_minute": 60 * share(quiet @ anything, quiet @ column("lasts_s")),
         }
 
     return {
@@ -94,7 +95,3 @@ def _sounding(spans: Iterable[tuple[float, float, int]], steps: int) -> NDArray[
         for row, kinds in enumerate(_KINDS):
             heard[row, span] |= kind in kinds
     return heard
-
-
-def _share(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else float("nan")

@@ -61,8 +61,8 @@ def challenge_scores(counts: Array) -> dict[str, float]:
     From counts (true class, decided class), normal first; NaN where a side is absent.
     """
     right, truly = counts.diagonal(), counts.sum(axis=1)
-    sensitivity = _share(right[1:].sum(), truly[1:].sum())
-    specificity = _share(right[0], truly[0])
+    sensitivity = share(right[1:].sum(), truly[1:].sum())
+    specificity = share(right[0], truly[0])
     average = (sensitivity + specificity) / 2
     both = sensitivity + specificity
     harmonic = 0.0 if both == 0 else 2 * sensitivity * specificity / both
@@ -172,5 +172,6 @@ def recording_probabilities(
     return stacked
 
 
-def _share(part: float, whole: float) -> float:
+def share(part: float, whole: float) -> float:
+    """`part` of `whole`; not a number where there is nothing to share."""
     return float(part / whole) if whole > 0 else float("nan")
