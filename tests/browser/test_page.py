@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from xai_demo.tabs import TABS
 
 if TYPE_CHECKING:
     import gradio as gr
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.browser
 
@@ -182,16 +183,70 @@ def test_the_signal_path_is_set_and_every_stage_is_seen(page: Page, analyser: Fa
         page.wait_for_selector(f"#stethoscope-{name}", state="visible")
 
 
-def test_listening_live_answers_again_and_again(page: Page, analyser: FakeAnalyser) -> None:
+HEARD = "Number(document.querySelector('#stethoscope-live .xai-live')?.dataset.heard)"
+
+
+def record(page: Page) -> None:
     page.get_by_role("button", name="Listen live").click()
     page.locator("#stethoscope-microphone button", has_text="Record").click()
-    heard = "Number(document.querySelector('#stethoscope-live .xai-live')?.dataset.heard)"
-    page.wait_for_function(f"{heard} >= 1")
-    first = page.evaluate(heard)
-    page.wait_for_function(f"{heard} >= {first} + 1")
+
+
+def test_listening_live_answers_again_and_again(page: Page, analyser: FakeAnalyser) -> None:
+    record(page)
+    page.wait_for_function(f"{HEARD} >= 1")
+    first = page.evaluate(HEARD)
+    page.wait_for_function(f"{HEARD} >= {first} + 1")
     assert page.locator("#stethoscope-live .xai-bar").count() == 4
     assert page.locator("#stethoscope-live .xai-plot img").is_visible()
     page.locator("#stethoscope-microphone button", has_text="Stop").click()
+
+
+@dataclass
+class Encoder:
+    """The scripts that encode what a microphone records: withheld until they are given."""
+
+    asked: list[Route] = field(default_factory=list)
+    given: bool = False
+
+    def answer(self, route: Route) -> None:
+        if self.given:
+            route.continue_()
+        else:
+            self.asked.append(route)
+
+    def give(self) -> None:
+        self.given = True
+        for route in self.asked:
+            route.continue_()
+
+
+@pytest.fixture
+def encoder(page: Page) -> Encoder:
+    encoder = Encoder()
+    page.route(re.compile(r"/assets/module-[^/]*\.js"), encoder.answer)
+    return encoder
+
+
+def test_a_record_pressed_before_the_encoder_has_come_is_heard_once_it_has(
+    page: Page, encoder: Encoder
+) -> None:
+    record(page)
+    page.wait_for_timeout(1000)
+    assert encoder.asked
+    assert not page.locator("#stethoscope-live .xai-live").count()
+    encoder.give()
+    page.wait_for_function(f"{HEARD} >= 1")
+
+
+def test_a_stop_before_the_encoder_has_come_is_a_stop(page: Page, encoder: Encoder) -> None:
+    microphone = page.locator("#stethoscope-microphone")
+    record(page)
+    page.wait_for_timeout(1000)
+    microphone.locator("button", has_text="Stop").click()
+    encoder.give()
+    page.wait_for_timeout(1500)
+    assert microphone.locator("button", has_text="Record").is_visible()
+    assert not page.locator("#stethoscope-live .xai-live").count()
 
 
 def test_a_recording_by_microphone_is_answered(page: Page) -> None:

@@ -58,3 +58,21 @@ document.addEventListener("click", (event) => {
   const card = pressed.id.match(/^(.+)-example-(.+)$/);
   if (card) window.xaiAddress({ tab: card[1], example: card[2] });
 });
+
+// Gradio fetches the encoder of a streaming microphone once the microphone is on the page. A Record
+// that is pressed before the encoder has come fails without a word: press it again until it has.
+const xaiMicrophone = "[id$='-microphone']";
+let xaiPressSoon = 0;
+window.addEventListener("unhandledrejection", (event) => {
+  const box = document.querySelector(xaiMicrophone);
+  if (!box || !/is not a constructor/.test(event.reason?.message)) return;
+  const press = (name) => box.querySelector(`.mic-wrap .controls button${name}`)?.click();
+  xaiPressSoon = setTimeout(() => {
+    press(":not(.record-button)");
+    xaiPressSoon = setTimeout(press, 20, ".record-button");
+  }, 500);
+});
+// Whoever presses something there meanwhile has the say.
+document.addEventListener("click", (event) => {
+  if (event.isTrusted && event.target.closest(xaiMicrophone)) clearTimeout(xaiPressSoon);
+}, true);
