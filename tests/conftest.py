@@ -14,13 +14,14 @@ from tests.fakes import FakeAnalyser, write_film, write_tone
 
 if TYPE_CHECKING:
     import gradio as gr
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
     from tests.fake_hub import Shelf
     from xai_demo.pipeline import Analyser
     from xai_demo.records import Model
 
 _GPU = Path("/dev/nvidiactl")  # CUDA's driver is here where this is
+PATIENCE_MS = 180_000
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -118,12 +119,18 @@ def browser(
         chromium.close()
 
 
+def visiting(browser: Browser, **options: Any) -> BrowserContext:
+    """A visitor's own browser, who waits long enough for a slow and busy machine."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE_MS)
+    return context
+
+
 @pytest.fixture
 def page(browser: Browser, served: gr.Blocks) -> Iterator[Page]:
     """A fresh visitor on the page that the fake answers."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = visiting(browser, viewport={"width": 1280, "height": 900})
     visitor = context.new_page()
-    visitor.set_default_timeout(20_000)
     visitor.goto(served.local_url)
     visitor.wait_for_selector("#stethoscope-analyse")
     yield visitor

@@ -385,7 +385,7 @@ def test_the_entry_point_serves_the_page(tmp_path: Path) -> None:
         page = fetched(f"http://127.0.0.1:{port}/", app)
     finally:
         app.terminate()
-        said = app.communicate(timeout=30)[0].decode()
+        said = app.communicate(timeout=120)[0].decode()
     assert "What did the network look at?" in page
     assert "Traceback" not in said
 

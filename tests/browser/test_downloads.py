@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import visiting
 from tests.fake_hub import Shelf
 from xai_demo.pipeline import Analyser
 from xai_demo.tabs import build
@@ -42,9 +43,8 @@ WATCH = """() => {
 def visitor(browser: Browser, fetching: Analyser, film: Path) -> Iterator[Page]:
     """On the page of an app that finds its Hub on this machine, a film in the box."""
     page = serve(build(fetching), fetching.settings)
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = visiting(browser, viewport={"width": 1280, "height": 900})
     visitor = context.new_page()
-    visitor.set_default_timeout(30_000)
     visitor.goto(page.local_url)
     visitor.click(f"#tab-{TASK}-button")
     visitor.set_input_files(f"#{TASK}-file input[type=file]", str(film))
@@ -66,7 +66,7 @@ def ask_for(visitor: Page, uri: str) -> None:
 def test_the_bar_grows_and_the_answer_follows(visitor: Page, shelf: Shelf) -> None:
     shelf.pause_s = 0.005
     ask_for(visitor, "hf://owner/name")
-    visitor.wait_for_selector(f"#{TASK}-result [data-state=answered]", timeout=60_000)
+    visitor.wait_for_selector(f"#{TASK}-result [data-state=answered]")
     seen = visitor.evaluate("window.seen")
     loading = [(words, width) for words, width in seen if WORDS in words]
     megabytes = [int(re.findall(r"(\d+) of 45 MB", words)[0]) for words, _ in loading]
@@ -94,9 +94,9 @@ def test_a_hub_that_refuses_is_told_in_a_sentence_and_a_bundled_model_still_answ
     shelf.status = 503
     ask_for(visitor, "hf://owner/name")
     refused = visitor.locator(f"#{TASK}-result [data-state=refused]")
-    refused.wait_for(timeout=60_000)
+    refused.wait_for()
     assert "owner/name" in refused.inner_text()
     assert "Traceback" not in refused.inner_text()
     visitor.locator(f"#{TASK}-own-model").get_by_role("textbox").fill("")
     visitor.click(f"#{TASK}-analyse")
-    visitor.wait_for_selector(f"#{TASK}-result [data-state=answered]", timeout=60_000)
+    visitor.wait_for_selector(f"#{TASK}-result [data-state=answered]")

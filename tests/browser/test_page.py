@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import visiting
 from tests.fakes import FakeAnalyser, copy_as
 from xai_demo.filtering import SignalPath
 from xai_demo.records import DISCLAIMER
@@ -365,7 +366,7 @@ def test_a_newer_question_takes_the_place_of_the_older(
 def test_who_leaves_is_no_longer_worked_for(
     browser: Browser, served: gr.Blocks, page: Page, tone: Path, analyser: FakeAnalyser
 ) -> None:
-    context = browser.new_context()
+    context = visiting(browser)
     other = context.new_page()
     with other.expect_response(re.compile("/heartbeat/")):  # by which Gradio knows who is there
         other.goto(served.local_url)
@@ -407,7 +408,7 @@ def test_layers_are_to_pick_only_where_a_model_has_several(page: Page) -> None:
 def test_two_visitors_at_once_get_their_own_answers(
     browser: Browser, served: gr.Blocks, tone: Path
 ) -> None:
-    contexts = [browser.new_context() for _ in range(2)]
+    contexts = [visiting(browser) for _ in range(2)]
     pages = [context.new_page() for context in contexts]
     for i, page in enumerate(pages):
         page.goto(served.local_url)
@@ -437,7 +438,7 @@ def test_a_shared_link_shows_tab_and_example_and_the_back_button_works(
     open_tab(page, "chest_xray")
     show_example(page, "chest_xray", "one-opacity")
     assert page.url.endswith("?tab=chest_xray&example=one-opacity")
-    context = browser.new_context()
+    context = visiting(browser)
     other = context.new_page()
     other.goto(page.url)
     other.wait_for_selector(f"#chest_xray-result {ANSWERED}", state="visible")
@@ -448,7 +449,7 @@ def test_a_shared_link_shows_tab_and_example_and_the_back_button_works(
 
 
 def test_nothing_is_fetched_from_elsewhere(browser: Browser, served: gr.Blocks) -> None:
-    context = browser.new_context()
+    context = visiting(browser)
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -473,8 +474,11 @@ def test_the_page_fits_and_reads_on_every_screen(
     width: int, dark: bool, browser: Browser, served: gr.Blocks
 ) -> None:
     scheme = "dark" if dark else "light"
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
+    context = visiting(
+        browser,
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+        reduced_motion="reduce",
     )
     page = context.new_page()
     page.goto(served.local_url)

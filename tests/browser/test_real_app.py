@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import visiting
 from xai_demo.synthesis import EXAMPLES
 from xai_demo.tabs import TABS
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.mark.parametrize("task", TABS)
 def test_every_tab_answers_an_example(task: str, browser: Browser, real_app: gr.Blocks) -> None:
-    context = browser.new_context()
+    context = visiting(browser)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -29,7 +30,7 @@ def test_every_tab_answers_an_example(task: str, browser: Browser, real_app: gr.
     name = next(name for name, example in EXAMPLES.items() if example.task == task)
     page.click(f"#{task}-example-{name}")
     result = page.locator(f"#{task}-result")
-    result.locator("[data-state=answered]").wait_for(timeout=60_000)
+    result.locator("[data-state=answered]").wait_for()
     assert result.locator(".xai-kicker").inner_text().split(" · ")[0] == EXAMPLES[name].file
     assert result.locator(".xai-heat").count() >= 1
     assert result.locator(".xai-plot").first.get_attribute("aria-label")
