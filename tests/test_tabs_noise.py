@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
+from tests.conftest import PATIENCE_MS
 from tests.fakes import MODELS, FakeAnalyser, FakeHub, answer
 from xai_demo.noise import KINDS, Noise
 from xai_demo.records import Analysis, View
@@ -173,7 +174,7 @@ def test_a_picked_noise_is_shown_on_the_page_and_goes_again(page, tone: Path, an
     )
     asked = len(analyser.calls)
     page.click("#audioset-example-rooster")  # a new sound is asked about with the noise as well
-    for _ in range(100):
+    for _ in range(PATIENCE_MS // 100):
         if len(analyser.calls) >= asked + 3:
             break
         time.sleep(0.1)

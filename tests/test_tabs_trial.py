@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE_MS
 from tests.fakes import FakeAnalyser
 from xai_demo.tabs.ask import Picks, ask
 
@@ -62,7 +63,7 @@ def test_a_visitor_can_leave_the_trial_out(page, analyser: FakeAnalyser) -> None
     asked = len(analyser.calls)
     box.uncheck()
     page.wait_for_timeout(200)
-    for _ in range(100):
+    for _ in range(PATIENCE_MS // 100):
         if len(analyser.calls) > asked:
             break
         page.wait_for_timeout(100)

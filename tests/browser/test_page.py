@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import visiting
+from tests.conftest import PATIENCE_MS, visiting
 from tests.fakes import FakeAnalyser, copy_as
 from xai_demo.filtering import SignalPath
 from xai_demo.records import DISCLAIMER
@@ -329,8 +329,16 @@ def test_a_second_click_while_working_does_nothing(
 
 
 def stopped(analyser: FakeAnalyser, name: str, page: Page) -> bool:
-    for _ in range(600):
-        if name in analyser.stopped:
+    return came(page, lambda: name in analyser.stopped)
+
+
+def begun(analyser: FakeAnalyser, name: str, page: Page) -> bool:
+    return came(page, lambda: any(call["file"] == name for call in analyser.calls))
+
+
+def came(page: Page, true: Callable[[], bool]) -> bool:
+    for _ in range(PATIENCE_MS // 50):
+        if true():
             return True
         page.wait_for_timeout(50)
     return False
@@ -343,6 +351,7 @@ def test_stop_ends_the_work_says_so_and_the_next_question_is_answered(
     assert not page.is_visible("#stethoscope-stop")
     page.click("#stethoscope-analyse")
     page.get_by_role("progressbar").wait_for()
+    assert begun(analyser, "long-stopped.wav", page)
     page.click("#stethoscope-stop")
     page.get_by_text("Stopped, as you asked. Ready: press Analyse.").wait_for()
     page.wait_for_selector("#stethoscope-stop", state="hidden")
@@ -357,6 +366,7 @@ def test_a_newer_question_takes_the_place_of_the_older(
     bring(page, copy_as(tone, "long-older.wav"))
     page.click("#stethoscope-analyse")
     page.wait_for_selector("#stethoscope-stop", state="visible")
+    assert begun(analyser, "long-older.wav", page)
     show_example(page)
     assert stopped(analyser, "long-older.wav", page)
     page.wait_for_selector("#stethoscope-stop", state="hidden")
@@ -374,6 +384,7 @@ def test_who_leaves_is_no_longer_worked_for(
     bring(other, copy_as(tone, "long-left.wav"))
     other.click("#stethoscope-analyse")
     other.wait_for_selector("#stethoscope-stop", state="visible")
+    assert begun(analyser, "long-left.wav", other)
     context.close()
     assert stopped(analyser, "long-left.wav", page)
 
