@@ -79,4 +79,4 @@ def test_a_page_imports_no_tracker_of_trainings(
     server.launch(Settings(weights_dir=tmp_path, cache_dir=tmp_path))
     with pytest.raises(ImportError):
         __import__("wandb")
-    monkeypatch.delitem(sys.modules, "wandb")  # for the tests after this one
+    del sys.modules["wandb"]  # for the tests after this one
