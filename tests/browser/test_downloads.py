@@ -59,7 +59,12 @@ def ask_for(visitor: Page, uri: str) -> None:
     visitor.locator(".xai-closer:visible button", has_text="Look closer").click()
     visitor.locator("button:visible", has_text="Your own model").click()
     box = visitor.locator(f"#{TASK}-own-model").get_by_role("textbox")
-    box.fill(uri)
+    # A box that has just come is given its own, empty value a moment later, over what was typed.
+    while True:
+        box.fill(uri)
+        visitor.wait_for_timeout(700)
+        if box.input_value() == uri:
+            break
     box.press("Enter")
 
 
