@@ -60,11 +60,12 @@ def ask_for(visitor: Page, uri: str) -> None:
     visitor.locator("button:visible", has_text="Your own model").click()
     box = visitor.locator(f"#{TASK}-own-model").get_by_role("textbox")
     # A box that has just come is given its own, empty value a moment later, over what was typed.
-    while True:
+    for _ in range(100):
         box.fill(uri)
         visitor.wait_for_timeout(700)
         if box.input_value() == uri:
             break
+    assert box.input_value() == uri
     box.press("Enter")
 
 
