@@ -65,11 +65,12 @@ const xaiMicrophone = "[id$='-microphone']";
 let xaiPressSoon = 0;
 window.addEventListener("unhandledrejection", (event) => {
   const box = document.querySelector(xaiMicrophone);
-  if (!box || !/is not a constructor/.test(event.reason?.message)) return;
-  const press = (name) => box.querySelector(`.mic-wrap .controls button${name}`)?.click();
+  const button = (name) => box?.querySelector(`.mic-wrap .controls button${name}`);
+  const stop = button(":not(.record-button)"); // gone where somebody has stopped it meanwhile
+  if (!stop || !/is not a constructor/.test(event.reason?.message)) return;
   xaiPressSoon = setTimeout(() => {
-    press(":not(.record-button)");
-    xaiPressSoon = setTimeout(press, 20, ".record-button");
+    stop.click();
+    xaiPressSoon = setTimeout(() => button(".record-button")?.click(), 20);
   }, 500);
 });
 // Whoever presses something there meanwhile has the say.
