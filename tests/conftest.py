@@ -126,6 +126,15 @@ def visiting(browser: Browser, **options: Any) -> BrowserContext:
     return context
 
 
+def came(page: Page, true: Callable[[], bool]) -> bool:
+    """Whether it comes true while the page is waited for."""
+    for _ in range(PATIENCE_MS // 50):
+        if true():
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
 @pytest.fixture
 def page(browser: Browser, served: gr.Blocks) -> Iterator[Page]:
     """A fresh visitor on the page that the fake answers."""

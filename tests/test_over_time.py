@@ -12,7 +12,6 @@ import pytest
 import soundfile
 import torch
 
-from tests.conftest import visiting
 from tests.fakes import MODELS, FakeAnalyser, answer
 from tests.small import analyser_of
 from xai_demo import inference, medium, networks, sound
@@ -190,7 +189,7 @@ def test_a_label_looked_for_gets_a_lane_and_time_can_be_stretched(browser, monke
     SOME = some
     monkeypatch.setattr(fake, "analyse", analyse)
     app = serve(build(fake), Settings.from_env({}))
-    context = visiting(browser, viewport={"width": 1000, "height": 900})
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
     try:
         page = context.new_page()
         page.set_default_timeout(60_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from tests.conftest import PATIENCE_MS
+from tests.conftest import came
 from tests.fakes import MODELS, FakeAnalyser, FakeHub, answer
 from xai_demo.noise import KINDS, Noise
 from xai_demo.records import Analysis, View
@@ -174,10 +173,7 @@ def test_a_picked_noise_is_shown_on_the_page_and_goes_again(page, tone: Path, an
     )
     asked = len(analyser.calls)
     page.click("#audioset-example-rooster")  # a new sound is asked about with the noise as well
-    for _ in range(PATIENCE_MS // 100):
-        if len(analyser.calls) >= asked + 3:
-            break
-        time.sleep(0.1)
+    assert came(page, lambda: len(analyser.calls) >= asked + 3)
     assert analyser.calls[-1]["file"] == "rooster.flac"
     assert analyser.calls[-1]["noise"] == Noise(kind="pink", snr_db=40)
     page.locator("#audioset-noise-kind label", has_text="None").click()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE_MS
+from tests.conftest import came
 from tests.fakes import FakeAnalyser
 from xai_demo.tabs.ask import Picks, ask
 
@@ -63,9 +63,6 @@ def test_a_visitor_can_leave_the_trial_out(page, analyser: FakeAnalyser) -> None
     asked = len(analyser.calls)
     box.uncheck()
     page.wait_for_timeout(200)
-    for _ in range(PATIENCE_MS // 100):
-        if len(analyser.calls) > asked:
-            break
-        page.wait_for_timeout(100)
+    assert came(page, lambda: len(analyser.calls) > asked)
     assert len(analyser.calls) == asked + 1
     assert analyser.calls[-1]["faithfulness"] is False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import PATIENCE_MS, visiting
+from tests.conftest import came, visiting
 from tests.fakes import FakeAnalyser, copy_as
 from xai_demo.filtering import SignalPath
 from xai_demo.records import DISCLAIMER
@@ -334,14 +334,6 @@ def stopped(analyser: FakeAnalyser, name: str, page: Page) -> bool:
 
 def begun(analyser: FakeAnalyser, name: str, page: Page) -> bool:
     return came(page, lambda: any(call["file"] == name for call in analyser.calls))
-
-
-def came(page: Page, true: Callable[[], bool]) -> bool:
-    for _ in range(PATIENCE_MS // 50):
-        if true():
-            return True
-        page.wait_for_timeout(50)
-    return False
 
 
 def test_stop_ends_the_work_says_so_and_the_next_question_is_answered(
