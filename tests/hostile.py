@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import soundfile
-from films import film
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
+
+from tests.films import film
 
 Samples = NDArray[np.floating[Any]]
 

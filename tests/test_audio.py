@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hostile import AUDIO, Case, tone, wav_bytes
 
+from tests.hostile import (
+    AUDIO,
+    Case,
+    tone,
+    wav_bytes,
+)
 from xai_demo.audio import SILENCE_DBFS, peak_dbfs, read_audio, rms_dbfs, spoken_duration
 from xai_demo.errors import UnreadableFileError
 from xai_demo.records import Recording

@@ -5,8 +5,8 @@ from io import SEEK_CUR, SEEK_END, BytesIO
 
 import numpy as np
 import pytest
-from hostile import wav_bytes
 
+from tests.hostile import wav_bytes
 from xai_demo.containers import Container, Numbers, Window, container, decoder
 from xai_demo.errors import UnreadableFileError
 

@@ -2,8 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small import model_of
 
+from tests.small import model_of
 from xai_demo.decision import decided_index, decision, findings, over_windows, standing
 
 THREE = model_of("resnet18")

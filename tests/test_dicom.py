@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import pydicom.datadict
 import pytest
-from films import SECRET, encapsulated, film, jpeg, lossless_jpeg, written
-from hostile import radiograph
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
@@ -38,6 +36,15 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tests.films import (
+    SECRET,
+    encapsulated,
+    film,
+    jpeg,
+    lossless_jpeg,
+    written,
+)
+from tests.hostile import radiograph
 from xai_demo.errors import UnreadableFileError
 from xai_demo.image import read_image
 from xai_demo.records import Radiograph

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from films import SECRET, encapsulated, film, jpeg
-from hostile import radiograph
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -20,6 +18,13 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tests.films import (
+    SECRET,
+    encapsulated,
+    film,
+    jpeg,
+)
+from tests.hostile import radiograph
 from xai_demo.dicom.stripped import is_stripped, stripped
 from xai_demo.errors import UnreadableFileError
 from xai_demo.image import read_image

@@ -7,10 +7,15 @@ import pytest
 import torch
 from pytorch_grad_cam import GuidedBackpropReLUModel, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from subjects import built, linear_subject, subject_of, tiny
 from torch import nn
 from torch.nn import functional
 
+from tests.subjects import (
+    built,
+    linear_subject,
+    subject_of,
+    tiny,
+)
 from xai_demo import heat
 from xai_demo.explainers import (
     EXPLAINERS,

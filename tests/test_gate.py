@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import holiday_photo
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tests.hostile import holiday_photo
 from xai_demo.errors import TrainingError
 from xai_demo.gate import (
     WEIGHTS,

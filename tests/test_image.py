@@ -10,9 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import IMAGES, Case, picture_bytes, png_bytes, radiograph
 from PIL import Image, ImageOps
 
+from tests.hostile import (
+    IMAGES,
+    Case,
+    picture_bytes,
+    png_bytes,
+    radiograph,
+)
 from xai_demo.errors import UnreadableFileError
 from xai_demo.image import read_image
 from xai_demo.records import Radiograph

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import small_ast
 
+from tests import small_ast
 from xai_demo import heat, medium, spectrum
 from xai_demo.catalog.ast import AST
 from xai_demo.inference import Answer, trial

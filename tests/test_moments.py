@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.small import model_of
-from xai_demo import inference, medium, moments
+from xai_demo import decision, inference, medium
 from xai_demo.records import Recording
 from xai_demo.training import calibration
 from xai_demo.training.dataset import Recordings
@@ -20,13 +20,13 @@ MODEL = dataclasses.replace(PLAIN, event_points={"crackle": 0.4, "wheeze": 0.6})
 
 def test_a_moment_is_the_mean_of_the_windows_that_hear_it():
     rows = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]], np.float32)
-    edges, found = moments.over_time([0, 100, 200], [200, 300, 400], rows)
+    edges, found = decision.over_time([0, 100, 200], [200, 300, 400], rows)
     assert edges.tolist() == [0, 100, 200, 300, 400]
     assert found == pytest.approx(np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]))
 
 
 def test_a_moment_that_no_window_hears_is_nothing():
-    edges, found = moments.over_time([0, 300], [100, 400], np.array([[1.0], [1.0]], np.float32))
+    edges, found = decision.over_time([0, 300], [100, 400], np.array([[1.0], [1.0]], np.float32))
     assert edges.tolist() == [0, 100, 300, 400]
     assert found[:, 0].tolist() == [1, 0, 1]
 
@@ -37,7 +37,7 @@ def test_moments_agree_with_a_plain_count_whatever_the_windows():
         starts = rng.integers(0, 500, 12)
         ends = starts + rng.integers(1, 300, 12)
         rows = rng.random((12, 3)).astype(np.float32)
-        edges, found = moments.over_time(starts.tolist(), ends.tolist(), rows)
+        edges, found = decision.over_time(starts.tolist(), ends.tolist(), rows)
         for first, last, row in zip(edges, edges[1:], found, strict=False):
             heard = (starts <= first) & (ends >= last)
             wanted = rows[heard].mean(axis=0) if heard.any() else np.zeros(3)
@@ -50,12 +50,12 @@ def test_events_are_neighbouring_moments_above_the_point_of_their_label():
         np.float32,
     )
     edges = np.array([0, 100, 200, 300, 400, 550])
-    found = moments.events(MODEL, edges, rows, at=seconds)
+    found = decision.events(MODEL, edges, rows, at=seconds)
     assert [(e.label, e.start_s, e.end_s, e.probability) for e in found] == [
         ("crackle", 1, 3, 0.7),
         ("wheeze", 4, 5.5, 0.7),
     ]
-    assert moments.events(MODEL, edges[:2], rows[:1], at=seconds) == ()
+    assert decision.events(MODEL, edges[:2], rows[:1], at=seconds) == ()
 
 
 def seconds(frame: int) -> float:
@@ -72,27 +72,27 @@ def test_an_event_keeps_the_stretches_with_most_evidence():
         asked.append((label, first, last))
         return line
 
-    found = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    found = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
     assert asked == [(1, 100, 500)]
     # What is 0.1 s apart is one; what has less than a fifth of the highest is none.
     assert [(e.start_s, e.end_s) for e in found] == [(1.5, 2.2), (3.0, 3.6)]
     assert {e.probability for e in found} == {0.8}
     line[:] = 0
     line[10:20], line[200:205] = 1, 1  # all too short: the longest is kept
-    (short,) = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    (short,) = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
     assert (short.start_s, short.end_s) == (1.1, 1.2)
     line[300:330] = 1
-    (long,) = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    (long,) = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
     assert (long.start_s, long.end_s) == (4.0, 4.3)
     line[:] = 0
-    (whole,) = moments.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    (whole,) = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
     assert (whole.start_s, whole.end_s) == (1.0, 5.0)
 
 
 def test_columns_of_windows_are_stitched_to_a_line_where_the_highest_counts():
     columns = np.array([[0, 1, 0, 0], [0, 0, 0, 2], [9, 9, 9, 9]], np.float32)
     spans = [(0, 200), (100, 300), (600, 800)]
-    line = moments.stitched(spans, columns, frames=200, first=50, last=300)
+    line = decision.stitched(spans, columns, frames=200, first=50, last=300)
     assert line.shape == (250,)
     assert line[75 - 50] == pytest.approx(1, abs=0.05)  # the middle of the second of four columns
     assert line[275 - 50] == pytest.approx(2, abs=0.05)
@@ -116,8 +116,8 @@ def test_evidence_of_a_head_that_averages_is_what_each_column_adds_to_the_logit(
 
 def test_of_two_labels_above_their_points_the_further_one_is_called():
     rows = np.array([[0.0, 0.45, 0.55], [0.0, 0.38, 0.62]], np.float32)
-    assert moments.found(MODEL, rows).tolist() == [1, 2]
-    assert moments.found(PLAIN, rows).tolist() == [-1, -1]  # without points nothing is
+    assert decision.found(MODEL, rows).tolist() == [1, 2]
+    assert decision.found(PLAIN, rows).tolist() == [-1, -1]  # without points nothing is
 
 
 def a_sound(seconds: float) -> medium.Medium:

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import pytorch_grad_cam
-import small_ast
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from safetensors.torch import save_file
-from small import model_of
 from transformers import ASTConfig, ASTForAudioClassification
 
+from tests import small_ast
+from tests.small import model_of
 from xai_demo import networks
 from xai_demo.catalog.ast import AST
 from xai_demo.engine import on_onnx
@@ -105,8 +105,7 @@ LIBRARY = {
 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_heat_by_the_cut_is_that_of_the_whole_network(small, name):
-    from subjects import subject_of
-
+    from tests.subjects import subject_of
     from xai_demo import heat
     from xai_demo.explainers import EXPLAINERS
 
@@ -201,8 +200,7 @@ def test_our_names_for_the_published_are_the_librarys():
 
 @pytest.mark.parametrize("explainer", ["LayerCAM", "Attention rollout"])
 def test_a_recording_is_answered_and_explained(small, tmp_path, tone, explainer):
-    from small import write_model
-
+    from tests.small import write_model
     from xai_demo.pipeline import Analyser
     from xai_demo.settings import Settings
 

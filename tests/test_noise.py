@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from xai_demo import files
 from xai_demo import noise as noises
-from xai_demo import shelf
 from xai_demo.errors import UnknownNameError, UnsuitableError
 from xai_demo.noise import KINDS, Noise, added, noise_round, noisy
 from xai_demo.records import Recording
@@ -171,5 +171,5 @@ def test_what_is_no_noise_is_refused_by_name():
 def test_a_recording_worked_on_in_stretches_hears_the_same_noise(monkeypatch):
     samples = tone(3.0)
     whole, _ = added(samples, RATE_HZ, Noise(kind="pink", snr_db=5))
-    monkeypatch.setattr(shelf, "_STRETCH", 1000)
+    monkeypatch.setattr(files, "_STRETCH", 1000)
     np.testing.assert_allclose(added(samples, RATE_HZ, Noise(kind="pink", snr_db=5))[0], whole)

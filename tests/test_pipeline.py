@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hostile import picture_bytes, radiograph
-from small import MEL, model_of, write_model
 
 import xai_demo
+from tests.hostile import picture_bytes, radiograph
+from tests.small import MEL, model_of, write_model
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine
 from xai_demo.errors import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xai_demo.plain import evaluation_text
+from xai_demo.export import evaluation_text
 
 
 def metric(value: float | None) -> dict[str, float | None]:

@@ -8,9 +8,18 @@ import dataclasses
 import numpy as np
 import pytest
 import soundfile
-from small import MEL, analyser_of, model_of
 
-from xai_demo import asked, heat, inference, medium, results, shelf, sound, spectrum
+from tests.small import MEL, analyser_of, model_of
+from xai_demo import (
+    asked,
+    export,
+    files,
+    heat,
+    inference,
+    medium,
+    sound,
+    spectrum,
+)
 from xai_demo.annotations import Cycle
 from xai_demo.errors import AnnotationError, UnsuitableError
 from xai_demo.filtering import SignalPath
@@ -301,29 +310,29 @@ def test_an_explainer_is_said_to_ask_as_often_as_it_does(name, says):
 def test_a_large_array_lies_in_a_file_and_keeps_its_values(monkeypatch):
     import mmap
 
-    monkeypatch.setattr(shelf, "_LARGE_BYTES", 1000)
-    assert shelf.empty((10,)).base is None
-    large = shelf.empty((30, 20))
+    monkeypatch.setattr(files, "_LARGE_BYTES", 1000)
+    assert files.empty((10,)).base is None
+    large = files.empty((30, 20))
     assert isinstance(large.base, mmap.mmap)
     large[:] = np.arange(600).reshape(30, 20)
-    shelf.settle(large.T[3:, :5])
+    files.settle(large.T[3:, :5])
     assert large.sum() == 600 * 599 / 2
-    monkeypatch.setattr(shelf, "_STRETCH", 70)
-    assert [(s.start, s.stop) for s in shelf.stretches(large, 2)][:2] == [(0, 2), (2, 4)]
-    assert sum(s.stop - s.start for s in shelf.stretches(large, 4)) == 30
+    monkeypatch.setattr(files, "_STRETCH", 70)
+    assert [(s.start, s.stop) for s in files.stretches(large, 2)][:2] == [(0, 2), (2, 4)]
+    assert sum(s.stop - s.start for s in files.stretches(large, 4)) == 30
 
 
 def test_a_full_disk_leaves_the_array_in_memory(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shelf, "_LARGE_BYTES", 1000)
-    monkeypatch.setattr(shelf.os, "posix_fallocate", full)
-    assert shelf.empty((30, 20)).base is None
+    monkeypatch.setattr(files, "_LARGE_BYTES", 1000)
+    monkeypatch.setattr(files.os, "posix_fallocate", full)
+    assert files.empty((30, 20)).base is None
 
 
 def test_a_sound_that_is_longer_than_its_header_says_grows():
-    held, pieces = shelf.Growing(10), [np.full(n, n, np.float32) for n in (3, 70_000, 1, 90_000)]
+    held, pieces = files.Growing(10), [np.full(n, n, np.float32) for n in (3, 70_000, 1, 90_000)]
     for piece in pieces:
         held.add(piece)
     assert np.array_equal(held.whole(), np.concatenate(pieces))
@@ -356,11 +365,11 @@ def test_a_band_that_is_none_is_refused_with_what_was_met(text):
 
 
 def test_events_and_stages_are_written_beside_the_report(analyser, hiss, tmp_path):
-    results.write(ask(analyser, hiss, signal_path=SignalPath()), tmp_path / "out")
+    export.write(ask(analyser, hiss, signal_path=SignalPath()), tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"events.csv", "events.txt", "raw.wav", "filtered.wav", "denoised.wav"} <= names
     assert (tmp_path / "out" / "events.csv").read_text().startswith("label,start_s,end_s")
-    results.write(ask(analyser, hiss), tmp_path / "out")
+    export.write(ask(analyser, hiss), tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert "raw.wav" in names
     assert not {"filtered.wav", "denoised.wav"} & names

@@ -16,13 +16,12 @@ from safetensors.torch import load_file, save_file
 from tests.small import write_model
 from xai_demo import networks, selftest
 from xai_demo.catalog import MODELS, Entry, ast, cnn14
-from xai_demo.catalog.published import PublishedAnswer
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError, RequestError
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14, ConvBlock
 from xai_demo.pipeline import Analyser
-from xai_demo.records import Model
+from xai_demo.records import Model, PublishedAnswer
 from xai_demo.settings import Settings
 
 NAME = "small-cnn14"

@@ -8,6 +8,7 @@ import soundfile
 from PIL import Image
 
 from xai_demo.errors import UnknownNameError, UnsuitableError
+from xai_demo.examples import Phantom, Synthesised
 from xai_demo.records import TASKS
 from xai_demo.synthesis import EXAMPLES, TRUTH_FILE, example_path, truths, write_examples
 from xai_demo.synthesis.everyday import DURATION_S, SOUNDS, everyday_sound
@@ -26,7 +27,6 @@ from xai_demo.synthesis.lung import (
     wheeze,
 )
 from xai_demo.synthesis.thorax import SIZE, Opacity, thorax
-from xai_demo.synthesis.truth import Phantom, Synthesised
 
 PATCH = Opacity(label="patch", x=0.28, y=0.58, radius_x=0.12, radius_y=0.12)
 

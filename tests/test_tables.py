@@ -7,8 +7,8 @@ import io
 
 import pytest
 
+from xai_demo.export import audacity_labels, events_csv
 from xai_demo.records import Event
-from xai_demo.tables import audacity_labels, events_csv
 
 WHEEZE = Event(label="wheeze", start_s=0.8, end_s=1.4, probability=0.83)
 BOTH = Event(label="crackle, wheeze", start_s=3599.9999, end_s=3600.5, probability=1.0)

@@ -26,11 +26,11 @@ from xai_demo import render
 from xai_demo.explainers import EXPLAINERS, fitting
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.records import DISCLAIMER, Analysis, Explanation, Model, ModelInUse, View
+from xai_demo.scheduler import Running
 from xai_demo.tabs import TABS, build, details, figure, pickers, words
 from xai_demo.tabs.answer import answered, empty, refused
 from xai_demo.tabs.ask import Picks, Refusal, ask, compared
 from xai_demo.tabs.comparison import agreement
-from xai_demo.tabs.running import Running
 from xai_demo.tabs.sounds import playable
 
 LUNG, XRAY, _, EVERYDAY, _ = MODELS

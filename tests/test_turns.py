@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from xai_demo.errors import CancelledError
-from xai_demo.turns import Turns, in_turn
+from xai_demo.scheduler import Turns, in_turn
 
 _LONG_S = 10.0
 

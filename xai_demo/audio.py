@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from xai_demo import shelf
+from xai_demo import files
 from xai_demo.containers import WANTED, Container, Stream, container, decoder
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import opened, shown_name
@@ -148,7 +148,7 @@ def _recording(
 ) -> Recording:
     tally = _Tally(step=1.001 * (2.0**-7 if sound.subtype.endswith("8") else 2.0**-15))
     expected = round(rate_hz * min(sound.frames / sound.samplerate, max_duration_s)) + 1
-    held = shelf.Growing(expected)
+    held = files.Growing(expected)
     resampler = soxr.ResampleStream(sound.samplerate, rate_hz, 1, dtype="float32", quality="HQ")
     for block in _blocks(sound):
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted
@@ -165,7 +165,7 @@ def _recording(
         raise UnreadableFileError(
             f"{name} holds {tally.frames} samples, too few for one at {rate_hz} Hz."
         )
-    for part in shelf.stretches(samples):
+    for part in files.stretches(samples):
         np.divide(samples[part], max(1.0, tally.peak), out=samples[part])
         np.clip(samples[part], -1, 1, out=samples[part])  # a resampler overshoots at clipped edges
     facts = {

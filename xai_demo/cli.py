@@ -19,8 +19,13 @@ from typing import Any, NoReturn
 
 from xai_demo import __version__, asked, benches, explainers, studies
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
+from xai_demo.export import (
+    evaluation_text,
+    figures_table,
+    model_text,
+    report_text,
+)
 from xai_demo.hub import Hub
-from xai_demo.plain import evaluation_text, figures_table, model_text, report_text
 from xai_demo.records import DISCLAIMER, Progress
 from xai_demo.settings import Settings, keep_quiet
 from xai_demo.training import release
@@ -157,7 +162,7 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
         analysis, more = asked.answer(arguments, Analyser(settings), progress)
     written: tuple[Path, ...] = ()
     if arguments.out:
-        from xai_demo.results import write
+        from xai_demo.export import write
 
         written = write(analysis, arguments.out, more)
     if arguments.json:

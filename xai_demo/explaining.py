@@ -16,9 +16,9 @@ from xai_demo.inference import (
     raw_heat,
     trial,
 )
-from xai_demo.pacing import Clock
 from xai_demo.picture import Picture
 from xai_demo.records import Explanation, Model, Progress
+from xai_demo.scheduler import Clock
 
 if TYPE_CHECKING:
     from xai_demo.engine import Network

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import shelf
+from xai_demo import files
 from xai_demo.spectrum import mel_frequencies_hz
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def loudest(decibels: Floats, step: int) -> Floats:
     frames = decibels.T
     columns = [
         np.maximum.reduceat(frames[part], range(0, part.stop - part.start, step), axis=0)
-        for part in shelf.stretches(frames, step)
+        for part in files.stretches(frames, step)
     ]
     return np.concatenate(columns).T
 

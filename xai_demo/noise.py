@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from xai_demo import shelf
+from xai_demo import files
 from xai_demo.errors import UnknownNameError, UnsuitableError
 from xai_demo.records import Recording
 
@@ -94,7 +94,7 @@ def added(samples: Floats, sample_rate_hz: int, noise: Noise) -> tuple[Floats, f
     """The mixture, (time,), and by how many decibels it was made quieter, 0 or less."""
     round_ = noise_round(noise.kind, sample_rate_hz)
     signal, hiss, peak = 0.0, 0.0, 0.0
-    for part in shelf.stretches(samples):
+    for part in files.stretches(samples):
         signal += float(np.square(samples[part], dtype=np.float64).sum())
         hiss += float(np.square(_cut(round_, part), dtype=np.float64).sum())
     if signal <= 0:
@@ -102,14 +102,14 @@ def added(samples: Floats, sample_rate_hz: int, noise: Noise) -> tuple[Floats, f
             "The recording is silent, so that no noise stands in a ratio to it; wanted: a sound."
         )
     gain = float(np.sqrt(signal / hiss) * 10 ** (-noise.snr_db / 20))
-    for part in shelf.stretches(samples):
+    for part in files.stretches(samples):
         peak = max(peak, float(np.abs(samples[part] + gain * _cut(round_, part)).max()))
     # What is beyond full scale in the file itself, as floats may be, stays so.
     scale = min(1.0, 1 / peak) if peak > 1 else 1.0
-    mixed = shelf.empty(samples.shape)
-    for part in shelf.stretches(samples):
+    mixed = files.empty(samples.shape)
+    for part in files.stretches(samples):
         mixed[part] = scale * (samples[part] + gain * _cut(round_, part))
-        shelf.settle(mixed)
+        files.settle(mixed)
     return mixed, float(20 * np.log10(scale))
 
 

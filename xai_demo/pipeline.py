@@ -15,7 +15,6 @@ from xai_demo.files import shown_name
 from xai_demo.hub import Hub
 from xai_demo.inference import Asker, answered
 from xai_demo.noise import Noise, noisy
-from xai_demo.pacing import Clock, Rising, bringing_to
 from xai_demo.records import (
     FILMS,
     TASKS,
@@ -31,7 +30,7 @@ from xai_demo.records import (
     Report,
     Task,
 )
-from xai_demo.turns import in_turn
+from xai_demo.scheduler import Clock, Rising, bringing_to, in_turn
 
 if TYPE_CHECKING:
     from xai_demo.annotations import Cycle

@@ -1,4 +1,7 @@
-"""What travels between modules: frozen, keyword-only records of plain values and arrays."""
+"""What travels between modules: frozen, keyword-only records of plain values and arrays.
+
+What the makers of a network say that it answers for a clip of theirs.
+"""
 
 from __future__ import annotations
 
@@ -317,3 +320,17 @@ class Analysis:
     timeline: Timeline | None = None  # recordings only
     stages: Mapping[str, Floats] = field(default_factory=dict)  # after each step of the signal path
     model: Model | None = None  # which answered; None: the catalogue's of the report's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedAnswer:
+    """Some probabilities of one clip, and where both are from."""
+
+    clip: str  # file name
+    where: str  # a person finds the clip there
+    probabilities: Mapping[str, float]
+    tolerance: float
+    sha256: str | None = None  # of the clip; None: not known
+    url: str | None = (
+        None  # of the clip itself, where its sha256 is known; None: a person brings it
+    )

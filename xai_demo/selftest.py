@@ -31,8 +31,8 @@ from xai_demo.records import Analysis, Task
 from xai_demo.synthesis import example_path
 
 if TYPE_CHECKING:
-    from xai_demo.catalog.published import PublishedAnswer
     from xai_demo.pipeline import Analyser
+    from xai_demo.records import PublishedAnswer
     from xai_demo.settings import Settings
 
 EXAMPLE: dict[Task, str] = {

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import heat, moments, quality, shelf, spectrum
+from xai_demo import (
+    decision as moments,
+)
+from xai_demo import (
+    files,
+    heat,
+    quality,
+    spectrum,
+)
 from xai_demo.decision import decision, over_windows, points
 from xai_demo.filtering import SignalPath
 from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timeline, View
@@ -298,23 +306,23 @@ def _staged(recording: Recording, path: SignalPath) -> tuple[Mapping[str, Floats
     if path.band_hz is None and not path.denoise:
         return {}, raw
     size, overlap = round(_FILTERED_S * rate), round(_OVERLAP_S * rate)
-    last = shelf.empty(raw.shape)
+    last = files.empty(raw.shape)
     for first in range(0, len(raw), size):
         end, start = min(first + size, len(raw)), max(first - overlap, 0)
         stage = path.run(raw[start : end + overlap], rate)[-1]
         last[first:end] = stage.samples[first - start : end - start]
-        shelf.settle(raw)
-        shelf.settle(last)
+        files.settle(raw)
+        files.settle(last)
     return {}, last
 
 
 def _decibels(samples: Floats, spec: LogMel) -> Floats:
     """(mel, frames); in a file where they are many."""
-    frames = shelf.empty((spectrum.frames(len(samples), spec), spec.n_mels))
+    frames = files.empty((spectrum.frames(len(samples), spec), spec.n_mels))
     for first, piece in spectrum.log_mel_stretches(samples, spec):
         frames[first : first + piece.shape[1]] = piece.T
-        shelf.settle(samples)
-        shelf.settle(frames)
+        files.settle(samples)
+        files.settle(frames)
     whole: Floats = frames.T
     return whole
 
@@ -328,7 +336,7 @@ def _seconds(
 
 def _blank(recording: Recording) -> str:
     samples = recording.samples
-    peak = max(float(np.abs(samples[part]).max()) for part in shelf.stretches(samples))
+    peak = max(float(np.abs(samples[part]).max()) for part in files.stretches(samples))
     if 20 * np.log10(max(peak, 1e-12)) < _SILENT_DB:
         return "The recording is silent: there is nothing to explain."
     return ""
@@ -347,7 +355,7 @@ def _checked(recording: Recording, model: Model) -> tuple[str, tuple[str, ...]]:
     """Why nothing should be believed, empty where it may be; and what the decoder left unsaid."""
     clipped = recording.facts.get("clipped_share")  # judged at the rate it was recorded at
     findings = quality.checked(recording.samples, recording.sample_rate_hz, clipped=clipped)
-    shelf.settle(recording.samples)
+    files.settle(recording.samples)
     large = [f for f in findings if f.share >= DOUBTFUL[f.kind]]
     silent = any("nothing to explain" in warning for warning in recording.warnings)
     said = (*_SAID_BY_DECODER, "silence") if silent else _SAID_BY_DECODER

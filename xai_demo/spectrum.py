@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import kaldi, shelf
+from xai_demo import files, kaldi
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, LogMel
@@ -124,13 +124,13 @@ class Levels:
 def levels(decibels: Floats, spec: LogMel) -> Levels:
     """The levels of a recording's (mel, frames), taken in stretches."""
     frames = decibels.T
-    ends = [(float(frames[p].min()), float(frames[p].max())) for p in shelf.stretches(frames)]
+    ends = [(float(frames[p].min()), float(frames[p].max())) for p in files.stretches(frames)]
     lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     floor = lowest if spec.top_db is None else max(lowest, highest - spec.top_db)
     if not spec.standardise:
         return Levels(lowest=lowest, floor=floor)
     total = squares = 0.0
-    for part in shelf.stretches(frames):
+    for part in files.stretches(frames):
         above = np.maximum(frames[part], floor).astype(np.float64) - floor
         total, squares = total + float(above.sum()), squares + float(np.square(above).sum())
     mean = total / decibels.size

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import shelf, spectrum
+from xai_demo import files, spectrum
 
 if TYPE_CHECKING:
     from xai_demo.annotations import Cycle
@@ -51,7 +51,7 @@ class Windows:
             return whole
         chosen = np.arange(len(self))[first]
         cut = np.stack([self._cut(self.spans[i]) for i in np.atleast_1d(chosen)])[:, None]
-        shelf.settle(self.decibels)
+        files.settle(self.decibels)
         cut = spectrum.padded(spectrum.conditioned(cut, self.spec, self.levels), self.spec)
         found: Floats = cut if np.ndim(chosen) else cut[0]
         return found[(slice(None), *rest)] if rest and np.ndim(chosen) else found[rest]

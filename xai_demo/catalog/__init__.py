@@ -13,8 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xai_demo.catalog import ast, cnn14, nih14
-from xai_demo.catalog.published import PublishedAnswer
-from xai_demo.records import Checkpoint, Model, Task
+from xai_demo.records import Checkpoint, Model, PublishedAnswer, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

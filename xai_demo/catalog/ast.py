@@ -3,8 +3,7 @@
 import math
 
 from xai_demo.catalog.labels import labels
-from xai_demo.catalog.published import PublishedAnswer
-from xai_demo.records import LogMel, Model
+from xai_demo.records import LogMel, Model, PublishedAnswer
 
 _DECIBELS = 10 / math.log(10)  # in one unit of the natural logarithm, in which it was published
 

@@ -3,8 +3,7 @@
 import dataclasses
 
 from xai_demo.catalog.labels import labels
-from xai_demo.catalog.published import PublishedAnswer
-from xai_demo.records import LogMel, Model
+from xai_demo.records import LogMel, Model, PublishedAnswer
 
 CNN14 = Model(
     name="cnn14",

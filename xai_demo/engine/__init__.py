@@ -28,7 +28,7 @@ from xai_demo.engine.tensors import filled
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.hub.tensors import read_tensors
 from xai_demo.records import Model, ModelInUse, Progress
-from xai_demo.turns import Turns
+from xai_demo.scheduler import Turns
 
 if TYPE_CHECKING:
     from torch import nn

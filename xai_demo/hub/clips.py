@@ -15,7 +15,7 @@ from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
 from xai_demo.hub.bundle import sha256_of
 
 if TYPE_CHECKING:
-    from xai_demo.catalog.published import PublishedAnswer
+    from xai_demo.records import PublishedAnswer
     from xai_demo.settings import Settings
 
 _TIMEOUT_S = 10.0

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from xai_demo.errors import UnknownNameError
+from xai_demo.examples import Example, Phantom, Synthesised
 from xai_demo.synthesis.everyday import everyday_sound
 from xai_demo.synthesis.lung import Crackles, Wheeze, lung_sound
 from xai_demo.synthesis.thorax import Opacity, thorax
-from xai_demo.synthesis.truth import Example, Phantom, Synthesised
 
 _DIRECTORY = Path(__file__).resolve().parent.parent / "examples"
 TRUTH_FILE = "truth.json"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from xai_demo.errors import UnknownNameError
-from xai_demo.synthesis.truth import Synthesised, Truth
+from xai_demo.examples import Synthesised, Truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable

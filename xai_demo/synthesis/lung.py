@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from xai_demo.errors import UnsuitableError
-from xai_demo.synthesis.truth import Synthesised, Truth
+from xai_demo.examples import Synthesised, Truth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from xai_demo.errors import UnsuitableError
+from xai_demo.examples import Synthesised, Truth
 from xai_demo.synthesis import everyday, lung
-from xai_demo.synthesis.truth import Synthesised, Truth
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats

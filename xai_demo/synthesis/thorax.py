@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from xai_demo.errors import UnsuitableError
-from xai_demo.synthesis.truth import Box, Phantom
+from xai_demo.examples import Box, Phantom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
+from xai_demo.scheduler import Running
 from xai_demo.tabs import audioset, chest_xray, stethoscope
 from xai_demo.tabs.ask import Analyser
 from xai_demo.tabs.clicks import INSTANT, PRIVATE, connect
 from xai_demo.tabs.endpoints import publish
 from xai_demo.tabs.panel import KEEP_FILES_S, Panel, followed, lay_out
-from xai_demo.tabs.running import Running
 
 TABS = {
     "stethoscope": stethoscope.TAB,

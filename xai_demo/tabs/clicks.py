@@ -11,6 +11,7 @@ import gradio as gr
 
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import FILMS, Analysis
+from xai_demo.scheduler import Running
 from xai_demo.synthesis import example_path
 from xai_demo.tabs import live, noise, signal_path
 from xai_demo.tabs.answer import answered, refused, verdict
@@ -20,7 +21,6 @@ from xai_demo.tabs.endpoints import told_by
 from xai_demo.tabs.panel import SOUNDS, Panel, followed, state_of
 from xai_demo.tabs.pickers import picked
 from xai_demo.tabs.preview import preview
-from xai_demo.tabs.running import Running
 from xai_demo.tabs.sounds import playable
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import render
+from xai_demo.export import events_csv
 from xai_demo.records import Analysis, Model, ModelInUse
-from xai_demo.tables import events_csv
 from xai_demo.tabs import words
 from xai_demo.tabs.timeline import link
 

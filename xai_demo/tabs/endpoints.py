@@ -13,11 +13,11 @@ from xai_demo.errors import XaiDemoError
 from xai_demo.filtering import SignalPath
 from xai_demo.noise import Noise
 from xai_demo.records import Analysis, Progress, Task
+from xai_demo.scheduler import Running
 from xai_demo.tabs import noise as noises
 from xai_demo.tabs import signal_path
 from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
 from xai_demo.tabs.details import overlay
-from xai_demo.tabs.running import Running
 from xai_demo.tabs.sounds import as_path, playable
 
 _PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import numpy as np
 
-from xai_demo import waves
+from xai_demo import render
 from xai_demo.errors import UnsuitableError, XaiDemoError
 from xai_demo.listening import Live
 from xai_demo.records import Decision, LogMel, Model, Prediction
@@ -178,7 +178,7 @@ def wav_samples(content: bytes) -> tuple[int, NDArray[np.int16]]:
 def _rolling(samples: Floats, sample_rate_hz: int) -> str:
     missing = round(KEEP_S * sample_rate_hz) - len(samples)
     whole = np.pad(samples, (max(missing, 0), 0))
-    view = waves.spectrogram(whole, sample_rate_hz, columns=400, least_loud_db=_QUIETEST_WHITE_DB)
+    view = render.spectrogram(whole, sample_rate_hz, columns=400, least_loud_db=_QUIETEST_WHITE_DB)
     times = "".join(
         f'<text x="{x:.0%}" y="19" text-anchor="{anchor}">{text}</text>'
         for x, anchor, text in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from xai_demo import waves
+from xai_demo import render
 from xai_demo.errors import RequestError
 from xai_demo.filtering import BAND_HZ, SignalPath
 from xai_demo.records import Analysis, LogMel, Model
@@ -149,7 +149,7 @@ def shown(analysis: Analysis | None) -> list[Any]:
         return [_NOT_YET, *nothing, *([""] * len(STAGES)), *([None] * len(STAGES))]
     rate = analysis.sample_rate_hz or 16000
     raw = next(iter(stages.values()))
-    top = (waves.spectrogram(raw, rate).decibels or (0.0, 0.0))[1]
+    top = (render.spectrogram(raw, rate).decibels or (0.0, 0.0))[1]
     playing = len(raw) <= _LONGEST_PLAYED_S * rate
     columns = [gr.update(visible=name in stages) for name in STAGES]
     pictures = [
@@ -174,7 +174,7 @@ def _sentence(analysis: Analysis, *, playing: bool) -> str:
 
 
 def _picture(name: str, samples: Floats, sample_rate_hz: int, loudest_db: float) -> str:
-    view = waves.spectrogram(samples, sample_rate_hz, loudest_db=loudest_db)
+    view = render.spectrogram(samples, sample_rate_hz, loudest_db=loudest_db)
     duration = words.seconds(len(samples) / sample_rate_hz)
     said = escape(f"{STAGES[name]}: waveform and spectrogram of {duration}")
     return (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import waves
+from xai_demo import render
+from xai_demo.export import audacity_labels, events_csv
 from xai_demo.records import Analysis, Event, Timeline
-from xai_demo.tables import audacity_labels, events_csv
 from xai_demo.tabs import words
 from xai_demo.tabs.figure import time_axis
 
@@ -149,7 +149,7 @@ def wave(samples: Floats | None) -> str:
     """A waveform as wide as its place, as tall as its loudest sample."""
     if samples is None or not len(samples):
         return ""
-    low, high = waves.envelope(samples, _COLUMNS)
+    low, high = render.envelope(samples, _COLUMNS)
     tallest = max(float(np.abs(low).max()), float(np.abs(high).max()), 1e-9)
     upper = [f"{x},{_tenths(-49 * y / tallest)}" for x, y in enumerate(high)]
     lower = [f"{x},{_tenths(1 - 49 * y / tallest)}" for x, y in enumerate(low)]

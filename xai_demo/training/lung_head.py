@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xai_demo import spectrum
-from xai_demo.decision import over_windows
-from xai_demo.moments import over_time
+from xai_demo.decision import over_time, over_windows
 from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE, kind_of
 from xai_demo.training.calibration import softmax
 from xai_demo.training.dataset import Recordings

@@ -1,20 +1,29 @@
-"""Taking turns: so many at once, the rest in the order in which they came."""
+"""Taking turns: so many at once, the rest in the order in which they came.
+
+How long each step of the work takes, and how far the work is.
+
+What is being worked on and for whom, so that it can be stopped.
+
+A visitor stops it by the button, another program by `job.cancel()`, and both by leaving. Gradio
+cancels the task that waits for the answer; the thread that works on it learns of that here.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar, cast
 
 from xai_demo.errors import CancelledError
-
-if TYPE_CHECKING:
-    from xai_demo.records import Progress
+from xai_demo.records import Progress
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -194,3 +203,114 @@ def in_turn(method: Callable[_P, _T]) -> Callable[_P, _T]:
         )
 
     return waited
+
+
+_BRINGING, _BROUGHT = 0.06, 0.3  # of the whole work: where a download begins and ends
+
+
+@dataclass(slots=True)
+class Clock:
+    """Milliseconds spent on each step."""
+
+    elapsed_ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Time what is done inside."""
+        start = time.perf_counter()
+        yield
+        self.elapsed_ms[step] = 1000 * (time.perf_counter() - start)
+
+
+class Rising:
+    """Tells how far the work is, and nothing that is less far than what was told before."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._told = progress, (-1.0, "")
+
+    def __call__(self, done: float, doing: str) -> None:
+        """Say that so much is done, 0..1, and what comes now."""
+        if self._progress and done >= self._told[0] and (done, doing) != self._told:
+            self._told = done, doing
+            self._progress(done, doing)
+
+
+def bringing_to(tell: Progress, cancelled: Callable[[], bool]) -> Progress:
+    """Tells of a download as its part of the whole; it ends where nobody waits any more.
+
+    What has come by then is kept, and gone on with by who asks next.
+    """
+
+    def told(done: float, doing: str) -> None:
+        if cancelled():
+            raise CancelledError("Cancelled, as asked.")
+        tell(_BRINGING + (_BROUGHT - _BRINGING) * done, doing)
+
+    return told
+
+
+_LOOK_S_running = 0.05
+_PATIENCE_S = 3.0  # a network that is being loaded does not hear of a stop
+
+Answer = TypeVar("Answer")
+Work = Callable[[Callable[[], bool]], Answer]  # is told whether it was stopped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    visitor: str
+    place: str | None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Running:
+    """The pieces of work in hand: as many as the queue lets in, each gone when it ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pieces: list[_Piece] = []
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._pieces)
+
+    @contextmanager
+    def begun(self, visitor: str, place: str | None = None) -> Iterator[Callable[[], bool]]:
+        """A piece of work, and whether it was stopped; after it, whoever still works on it is.
+
+        At a named place a visitor has one piece at a time: a new one stops the old one.
+        """
+        piece = _Piece(visitor, place)
+        if place is not None:
+            self.stop(visitor, place)
+        with self._lock:
+            self._pieces.append(piece)
+        try:
+            yield piece.stop.is_set
+        finally:
+            piece.stop.set()
+            with self._lock:
+                self._pieces.remove(piece)
+
+    def stop(self, visitor: str, place: str | None = None) -> None:
+        """Stop what a visitor waits for at a place, or everywhere."""
+        for piece in self._of(visitor, place):
+            piece.stop.set()
+
+    async def ended(self, visitor: str, place: str | None = None) -> bool:
+        """Stop it and wait a little until it has; whether it has."""
+        self.stop(visitor, place)
+        for _ in range(round(_PATIENCE_S / _LOOK_S_running)):
+            if not self._of(visitor, place):
+                return True
+            await asyncio.sleep(_LOOK_S_running)
+        return not self._of(visitor, place)
+
+    def _of(self, visitor: str, place: str | None) -> list[_Piece]:
+        with self._lock:
+            return [p for p in self._pieces if p.visitor == visitor and place in (None, p.place)]
+
+    async def worked(self, visitor: str | None, place: str | None, work: Work[Answer]) -> Answer:
+        """The outcome of `work` in a thread of its own; it is stopped if nobody waits any more."""
+        with self.begun(visitor or "", place) as stopped:
+            return await asyncio.to_thread(work, stopped)
