@@ -11,7 +11,7 @@ import soundfile
 from torch import Tensor, nn
 
 from xai_demo.networks import Architecture
-from xai_demo.networks.lung_modules import MeanAndMost
+from xai_demo.networks.timm_modules import MeanMaxPool
 from xai_demo.records import LogMel, Model
 from xai_demo.training.recipes import RECIPES
 
@@ -30,7 +30,7 @@ class TinyLung(nn.Module):
     def __init__(self, labels: int) -> None:
         super().__init__()
         self.features = nn.Sequential(nn.Conv2d(1, 6, 5, stride=4), nn.BatchNorm2d(6), nn.ReLU())
-        self.global_pool = MeanAndMost()
+        self.global_pool = MeanMaxPool()
         self.fc = nn.Linear(12, labels)
 
     def forward_features(self, x: Tensor) -> Tensor:

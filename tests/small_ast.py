@@ -3,8 +3,8 @@
 import dataclasses
 
 import torch
-from small import MEL, model_of
 
+from tests.small import MEL, model_of
 from xai_demo import networks
 from xai_demo.networks import Architecture, ast
 

@@ -15,7 +15,7 @@ from test_networks_ast import published
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
 from xai_demo import heat, networks
-from xai_demo.catalog.ast import AST
+from xai_demo.catalog.hub_models import AST
 from xai_demo.networks import Architecture, ast
 from xai_demo.pipeline import Analyser
 from xai_demo.records import Report

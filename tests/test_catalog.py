@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from xai_demo import raster
-from xai_demo.catalog import MODELS, Entry, nih14
-from xai_demo.catalog.labels import labels
+from xai_demo.catalog import MODELS, Entry, hub_models
+from xai_demo.catalog.hub_models import read_labels
 from xai_demo.decision import rescaled
 from xai_demo.hub.bundle import read_model
 from xai_demo.records import TASKS, Checkpoint, LogMel, Raster
@@ -74,7 +74,7 @@ def test_a_bundled_directory_is_the_model_that_its_config_names(name: str) -> No
     assert weights.stat().st_mode & 0o777 == 0o644
     assert model.title in (directory / "MODEL_CARD.md").read_text(encoding="utf-8")
     if model.task == "audioset":
-        assert set(model.labels) <= set(labels("audioset"))
+        assert set(model.labels) <= set(read_labels("audioset"))
 
 
 def test_all_bundled_weights_together_are_small_enough_for_a_repository() -> None:
@@ -86,7 +86,7 @@ def test_all_bundled_weights_together_are_small_enough_for_a_repository() -> Non
 
 
 def test_the_audioset_labels_are_the_published_list() -> None:
-    names = labels("audioset")
+    names = read_labels("audioset")
     assert len(names) == len(set(names)) == 527
     assert (names[0], names[74], names[526]) == ("Speech", "Dog", "Field recording")
     assert names[288] == "Water"
@@ -125,7 +125,7 @@ def test_ast_has_the_front_end_it_was_trained_with() -> None:
     # published in units of the natural logarithm: 10 decibels are its ln 10
     assert mel.mean_db / 10 * math.log(10) == pytest.approx(-4.2677393)
     assert mel.deviation_db / 10 * math.log(10) == pytest.approx(2 * 4.5689974)
-    assert (model.activation, model.labels) == ("sigmoid", labels("audioset"))
+    assert (model.activation, model.labels) == ("sigmoid", read_labels("audioset"))
     assert checkpoint.revision == "f826b80d28226b62986cc218e5cec390b1096902"
     assert checkpoint.size_bytes == 346_404_948
     assert MODELS["ast"].pin_is_open  # the sha256 is still to be written
@@ -133,37 +133,39 @@ def test_ast_has_the_front_end_it_was_trained_with() -> None:
 
 
 def test_the_findings_of_nih_are_fourteen_in_its_order() -> None:
-    assert len(nih14.FINDINGS) == 14
+    assert len(hub_models.FINDINGS) == 14
     for name in ("nih14-resnet50", "nih14-densenet121"):
         model = MODELS[name].model
         assert model is not None
-        assert model.labels == nih14.FINDINGS
-        assert dict(model.operating_points) == dict.fromkeys(nih14.FINDINGS, 0.5)
+        assert model.labels == hub_models.FINDINGS
+        assert dict(model.operating_points) == dict.fromkeys(hub_models.FINDINGS, 0.5)
         assert list(MODELS).index("pneumonia-resnet18") < list(MODELS).index(name)
 
 
 def test_torchxrayvision_sees_from_minus_to_plus_1024_and_rescales_to_its_points() -> None:
-    spec = nih14.RESNET50.preprocessing
+    spec = hub_models.RESNET50.preprocessing
     assert isinstance(spec, Raster)
     black_and_white = raster.network_input(np.array([[0.0, 1.0]], np.float32), spec)
     assert black_and_white.tolist() == [[-1024.0, 1024.0]]
     assert (spec.height, spec.width, spec.crop, spec.contrast_limit) == (512, 512, "centre", None)
-    at = np.array([[nih14.RESNET50.rescaled_at[label] for label in nih14.FINDINGS]], np.float32)
-    assert rescaled(nih14.RESNET50, at) == pytest.approx(0.5, abs=1e-6)
-    assert min(nih14.RESNET50.rescaled_at.values()) == 0.5020846  # Hernia
-    assert nih14.RESNET50.rescaled_at["Infiltration"] == 0.53787947
+    at = np.array(
+        [[hub_models.RESNET50.rescaled_at[label] for label in hub_models.FINDINGS]], np.float32
+    )
+    assert rescaled(hub_models.RESNET50, at) == pytest.approx(0.5, abs=1e-6)
+    assert min(hub_models.RESNET50.rescaled_at.values()) == 0.5020846  # Hernia
+    assert hub_models.RESNET50.rescaled_at["Infiltration"] == 0.53787947
 
 
 def test_chexvision_sees_equalised_pictures_in_imagenets_colours() -> None:
-    spec = nih14.DENSENET121.preprocessing
+    spec = hub_models.DENSENET121.preprocessing
     assert isinstance(spec, Raster)
     assert (spec.height, spec.width, spec.contrast_limit) == (320, 320, 2.0)
     assert (spec.mean, spec.std) == (0.0, 1.0)  # the network makes the colours itself
-    assert nih14.DENSENET121.rescaled_at == {}
+    assert hub_models.DENSENET121.rescaled_at == {}
 
 
 def test_rescaling_is_linear_on_both_sides_of_the_point() -> None:
-    model = dataclasses.replace(nih14.RESNET50, labels=("a", "b"), rescaled_at={"a": 0.2})
+    model = dataclasses.replace(hub_models.RESNET50, labels=("a", "b"), rescaled_at={"a": 0.2})
     given = np.array([[0.1, 0.1], [0.2, 0.9], [0.6, 0.5], [1.0, 1.0]], np.float32)
     expected = [[0.25, 0.1], [0.5, 0.9], [0.75, 0.5], [1.0, 1.0]]
     assert rescaled(model, given) == pytest.approx(np.array(expected), abs=1e-6)

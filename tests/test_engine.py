@@ -14,8 +14,8 @@ import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from safetensors.torch import load_file, save_file
-from small import model_of, write_model
 
+from tests.small import model_of, write_model
 from xai_demo import engine as engine_module
 from xai_demo import heat, networks
 from xai_demo.catalog import Entry

@@ -6,8 +6,14 @@ import pytest
 import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from subjects import SMALL, built, linear_subject, subject_of, tiny
 
+from tests.subjects import (
+    SMALL,
+    built,
+    linear_subject,
+    subject_of,
+    tiny,
+)
 from xai_demo import explainers, heat, networks
 from xai_demo.errors import CancelledError, UnknownNameError, UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget

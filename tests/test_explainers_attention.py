@@ -5,11 +5,11 @@ import threading
 
 import numpy as np
 import pytest
-import small_ast
 import torch
-from subjects import subject_of, tiny
 from torch.nn import functional
 
+from tests import small_ast
+from tests.subjects import subject_of, tiny
 from xai_demo.errors import UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget
 from xai_demo.explainers.attended import Attended

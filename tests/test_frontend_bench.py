@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from xai_demo import frontend_bench, spectrum
-from xai_demo.catalog.ast import AST
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog.hub_models import AST, CNN14
 from xai_demo.errors import RequestError
 
 SPEC = CNN14.preprocessing

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hostile import AUDIO, IMAGES, Case
 
+from tests.hostile import AUDIO, IMAGES, Case
 from xai_demo import cli
 from xai_demo.errors import XaiDemoError
 from xai_demo.pipeline import Analyser

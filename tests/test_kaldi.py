@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xai_demo import kaldi, spectrum
-from xai_demo.catalog.ast import AST
+from xai_demo.catalog.hub_models import AST
 
 SPEC = AST.preprocessing
 

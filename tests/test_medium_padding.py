@@ -5,7 +5,7 @@ import pytest
 
 from tests import small_ast
 from xai_demo import heat, medium, spectrum
-from xai_demo.catalog.ast import AST
+from xai_demo.catalog.hub_models import AST
 from xai_demo.inference import Answer, trial
 from xai_demo.records import Recording
 

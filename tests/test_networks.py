@@ -6,13 +6,13 @@ import pytest
 import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from small import model_of
 
+from tests.small import model_of
 from xai_demo import heat, networks
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog.hub_models import CNN14
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError
 from xai_demo.networks import ARCHITECTURES
-from xai_demo.networks.lung_modules import MeanAndMost
+from xai_demo.networks.timm_modules import MeanMaxPool
 from xai_demo.spectrum import mel_filters
 
 # Transformers have tests of their own: their activations are tokens.
@@ -243,7 +243,7 @@ def test_architectures_say_what_they_call_the_tensors_of_a_file():
 
 
 def test_columns_add_up_to_the_mean_and_the_most():
-    pool = MeanAndMost()
+    pool = MeanMaxPool()
     maps = torch.tensor([[[[1.0, 5.0, 0.0], [3.0, 1.0, 2.0]]]])  # over frequency: 2, 3, 1
     assert pool(maps).tolist() == [[2.0, 3.0]]
     parts = pool.columns(maps)

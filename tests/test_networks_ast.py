@@ -13,7 +13,7 @@ from transformers import ASTConfig, ASTForAudioClassification
 from tests import small_ast
 from tests.small import model_of
 from xai_demo import networks
-from xai_demo.catalog.ast import AST
+from xai_demo.catalog.hub_models import AST
 from xai_demo.engine import on_onnx
 from xai_demo.engine.export import export_features
 from xai_demo.engine.tensors import filled

@@ -15,7 +15,7 @@ import torch
 from tests.fakes import MODELS, FakeAnalyser, answer
 from tests.small import analyser_of
 from xai_demo import inference, medium, networks, sound
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog.hub_models import CNN14
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14Framewise, ConvBlock
 from xai_demo.pipeline import Analyser

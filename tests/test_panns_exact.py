@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
 from xai_demo import inference, medium, networks
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog.hub_models import CNN14
 from xai_demo.engine import Network, on_torch
 from xai_demo.engine.tensors import filled
 from xai_demo.pipeline import Analyser

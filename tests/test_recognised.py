@@ -15,7 +15,7 @@ from tests.test_over_time import NAME as FRAMEWISE
 from tests.test_over_time import small_framewise
 from tests.test_selftest import MODEL, NAME, small_cnn14
 from xai_demo import networks
-from xai_demo.catalog import cnn14
+from xai_demo.catalog import hub_models
 from xai_demo.hub.bundle import sha256_of
 from xai_demo.hub.recognised import recognised
 from xai_demo.networks import ARCHITECTURES
@@ -49,7 +49,7 @@ def test_the_authors_framewise_file_is_asked_about_every_moment(analyser, tmp_pa
     assert taken_for_cnn14.report.model.architecture == NAME
     assert len(taken_for_cnn14.timeline.starts_s) == 1
     sibling = dataclasses.replace(MODEL, name=FRAMEWISE, architecture=FRAMEWISE)
-    monkeypatch.setitem(cnn14.RECOGNISED, sha256_of(path), sibling)
+    monkeypatch.setitem(hub_models.RECOGNISED, sha256_of(path), sibling)
     found = asked()
     assert found.report.model.architecture == found.report.model.name == FRAMEWISE
     assert len(found.timeline.starts_s) == round(3.0 / 0.32)
@@ -60,16 +60,19 @@ def test_the_authors_framewise_file_is_asked_about_every_moment(analyser, tmp_pa
 
 def test_a_file_is_not_taken_for_a_model_of_another_task(monkeypatch):
     film = model_of("resnet18")
-    (sha256,) = cnn14.RECOGNISED
+    (sha256,) = hub_models.RECOGNISED
     assert recognised(film, sha256) is film
-    assert recognised(cnn14.CNN14, sha256) is cnn14.FRAMEWISE
-    assert recognised(cnn14.CNN14, "0" * 64) is cnn14.CNN14
+    assert recognised(hub_models.CNN14, sha256) is hub_models.FRAMEWISE
+    assert recognised(hub_models.CNN14, "0" * 64) is hub_models.CNN14
 
 
 def test_the_framewise_network_is_described_as_published():
-    model = cnn14.FRAMEWISE
+    model = hub_models.FRAMEWISE
     assert model.architecture == "cnn14-decisionlevelmax"
     assert networks.architecture(model).framewise is not None
-    assert (model.labels, model.preprocessing) == (cnn14.CNN14.labels, cnn14.CNN14.preprocessing)
+    assert (model.labels, model.preprocessing) == (
+        hub_models.CNN14.labels,
+        hub_models.CNN14.preprocessing,
+    )
     assert "0.385" in model.data
     assert "0.431" not in model.data

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.small import write_model
 from xai_demo import networks, selftest
-from xai_demo.catalog import MODELS, Entry, ast, cnn14
+from xai_demo.catalog import MODELS, Entry, hub_models
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError, RequestError
 from xai_demo.networks import ARCHITECTURES
@@ -28,7 +28,7 @@ NAME = "small-cnn14"
 LABELS = ("Dog", "Rain", "Tick-tock")
 WIDTHS = (1, 4, 8, 8, 16, 16, 32)
 MODEL = dataclasses.replace(
-    cnn14.CNN14, name=NAME, title="For tests", architecture=NAME, labels=LABELS
+    hub_models.CNN14, name=NAME, title="For tests", architecture=NAME, labels=LABELS
 )
 
 
@@ -249,12 +249,12 @@ def test_unknown_and_absent_models_are_refused(settings, capsys, monkeypatch):
 
 
 def test_what_is_published_is_what_the_makers_say():
-    wanted = cnn14.PUBLISHED
+    wanted = hub_models.CNN14_PUBLISHED
     assert wanted.probabilities["Speech"] == 0.893
     assert wanted.tolerance == 0.01
-    assert set(wanted.probabilities) <= set(cnn14.CNN14.labels)
+    assert set(wanted.probabilities) <= set(hub_models.CNN14.labels)
     # Logits of -0.8760, -7.0042 and -8.6602, by hand.
-    assert ast.PUBLISHED.probabilities == pytest.approx(
+    assert hub_models.AST_PUBLISHED.probabilities == pytest.approx(
         {
             "Speech": 0.29400,
             "Male speech, man speaking": 0.00091,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import explainers, networks
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog.hub_models import CNN14
 from xai_demo.engine import export_features, on_onnx, on_torch
 from xai_demo.records import LogMel, Model, Raster
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import spectrum
-from xai_demo.catalog.ast import AST
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog.hub_models import AST, CNN14
 from xai_demo.errors import RequestError
 from xai_demo.records import LogMel
 

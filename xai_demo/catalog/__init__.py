@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xai_demo.catalog import ast, cnn14, nih14
+from xai_demo.catalog import hub_models
 from xai_demo.records import Checkpoint, Model, PublishedAnswer, Task
 
 
@@ -51,7 +51,7 @@ MODELS: dict[str, Entry] = {
     "pneumonia-resnet18": Entry(task="chest_xray"),
     "nih14-resnet50": Entry(
         task="chest_xray",
-        model=nih14.RESNET50,
+        model=hub_models.RESNET50,
         adapter="torchxrayvision",
         checkpoint=Checkpoint(
             repo_id="torchxrayvision/resnet50-res512-all",
@@ -62,7 +62,7 @@ MODELS: dict[str, Entry] = {
     ),
     "nih14-densenet121": Entry(
         task="chest_xray",
-        model=nih14.DENSENET121,
+        model=hub_models.DENSENET121,
         adapter="chexvision",
         checkpoint=Checkpoint(
             repo_id="arudaev/chexvision-densenet",
@@ -79,8 +79,8 @@ MODELS: dict[str, Entry] = {
     "lung-efficientnet-lite0": Entry(task="stethoscope"),
     "cnn14": Entry(
         task="audioset",
-        model=cnn14.CNN14,
-        published=cnn14.PUBLISHED,
+        model=hub_models.CNN14,
+        published=hub_models.CNN14_PUBLISHED,
         adapter="panns",
         # A pickle, but the file whose sha256 is published; read with `weights_only=True`.
         checkpoint=Checkpoint(
@@ -93,8 +93,8 @@ MODELS: dict[str, Entry] = {
     ),
     "ast": Entry(
         task="audioset",
-        model=ast.AST,
-        published=ast.PUBLISHED,
+        model=hub_models.AST,
+        published=hub_models.AST_PUBLISHED,
         adapter="transformers-ast",
         checkpoint=Checkpoint(
             repo_id="MIT/ast-finetuned-audioset-10-10-0.4593",

@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING
 from xai_demo.errors import UnknownNameError
 from xai_demo.networks import (
     ast,
-    chexvision,
-    densenet,
-    efficientnet,
-    lung,
-    made_by_timm,
     panns,
-    resnet,
     simplecnn,
+    timm_backbones,
 )
 
 if TYPE_CHECKING:
@@ -69,33 +64,43 @@ class Architecture:
 
 ARCHITECTURES = {
     "resnet18": Architecture(
-        whole=made_by_timm.whole("resnet18"), cuts={"layer4": resnet.cut}, kind="pooled"
+        whole=timm_backbones.timm_network("resnet18"),
+        cuts={"layer4": timm_backbones.cut_resnet},
+        kind="pooled",
     ),
     "resnet18-fine": Architecture(
-        whole=resnet.fine_resnet18, cuts={"layer4": resnet.cut}, kind="pooled"
+        whole=timm_backbones.fine_resnet18,
+        cuts={"layer4": timm_backbones.cut_resnet},
+        kind="pooled",
     ),
     "resnet50": Architecture(
-        whole=made_by_timm.whole("resnet50"), cuts={"layer4": resnet.cut}, kind="pooled"
+        whole=timm_backbones.timm_network("resnet50"),
+        cuts={"layer4": timm_backbones.cut_resnet},
+        kind="pooled",
     ),
     "resnet101": Architecture(
-        whole=made_by_timm.whole("resnet101"), cuts={"layer4": resnet.cut}, kind="pooled"
+        whole=timm_backbones.timm_network("resnet101"),
+        cuts={"layer4": timm_backbones.cut_resnet},
+        kind="pooled",
     ),
     "densenet121": Architecture(
-        whole=made_by_timm.whole("densenet121"),
-        cuts={"features.norm5": densenet.cut},
+        whole=timm_backbones.timm_network("densenet121"),
+        cuts={"features.norm5": timm_backbones.cut_densenet},
         kind="pooled",
     ),
     "densenet121-chexvision": Architecture(
-        whole=chexvision.whole, cuts={"features.norm5": chexvision.cut}
+        whole=timm_backbones.chexvision, cuts={"features.norm5": timm_backbones.cut_chexvision}
     ),
     "efficientnet-lite0": Architecture(
-        whole=made_by_timm.whole("efficientnet_lite0"),
-        cuts={"bn2": efficientnet.cut},
+        whole=timm_backbones.timm_network("efficientnet_lite0"),
+        cuts={"bn2": timm_backbones.cut_efficientnet},
         kind="pooled",
     ),
-    "resnet18-lung": Architecture(whole=lung.resnet18, cuts={"layer4": resnet.cut}),
+    "resnet18-lung": Architecture(
+        whole=timm_backbones.lung_resnet18, cuts={"layer4": timm_backbones.cut_resnet}
+    ),
     "efficientnet-lite0-lung": Architecture(
-        whole=lung.efficientnet_lite0, cuts={"bn2": efficientnet.cut}
+        whole=timm_backbones.lung_efficientnet_lite0, cuts={"bn2": timm_backbones.cut_efficientnet}
     ),
     "simplecnn": Architecture(whole=simplecnn.whole, cuts={"conv_block3": simplecnn.cut}),
     "cnn6": Architecture(whole=panns.cnn6, cuts={"conv_block4": panns.cut_cnn6}),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import audio, gate, image, spectrum
-from xai_demo.catalog.cnn14 import CNN14
+from xai_demo.catalog.hub_models import CNN14
 from xai_demo.errors import TrainingError, UnreadableFileError
 from xai_demo.records import LogMel
 from xai_demo.synthesis import everyday

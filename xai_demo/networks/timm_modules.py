@@ -1,10 +1,14 @@
-"""What CheXVision has that timm's DenseNet-121 has not, with the author's tensor names."""
+"""What CheXVision has that timm's DenseNet-121 has not, with the author's tensor names.
+
+What a network for breathing sounds has that others have not: how it begins and how it pools.
+"""
 
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of red, green and blue
 _WIDTH = 512
@@ -48,3 +52,32 @@ class CheXVision(nn.Module):
         pooled = self.pool(self.features(self.colours(x)))
         logits: Tensor = self.multilabel_head(self.feature_layer(pooled))
         return logits
+
+
+class Contrast(nn.Module):
+    """The spectrogram, and beside it what each band does against its own mean over the window.
+
+    (batch, 1, rows, columns) -> (batch, 2, rows, columns). A stethoscope colours the sound, which
+    the second channel does not see.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Two channels of one."""
+        return torch.cat([x, x - x.mean(3, keepdim=True)], 1)
+
+
+class MeanMaxPool(nn.Module):
+    """Mean of every channel, and its most over time of the mean over frequency.
+
+    (batch, channels, rows, columns) -> (batch, 2 channels): a wheeze lasts, a crackle does not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Twice as many numbers as channels."""
+        return torch.cat([x.mean((2, 3)), x.mean(2).amax(2)], 1)
+
+    def columns(self, x: Tensor) -> Tensor:
+        """What each column adds to these numbers: (batch, columns, 2 channels); they sum up."""
+        over_rows = x.mean(2)
+        loudest = F.one_hot(over_rows.argmax(2), over_rows.shape[2])
+        return torch.cat([over_rows / over_rows.shape[2], over_rows * loudest], 1).transpose(1, 2)

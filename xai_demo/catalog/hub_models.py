@@ -1,0 +1,211 @@
+"""PANNs Cnn14: 527 everyday sounds, trained on AudioSet by Kong et al. 2020.
+
+AST: 527 everyday sounds, a transformer trained on AudioSet by Gong et al. 2021.
+
+Two networks for the fourteen findings of NIH's ChestX-ray14, off the Hub.
+
+`nih14-resnet50`: torchxrayvision's ResNet-50 (Cohen et al. 2022), of whose eighteen outputs the
+fourteen of NIH are kept. Its picture goes from -1024 to 1024, and its probabilities are given so
+that its operating point of each finding is 0.5. `nih14-densenet121`: CheXVision's DenseNet-121.
+
+Label lists too long for a record: a text file each, one label a line, in the networks' order.
+"""
+
+import dataclasses
+import math
+from importlib.resources import files
+
+from xai_demo.records import LogMel, Model, PublishedAnswer, Raster
+
+
+def read_labels(name: str) -> tuple[str, ...]:
+    """The labels of `<name>.txt`."""
+    return tuple(
+        files("xai_demo.catalog")
+        .joinpath("labels", f"{name}.txt")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
+
+
+CNN14 = Model(
+    name="cnn14",
+    title="PANNs Cnn14 (527 everyday sounds)",
+    task="audioset",
+    architecture="cnn14",
+    labels=read_labels("audioset"),
+    preprocessing=LogMel(
+        sample_rate_hz=32_000,
+        n_fft=1024,
+        win_length=1024,
+        hop_length=320,
+        n_mels=64,
+        f_min_hz=50.0,
+        f_max_hz=14_000.0,
+        window_s=10.0,
+        window_hop_s=5.0,
+        min_s=0.31,  # 9,920 samples: less leaves no frame after five halvings
+    ),
+    activation="sigmoid",
+    licence="MIT (code); Apache-2.0 or CC BY 4.0 (weights, attribute PANNs)",
+    data=(
+        "AudioSet: 1.9 million 10-second clips from YouTube, the published split; published mean"
+        " average precision on its evaluation part 0.431 (without an interval; not measured here)"
+    ),
+    citation=(
+        "Kong, Cao, Iqbal, Wang, Wang, Plumbley (2020): PANNs: Large-Scale Pretrained Audio Neural"
+        " Networks for Audio Pattern Recognition. IEEE/ACM TASLP 28, 2880-2894. arXiv:1912.10211"
+    ),
+)
+
+FRAMEWISE = dataclasses.replace(  # the same, asked about every moment; its surest one counts
+    CNN14,
+    name="cnn14-framewise",
+    title="PANNs Cnn14, frame by frame (527 everyday sounds)",
+    architecture="cnn14-decisionlevelmax",
+    data=CNN14.data.replace("0.431", "0.385"),
+)
+# Of files whose tensors have the names and the shapes of Cnn14's, nothing but the bytes tells which
+# network they are for. The authors' `Cnn14_DecisionLevelMax_mAP=0.385.pth`, Zenodo record 3987831:
+RECOGNISED = {"dd3b4043a87d4ec13df8082c0fcfee3fb5084151808e47e060987a95eabdd142": FRAMEWISE}
+
+CNN14_PUBLISHED = PublishedAnswer(
+    clip="R9_ZSCveAHg_7s.wav",
+    where="resources/ of https://github.com/qiuqiangkong/audioset_tagging_cnn, MIT licence",
+    sha256="59429c7174a3707575581d0b4181b1e2a420bda5d1de8d5195cf0b1e07d8bdfd",
+    url=(
+        "https://raw.githubusercontent.com/qiuqiangkong/audioset_tagging_cnn/master/resources/"
+        "R9_ZSCveAHg_7s.wav"
+    ),
+    probabilities={  # the authors' README
+        "Speech": 0.893,
+        "Telephone bell ringing": 0.754,
+        "Inside, small room": 0.235,
+        "Telephone": 0.183,
+        "Music": 0.092,
+    },
+    tolerance=0.01,
+)
+
+
+_DECIBELS = 10 / math.log(10)  # in one unit of the natural logarithm, in which it was published
+
+AST = Model(
+    name="ast",
+    title="AST (527 everyday sounds, transformer)",
+    task="audioset",
+    architecture="ast",
+    labels=read_labels("audioset"),
+    preprocessing=LogMel(
+        sample_rate_hz=16_000,
+        n_fft=512,
+        win_length=400,
+        hop_length=160,
+        n_mels=128,
+        f_min_hz=20.0,
+        f_max_hz=8_000.0,
+        window_s=10.0,  # the length of AudioSet's clips: 998 frames
+        window_hop_s=5.0,
+        min_s=0.2,  # 18 frames: at least one whole patch
+        front_end="kaldi",
+        frames=1024,
+        mean_db=-4.2677393 * _DECIBELS,
+        deviation_db=2 * 4.5689974 * _DECIBELS,
+    ),
+    activation="sigmoid",
+    licence="BSD-3-Clause",
+    data=(
+        "AudioSet: 2 million 10-second clips from YouTube, the published split; published mean"
+        " average precision on its evaluation part 0.459 (without an interval; not measured here)"
+    ),
+    citation=(
+        "Gong, Chung, Glass (2021): AST: Audio Spectrogram Transformer. Interspeech 2021, 571-575."
+        " arXiv:2104.01778"
+    ),
+)
+
+AST_PUBLISHED = PublishedAnswer(
+    clip="sample_audio.flac",
+    where="https://huggingface.co/datasets/nielsr/audio-spectogram-transformer-checkpoint",
+    probabilities={  # the logits that transformers' own test wants, through the sigmoid
+        label: 1 / (1 + math.exp(-logit))
+        for label, logit in zip(AST.labels[:3], (-0.8760, -7.0042, -8.6602), strict=True)
+    },
+    tolerance=0.01,
+)
+
+
+FINDINGS = (  # in NIH's usual order
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+
+RESNET50 = Model(
+    name="nih14-resnet50",
+    title="ResNet-50 (14 findings, five data sets)",
+    task="chest_xray",
+    architecture="resnet50",
+    labels=FINDINGS,
+    preprocessing=Raster(height=512, width=512, mean=0.5, std=1 / 2048, crop="centre"),
+    activation="sigmoid",
+    # torchxrayvision 1.x, `model_urls["resnet50-res512-all"]["op_threshs"]`
+    rescaled_at={
+        "Atelectasis": 0.51570356,
+        "Consolidation": 0.50444704,
+        "Infiltration": 0.53787947,
+        "Pneumothorax": 0.50723547,
+        "Edema": 0.5025118,
+        "Emphysema": 0.5035252,
+        "Fibrosis": 0.5038076,
+        "Effusion": 0.51862943,
+        "Pneumonia": 0.5078151,
+        "Pleural_Thickening": 0.50724894,
+        "Cardiomegaly": 0.5056339,
+        "Nodule": 0.510706,
+        "Mass": 0.5053923,
+        "Hernia": 0.5020846,
+    },
+    operating_points=dict.fromkeys(FINDINGS, 0.5),
+    licence="Apache-2.0",
+    data=(
+        "PadChest, NIH ChestX-ray14, RSNA, SIIM and VinDr-CXR, adults for the most part; published"
+        " mean AUROC on a fifth of NIH 0.811 (without an interval; not measured here)"
+    ),
+    citation=(
+        "Cohen, Viviano, Bertin, Morrison, Torabian, Guarrera, Lungren, Chaudhari, Brooks,"
+        " Hashir, Bertrand (2022): TorchXRayVision: A library of chest X-ray datasets and models."
+        " MIDL 2022. arXiv:2111.00595"
+    ),
+)
+
+DENSENET121 = Model(
+    name="nih14-densenet121",
+    title="DenseNet-121 (14 findings, NIH)",
+    task="chest_xray",
+    architecture="densenet121-chexvision",
+    labels=FINDINGS,
+    preprocessing=Raster(height=320, width=320, mean=0.0, std=1.0, contrast_limit=2.0),
+    activation="sigmoid",
+    operating_points=dict.fromkeys(FINDINGS, 0.5),
+    licence="MIT",
+    data=(
+        "NIH ChestX-ray14: 112,120 frontal films of 30,805 patients of one hospital; published"
+        " macro AUROC on its validation part 0.846 (without an interval; not measured here)"
+    ),
+    citation=(
+        "arudaev/chexvision: CheXVision, large-scale chest X-ray pathology detection."
+        " Data: Wang et al. (2017): ChestX-ray8. CVPR 2017, 2097-2106"
+    ),
+)
