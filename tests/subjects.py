@@ -1,11 +1,11 @@
 """Things to explain, for tests: networks with seeded weights, and one known by hand."""
 
 import numpy as np
-import small_ast
 import torch
-from small import model_of
 from torch import nn
 
+from tests import small_ast
+from tests.small import model_of
 from xai_demo import networks
 from xai_demo.explainers import Subject
 

@@ -12,8 +12,8 @@ from tests import small_ast
 from tests.subjects import subject_of, tiny
 from xai_demo.errors import UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget
-from xai_demo.explainers.attended import Attended
 from xai_demo.explainers.attention import flow, rollout
+from xai_demo.explainers.torch_hooks import Attended
 
 
 def test_what_attends_to_nothing_else_keeps_everything():

@@ -20,19 +20,18 @@ from xai_demo import heat
 from xai_demo.explainers import (
     EXPLAINERS,
     Budget,
+    cam,
     gradients,
     perturbation,
-    score_cam,
-    shapley,
 )
-from xai_demo.explainers.guided_relu import GuidedReLU
+from xai_demo.explainers.torch_hooks import GuidedReLU
 
 
 def test_score_cam_is_the_librarys_where_the_background_is_zero():
     whole, cut, inputs = tiny()
     with ScoreCAM(model=whole, target_layers=[whole[0]]) as camera:
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(2)] * 2)
-    raw = score_cam.heat(subject_of(whole, cut, inputs), [0, 2], Budget(passes=32))
+    raw = cam.score_cam(subject_of(whole, cut, inputs), [0, 2], Budget(passes=32))
     for sample in range(2):
         got = heat.scaled(heat.resized(heat.scaled(raw[sample, 1]), *inputs.shape[2:]))
         assert got == pytest.approx(expected[sample], abs=1e-4)
@@ -43,7 +42,7 @@ def test_score_cam_within_a_budget_asks_the_channels_that_vary_most():
     activations[0, 1, :2, :2] = 9  # what label 0 of the network looks at
     activations[0, 2, 0, 0] = 2
     subject = linear_subject(activations=activations, background=0.0)
-    raw = score_cam.heat(subject, [0], Budget(passes=1))
+    raw = cam.score_cam(subject, [0], Budget(passes=1))
     assert raw[0, 0].tolist() == activations[0, 1].tolist()
 
 
@@ -70,7 +69,7 @@ def test_lime_finds_the_weights_of_a_linear_network():
 
 def test_shapley_values_sum_to_what_the_picture_adds():
     subject = linear_subject(background=0.5)
-    values = shapley.owen_values(subject, [0, 1], Budget(passes=60))
+    values = perturbation.owen_values(subject, [0, 1], Budget(passes=60))
     assert values.shape == (1, 2, 16, 16)
     assert values[0, 0].sum() == pytest.approx(0, abs=1e-3)
     assert values[0, 0, :8, :8].sum() == pytest.approx(32, abs=1e-3)
@@ -79,12 +78,12 @@ def test_shapley_values_sum_to_what_the_picture_adds():
     whole, cut, inputs = tiny()
     real = subject_of(whole, cut, inputs[:1], background=-0.3)
     before, after = real.forward(np.stack([np.full_like(real.inputs[0], -0.3), real.inputs[0]]))
-    values = shapley.owen_values(real, [2], Budget(passes=40))
+    values = perturbation.owen_values(real, [2], Budget(passes=40))
     assert values.sum() == pytest.approx(float(after[2] - before[2]), abs=1e-4)
 
 
 def test_expected_gradients_of_a_linear_network_are_its_weights():
-    raw = shapley.expected_gradients(linear_subject(background=0.5), [1, 0], Budget(passes=3))
+    raw = perturbation.expected_gradients(linear_subject(background=0.5), [1, 0], Budget(passes=3))
     assert raw.shape == (1, 2, 16, 16)
     assert raw[0, 0, :8, 8:] == pytest.approx(np.full((8, 8), 1.0))  # 2 x (1 - 0.5)
     assert raw[0, 1, :8, :8] == pytest.approx(np.full((8, 8), 0.5))

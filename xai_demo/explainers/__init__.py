@@ -12,8 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import UnknownNameError, UnsuitableError
-from xai_demo.explainers import attention, cam, gradients, perturbation, score_cam, shapley
-from xai_demo.explainers.subject import Budget, Meter, Subject
+from xai_demo.explainers import (
+    attention,
+    cam,
+    gradients,
+    perturbation,
+)
+from xai_demo.explainers.base import Budget, Meter, Subject
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -99,7 +104,7 @@ EXPLAINERS = {
         run=cam.by_ablation, needs="activations", source="Desai & Ramaswamy 2020"
     ),
     "Score-CAM": Explainer(
-        run=score_cam.heat,
+        run=cam.score_cam,
         needs="forward passes",
         source="Wang et al. 2020",
         fits=_ANY,
@@ -120,7 +125,7 @@ EXPLAINERS = {
         passes=250,
     ),
     "SHAP": Explainer(
-        run=shapley.partition,
+        run=perturbation.partition,
         needs="forward passes",
         source="Lundberg & Lee 2017",
         fits=_ANY,
@@ -128,7 +133,7 @@ EXPLAINERS = {
         together=False,
     ),
     "SHAP gradients": Explainer(
-        run=shapley.expected_gradients,
+        run=perturbation.expected_gradients,
         needs="full gradients",
         source="Erion et al. 2021",
         fits=_ANY,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xai_demo.errors import UnsuitableError
-from xai_demo.explainers.subject import Meter
+from xai_demo.explainers.base import Meter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xai_demo.explainers.subject import Budget, Subject
+    from xai_demo.explainers.base import Budget, Subject
     from xai_demo.records import Floats
 
 
@@ -24,7 +24,7 @@ def rollout(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """
     import torch
 
-    from xai_demo.explainers.attended import Attended
+    from xai_demo.explainers.torch_hooks import Attended
 
     network = subject.differentiable()
     rows, columns = subject.maps(subject.activations).shape[2:]

@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo.explainers import cells
-from xai_demo.explainers.subject import Meter
+from xai_demo.explainers import base
+from xai_demo.explainers.base import Meter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xai_demo.explainers.subject import Budget, Subject
+    from xai_demo.explainers.base import Budget, Subject
     from xai_demo.records import Floats
 
 
 def guided_backpropagation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """The size of the guided gradient: brighter or darker, either may matter in a picture."""
-    return cells.pooled(np.abs(guided_gradients(subject, targets, budget)))
+    return base.pooled(np.abs(guided_gradients(subject, targets, budget)))
 
 
 def guided_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """Guided gradients of the logits by the picture. Springenberg et al. 2015, section 3.4."""
     import torch
 
-    from xai_demo.explainers.guided_relu import GuidedReLU
+    from xai_demo.explainers.torch_hooks import GuidedReLU
 
     meter = Meter(budget, len(subject.inputs))
     found = []
@@ -40,7 +40,7 @@ def guided_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -
 
 def integrated_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """What speaks for a label on the way from background to picture; see `integrals`."""
-    return np.maximum(cells.pooled(integrals(subject, targets, budget)), 0)
+    return np.maximum(base.pooled(integrals(subject, targets, budget)), 0)
 
 
 def integrals(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
@@ -58,7 +58,7 @@ def integrals(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
     for window in subject.inputs:
         away = window - np.float32(subject.background)
         total = np.zeros((len(targets), *window.shape[-2:]), np.float32)
-        for batch in np.split(places, range(cells.BATCH, steps, cells.BATCH)):
+        for batch in np.split(places, range(base.BATCH, steps, base.BATCH)):
             between = subject.background + batch[:, None, None, None] * away
             x = torch.from_numpy(between.astype(np.float32)).requires_grad_(True)
             with torch.enable_grad():

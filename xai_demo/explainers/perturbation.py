@@ -1,17 +1,23 @@
-"""Explanations that hide parts of a picture and ask again: any backend, no gradients."""
+"""Explanations that hide parts of a picture and ask again: any backend, no gradients.
+
+SHAP: each part's share of the difference between the picture and the background.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo.explainers import cells
-from xai_demo.explainers.subject import Meter
+from xai_demo.explainers import base
+from xai_demo.explainers.base import Meter
 
 if TYPE_CHECKING:
-    from xai_demo.explainers.subject import Budget, Subject
+    from torch import Tensor, nn
+
+    from xai_demo.explainers.base import Budget, Subject
     from xai_demo.records import Floats
 
 _KERNEL_WIDTH = 0.25  # of LIME for pictures, as in its authors' code
@@ -26,12 +32,12 @@ def occlusion(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
     patches.
     """
     passes = budget.passes or 1
-    rows, columns = cells.grid(subject.inputs.shape, passes)
+    rows, columns = base.grid(subject.inputs.shape, passes)
     hidden = _patches(rows, columns)
     meter = Meter(budget, len(subject.inputs) * (1 + len(hidden)))
     heat = []
     for window in subject.inputs:
-        ask = cells.answers(subject, window, targets, meter)
+        ask = base.answers(subject, window, targets, meter)
         logits = ask(np.concatenate([np.ones_like(hidden[:1]), 1 - hidden]))
         drops = logits[0] - logits[1:]  # (patches, targets)
         total = np.einsum("pt,prc->trc", drops, hidden)
@@ -48,13 +54,13 @@ def lime(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     where superpixels have nothing to follow), and the draws are always the same.
     """
     passes = budget.passes or 1
-    rows, columns = cells.grid(subject.inputs.shape, max(4, passes // _SAMPLES_PER_CELL))
+    rows, columns = base.grid(subject.inputs.shape, max(4, passes // _SAMPLES_PER_CELL))
     draws = np.random.default_rng(0).integers(0, 2, (passes, rows, columns)).astype(np.float32)
     draws[0] = 1
     meter = Meter(budget, len(subject.inputs) * passes)
     heat = []
     for window in subject.inputs:
-        logits = cells.answers(subject, window, targets, meter)(draws)
+        logits = base.answers(subject, window, targets, meter)(draws)
         weights = _local_weights(draws.reshape(passes, -1), logits)
         heat.append(weights.T.reshape(-1, rows, columns))
     result: Floats = np.maximum(np.stack(heat), 0).astype(np.float32)
@@ -81,3 +87,76 @@ def _local_weights(draws: Floats, logits: Floats) -> Floats:
         x.T @ (near * x) + _RIDGE * np.eye(x.shape[1]), x.T @ (near * y)
     )
     return weights
+
+
+_MOST_CELLS = 256  # the finest parts that are told apart
+_SEEDING = threading.Lock()  # shap draws from numpy's global generator, which threads share
+
+
+def partition(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """What speaks for a label, by shap's PartitionExplainer; see `owen_values`."""
+    values = owen_values(subject, targets, budget)
+    return np.maximum(values, 0)
+
+
+def owen_values(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """Shapley values within halves of halves of the picture. Lundberg & Lee 2017; Owen 1977.
+
+    With their signs: over all cells they sum to logit(picture) - logit(background).
+    """
+    import shap
+
+    passes = max(4, budget.passes or 0)
+    rows, columns = base.grid(subject.inputs.shape, _MOST_CELLS)
+    masker = shap.maskers.Image(np.zeros((rows, columns, 1), np.float32))
+    shown = np.ones((1, rows, columns, 1), np.float32)
+    meter = Meter(budget, len(subject.inputs) * len(targets) * passes)
+    values = []
+    for window in subject.inputs:
+        for target in targets:  # each alone: shap looks closer where one label's value is largest
+            ask = base.answers(subject, window, [target], meter)
+            explain = shap.PartitionExplainer(lambda keep, ask=ask: ask(keep[..., 0])[:, 0], masker)
+            found = explain(shown, max_evals=passes, batch_size=base.BATCH, silent=True)
+            values.append(found.values.reshape(rows, columns))
+    result: Floats = np.stack(values).reshape(-1, len(targets), rows, columns)
+    return result.astype(np.float32)
+
+
+def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+    """Mean gradient at random places between background and picture. Erion et al. 2021.
+
+    By shap's GradientExplainer.
+    """
+    import shap
+    import torch
+
+    samples = budget.passes or 1
+    meter = Meter(budget, len(subject.inputs) * len(targets) * samples)
+    background = torch.full_like(torch.from_numpy(subject.inputs[:1]), subject.background)
+    explainer = shap.GradientExplainer(
+        _module(subject, targets, meter), background, batch_size=base.BATCH
+    )
+    values = []
+    for window in subject.inputs:
+        with _SEEDING, torch.enable_grad():
+            found = explainer.shap_values(
+                torch.from_numpy(window[None].copy()), nsamples=samples, rseed=0
+            )
+        found = np.asarray(found).reshape(*window.shape[-2:], len(targets))
+        values.append(np.moveaxis(found, -1, 0))
+    return np.maximum(base.pooled(np.stack(values)), 0)
+
+
+def _module(subject: Subject, targets: Sequence[int], meter: Meter) -> nn.Module:
+    """The whole network, asked for the targets alone, as the module that shap wants."""
+    from torch import nn
+
+    network = subject.differentiable()
+
+    class Targets(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = network(x)[:, list(targets)]
+            meter.spend(len(x))
+            return logits
+
+    return Targets()
