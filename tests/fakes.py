@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from xai_demo.audio.filters import SignalPath
+from xai_demo.audio.noise import Noise
 from xai_demo.errors import (
     AnnotationError,
     CancelledError,
@@ -20,9 +22,7 @@ from xai_demo.errors import (
     UnknownNameError,
     UnreadableFileError,
 )
-from xai_demo.filtering import SignalPath
 from xai_demo.networks import ARCHITECTURES
-from xai_demo.noise import Noise
 from xai_demo.records import (
     Analysis,
     Decision,

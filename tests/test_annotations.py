@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xai_demo.annotations import Cycle, read_cycles
+from xai_demo.audio.segments import Cycle, read_cycles
 from xai_demo.errors import AnnotationError, UnreadableFileError
 
 PLAIN = "0.036\t0.579\t0\t0\n0.579\t2.45\t1\t0\n2.45\t3.893\t0\t1\n3.893\t5.793\t1\t1\n"

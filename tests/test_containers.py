@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from tests.hostile import wav_bytes
-from xai_demo.containers import Container, Numbers, Window, container, decoder
+from xai_demo.audio.containers import (
+    Container,
+    Numbers,
+    Window,
+    container,
+    decoder,
+)
 from xai_demo.errors import UnreadableFileError
 
 PCM = Numbers(

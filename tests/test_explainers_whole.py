@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pytorch_grad_cam import GradCAMPlusPlus
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from subjects import built, subject_of
 
+from tests.subjects import built, subject_of
 from xai_demo import heat, networks
 from xai_demo.explainers import EXPLAINERS
 

@@ -8,9 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from xai_demo import filtering
+from xai_demo.audio import filters
+from xai_demo.audio.filters import (
+    SignalPath,
+    band_passed,
+    denoised,
+    noise_level,
+)
 from xai_demo.errors import UnknownNameError, UnsuitableError
-from xai_demo.filtering import SignalPath, band_passed, denoised, noise_level
 
 RATE = 8000
 
@@ -192,16 +197,16 @@ def test_what_is_asked_amiss_is_named() -> None:
 @pytest.mark.parametrize("count", [2**17, 2**17 + 1, 150_001])
 def test_stretches_join_without_a_trace(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = np.resize(chirp(), count) + white(0.2, count)
-    monkeypatch.setattr(filtering, "_STRETCH", 2**30)
+    monkeypatch.setattr(filters, "_STRETCH", 2**30)
     whole = SignalPath().run(sound, RATE)
-    monkeypatch.setattr(filtering, "_STRETCH", 2**15)
+    monkeypatch.setattr(filters, "_STRETCH", 2**15)
     joined = SignalPath().run(sound, RATE)
     for one, other in zip(whole, joined, strict=True):
         np.testing.assert_allclose(other.samples, one.samples, atol=1e-6)
 
 
 def test_stretches_cover_every_sample_once() -> None:
-    kept = [(first, last) for first, last, _, _ in filtering._stretches(2**20 + 5, 999, 256)]
+    kept = [(first, last) for first, last, _, _ in filters._stretches(2**20 + 5, 999, 256)]
     assert kept[0][0] == 0
     assert kept[-1][1] == 2**20 + 5
     assert all(end == start for (_, end), (start, _) in itertools.pairwise(kept))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from xai_demo import frontend_bench, spectrum
+from xai_demo import frontend_bench
+from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import AST, CNN14
 from xai_demo.errors import RequestError
 
@@ -21,14 +22,14 @@ SOUNDS = {
 def test_cnn14s_front_end_is_torchlibrosas_wherever_there_is_energy(name):
     samples = SOUNDS[name]
     _, theirs = frontend_bench._torchlibrosa(SPEC, samples)
-    ours, original = spectrum.log_mel(samples, SPEC), theirs()
+    ours, original = spectrogram.log_mel(samples, SPEC), theirs()
     assert ours.shape == original.shape == (64, len(samples) // 320 + 1)
     assert frontend_bench.difference_db(ours, original) <= 1e-4
 
 
 def test_silence_is_torchlibrosas_too():
     _, theirs = frontend_bench._torchlibrosa(SPEC, np.zeros(32000, np.float32))
-    ours = spectrum.log_mel(np.zeros(32000, np.float32), SPEC)
+    ours = spectrogram.log_mel(np.zeros(32000, np.float32), SPEC)
     assert np.abs(ours - theirs()).max() <= 1e-4
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from pytorch_grad_cam.utils.image import scale_cam_image
-from small import MEL
 
+from tests.small import MEL
 from xai_demo import heat
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.lungs import RATE_HZ, SPEC, noise, write
-from xai_demo import spectrum
-from xai_demo.filtering import SignalPath
+from xai_demo.audio import spectrogram
+from xai_demo.audio.filters import SignalPath
 from xai_demo.training import lung_windows
 from xai_demo.training.breathing import CRACKLE, NORMAL, Annotated, Take
 from xai_demo.training.lung_windows import STAGES, Added, Change, Heard, cut, heard, stage_gain_db
@@ -48,7 +48,7 @@ def recording(tmp_path_factory):
 
 
 def test_a_recording_is_held_after_every_step_with_its_events_in_frames(recording):
-    assert recording.frames == spectrum.frames(6 * RATE_HZ, SPEC)
+    assert recording.frames == spectrogram.frames(6 * RATE_HZ, SPEC)
     assert recording.events == ((100, 200, CRACKLE), (300, 302, NORMAL))
     raw, filtered, _ = (each.astype(np.float32) for each in recording.decibels)
     assert (raw[0] - filtered[0]).mean() > 4  # at 75 Hz; 100 Hz is where the band begins
@@ -69,7 +69,7 @@ def test_a_take_that_is_part_of_a_file_is_cut_out_of_it(tmp_path):
         end_s=4.0,
     )
     (found,) = heard([take], SPEC, lambda done, doing: None)
-    assert found.frames == spectrum.frames(2 * RATE_HZ, SPEC)
+    assert found.frames == spectrogram.frames(2 * RATE_HZ, SPEC)
     assert found.events == ((50, 100, CRACKLE),)
 
 
@@ -82,7 +82,7 @@ def test_an_unchanged_window_is_what_the_demo_makes_of_the_recording(recording, 
         SignalPath(),
     )[stage]
     # Written as 16 bit, so nearly the same samples.
-    whole = spectrum.network_input(path.run(samples, RATE_HZ)[-1].samples, SPEC)
+    whole = spectrogram.network_input(path.run(samples, RATE_HZ)[-1].samples, SPEC)
     window = cut(recording, 150, 200, Change(stage=stage), SPEC)
     assert window.shape == (64, 200)
     assert window.dtype == np.float32
@@ -92,7 +92,7 @@ def test_an_unchanged_window_is_what_the_demo_makes_of_the_recording(recording, 
 
 def test_with_all_columns_in_the_statistics_only_float16_is_lost():
     decibels = levels()
-    whole = spectrum.conditioned(decibels.astype(np.float32), SPEC)
+    whole = spectrogram.conditioned(decibels.astype(np.float32), SPEC)
     window = cut(made(decibels), 40, 200, Change(stage=0), SPEC)
     np.testing.assert_allclose(window, whole[:, 40:240], atol=2e-3)
 
@@ -121,7 +121,7 @@ def test_a_gain_is_added_to_its_bands_before_the_standardisation():
     decibels = levels()
     gain = np.linspace(-12, 12, 64).astype(np.float32)
     window = cut(made(decibels), 0, 200, Change(stage=0, gain_db=gain), RAW)
-    whole = spectrum.conditioned(decibels.astype(np.float32) + gain[:, None], RAW)
+    whole = spectrogram.conditioned(decibels.astype(np.float32) + gain[:, None], RAW)
     np.testing.assert_allclose(window, whole[:, :200], atol=2e-3)
     flat = cut(made(decibels), 0, 200, Change(stage=0, gain_db=np.full(64, 9.0)), SPEC)
     np.testing.assert_allclose(flat, cut(made(decibels), 0, 200, Change(stage=0), SPEC), atol=2e-3)
@@ -162,7 +162,7 @@ def test_an_event_is_as_loud_as_asked_where_it_is_put():
 
 def test_an_event_passes_the_filter_that_the_recording_has_passed():
     gain = stage_gain_db(SPEC, STAGES.index("filtered"))
-    hertz = np.array(spectrum.mel_frequencies_hz(SPEC))
+    hertz = np.array(spectrogram.mel_frequencies_hz(SPEC))
     inside = (hertz > 150) & (hertz < 1400)
     np.testing.assert_allclose(gain[inside], 0, atol=0.5)
     assert gain[0] < -4  # at 75 Hz

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests import small_ast
-from xai_demo import heat, medium, spectrum
+from xai_demo import heat, medium
+from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import AST
 from xai_demo.inference import Answer, trial
 from xai_demo.records import Recording
@@ -71,7 +72,7 @@ def test_the_picture_is_of_the_sound_alone_with_the_bands_of_the_network():
     view, sounds = made.drawn(explained(made, np.ones((1, 12, 101), np.float32)))
     assert view.pixels.shape == (128, 98)
     assert view.duration_s == 1
-    assert view.row_frequencies_hz == spectrum.mel_frequencies_hz(AST.preprocessing)
+    assert view.row_frequencies_hz == spectrogram.mel_frequencies_hz(AST.preprocessing)
     assert 20 < view.row_frequencies_hz[0] < view.row_frequencies_hz[-1] < 8000
     assert sounds["explanation"].shape == sounds["original"].shape == (16000,)
 

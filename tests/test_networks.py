@@ -9,11 +9,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from tests.small import model_of
 from xai_demo import heat, networks
+from xai_demo.audio.spectrogram import mel_filters
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.timm_modules import MeanMaxPool
-from xai_demo.spectrum import mel_filters
 
 # Transformers have tests of their own: their activations are tokens.
 MAPPED = [name for name, kind in ARCHITECTURES.items() if kind.kind == "convolutional"]

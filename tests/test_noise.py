@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from xai_demo import files
-from xai_demo import noise as noises
+from xai_demo.audio import noise as noises
+from xai_demo.audio.noise import (
+    KINDS,
+    Noise,
+    added,
+    noise_round,
+    noisy,
+)
 from xai_demo.errors import UnknownNameError, UnsuitableError
-from xai_demo.noise import KINDS, Noise, added, noise_round, noisy
 from xai_demo.records import Recording
 
 RATE_HZ = 16_000

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from xai_demo import quality
+from xai_demo.audio import quality
+from xai_demo.audio.quality import (
+    FEATURES,
+    KINDS,
+    SOUNDING,
+    checked,
+    clipped_share,
+    silent_share,
+)
 from xai_demo.errors import TrainingError
-from xai_demo.quality import FEATURES, KINDS, SOUNDING, checked, clipped_share, silent_share
 from xai_demo.synthesis.lung import Breathing, Crackles, Event, Wheeze, lung_sound
 from xai_demo.training.quality import CLASSES, fit
 

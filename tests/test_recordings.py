@@ -18,14 +18,13 @@ from xai_demo import (
     inference,
     medium,
     sound,
-    spectrum,
 )
-from xai_demo.annotations import Cycle
+from xai_demo.audio import spectrogram
+from xai_demo.audio.filters import SignalPath
+from xai_demo.audio.segments import Cycle, of_cycles
 from xai_demo.errors import AnnotationError, UnsuitableError
-from xai_demo.filtering import SignalPath
 from xai_demo.records import Recording
 from xai_demo.synthesis import example_path
-from xai_demo.windows import of_cycles
 
 RATE = MEL.sample_rate_hz
 NO_PATH = SignalPath(band_hz=None, denoise=False)
@@ -234,19 +233,19 @@ def test_a_long_recording_is_filtered_in_parts_that_nobody_hears(monkeypatch):
 
 def test_a_spectrogram_in_stretches_is_the_whole_one(monkeypatch):
     samples = recording(7.3).samples
-    for front in spectrum.FRONT_ENDS:
+    for front in spectrogram.FRONT_ENDS:
         spec = dataclasses.replace(TAUGHT, front_end=front, top_db=40)
-        whole = spectrum.log_mel(samples, spec)
-        monkeypatch.setattr(spectrum, "_STRETCH", 100)
-        pieces = list(spectrum.log_mel_stretches(samples, spec))
+        whole = spectrogram.log_mel(samples, spec)
+        monkeypatch.setattr(spectrogram, "_STRETCH", 100)
+        pieces = list(spectrogram.log_mel_stretches(samples, spec))
         assert len(pieces) > 3
         assert np.concatenate([p for _, p in pieces], axis=1) == pytest.approx(whole, abs=1e-3)
         monkeypatch.undo()
         floored = np.maximum(whole, whole.max() - 40)
         expected = (floored - floored.mean()) / floored.std()
-        assert spectrum.conditioned(whole, spec) == pytest.approx(expected, abs=1e-3)
-        of = spectrum.levels(whole, spec)
-        part = spectrum.conditioned(whole[:, 50:90], spec, of)
+        assert spectrogram.conditioned(whole, spec) == pytest.approx(expected, abs=1e-3)
+        of = spectrogram.levels(whole, spec)
+        part = spectrogram.conditioned(whole[:, 50:90], spec, of)
         assert part == pytest.approx(expected[:, 50:90], abs=1e-3)
 
 

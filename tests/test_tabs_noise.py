@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import came
 from tests.fakes import MODELS, FakeAnalyser, FakeHub, answer
-from xai_demo.noise import KINDS, Noise
+from xai_demo.audio.noise import KINDS, Noise
 from xai_demo.records import Analysis, View
 from xai_demo.tabs import noise, pickers
 from xai_demo.tabs.answer import answered

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from tests.fakes import MODELS, FakeAnalyser, answer
+from xai_demo.audio.filters import SignalPath
 from xai_demo.errors import RequestError, UnsuitableError
-from xai_demo.filtering import SignalPath
 from xai_demo.records import Analysis, Event, Timeline
 from xai_demo.tabs import live, signal_path, words
 from xai_demo.tabs.answer import answered

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xai_demo.faithfulness import rank_correlation
 
 if TYPE_CHECKING:
-    from xai_demo.noise import Noise
+    from xai_demo.audio.noise import Noise
     from xai_demo.records import Analysis, Progress, Task
 
 SHOWN = 5  # of the most probable labels, before and after

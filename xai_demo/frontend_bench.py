@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import spectrum
+from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import AST, CNN14
 from xai_demo.errors import RequestError
 from xai_demo.records import LogMel
@@ -90,7 +90,7 @@ def _row(model: Model, original: _Original, rounds: int) -> dict[str, Any]:
     taken: dict[str, list[float]] = {"original": [], "here": []}
     ways: dict[str, Callable[[], Floats]] = {
         "original": theirs,
-        "here": lambda: spectrum.log_mel(samples, spec),
+        "here": lambda: spectrogram.log_mel(samples, spec),
     }
     for i in range(rounds + 1):
         for way in sorted(ways, reverse=i % 2 == 0):  # nobody always goes first
@@ -136,7 +136,7 @@ def _torchlibrosa(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floa
 def _extractor(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floats]]:
     from transformers import ASTFeatureExtractor
 
-    extract = ASTFeatureExtractor(do_normalize=False, max_length=spectrum.window_frames(spec))
+    extract = ASTFeatureExtractor(do_normalize=False, max_length=spectrogram.window_frames(spec))
 
     def once() -> Floats:
         features = extract(samples, sampling_rate=spec.sample_rate_hz)["input_values"][0]

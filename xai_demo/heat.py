@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xai_demo import files
-from xai_demo.spectrum import mel_frequencies_hz
+from xai_demo.audio.spectrogram import mel_frequencies_hz
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from xai_demo.audio.segments import Windows
     from xai_demo.engine import Network
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
-    from xai_demo.windows import Windows
 
 LEAST_PASSES = 48  # fewer make a map too coarse to show
 _BATCH = 32

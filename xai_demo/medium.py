@@ -23,11 +23,10 @@ from xai_demo.records import (
 from xai_demo.sound import Sound
 
 if TYPE_CHECKING:
-    from xai_demo.annotations import Cycle
-    from xai_demo.filtering import SignalPath
+    from xai_demo.audio.filters import SignalPath
+    from xai_demo.audio.segments import Cycle, Windows
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
-    from xai_demo.windows import Windows
 
 
 class Medium(Protocol):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xai_demo import explainers, gate, networks, uncertainty
+from xai_demo.audio.noise import Noise, noisy
 from xai_demo.decision import decision
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
@@ -14,7 +15,6 @@ from xai_demo.explaining import Asked, Question, explained, spread
 from xai_demo.files import shown_name
 from xai_demo.hub import Hub
 from xai_demo.inference import Asker, answered
-from xai_demo.noise import Noise, noisy
 from xai_demo.records import (
     FILMS,
     TASKS,
@@ -33,9 +33,9 @@ from xai_demo.records import (
 from xai_demo.scheduler import Clock, Rising, bringing_to, in_turn
 
 if TYPE_CHECKING:
-    from xai_demo.annotations import Cycle
+    from xai_demo.audio.filters import SignalPath
+    from xai_demo.audio.segments import Cycle
     from xai_demo.engine import Network
-    from xai_demo.filtering import SignalPath
     from xai_demo.medium import Medium
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
@@ -227,7 +227,7 @@ def _breaths(
     source: Recording | Radiograph, cycles: str | Path | None
 ) -> tuple[tuple[Cycle, ...], tuple[str, ...]]:
     """The annotated cycles of a recording, none without an annotation; and what is amiss in it."""
-    from xai_demo.annotations import read_cycles
+    from xai_demo.audio.segments import read_cycles
 
     if cycles is None or not isinstance(source, Recording):
         return (), ()

@@ -11,19 +11,20 @@ import numpy as np
 from xai_demo import (
     decision as moments,
 )
-from xai_demo import (
-    files,
-    heat,
-    quality,
-    spectrum,
+from xai_demo import files, heat
+from xai_demo.audio import quality, spectrogram
+from xai_demo.audio.filters import SignalPath
+from xai_demo.audio.segments import (
+    Span,
+    Windows,
+    of_cycles,
+    one_after_another,
 )
 from xai_demo.decision import decision, over_windows, points
-from xai_demo.filtering import SignalPath
 from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timeline, View
-from xai_demo.windows import Span, Windows, of_cycles, one_after_another
 
 if TYPE_CHECKING:
-    from xai_demo.annotations import Cycle
+    from xai_demo.audio.segments import Cycle
     from xai_demo.records import Floats
 
 STEP_FRAMES = 32  # of an answer for a moment: what the last block of PANNs halves five times
@@ -213,12 +214,12 @@ class Sound:
         view = View(
             pixels=np.round(255 * grey[::-1]).astype(np.uint8),
             duration_s=len(self.samples) / self.spec.sample_rate_hz,
-            row_frequencies_hz=spectrum.mel_frequencies_hz(self.spec),
+            row_frequencies_hz=spectrogram.mel_frequencies_hz(self.spec),
             decibels=(low, top),
         )
         sounds = {"original": self.raw}
         if len(self.samples) <= LONGEST_HEARD_S * self.spec.sample_rate_hz:
-            heard = spectrum.masked(
+            heard = spectrogram.masked(
                 self.samples, np.repeat(explanation.heatmap, step, axis=1), self.spec
             )
             sounds |= {"explanation": heard, "remainder": self.samples - heard}
@@ -263,9 +264,9 @@ def prepared(
     path = own_path(spec) if path is None else path
     stages, last = _staged(recording, path)
     least = round(max(spec.min_s, 0) * spec.sample_rate_hz)
-    decibels = _decibels(spectrum.repeated(last, least), spec)
-    window = min(spectrum.window_frames(spec), decibels.shape[1])
-    shown = spectrum.frames(len(last), spec)
+    decibels = _decibels(spectrogram.repeated(last, least), spec)
+    window = min(spectrogram.window_frames(spec), decibels.shape[1])
+    shown = spectrogram.frames(len(last), spec)
     spans = of_cycles(cycles, window, shown, spec)
     spans = spans or one_after_another(decibels.shape[1], window, spec)
     blank = _blank(recording)
@@ -280,7 +281,7 @@ def prepared(
             spans=spans,
             seen=window,
             spec=spec,
-            levels=spectrum.levels(decibels, spec),
+            levels=spectrogram.levels(decibels, spec),
         ),
         facts=facts,
         warnings=recording.warnings + _repeated_warning(recording, least, spec) + warnings,
@@ -318,8 +319,8 @@ def _staged(recording: Recording, path: SignalPath) -> tuple[Mapping[str, Floats
 
 def _decibels(samples: Floats, spec: LogMel) -> Floats:
     """(mel, frames); in a file where they are many."""
-    frames = files.empty((spectrum.frames(len(samples), spec), spec.n_mels))
-    for first, piece in spectrum.log_mel_stretches(samples, spec):
+    frames = files.empty((spectrogram.frames(len(samples), spec), spec.n_mels))
+    for first, piece in spectrogram.log_mel_stretches(samples, spec):
         frames[first : first + piece.shape[1]] = piece.T
         files.settle(samples)
         files.settle(frames)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import came, visiting
 from tests.fakes import FakeAnalyser, copy_as
-from xai_demo.filtering import SignalPath
+from xai_demo.audio.filters import SignalPath
 from xai_demo.records import DISCLAIMER
 from xai_demo.tabs import TABS
 

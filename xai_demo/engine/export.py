@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import xai_demo
+from xai_demo.audio.spectrogram import window_frames
 from xai_demo.engine.backends import absent, on_onnx, on_torch
 from xai_demo.engine.tensors import filled
 from xai_demo.errors import UnsuitableError, XaiDemoError
 from xai_demo.records import LogMel, Model
-from xai_demo.spectrum import window_frames
 
 if TYPE_CHECKING:
     from xai_demo.networks import Cut

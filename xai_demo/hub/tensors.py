@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xai_demo.audio.spectrogram import mel_filters
 from xai_demo.errors import CheckpointMismatchError
 from xai_demo.records import LogMel, Raster
-from xai_demo.spectrum import mel_filters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

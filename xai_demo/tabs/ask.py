@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xai_demo import networks
+from xai_demo.audio.filters import SignalPath
+from xai_demo.audio.noise import Noise
 from xai_demo.errors import (
     AnnotationError,
     CancelledError,
@@ -19,8 +21,6 @@ from xai_demo.errors import (
     XaiDemoError,
 )
 from xai_demo.explainers import fitting
-from xai_demo.filtering import SignalPath
-from xai_demo.noise import Noise
 from xai_demo.records import (
     Analysis,
     Decision,

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from xai_demo import explainers
+from xai_demo.audio.filters import SignalPath
+from xai_demo.audio.noise import Noise
 from xai_demo.errors import XaiDemoError
-from xai_demo.filtering import SignalPath
-from xai_demo.noise import Noise
 from xai_demo.records import Analysis, Progress, Task
 from xai_demo.scheduler import Running
 from xai_demo.tabs import noise as noises

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from xai_demo import render
+from xai_demo.audio.filters import BAND_HZ, SignalPath
 from xai_demo.errors import RequestError
-from xai_demo.filtering import BAND_HZ, SignalPath
 from xai_demo.records import Analysis, LogMel, Model
 from xai_demo.tabs import words
 from xai_demo.tabs.figure import frequency_axis, grey_uri, time_axis

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import audio, spectrum
+from xai_demo import audio
+from xai_demo.audio import spectrogram
 from xai_demo.errors import TrainingError
 from xai_demo.records import LogMel, Model
 from xai_demo.training.augmentation import (
@@ -143,5 +144,5 @@ def _splits(files: list[Path], tested: Callable[[str], bool], tuned: str) -> tup
 def _mel(path: Path, spec: LogMel, frames: int) -> np.ndarray:
     recording = audio.read_audio(path, sample_rate_hz=spec.sample_rate_hz, max_duration_s=60)
     least = round(spec.window_s * spec.sample_rate_hz)
-    samples = spectrum.repeated(recording.samples, least)[:least]
-    return spectrum.network_input(samples, spec)[:, :frames].astype(np.float16)
+    samples = spectrogram.repeated(recording.samples, least)[:least]
+    return spectrogram.network_input(samples, spec)[:, :frames].astype(np.float16)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import audio, gate, image, spectrum
+from xai_demo import audio, gate, image
+from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.errors import TrainingError, UnreadableFileError
 from xai_demo.records import LogMel
@@ -208,7 +209,7 @@ def _spectrograms(asked: Asked, settings: Settings, unread: list[str]) -> Iterat
         except UnreadableFileError:
             unread.append(path.name)
             continue
-        yield strangers.spectrogram(spectrum.repeated(found.samples, spec.n_fft), spec)
+        yield strangers.spectrogram(spectrogram.repeated(found.samples, spec.n_fft), spec)
 
 
 def _want(root: Path, what: str) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xai_demo import spectrum
+from xai_demo.audio import spectrogram
 from xai_demo.decision import over_time, over_windows
 from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE, kind_of
 from xai_demo.training.calibration import softmax
@@ -201,7 +201,7 @@ def _lasting(kinds: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.f
 def starts(lessons: Lessons, recording: int) -> tuple[int, ...]:
     """First frames of a recording's windows, as the demo lays them."""
     hop = round(lessons.spec.window_hop_s * lessons.per_second)
-    return spectrum.window_starts(lessons.sounds[recording].frames, lessons.frames, hop)
+    return spectrogram.window_starts(lessons.sounds[recording].frames, lessons.frames, hop)
 
 
 def whole(lessons: Lessons, recording: int, first: int) -> Floats:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import spectrum
+from xai_demo.audio import spectrogram
 from xai_demo.training import lung_mixing
 from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE
 from xai_demo.training.dataset import Split, one_hot
@@ -146,7 +146,7 @@ class Lessons:
         sound = self.sounds[place.recording]
         return [
             cut(sound, place.start + start, self.frames, change, self.spec, blot)
-            for start in spectrum.window_starts(length, self.frames, hop)
+            for start in spectrogram.window_starts(length, self.frames, hop)
         ]
 
     def heard_in(self, recording: int, first: int) -> tuple[Floats, Floats]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from xai_demo import spectrum
+from xai_demo.audio import spectrogram
 from xai_demo.synthesis import lung as synthesis
 from xai_demo.training.augmentation import band_shifted, spectrogram_masked
 from xai_demo.training.lung_windows import Change, stage_gain_db
@@ -57,7 +57,7 @@ def varied(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Flo
 
 def _power(wave: np.ndarray, spec: LogMel) -> Floats:
     wave = np.pad(wave / np.abs(wave).max(), 5 * spec.hop_length).astype(np.float32)
-    power = 10 ** (spectrum.log_mel(wave, spec) / 10)
+    power = 10 ** (spectrogram.log_mel(wave, spec) / 10)
     inner: Floats = power[:, _EDGE:-_EDGE].astype(np.float32)
     return inner
 
@@ -95,7 +95,7 @@ def _crackles(rng: np.random.Generator) -> np.ndarray:
 
 def _stethoscope(rng: np.random.Generator, spec: LogMel) -> Floats:
     """A smooth random gain; one time in three a low-pass on top, as a bell has it: (mel,)."""
-    hertz = np.array(spectrum.mel_frequencies_hz(spec))
+    hertz = np.array(spectrogram.mel_frequencies_hz(spec))
     knots = np.linspace(np.log(spec.f_min_hz), np.log(spec.f_max_hz), 7)
     gain = np.interp(np.log(hertz), knots, rng.normal(0, 3, len(knots)))
     if rng.random() < 0.35:
@@ -108,7 +108,7 @@ def _stethoscope(rng: np.random.Generator, spec: LogMel) -> Floats:
 def _noise(rng: np.random.Generator, one: Heard, frames: int, spec: LogMel, stage: int) -> Floats:
     """Steady coloured noise below or about the recording's own level, as power: (mel, frames)."""
     level_db = float(np.percentile(one.thin[stage].astype(np.float32), 60)) + rng.uniform(-25, 3)
-    hertz = np.array(spectrum.mel_frequencies_hz(spec))
+    hertz = np.array(spectrogram.mel_frequencies_hz(spec))
     ends = np.log([spec.f_min_hz, spec.f_max_hz])
     colour_db = np.interp(np.log(hertz), ends, rng.normal(0, 8, 2)) + stage_gain_db(spec, stage)
     uneven = rng.gamma(4, 0.25, (len(hertz), frames))

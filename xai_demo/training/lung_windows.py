@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import audio, spectrum
-from xai_demo.filtering import SignalPath
+from xai_demo import audio
+from xai_demo.audio import spectrogram
+from xai_demo.audio.filters import SignalPath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,7 @@ def stage_gain_db(spec: LogMel, stage: int) -> Floats:
     click[len(click) // 2] = 1.0
     path = dataclasses.replace(SignalPath(), denoise=False)
     levels = [
-        10 ** (spectrum.log_mel(stage.samples, spec) / 10)
+        10 ** (spectrogram.log_mel(stage.samples, spec) / 10)
         for stage in path.run(click, spec.sample_rate_hz)
     ]
     passed: Floats = 10 * np.log10(levels[-1].sum(1) / levels[0].sum(1)).astype(np.float32)
@@ -132,7 +133,7 @@ def _heard(take: Take, spec: LogMel) -> Heard:
     if take.end_s is not None:
         samples = samples[round(start_s * rate) : round(take.end_s * rate)]
     decibels = tuple(
-        spectrum.log_mel(stage.samples, spec).astype(np.float16)
+        spectrogram.log_mel(stage.samples, spec).astype(np.float16)
         for stage in SignalPath().run(samples, rate)
     )
     per_second = rate / spec.hop_length

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xai_demo.audio.quality import FEATURES, SOUNDING
 from xai_demo.errors import TrainingError
-from xai_demo.quality import FEATURES, SOUNDING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

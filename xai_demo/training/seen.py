@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import explainers, heat, medium, networks, spectrum
+from xai_demo import (
+    explainers,
+    heat,
+    medium,
+    networks,
+)
+from xai_demo.audio import spectrogram
 from xai_demo.decision import decided_index
 from xai_demo.inference import Answer, answered, raw_heat
 from xai_demo.records import LogMel
@@ -63,7 +69,7 @@ class Seen:
             cell=(n_rows / rows, wide),
             brightness=pointing.in_cells(given, (rows, max(1, round(n_columns / wide)))),
             column_s=step * spec.hop_length / spec.sample_rate_hz,
-            row_hz=spectrum.mel_frequencies_hz(spec),
+            row_hz=spectrogram.mel_frequencies_hz(spec),
         )
 
     def _shown(self, windows: Floats, weights: Floats) -> Floats:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import spectrum
+from xai_demo.audio import spectrogram as spectrum
 
 if TYPE_CHECKING:
     from collections.abc import Callable

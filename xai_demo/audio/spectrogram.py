@@ -1,4 +1,11 @@
-"""From waveform to what a network sees, and back to seconds and hertz. Pure."""
+"""From waveform to what a network sees, and back to seconds and hertz. Pure.
+
+Kaldi's filter bank, as AST was trained on it. Pure.
+
+Equal to `torchaudio.compliance.kaldi.fbank(window_type="hanning")` and to what transformers'
+ASTFeatureExtractor computes, but for all frames in one FFT. Unlike the front end in
+`xai_demo.audio.spectrogram`, frames start at the first sample and only whole ones count.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import files, kaldi
+from xai_demo import files
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, LogMel
@@ -251,10 +258,70 @@ def _centred_frames(n_samples: int, spec: LogMel) -> int:
     return n_samples // spec.hop_length + 1
 
 
-def _kaldi_log_mel(samples: Floats, spec: LogMel, which: range) -> Floats:
+def _centred_kaldi_log_mel(samples: Floats, spec: LogMel, which: range) -> Floats:
     start = which.start * spec.hop_length
     end = start + (len(which) - 1) * spec.hop_length + spec.win_length
-    return kaldi.log_mel(samples[start:end], spec)
+    return kaldi_log_mel(samples[start:end], spec)
+
+
+_PREEMPHASIS = 0.97
+_KALDI_QUIETEST = 2.0**-23  # energy floor, -69.2 dB: the resolution of a 32-bit float
+
+
+def kaldi_log_mel(samples: Floats, spec: LogMel) -> Floats:
+    """Mel energies in decibels: (time,) -> (mel, frames), lowest band first.
+
+    Each frame loses its mean, is pre-emphasised and windowed; its power goes through filters that
+    are triangles on the mel scale. A sound shorter than one frame is filled up with silence.
+    """
+    from scipy import fft
+
+    missing = max(0, spec.win_length - len(samples))
+    padded = np.pad(samples, (0, missing)).astype(np.float64)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, spec.win_length)[:: spec.hop_length]
+    frames = kaldi_frames - kaldi_frames.mean(axis=1, keepdims=True)
+    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    emphasised = (frames - _PREEMPHASIS * before) * np.hanning(spec.win_length)
+    spectrum = fft.rfft(emphasised, n=spec.n_fft, axis=1)
+    energies = kaldi_mel_filters(spec) @ (spectrum.real**2 + spectrum.imag**2).T
+    decibels: Floats = (10 * np.log10(np.maximum(energies, _KALDI_QUIETEST))).astype(np.float32)
+    return decibels
+
+
+def kaldi_frames(n_samples: int, spec: LogMel) -> int:
+    """How many frames so many samples make."""
+    return 1 + max(0, n_samples - spec.win_length) // spec.hop_length
+
+
+@lru_cache(maxsize=8)
+def kaldi_mel_filters(spec: LogMel) -> Floats:
+    """Filters that are triangles on the mel scale, each with a peak of 1: (mel, frequency)."""
+    hertz = np.arange(spec.n_fft // 2 + 1) * spec.sample_rate_hz / spec.n_fft
+    left, centre, right = (_kaldi_edges(spec)[i : i + spec.n_mels, None] for i in range(3))
+    up, down = (
+        (_kaldi_mel(hertz) - left) / (centre - left),
+        (right - _kaldi_mel(hertz)) / (right - centre),
+    )
+    filters: Floats = np.maximum(0, np.minimum(up, down))
+    return filters
+
+
+@lru_cache(maxsize=8)
+def kaldi_mel_frequencies_hz(spec: LogMel) -> tuple[float, ...]:
+    """Centre of every mel band, lowest first."""
+    return tuple(float(hz) for hz in 700 * np.expm1(_kaldi_edges(spec)[1:-1] / 1127))
+
+
+def _kaldi_edges(spec: LogMel) -> np.ndarray:
+    """Where the bands meet: (mel + 2,) places at equal steps of the mel scale."""
+    low, high = _kaldi_mel(np.array([spec.f_min_hz, spec.f_max_hz]))
+    return np.linspace(low, high, spec.n_mels + 2)
+
+
+def _kaldi_mel(hertz: np.ndarray) -> np.ndarray:
+    """Kaldi's mel scale, O'Shaughnessy's with a natural logarithm."""
+    mel: np.ndarray = 1127 * np.log1p(hertz / 700)
+    return mel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +338,6 @@ FRONT_ENDS = {
         log_mel=centred_log_mel, frames=_centred_frames, frequencies_hz=_slaney_frequencies_hz
     ),
     "kaldi": FrontEnd(
-        log_mel=_kaldi_log_mel, frames=kaldi.frames, frequencies_hz=kaldi.mel_frequencies_hz
+        log_mel=_centred_kaldi_log_mel, frames=kaldi_frames, frequencies_hz=kaldi_mel_frequencies_hz
     ),
 }

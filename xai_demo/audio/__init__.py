@@ -12,7 +12,13 @@ import soundfile
 import soxr
 
 from xai_demo import files
-from xai_demo.containers import WANTED, Container, Stream, container, decoder
+from xai_demo.audio.containers import (
+    WANTED,
+    Container,
+    Stream,
+    container,
+    decoder,
+)
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import opened, shown_name
 from xai_demo.records import Recording
