@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xai_demo import raster
 from xai_demo.catalog import MODELS, Entry, hub_models
 from xai_demo.catalog.hub_models import read_labels
 from xai_demo.decision import rescaled
 from xai_demo.hub.bundle import read_model
+from xai_demo.imaging import preprocess
 from xai_demo.records import TASKS, Checkpoint, LogMel, Raster
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +145,7 @@ def test_the_findings_of_nih_are_fourteen_in_its_order() -> None:
 def test_torchxrayvision_sees_from_minus_to_plus_1024_and_rescales_to_its_points() -> None:
     spec = hub_models.RESNET50.preprocessing
     assert isinstance(spec, Raster)
-    black_and_white = raster.network_input(np.array([[0.0, 1.0]], np.float32), spec)
+    black_and_white = preprocess.network_input(np.array([[0.0, 1.0]], np.float32), spec)
     assert black_and_white.tolist() == [[-1024.0, 1024.0]]
     assert (spec.height, spec.width, spec.crop, spec.contrast_limit) == (512, 512, "centre", None)
     at = np.array(

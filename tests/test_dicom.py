@@ -46,7 +46,7 @@ from tests.films import (
 )
 from tests.hostile import radiograph
 from xai_demo.errors import UnreadableFileError
-from xai_demo.image import read_image
+from xai_demo.imaging import read_image
 from xai_demo.records import Radiograph
 
 RAMP = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)  # 0 to 3071
@@ -527,7 +527,7 @@ def test_nothing_of_the_patient_leaves_the_reader(
 
 def test_reading_a_picture_imports_no_dicom_library(tmp_path: Path) -> None:
     program = (
-        "import sys, xai_demo.image;"
+        "import sys, xai_demo.imaging;"
         "print(*{'pydicom', 'openjpeg', 'libjpeg', 'pylibjpeg'} & set(sys.modules))"
     )
     root = Path(__file__).resolve().parent.parent

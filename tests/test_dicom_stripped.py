@@ -25,9 +25,9 @@ from tests.films import (
     jpeg,
 )
 from tests.hostile import radiograph
-from xai_demo.dicom.stripped import is_stripped, stripped
 from xai_demo.errors import UnreadableFileError
-from xai_demo.image import read_image
+from xai_demo.imaging import read_image
+from xai_demo.imaging.dicom.deidentify import is_stripped, stripped
 from xai_demo.records import Radiograph
 
 RAMP = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)

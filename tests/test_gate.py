@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from tests.hostile import holiday_photo
 from xai_demo.errors import TrainingError
-from xai_demo.gate import (
+from xai_demo.imaging.gate import (
     WEIGHTS,
     Gate,
     admitted,

@@ -11,9 +11,9 @@ import soundfile
 from PIL import Image
 
 from tests.hostile import holiday_photo
-from xai_demo import gate
 from xai_demo.cli import main
 from xai_demo.errors import TrainingError
+from xai_demo.imaging import gate
 from xai_demo.settings import Settings
 from xai_demo.synthesis.thorax import thorax
 from xai_demo.training import gate_rates, strangers

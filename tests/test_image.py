@@ -20,7 +20,7 @@ from tests.hostile import (
     radiograph,
 )
 from xai_demo.errors import UnreadableFileError
-from xai_demo.image import read_image
+from xai_demo.imaging import read_image
 from xai_demo.records import Radiograph
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import FakeAnalyser, FakeHub, answer, gated
 from tests.films import SECRET
 from tests.films import film as dicom
-from xai_demo.image import read_image
+from xai_demo.imaging import read_image
 from xai_demo.records import Analysis, Decision, Model, Prediction
 from xai_demo.tabs import words
 from xai_demo.tabs.answer import answered, verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xai_demo.uncertainty import (
+from xai_demo.imaging.preprocess import (
     LOOKS,
     MOST_BRIGHTER,
     MOST_CONTRAST,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
-from xai_demo import explainers, raster, uncertainty
+from xai_demo import explainers
 from xai_demo.decision import decided_index, findings
+from xai_demo.imaging import preprocess
 from xai_demo.inference import (
     Answer,
     Asker,
@@ -93,9 +94,9 @@ def spread(question: Question, tell: Progress, clock: Clock) -> Floats | None:
         return None
     tell(0.36, "Looking again, slightly shifted and turned")
     with clock("uncertainty"):
-        inputs = raster.network_input(uncertainty.looks(made.framed), made.spec)[:, None]
+        inputs = preprocess.network_input(preprocess.looks(made.framed), made.spec)[:, None]
         varied = network.probabilities(asker.logits(inputs))
-        return uncertainty.intervals(overall, varied)
+        return preprocess.intervals(overall, varied)
 
 
 def _targets(

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xai_demo import audio, image, picture, sound
+from xai_demo import (
+    audio,
+    imaging,
+    picture,
+    sound,
+)
 from xai_demo.errors import UnsuitableError
 from xai_demo.picture import Picture
 from xai_demo.records import (
@@ -98,7 +103,7 @@ def read(model: Model, path: Path, settings: Settings) -> Recording | Radiograph
         return audio.read_audio(
             path, sample_rate_hz=spec.sample_rate_hz, max_duration_s=settings.max_duration_s
         )
-    return image.read_image(path, max_pixels=settings.max_pixels)
+    return imaging.read_image(path, max_pixels=settings.max_pixels)
 
 
 def prepare(

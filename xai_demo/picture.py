@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import heat, raster
+from xai_demo import heat
+from xai_demo.imaging import preprocess
 from xai_demo.records import Event, Explanation, Model, Radiograph, Raster, View
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ class Picture:
 
 def prepared(radiograph: Radiograph, spec: Raster) -> Picture:
     """What a network takes of a radiograph."""
-    framed = raster.framed(radiograph.pixels, spec)
+    framed = preprocess.framed(radiograph.pixels, spec)
     return Picture(
-        inputs=raster.network_input(framed, spec)[None, None],
+        inputs=preprocess.network_input(framed, spec)[None, None],
         facts=radiograph.facts,
         warnings=radiograph.warnings,
         doubt=radiograph.doubt,

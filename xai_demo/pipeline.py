@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xai_demo import explainers, gate, networks, uncertainty
+from xai_demo import explainers, networks
 from xai_demo.audio.noise import Noise, noisy
 from xai_demo.decision import decision
 from xai_demo.engine import Engine
@@ -14,6 +14,7 @@ from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.explaining import Asked, Question, explained, spread
 from xai_demo.files import shown_name
 from xai_demo.hub import Hub
+from xai_demo.imaging import gate, preprocess
 from xai_demo.inference import Asker, answered
 from xai_demo.records import (
     FILMS,
@@ -113,9 +114,9 @@ class Analyser:
 
     def radiograph(self, path: str | Path) -> Radiograph:
         """A radiograph as it is read and as the gate sees it, without a model."""
-        from xai_demo import image
+        from xai_demo import imaging
 
-        return gate.admitted(image.read_image(path, max_pixels=self.settings.max_pixels))
+        return gate.admitted(imaging.read_image(path, max_pixels=self.settings.max_pixels))
 
     @in_turn
     def live(
@@ -260,7 +261,7 @@ def _analysis(
         timing_ms=clock.elapsed_ms,
         warnings=(*filter(None, (model.caveat,)), *made.warnings, *warnings),
         calibration={"method": "temperature", "temperature": model.temperature},
-        uncertainty=None if ends is None else uncertainty.method(),
+        uncertainty=None if ends is None else preprocess.method(),
     )
     return Analysis(
         report=report,

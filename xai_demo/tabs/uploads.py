@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
-from xai_demo.dicom.stripped import is_stripped, stripped
-from xai_demo.dicom.tags import DamagedError
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import format_of, shown_name
+from xai_demo.imaging.dicom.deidentify import is_stripped, stripped
+from xai_demo.imaging.dicom.tags import DamagedError
 
 
 def forget_patient(path: str) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import image, raster
+from xai_demo import imaging
 from xai_demo.errors import TrainingError
+from xai_demo.imaging import preprocess
 from xai_demo.records import Model, Raster
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def loader(
         picture = held[i].astype(np.float32) / 255
         if rng is not None:
             picture = change(picture, rng)
-        return raster.network_input(picture, spec), targets[i]
+        return preprocess.network_input(picture, spec), targets[i]
 
     return load
 
@@ -78,5 +79,5 @@ def varied(picture: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _pixels(path: Path, spec: Raster) -> Pixels:
-    picture = raster.framed(image.read_image(path, max_pixels=_MOST_PIXELS).pixels, spec)
+    picture = preprocess.framed(imaging.read_image(path, max_pixels=_MOST_PIXELS).pixels, spec)
     return np.round(picture * 255).astype(np.uint8)

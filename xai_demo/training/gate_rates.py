@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import audio, gate, image
+from xai_demo import audio, imaging
 from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.errors import TrainingError, UnreadableFileError
+from xai_demo.imaging import gate
 from xai_demo.records import LogMel
 from xai_demo.synthesis import everyday
 from xai_demo.training import strangers
@@ -232,7 +233,7 @@ def _folders(root: Path, what: str, most: int | None) -> dict[str, list[Path]]:
 
 def _pixels(path: Path, settings: Settings, unread: list[str]) -> tuple[Floats, bool | None] | None:
     try:
-        found = image.read_image(path, max_pixels=settings.max_pixels)
+        found = imaging.read_image(path, max_pixels=settings.max_pixels)
     except UnreadableFileError:
         unread.append(path.name)
         return None

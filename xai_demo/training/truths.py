@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from xai_demo import audio, image, raster
+from xai_demo import audio, imaging
 from xai_demo.errors import UnsuitableError
+from xai_demo.imaging import preprocess
 from xai_demo.records import LogMel, Model, Radiograph, Raster, Recording
 from xai_demo.synthesis import lung
 from xai_demo.synthesis.mixtures import EVERYDAY_LABELS, LUNG_KINDS, everyday_mixture, lung_mixture
@@ -112,7 +113,7 @@ def boxed(pictures: Sequence[boxes.Boxed], model: Model, settings: Settings) -> 
     if not isinstance(spec, Raster):
         raise UnsuitableError(f"{model.name} takes sounds, wanted: a model that takes pictures.")
     for picture in _in_turn([p for p in pictures if _known(p, model)]):
-        film = image.read_image(picture.path, max_pixels=settings.max_pixels)
+        film = imaging.read_image(picture.path, max_pixels=settings.max_pixels)
         truths = {
             finding: Boxes(
                 masks=tuple(
@@ -203,7 +204,7 @@ def _mask(box: boxes.Box, shape: tuple[int, ...], spec: Raster) -> Mask:
     bottom = max(round((box.y + box.height) * rows), top + 1)
     right = max(round((box.x + box.width) * columns), left + 1)
     drawn[max(top, 0) : bottom, max(left, 0) : right] = 1
-    mask: Mask = raster.framed(drawn, spec) >= 0.5
+    mask: Mask = preprocess.framed(drawn, spec) >= 0.5
     return mask
 
 

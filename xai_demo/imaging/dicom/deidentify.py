@@ -8,8 +8,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
-from xai_demo.dicom.codestreams import frame_of
-from xai_demo.dicom.header import Header, Table, read_header
+from xai_demo.imaging.dicom import frame_of
+from xai_demo.imaging.dicom.header import Header, Table, read_header
 
 if TYPE_CHECKING:
     from pydicom import Dataset

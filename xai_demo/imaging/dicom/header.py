@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from xai_demo.dicom.tags import PIXEL_DATA, DamagedError, Element, Walk, looks_explicit, meta, value
 from xai_demo.errors import UnreadableFileError
+from xai_demo.imaging.dicom.tags import (
+    PIXEL_DATA,
+    DamagedError,
+    Element,
+    Walk,
+    looks_explicit,
+    meta,
+    value,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
