@@ -17,8 +17,8 @@ from tests.fakes import FakeAnalyser
 from tests.small import model_of
 from xai_demo import lent as lent_module
 from xai_demo import networks
-from xai_demo.engine import devices, on_torch
-from xai_demo.engine.devices import CPU, CUDA, Place
+from xai_demo.engine import backends, on_torch
+from xai_demo.engine.backends import CPU, CUDA, Place
 from xai_demo.errors import RequestError, UnknownNameError, UnreadableFileError
 from xai_demo.lent import SECONDS, Lent, lent
 from xai_demo.settings import Settings
@@ -62,15 +62,15 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Spaces:
 
 def test_without_a_gpu_everything_is_float32_on_the_cpu(sees: Callable[[bool], None]) -> None:
     sees(False)
-    assert devices.place(settings(precision="float16")) == Place(device="cpu")
-    assert devices.providers("cpu") == [CPU]
+    assert backends.place(settings(precision="float16")) == Place(device="cpu")
+    assert backends.providers("cpu") == [CPU]
     assert not Place(device="cpu").torch_alone
 
 
 def test_with_one_the_precision_is_as_chosen(sees: Callable[[bool], None]) -> None:
     sees(True)
-    assert devices.place(settings()) == Place(device="cuda")
-    chosen = devices.place(settings(precision="bfloat16"))
+    assert backends.place(settings()) == Place(device="cuda")
+    chosen = backends.place(settings(precision="bfloat16"))
     assert chosen == Place(device="cuda", precision="bfloat16")
     assert chosen.torch_alone
 
@@ -79,10 +79,10 @@ def test_onnx_runtime_prefers_cuda_where_both_have_it(monkeypatch: pytest.Monkey
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    assert devices.providers("cuda") == [(CUDA, {"use_tf32": "0"}), CPU]
-    assert devices.providers("cpu") == [CPU]
+    assert backends.providers("cuda") == [(CUDA, {"use_tf32": "0"}), CPU]
+    assert backends.providers("cpu") == [CPU]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
-    assert devices.providers("cuda") == [CPU]
+    assert backends.providers("cuda") == [CPU]
 
 
 def half_error(precision: str, device: str) -> float:
@@ -115,21 +115,21 @@ def test_half_numbers_differ_a_little_on_the_gpu(precision: str) -> None:
 def test_where_nobody_lends_the_analyser_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     analyser: Any = FakeAnalyser()
     monkeypatch.setitem(sys.modules, "spaces", Spaces(zero_gpu=False))
-    assert devices.lender() is None
+    assert backends.lender() is None
     assert lent(analyser) is analyser
     monkeypatch.delitem(sys.modules, "spaces")
-    monkeypatch.setattr(devices, "find_spec", lambda _name: None)
-    assert devices.lender() is None
+    monkeypatch.setattr(backends, "find_spec", lambda _name: None)
+    assert backends.lender() is None
 
 
 def test_a_lent_gpu_is_said_and_torch_works_alone(
     spaces: Spaces, sees: Callable[[bool], None]
 ) -> None:
     sees(True)  # as `spaces` makes torch say before any call
-    decided = devices.place(settings())
+    decided = backends.place(settings())
     assert decided == Place(device="cuda", lent=True)
     assert decided.torch_alone
-    assert devices.lender() is spaces
+    assert backends.lender() is spaces
 
 
 def test_networks_are_placed_before_any_call_and_answers_come_out_of_it(

@@ -20,7 +20,7 @@ from xai_demo import engine as engine_module
 from xai_demo import heat, networks
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine, Network, export_features, on_onnx, on_torch
-from xai_demo.engine.export import from_weights, in_a_process, onnx_bytes
+from xai_demo.engine.onnx_export import from_weights, in_a_process, onnx_bytes
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError, UnsuitableError
 from xai_demo.hub import Hub
 from xai_demo.networks import simplecnn
@@ -306,7 +306,7 @@ def grad_cam(head, activations):
 
 def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):
     cut = networks.cut(SMALL, simplecnn.whole(SMALL).eval())
-    monkeypatch.setattr("xai_demo.engine.export.TOLERANCE", -1.0)
+    monkeypatch.setattr("xai_demo.engine.onnx_export.TOLERANCE", -1.0)
     with pytest.raises(UnsuitableError, match=r"exported small differs from torch by \d"):
         export_features(SMALL, cut, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

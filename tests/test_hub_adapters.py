@@ -19,7 +19,7 @@ from tests.fake_hub import COMMIT, Shelf, serving
 from tests.small import model_of
 from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry
-from xai_demo.engine.tensors import filled
+from xai_demo.engine.backends import filled
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
 from xai_demo.hub import Hub, adapters
 from xai_demo.hub.adapters import ADAPTERS, torchxrayvision

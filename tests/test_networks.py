@@ -214,7 +214,7 @@ def test_the_framewise_network_has_the_authors_tensor_names():
 
 
 def test_the_framewise_network_is_loaded_from_the_authors_file(tmp_path):
-    from xai_demo.engine.tensors import filled
+    from xai_demo.engine.backends import filled
 
     model = model_of("cnn14-decisionlevelmax", preprocessing=CNN14.preprocessing)
     whole = whole_of("cnn14-decisionlevelmax").eval()

@@ -15,8 +15,8 @@ from tests.small import model_of
 from xai_demo import networks
 from xai_demo.catalog.hub_models import AST
 from xai_demo.engine import on_onnx
-from xai_demo.engine.export import export_features
-from xai_demo.engine.tensors import filled
+from xai_demo.engine.backends import filled
+from xai_demo.engine.onnx_export import export_features
 from xai_demo.errors import CheckpointMismatchError, UnsuitableError
 from xai_demo.networks import ast
 

@@ -18,7 +18,7 @@ from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 from xai_demo import inference, medium, networks
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.engine import Network, on_torch
-from xai_demo.engine.tensors import filled
+from xai_demo.engine.backends import filled
 from xai_demo.pipeline import Analyser
 from xai_demo.records import ModelInUse, Recording
 from xai_demo.settings import Settings

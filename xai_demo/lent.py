@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xai_demo.engine.devices import lender
+from xai_demo.engine.backends import lender
 from xai_demo.errors import RequestError, UnknownNameError, XaiDemoError
 from xai_demo.explainers import EXPLAINERS
 

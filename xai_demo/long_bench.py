@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from xai_demo.endurance import Phase, watched
-from xai_demo.engine.memory import resident_mb
+from xai_demo.engine.backends import resident_mb
 from xai_demo.listening import Live
 from xai_demo.pipeline import Analyser
 from xai_demo.records import LogMel, Task

@@ -18,13 +18,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xai_demo import networks
-from xai_demo.engine.backends import BACKENDS, Runner, absent, on_onnx, on_torch, placed
-from xai_demo.engine.devices import Place, place
-from xai_demo.engine.export import TOLERANCE, export_features, in_a_process, input_size, missing
-from xai_demo.engine.exports import NAME, Exports, Wanted, write
-from xai_demo.engine.memory import giver_back, keep_few_arenas
-from xai_demo.engine.network import Network
-from xai_demo.engine.tensors import filled
+from xai_demo.engine.backends import (
+    BACKENDS,
+    Network,
+    Place,
+    Runner,
+    absent,
+    filled,
+    giver_back,
+    keep_few_arenas,
+    on_onnx,
+    on_torch,
+    place,
+    placed,
+)
+from xai_demo.engine.onnx_export import (
+    NAME,
+    TOLERANCE,
+    Exports,
+    Wanted,
+    export_features,
+    in_a_process,
+    input_size,
+    missing,
+    write,
+)
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.hub.tensors import read_tensors
 from xai_demo.records import Model, ModelInUse, Progress

@@ -1,7 +1,28 @@
-"""What runs the features: torch or ONNX Runtime, on the device that `devices` decided for."""
+"""What runs the features: torch or ONNX Runtime, on the device that `devices` decided for.
+
+Networks filled with the tensors of a checkpoint.
+
+What the engine hands out.
+
+Where networks run and in which numbers: the one place that decides, for torch and ONNX Runtime.
+
+CUDA where torch sees a GPU, else the CPU. On a Space with ZeroGPU the package `spaces` lends a GPU
+for the length of a call: there torch alone works, since ONNX Runtime would have to begin anew in
+every such call.
+
+The process's memory: few places to keep freed memory in, and given back now and then.
+
+glibc gives every thread its own arena of memory and seldom returns any. Where many threads answer
+in turn, each arena keeps what its largest answer took. Elsewhere than on glibc nothing is done.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import itertools
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,13 +31,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo.engine.devices import CPU, CUDA, providers
+from xai_demo import networks
+from xai_demo.decision import rescaled
+from xai_demo.hub.tensors import check, read_tensors
+from xai_demo.records import Model, ModelInUse
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from xai_demo.networks import Cut
     from xai_demo.records import Floats
+    from xai_demo.settings import Settings
 
 BACKENDS = ("auto", "torch", "onnx")
 
@@ -109,3 +134,134 @@ def _session(source: Path | bytes, device: str) -> Any:
         return onnxruntime.InferenceSession(source, options, wanted, enable_fallback=0)
     except Exception:  # each provider raises its own; the CPU is always there
         return onnxruntime.InferenceSession(source, options, [CPU])
+
+
+def filled(model: Model, weights: Path, layer: str | None = None) -> networks.Cut:
+    """The network of a model with the weights of a file, cut in two, ready to answer.
+
+    Raises CheckpointMismatchError where the file does not hold exactly this network's tensors.
+    """
+    whole = networks.architecture(model).whole(model)
+    state = {
+        networks.tensor_name(model, k): v
+        for k, v in read_tensors(weights, model.preprocessing).items()
+    }
+    check(state, whole.state_dict(), weights.name)
+    whole.load_state_dict(state, strict=False)  # checked; some files leave out batch counters
+    whole.eval().requires_grad_(False)
+    return networks.cut(model, whole, layer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A loaded network: the heavy `features` on some backend, the small `head` in torch."""
+
+    model: Model
+    features: Callable[[Floats], Tensor]  # (batch, 1, rows, columns) -> activations
+    head: nn.Module
+    layer: str
+    in_use: ModelInUse
+    whole: nn.Module | None = None  # features and head, differentiable; None on ONNX Runtime
+
+    def probabilities(self, logits: Tensor) -> Floats:
+        """(batch, labels) logits to calibrated probabilities."""
+        scaled = logits.float() / self.model.temperature
+        if self.model.activation == "softmax":
+            result: Floats = scaled.softmax(dim=1).cpu().numpy()
+        else:
+            result = scaled.sigmoid().cpu().numpy()
+        return rescaled(self.model, result)
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What was decided."""
+
+    device: str  # cpu or cuda
+    precision: str = "float32"  # of the features' sums on a GPU: see `settings.PRECISIONS`
+    lent: bool = False  # the GPU is there for the length of a call only
+
+    @property
+    def torch_alone(self) -> bool:
+        """Whether ONNX Runtime is to be left out unless somebody asks for it."""
+        return self.lent or self.precision != "float32"
+
+
+def place(settings: Settings) -> Place:
+    """Where this deployment's networks run."""
+    lent = lender() is not None  # before torch looks for a GPU
+    where = device()
+    precision = settings.precision if where == "cuda" else "float32"
+    return Place(device=where, precision=precision, lent=lent)
+
+
+def device() -> str:
+    """cuda where torch sees a GPU, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def lender() -> Any | None:
+    """The package that lends GPUs; None where it is not installed, or has none to lend."""
+    if find_spec("spaces") is None:
+        return None
+    spaces: Any = importlib.import_module("spaces")
+    return spaces if getattr(spaces.config.Config, "zero_gpu", False) else None
+
+
+def providers(where: str) -> list[Any]:
+    """ONNX Runtime's, the first preferred.
+
+    CUDA is asked for only where torch sees a GPU: elsewhere asking prints errors.
+    """
+    import onnxruntime
+
+    if where != "cuda" or CUDA not in onnxruntime.get_available_providers():
+        return [CPU]
+    return [(CUDA, {"use_tf32": "0"}), CPU]
+
+
+_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
+_ARENAS = 1
+EVERY = 1  # of so many answers one gives memory back; it takes about a millisecond
+
+
+def keep_few_arenas() -> bool:
+    """Have threads share their memory from now on; False where that cannot be had."""
+    library = _glibc()
+    return bool(library and library.mallopt(_ARENA_MAX, _ARENAS))
+
+
+def giver_back(every: int = EVERY, trim: Callable[[], object] | None = None) -> Callable[[], None]:
+    """Something to call after each answer; each so-manieth time it gives freed memory back."""
+    library = _glibc()
+    give = trim or (lambda: library.malloc_trim(0) if library else None)
+    count = itertools.count(1)
+
+    def after() -> None:
+        if next(count) % every == 0:
+            give()
+
+    return after
+
+
+def resident_mb() -> float:
+    """What of this process lies in memory now, in megabytes (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def threads() -> int:
+    """How many threads this process has, those of libraries included (Linux)."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def _glibc() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if all(hasattr(library, n) for n in ("mallopt", "malloc_trim")) else None

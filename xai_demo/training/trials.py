@@ -100,8 +100,7 @@ def randomised(network: Network, seed: int = 0) -> Network:
     import torch
     from torch import nn
 
-    from xai_demo.engine.backends import on_torch, placed
-    from xai_demo.engine.devices import device
+    from xai_demo.engine.backends import device, on_torch, placed
 
     torch.manual_seed(seed)
     model = network.model

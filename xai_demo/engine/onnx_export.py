@@ -2,16 +2,24 @@
 
 torch's exporter swaps a module's parameters while it looks at it, and warns through module-level
 state. So whoever serves visitors has it work in a process of its own: `in_a_process`.
+
+Exported networks on the disk: found only if they are whole and of the weights wanted.
+
+Beside each file lies `<file>.json`, which says whose weights, cut after which layer, and the file's
+own sha256. A file without it, or other than it says, is passed over and in the end written anew.
 """
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +27,9 @@ import numpy as np
 
 import xai_demo
 from xai_demo.audio.spectrogram import window_frames
-from xai_demo.engine.backends import absent, on_onnx, on_torch
-from xai_demo.engine.tensors import filled
+from xai_demo.engine.backends import absent, filled, on_onnx, on_torch
 from xai_demo.errors import UnsuitableError, XaiDemoError
+from xai_demo.hub.bundle import Digests
 from xai_demo.records import LogMel, Model
 
 if TYPE_CHECKING:
@@ -95,7 +103,7 @@ def in_a_process(model: Model, weights: Path, layer: str) -> bytes:
     root = str(Path(xai_demo.__file__).resolve().parent.parent)
     program = (
         f"import sys; sys.path.insert(0, {root!r}); "
-        "from xai_demo.engine.export import answer; answer()"
+        "from xai_demo.engine.onnx_export import answer; answer()"
     )
     request = {"model": model.to_config(), "weights": str(weights.resolve()), "layer": layer}
     pipe = subprocess.PIPE
@@ -142,3 +150,72 @@ def _example(model: Model) -> Floats:
 def _relative_error(data: bytes, cut: Cut, inputs: Floats) -> float:
     expected = on_torch(cut.features)(inputs)
     return float((on_onnx(data)(inputs) - expected).norm() / expected.norm().clamp(min=1e-12))
+
+
+NAME = "model.onnx"  # of an exported network that lies beside its weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which network an exported file has to be."""
+
+    weights_sha256: str
+    architecture: str
+    layer: str
+    rows: int
+    columns: int | None  # None: any number
+
+
+class Exports:
+    """The exported networks of a cache directory, and those beside their weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._digests = Digests()
+
+    def found(self, wanted: Wanted, *, beside: Path) -> Path | None:
+        """A whole exported file of the wanted network: in `beside`, else in the cache."""
+        paths = (beside / NAME, self._cached(wanted))
+        return next((path for path in paths if self._whole(path, wanted)), None)
+
+    def keep(self, wanted: Wanted, data: bytes) -> bool:
+        """Write the file into the cache; False where it cannot be written to."""
+        try:
+            write(self._cached(wanted), wanted, data)
+        except OSError:
+            return False
+        return True
+
+    def _cached(self, wanted: Wanted) -> Path:
+        return self._folder / f"{wanted.weights_sha256}-{wanted.layer}.onnx"
+
+    def _whole(self, path: Path, wanted: Wanted) -> bool:
+        try:
+            said = json.loads(_note(path).read_text(encoding="utf-8"))
+            if not isinstance(said, dict) or said != asdict(wanted) | {"sha256": said["sha256"]}:
+                return False
+            return bool(self._digests.sha256(path) == said["sha256"])
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+def write(path: Path, wanted: Wanted, data: bytes) -> Path:
+    """Write an exported file and what it is, each whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note = asdict(wanted) | {"sha256": hashlib.sha256(data).hexdigest()}
+    _replace(path, data)
+    _replace(_note(path), (json.dumps(note, indent=2) + "\n").encode())
+    return path
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
