@@ -14,7 +14,7 @@ import pytest
 from xai_demo.catalog import MODELS, Entry, hub_models
 from xai_demo.catalog.hub_models import read_labels
 from xai_demo.decision import rescaled
-from xai_demo.hub.bundle import read_model
+from xai_demo.hub.checkpoint import read_model
 from xai_demo.imaging import preprocess
 from xai_demo.records import TASKS, Checkpoint, LogMel, Raster
 

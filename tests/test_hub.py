@@ -26,7 +26,7 @@ from xai_demo.errors import (
     UnsuitableError,
 )
 from xai_demo.hub import Hub
-from xai_demo.hub.transfer import Patience
+from xai_demo.hub.download import Patience
 from xai_demo.records import Checkpoint, Metric, Model, Raster
 from xai_demo.settings import Settings
 

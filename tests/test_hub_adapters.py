@@ -22,8 +22,8 @@ from xai_demo.catalog import MODELS, Entry
 from xai_demo.engine.backends import filled
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
 from xai_demo.hub import Hub, adapters
-from xai_demo.hub.adapters import ADAPTERS, torchxrayvision
-from xai_demo.hub.transfer import Patience
+from xai_demo.hub.adapters import ADAPTERS
+from xai_demo.hub.download import Patience
 from xai_demo.records import Checkpoint, Model
 from xai_demo.settings import Settings
 
@@ -169,9 +169,9 @@ def test_a_cache_for_models_that_cannot_be_written_is_said(
 def test_the_outputs_of_torchxrayvision_are_in_its_order() -> None:
     # NIH's usual order of the fourteen, as positions in torchxrayvision's list
     order = [0, 10, 7, 2, 12, 11, 8, 3, 1, 4, 5, 6, 9, 13]
-    nih = [torchxrayvision.OUTPUTS[i] for i in order]
+    nih = [adapters.OUTPUTS[i] for i in order]
     assert nih[:4] == ["Atelectasis", "Cardiomegaly", "Effusion", "Infiltration"]
-    assert len(torchxrayvision.OUTPUTS) == 18
+    assert len(adapters.OUTPUTS) == 18
 
 
 def whole_state(model: Model) -> dict[str, torch.Tensor]:
@@ -203,9 +203,9 @@ def test_the_directory_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "made"
     wrong = dataclasses.replace(SMALL, architecture="resnet50")
     with pytest.raises(CheckpointMismatchError):
-        adapters.turned(wrong, "torchxrayvision", tmp_path / "model.safetensors", target)
+        adapters.adapt_checkpoint(wrong, "torchxrayvision", tmp_path / "model.safetensors", target)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors"]
-    adapters.turned(SMALL, "torchxrayvision", tmp_path / "model.safetensors", target)
+    adapters.adapt_checkpoint(SMALL, "torchxrayvision", tmp_path / "model.safetensors", target)
     assert sorted(p.name for p in target.iterdir()) == ["config.json", "model.safetensors"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "model.safetensors"]
 

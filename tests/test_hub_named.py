@@ -14,7 +14,7 @@ import pytest
 from tests.fake_hub import COMMIT, LATER, Shelf
 from tests.test_hub import CONTENT, FILE, LIKE, SHA256, a_hub, a_model, settings, shelf
 from xai_demo.errors import CheckpointMismatchError, UnsuitableError
-from xai_demo.hub.uri import OnHub, is_repo_id, parsed
+from xai_demo.hub.checkpoint import OnHub, is_repo_id, parse_uri
 from xai_demo.settings import Settings
 
 __all__ = ["settings", "shelf"]  # fixtures
@@ -32,12 +32,12 @@ OTHER = CONTENT[::-1]
     ],
 )
 def test_an_address_is_taken_apart(uri: str, file: str | None, revision: str) -> None:
-    assert parsed(uri) == OnHub(repo_id="owner/name", filename=file, revision=revision)
+    assert parse_uri(uri) == OnHub(repo_id="owner/name", filename=file, revision=revision)
 
 
 @pytest.mark.parametrize("uri", ["", "weights/mine", "hf:/owner/name", "hf://owner", "HF://o/n"])
 def test_what_is_no_address_is_left_to_be_a_path(uri: str) -> None:
-    assert parsed(uri) is None
+    assert parse_uri(uri) is None
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from xai_demo.errors import (
     WeightsError,
 )
 from xai_demo.hub import Hub, Located
-from xai_demo.hub.transfer import Patience
+from xai_demo.hub.download import Patience
 from xai_demo.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

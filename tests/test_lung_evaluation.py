@@ -25,7 +25,7 @@ from tests.lungs import (
 )
 from xai_demo import networks, training
 from xai_demo.errors import TrainingError
-from xai_demo.hub.bundle import read_model
+from xai_demo.hub.checkpoint import read_model
 from xai_demo.settings import Settings
 from xai_demo.training import (
     breathing,

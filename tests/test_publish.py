@@ -21,8 +21,8 @@ from tests.fake_hub import LATER, Shelf, serving
 from xai_demo import cli
 from xai_demo.catalog import MODELS
 from xai_demo.errors import CheckpointMismatchError, TrainingError, UnsuitableError
-from xai_demo.hub.bundle import read_model
-from xai_demo.training import publish
+from xai_demo.hub import publish
+from xai_demo.hub.checkpoint import read_model
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = [name for name, entry in MODELS.items() if entry.checkpoint is None]

@@ -16,8 +16,7 @@ from tests.test_over_time import small_framewise
 from tests.test_selftest import MODEL, NAME, small_cnn14
 from xai_demo import networks
 from xai_demo.catalog import hub_models
-from xai_demo.hub.bundle import sha256_of
-from xai_demo.hub.recognised import recognised
+from xai_demo.hub.checkpoint import recognised_architecture, sha256_of
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.pipeline import Analyser
 
@@ -61,9 +60,9 @@ def test_the_authors_framewise_file_is_asked_about_every_moment(analyser, tmp_pa
 def test_a_file_is_not_taken_for_a_model_of_another_task(monkeypatch):
     film = model_of("resnet18")
     (sha256,) = hub_models.RECOGNISED
-    assert recognised(film, sha256) is film
-    assert recognised(hub_models.CNN14, sha256) is hub_models.FRAMEWISE
-    assert recognised(hub_models.CNN14, "0" * 64) is hub_models.CNN14
+    assert recognised_architecture(film, sha256) is film
+    assert recognised_architecture(hub_models.CNN14, sha256) is hub_models.FRAMEWISE
+    assert recognised_architecture(hub_models.CNN14, "0" * 64) is hub_models.CNN14
 
 
 def test_the_framewise_network_is_described_as_published():

@@ -10,7 +10,7 @@ import pytest
 
 from xai_demo import start_bench
 from xai_demo.errors import XaiDemoError
-from xai_demo.served import Up, up
+from xai_demo.hub.space import Up, up
 from xai_demo.settings import Settings
 
 SERVER = (

@@ -25,7 +25,7 @@ from xai_demo.errors import (
     WeightsError,
 )
 from xai_demo.hub import clips
-from xai_demo.hub.bundle import sha256_of
+from xai_demo.hub.checkpoint import sha256_of
 from xai_demo.hub.store import write
 from xai_demo.records import Analysis, Task
 from xai_demo.synthesis import example_path

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xai_demo.served import up
+from xai_demo.hub.space import up
 from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:

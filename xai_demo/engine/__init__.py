@@ -44,7 +44,7 @@ from xai_demo.engine.onnx_export import (
     write,
 )
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
-from xai_demo.hub.tensors import read_tensors
+from xai_demo.hub.checkpoint import read_tensors
 from xai_demo.records import Model, ModelInUse, Progress
 from xai_demo.scheduler import Turns
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from xai_demo import networks
 from xai_demo.decision import rescaled
-from xai_demo.hub.tensors import check, read_tensors
+from xai_demo.hub.checkpoint import check, read_tensors
 from xai_demo.records import Model, ModelInUse
 
 if TYPE_CHECKING:

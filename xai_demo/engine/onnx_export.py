@@ -29,7 +29,7 @@ import xai_demo
 from xai_demo.audio.spectrogram import window_frames
 from xai_demo.engine.backends import absent, filled, on_onnx, on_torch
 from xai_demo.errors import UnsuitableError, XaiDemoError
-from xai_demo.hub.bundle import Digests
+from xai_demo.hub.checkpoint import Digests
 from xai_demo.records import LogMel, Model
 
 if TYPE_CHECKING:

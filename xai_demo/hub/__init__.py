@@ -24,11 +24,20 @@ from xai_demo.errors import (
     WeightsError,
 )
 from xai_demo.hub import adapters
-from xai_demo.hub.bundle import CONFIG, WEIGHTS, Digests, read_config, read_model
-from xai_demo.hub.recognised import recognised
+from xai_demo.hub.checkpoint import (
+    CONFIG,
+    SUFFIXES,
+    WANTED,
+    WEIGHTS,
+    Digests,
+    OnHub,
+    parse_uri,
+    read_config,
+    read_model,
+    recognised_architecture,
+)
+from xai_demo.hub.download import MissingFileError, Patience, Remote
 from xai_demo.hub.store import Located, Store
-from xai_demo.hub.transfer import MissingFileError, Patience, Remote
-from xai_demo.hub.uri import SUFFIXES, WANTED, OnHub, parsed
 from xai_demo.records import Checkpoint, Model, Progress, Task
 from xai_demo.settings import Settings
 
@@ -150,7 +159,7 @@ class Hub:
         self, uri: str, *, like: Model, progress: Progress | None = None
     ) -> tuple[Model, Located]:
         """Weights that a person named, and their model; a bare checkpoint makes one like `like`."""
-        if named := parsed(uri):
+        if named := parse_uri(uri):
             return self._named_on_hub(uri, named, like, progress)
         path = Path(uri).expanduser()
         if path.is_dir():
@@ -163,7 +172,7 @@ class Hub:
             raise UnreadableFileError(f"{path} is not there; {WANTED}.")
         sha256 = self._digests.verified(path, sha256=model.sha256)
         located = Located(path=path, source="local", repo_id=None, revision=None, sha256=sha256)
-        return recognised(model, sha256), located
+        return recognised_architecture(model, sha256), located
 
     def describe(self, name: str) -> dict[str, Any]:
         """One row of `models --json`: what is known of the model; `note` says what is amiss."""
@@ -248,7 +257,7 @@ class Hub:
             if self._turned_before(name, pinned) is None:
                 tell(1.0, f"turning {entry.checkpoint.filename} into a model directory")
                 try:
-                    adapters.turned(entry.model, entry.adapter, found.path, made)
+                    adapters.adapt_checkpoint(entry.model, entry.adapter, found.path, made)
                 except OSError as error:
                     raise CheckpointUnavailableError(
                         f"{made} cannot be written ({error.strerror}); wanted: a directory that"
@@ -287,7 +296,7 @@ class Hub:
                 f"{error} A pickle is held to what its first fetch brought; wanted: that, a"
                 f" .safetensors file, or the new one by its commit, {wanted.revision}."
             ) from error
-        return recognised(model or _uncalibrated(like), located.sha256), located
+        return recognised_architecture(model or _uncalibrated(like), located.sha256), located
 
     def _model_on_hub(self, uri: str, wanted: Checkpoint, branch: str, like: Model) -> Model | None:
         """What the repository's `config.json` says; None when it has none or another tool's."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
-from xai_demo.hub.bundle import sha256_of
+from xai_demo.hub.checkpoint import sha256_of
 
 if TYPE_CHECKING:
     from xai_demo.records import PublishedAnswer

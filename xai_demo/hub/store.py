@@ -25,8 +25,8 @@ from xai_demo.errors import (
     CheckpointUnavailableError,
     UnreadableFileError,
 )
-from xai_demo.hub.bundle import Digests, read_config
-from xai_demo.hub.transfer import COMMIT, Remote
+from xai_demo.hub.checkpoint import Digests, read_config
+from xai_demo.hub.download import COMMIT, Remote
 from xai_demo.records import Checkpoint, Progress
 
 _SPARE_BYTES = 50_000_000  # of the disk, left to whoever else writes to it

@@ -1,8 +1,8 @@
 """AST, the Audio Spectrogram Transformer (Gong et al. 2021), by transformers.
 
 Its input is Kaldi's filter bank of fixed width; see `xai_demo.audio.spectrogram`. Patches of
-16 x 16 lie 10 apart, so that 128 bands by 1024 frames make 12 x 101 of them: row by row, lowest band first, after
-two leading tokens that the answer is read from.
+16 x 16 lie 10 apart, so that 128 bands by 1024 frames make 12 x 101 of
+them: row by row, lowest band first, after two leading tokens that the answer is read from.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """PANNs: Cnn6, Cnn14 and Cnn14_DecisionLevelMax (Kong et al. 2020), with the authors' tensor names.
 
-Their input is the log-mel spectrogram; the front end is in `xai_demo.audio.spectrogram`. The authors
-order it (batch, 1, time, mel); here it comes as (batch, 1, mel, time) and is turned on the way in
-and out.
+Their input is the log-mel spectrogram; the front end is in `xai_demo.audio.spectrogram`. The
+authors order it (batch, 1, time, mel); here it comes as (batch, 1, mel, time) and is turned on the
+way in and out.
 """
 
 from __future__ import annotations

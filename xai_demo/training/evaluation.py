@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xai_demo import networks
 from xai_demo.engine import read_tensors
 from xai_demo.errors import CheckpointUnavailableError, TrainingError
-from xai_demo.hub.bundle import WEIGHTS, Digests, read_model
+from xai_demo.hub.checkpoint import WEIGHTS, Digests, read_model
 from xai_demo.training import asked, pictures
 from xai_demo.training.recipes import recipe_of
 from xai_demo.training.schedule import Evaluation

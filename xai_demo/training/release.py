@@ -34,7 +34,7 @@ def add_deploy(command: argparse.ArgumentParser) -> None:
 
 def published(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """The files of a publication, and the commit that they became."""
-    from xai_demo.training import publish
+    from xai_demo.hub import publish
 
     directory = settings.weights_dir / arguments.model
     if not directory.is_dir():
@@ -54,7 +54,7 @@ def published(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
 
 def deployed(arguments: argparse.Namespace, root: Path = ROOT) -> Iterator[str]:
     """The files of the Space, how soon they come up, and the commit that they became."""
-    from xai_demo.training import space
+    from xai_demo.hub import space
 
     if not arguments.dry_run and not arguments.space:
         raise RequestError("deploy wants --space OWNER/NAME, or --dry-run")

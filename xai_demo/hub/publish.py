@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import CheckpointMismatchError, TrainingError, UnsuitableError
-from xai_demo.hub.bundle import CONFIG, WEIGHTS, read_model, sha256_of
-from xai_demo.hub.reasons import reason
-from xai_demo.hub.uri import is_repo_id
+from xai_demo.hub.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    is_repo_id,
+    read_model,
+    sha256_of,
+)
+from xai_demo.hub.download import reason
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelCard
