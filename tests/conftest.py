@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
     from tests.fake_hub import Shelf
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
     from xai_demo.records import Model
 
 _GPU = Path("/dev/nvidiactl")  # CUDA's driver is here where this is
@@ -81,7 +81,7 @@ def served(analyser: FakeAnalyser) -> Iterator[gr.Blocks]:
 @pytest.fixture(scope="session")
 def real_app() -> Iterator[gr.Blocks]:
     """The app as a visitor meets it, with the models that ship with it."""
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
     from xai_demo.settings import Settings
     from xai_demo.tabs import build
     from xai_demo.tabs.server import serve
@@ -190,10 +190,10 @@ def shelf(large: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> Iterato
 def fetching(large: tuple[Model, Path], shelf: Shelf, tmp_path: Path) -> Analyser:
     """An analyser that finds the model "large" on that Hub, and nothing in its own cache."""
     from tests.fake_hub import COMMIT
+    from xai_demo.analysis import Analyser
     from xai_demo.catalog import MODELS, Entry
     from xai_demo.engine import Engine
     from xai_demo.hub import Hub
-    from xai_demo.pipeline import Analyser
     from xai_demo.records import Checkpoint
     from xai_demo.settings import Settings
 

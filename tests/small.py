@@ -5,10 +5,10 @@ import hashlib
 import json
 from pathlib import Path
 
+from xai_demo.analysis import Analyser
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine
 from xai_demo.hub import Hub
-from xai_demo.pipeline import Analyser
 from xai_demo.records import LogMel, Model, Raster
 from xai_demo.settings import Settings
 

@@ -26,9 +26,9 @@ from PIL import Image, ImageOps
 from tests.fakes import FakeAnalyser, copy_as
 from tests.hostile import AUDIO, IMAGES, Case
 from xai_demo import explainers
+from xai_demo.analysis import Analyser
 from xai_demo.audio import read_audio
 from xai_demo.errors import UnsuitableError
-from xai_demo.pipeline import Analyser
 from xai_demo.records import TASKS
 from xai_demo.settings import Settings
 from xai_demo.synthesis import EXAMPLES, example_path

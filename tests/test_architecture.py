@@ -206,7 +206,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         "xai_demo.catalog",
         "xai_demo.hub",
         "xai_demo.explainers",
-        "xai_demo.pipeline",
+        "xai_demo.analysis",
         "xai_demo.cli",
     ],
 )

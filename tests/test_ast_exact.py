@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from test_networks_ast import published
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
-from xai_demo import heat, networks
+from xai_demo import networks
+from xai_demo.analysis import Analyser, heatmap
 from xai_demo.catalog.hub_models import AST
 from xai_demo.networks import Architecture, ast
-from xai_demo.pipeline import Analyser
 from xai_demo.records import Report
 from xai_demo.settings import Settings
 
@@ -144,7 +144,7 @@ def test_gradcam_is_that_of_pytorch_grad_cam_on_the_librarys_network(theirs, cli
 def check(found, expected: np.ndarray) -> None:
     """Heat over the 998 frames of sound, from a map of the 1024 that the network was given."""
     assert np.ptp(expected) > 0
-    over_all = heat.resized(heat.scaled(expected.astype(np.float32)), 12, 1024)
-    heard = heat.scaled(heat.resized(over_all[:, :998], 128, 998))
+    over_all = heatmap.resized(heatmap.scaled(expected.astype(np.float32)), 12, 1024)
+    heard = heatmap.scaled(heatmap.resized(over_all[:, :998], 128, 998))
     assert found.heatmap.shape == (128, 998)
     assert np.abs(found.heatmap - heard).max() <= 1e-3

@@ -127,7 +127,7 @@ class FakeAnalyser:
 @pytest.fixture
 def analyser(monkeypatch: pytest.MonkeyPatch) -> type[FakeAnalyser]:
     kind = type("Fake", (FakeAnalyser,), {"answer": staticmethod(an_analysis), "asked": {}})
-    stand_in(monkeypatch, "xai_demo.pipeline", Analyser=kind)
+    stand_in(monkeypatch, "xai_demo.analysis", Analyser=kind)
     return kind
 
 

@@ -15,12 +15,12 @@ import torch
 
 from tests.fakes import FakeAnalyser
 from tests.small import model_of
-from xai_demo import lent as lent_module
 from xai_demo import networks
+from xai_demo.analysis import zerogpu as lent_module
+from xai_demo.analysis.zerogpu import SECONDS, Lent, lent
 from xai_demo.engine import backends, on_torch
 from xai_demo.engine.backends import CPU, CUDA, Place
 from xai_demo.errors import RequestError, UnknownNameError, UnreadableFileError
-from xai_demo.lent import SECONDS, Lent, lent
 from xai_demo.settings import Settings
 
 HALVES = {"bfloat16": 0.03, "float16": 0.004}  # 8 and 11 bits, over some fifty layers

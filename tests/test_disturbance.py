@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.fakes import FakeAnalyser
+from xai_demo.analysis.explain import Disturbance, Move, disturbed
 from xai_demo.audio.noise import Noise
 from xai_demo.cli import main
-from xai_demo.disturbance import Disturbance, Move, disturbed
 from xai_demo.records import Analysis, Decision, Prediction
 from xai_demo.synthesis import example_path
 

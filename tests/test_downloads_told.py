@@ -22,8 +22,8 @@ from gradio_client import Client, handle_file
 
 from tests.fake_hub import COMMIT, Shelf
 from tests.fakes import write_film
+from xai_demo.analysis import Analyser
 from xai_demo.errors import CancelledError
-from xai_demo.pipeline import Analyser
 from xai_demo.tabs import build
 from xai_demo.tabs.server import serve
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.small import model_of, write_model
 from xai_demo import engine as engine_module
-from xai_demo import heat, networks
+from xai_demo import networks
+from xai_demo.analysis import heatmap
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine, Network, export_features, on_onnx, on_torch
 from xai_demo.engine.onnx_export import from_weights, in_a_process, onnx_bytes
@@ -301,7 +302,7 @@ def grad_cam(head, activations):
             targets=[ClassifierOutputTarget(1)] * len(activations),
         )
     activations.requires_grad_(False)
-    return np.stack([heat.scaled(one) for one in maps])
+    return np.stack([heatmap.scaled(one) for one in maps])
 
 
 def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from tests.subjects import (
     subject_of,
     tiny,
 )
-from xai_demo import explainers, heat, networks
+from xai_demo import explainers, networks
+from xai_demo.analysis import heatmap
 from xai_demo.errors import CancelledError, UnknownNameError, UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget
 
@@ -35,7 +36,7 @@ every_fit = pytest.mark.parametrize(("name", "kind"), FITS)
 
 
 def shown(raw: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    return heat.scaled(heat.resized(heat.scaled(raw), *shape))
+    return heatmap.scaled(heatmap.resized(heatmap.scaled(raw), *shape))
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "cnn6", "cnn14"])
@@ -95,7 +96,7 @@ def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name, kind
 def test_labels_have_heat_of_their_own(name, kind):
     whole, cut, inputs = SMALL[kind]()
     raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs[:1]), [0, 1], FEW)
-    assert not np.allclose(heat.scaled(raw[0, 0]), heat.scaled(raw[0, 1]), atol=1e-3)
+    assert not np.allclose(heatmap.scaled(raw[0, 0]), heatmap.scaled(raw[0, 1]), atol=1e-3)
 
 
 @every_fit
@@ -173,7 +174,7 @@ def test_what_adds_to_the_answer_is_hot_and_what_does_not_is_cold(name):
     subject = linear_subject(windows=2)
     raw = EXPLAINERS[name].heat(subject, [0, 1], Budget(passes=100))
     for label, (high, wide) in enumerate(((slice(0, 8), slice(0, 8)), (slice(0, 8), slice(8, 16)))):
-        shown = heat.resized(heat.scaled(raw[1, label]), 16, 16)
+        shown = heatmap.resized(heatmap.scaled(raw[1, label]), 16, 16)
         assert shown[high, wide].mean() > 0.5
         shown[high, wide] = 0
         assert shown.mean() < 0.12

@@ -16,7 +16,7 @@ from tests.subjects import (
     subject_of,
     tiny,
 )
-from xai_demo import heat
+from xai_demo.analysis import heatmap
 from xai_demo.explainers import (
     EXPLAINERS,
     Budget,
@@ -33,7 +33,7 @@ def test_score_cam_is_the_librarys_where_the_background_is_zero():
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(2)] * 2)
     raw = cam.score_cam(subject_of(whole, cut, inputs), [0, 2], Budget(passes=32))
     for sample in range(2):
-        got = heat.scaled(heat.resized(heat.scaled(raw[sample, 1]), *inputs.shape[2:]))
+        got = heatmap.scaled(heatmap.resized(heatmap.scaled(raw[sample, 1]), *inputs.shape[2:]))
         assert got == pytest.approx(expected[sample], abs=1e-4)
 
 

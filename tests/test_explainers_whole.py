@@ -8,7 +8,8 @@ from pytorch_grad_cam import GradCAMPlusPlus
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from tests.subjects import built, subject_of
-from xai_demo import heat, networks
+from xai_demo import networks
+from xai_demo.analysis import heatmap
 from xai_demo.explainers import EXPLAINERS
 
 _CONVOLUTIONAL = sorted(
@@ -26,6 +27,6 @@ def test_grad_cam_plus_plus_is_the_librarys_on_the_whole_network(architecture: s
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(1)])[0]
     whole.requires_grad_(False)
     raw = EXPLAINERS["Grad-CAM++"].heat(subject_of(whole, cut, inputs), [0, 1])[0, 1]
-    got = heat.scaled(heat.resized(heat.scaled(raw), *expected.shape))
+    got = heatmap.scaled(heatmap.resized(heatmap.scaled(raw), *expected.shape))
     assert expected.max() > 0.9
     assert np.abs(got - expected).max() <= 1e-5

@@ -3,8 +3,8 @@ import pytest
 import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
 
-from xai_demo import faithfulness
-from xai_demo.faithfulness import Faithfulness, Trial
+from xai_demo.analysis import faithfulness
+from xai_demo.analysis.faithfulness import Faithfulness, Trial
 
 TRUTH = np.zeros((10, 10), bool)
 TRUTH[2:6, 3:8] = True  # a fifth of the picture

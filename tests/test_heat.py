@@ -3,7 +3,7 @@ import pytest
 from pytorch_grad_cam.utils.image import scale_cam_image
 
 from tests.small import MEL
-from xai_demo import heat
+from xai_demo.analysis import heatmap as heat
 
 
 def spot(rows: int, columns: int, row: int, column: int) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.hostile import AUDIO, IMAGES, Case
 from xai_demo import cli
+from xai_demo.analysis import Analyser
 from xai_demo.errors import XaiDemoError
-from xai_demo.pipeline import Analyser
 from xai_demo.settings import Settings
 
 CASES = [("stethoscope", "lung-resnet18", case) for case in AUDIO] + [

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from tests import small_ast
-from xai_demo import heat, medium
+from xai_demo.analysis import heatmap
+from xai_demo.analysis import inputs as medium
+from xai_demo.analysis.inference import Answer, trial
 from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import AST
-from xai_demo.inference import Answer, trial
 from xai_demo.records import Recording
 
 
@@ -125,5 +126,5 @@ def test_heat_is_put_to_the_trial_on_the_sound_and_the_padding_stays():
 
 def test_nothing_is_cut_off_where_nothing_is_padded():
     windows = np.random.default_rng(0).random((2, 4, 5), dtype=np.float32)
-    assert heat.unpadded(windows, 100, 100) is windows
-    assert heat.unpadded(windows, 100, 60).shape == (2, 4, 60)
+    assert heatmap.unpadded(windows, 100, 100) is windows
+    assert heatmap.unpadded(windows, 100, 60).shape == (2, 4, 60)

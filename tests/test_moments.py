@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.small import model_of
-from xai_demo import decision, inference, medium
+from xai_demo import decision
+from xai_demo.analysis import inference, inputs
 from xai_demo.records import Recording
 from xai_demo.training import calibration
 from xai_demo.training.dataset import Recordings
@@ -120,9 +121,9 @@ def test_of_two_labels_above_their_points_the_further_one_is_called():
     assert decision.found(PLAIN, rows).tolist() == [-1, -1]  # without points nothing is
 
 
-def a_sound(seconds: float) -> medium.Medium:
+def a_sound(seconds: float) -> inputs.Medium:
     noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * 8000)).astype(np.float32)
-    made = medium.prepare(
+    made = inputs.prepare(
         MODEL,
         Recording(samples=noise, sample_rate_hz=8000, facts={}),
     )

@@ -8,7 +8,8 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from tests.small import model_of
-from xai_demo import heat, networks
+from xai_demo import networks
+from xai_demo.analysis import heatmap
 from xai_demo.audio.spectrogram import mel_filters
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError
@@ -87,7 +88,7 @@ def test_heat_by_the_cut_is_that_of_the_whole_network(name, layer):
         activations = cut.features(inputs).detach().requires_grad_(True)
         maps = camera(input_tensor=activations, targets=[ClassifierOutputTarget(1)] * 2)
     for got, wanted in zip(maps, expected, strict=True):
-        shown = heat.scaled(heat.resized(got, *wanted.shape))
+        shown = heatmap.scaled(heatmap.resized(got, *wanted.shape))
         assert np.ptp(wanted) == pytest.approx(1, abs=1e-3)  # there is something to compare
         assert np.abs(shown - wanted).max() <= 1e-5
 

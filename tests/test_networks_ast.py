@@ -106,7 +106,7 @@ LIBRARY = {
 @pytest.mark.parametrize("name", LIBRARY)
 def test_heat_by_the_cut_is_that_of_the_whole_network(small, name):
     from tests.subjects import subject_of
-    from xai_demo import heat
+    from xai_demo.analysis import heatmap
     from xai_demo.explainers import EXPLAINERS
 
     whole, cut, inputs = small
@@ -124,7 +124,9 @@ def test_heat_by_the_cut_is_that_of_the_whole_network(small, name):
     whole.requires_grad_(False)
     raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs), [1])
     for sample in range(2):
-        got = heat.scaled(heat.resized(heat.scaled(raw[sample, 0]), *expected[sample].shape))
+        got = heatmap.scaled(
+            heatmap.resized(heatmap.scaled(raw[sample, 0]), *expected[sample].shape)
+        )
         assert np.ptp(expected[sample]) > 0.9
         assert np.abs(got - expected[sample]).max() <= 1e-4
 
@@ -201,7 +203,7 @@ def test_our_names_for_the_published_are_the_librarys():
 @pytest.mark.parametrize("explainer", ["LayerCAM", "Attention rollout"])
 def test_a_recording_is_answered_and_explained(small, tmp_path, tone, explainer):
     from tests.small import write_model
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
     from xai_demo.settings import Settings
 
     model = dataclasses.replace(

@@ -14,11 +14,11 @@ import torch
 
 from tests.fakes import MODELS, FakeAnalyser, answer
 from tests.small import analyser_of
-from xai_demo import inference, medium, networks, sound
+from xai_demo import networks
+from xai_demo.analysis import Analyser, audio_input, inference, inputs
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14Framewise, ConvBlock
-from xai_demo.pipeline import Analyser
 from xai_demo.records import Recording, Timeline
 from xai_demo.tabs.answer import answered
 from xai_demo.tabs.timeline import events_table, timeline
@@ -80,7 +80,7 @@ def test_a_framewise_network_tells_the_time_in_steps_of_a_third_of_a_second(anal
 def test_the_steps_are_the_authors_frames_and_overlaps_take_the_surer(analyser):
     network = analyser.engine.network(NAME)
     samples = np.random.default_rng(0).normal(0, 0.1, 12 * RATE_HZ).astype(np.float32)
-    made = medium.prepare(
+    made = inputs.prepare(
         network.model, Recording(samples=samples, sample_rate_hz=RATE_HZ, facts={})
     )
     assert made.starts == (0, 200)
@@ -116,7 +116,7 @@ def of_rows(rows, labels=("Dog", "Rain")) -> Timeline:
 def test_independent_labels_are_found_at_once_each_from_its_point_on():
     model = dataclasses.replace(MODEL, labels=("Dog", "Rain"), operating_points={"Rain": 0.2})
     line = of_rows([[0.6, 0.1], [0.7, 0.25], [0.4, 0.3], [0.5, 0.1], [0.1, 0.9]])
-    found = sound.independent_events(model, line)
+    found = audio_input.independent_events(model, line)
     assert [(e.label, e.start_s, e.end_s, e.probability) for e in found] == [
         ("Dog", 0.0, 2.0, 0.7),
         ("Rain", 1.0, 3.0, 0.3),
@@ -124,8 +124,8 @@ def test_independent_labels_are_found_at_once_each_from_its_point_on():
         ("Rain", 4.0, 5.0, 0.9),
     ]
     normal = dataclasses.replace(model, normal_label="Dog")
-    assert {e.label for e in sound.independent_events(normal, line)} == {"Rain"}
-    assert sound.independent_events(model, of_rows([[0.1, 0.1]])) == ()
+    assert {e.label for e in audio_input.independent_events(normal, line)} == {"Rain"}
+    assert audio_input.independent_events(model, of_rows([[0.1, 0.1]])) == ()
 
 
 def many() -> Timeline:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.fakes import FakeAnalyser, FakeHub, write_film
 from tests.small import FILM, model_of, write_model
+from xai_demo.analysis import Analyser
 from xai_demo.errors import UnknownNameError
-from xai_demo.pipeline import Analyser
 from xai_demo.settings import Settings
 from xai_demo.tabs import build
 from xai_demo.tabs.ask import Picks, Refusal, ask

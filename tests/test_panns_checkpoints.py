@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from tests.small import analyser_of
 from tests.test_selftest import MODEL, NAME, small_cnn14
 from xai_demo import networks
+from xai_demo.analysis import Analyser
 from xai_demo.audio.spectrogram import mel_filters
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError
 from xai_demo.networks import ARCHITECTURES
-from xai_demo.pipeline import Analyser
 from xai_demo.records import LogMel
 
 SPEC = MODEL.preprocessing

@@ -15,11 +15,11 @@ import torch
 from torch.nn import functional as F
 from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
-from xai_demo import inference, medium, networks
+from xai_demo import networks
+from xai_demo.analysis import Analyser, inference, inputs
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.engine import Network, on_torch
 from xai_demo.engine.backends import filled
-from xai_demo.pipeline import Analyser
 from xai_demo.records import ModelInUse, Recording
 from xai_demo.settings import Settings
 
@@ -158,7 +158,7 @@ def test_cnn14_decisionlevelmax_answers_as_its_authors_describe_it(tmp_path: Pat
         in_use=in_use,
     )
     recording = Recording(samples=samples, sample_rate_hz=RATE_HZ, facts={})
-    made = medium.prepare(FRAMEWISE, recording)
+    made = inputs.prepare(FRAMEWISE, recording)
     given = inference.answered(network, made.inputs)
     with torch.inference_mode():
         x = before_the_head(state, samples)

@@ -10,6 +10,9 @@ import soundfile
 import xai_demo
 from tests.hostile import picture_bytes, radiograph
 from tests.small import MEL, model_of, write_model
+from xai_demo.analysis import Analyser
+from xai_demo.analysis.explain import _targets
+from xai_demo.analysis.inference import Asker, allowance
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine
 from xai_demo.errors import (
@@ -20,10 +23,7 @@ from xai_demo.errors import (
     UnsuitableError,
 )
 from xai_demo.explainers import EXPLAINERS
-from xai_demo.explaining import _targets
 from xai_demo.hub import Hub
-from xai_demo.inference import Asker, allowance
-from xai_demo.pipeline import Analyser
 from xai_demo.settings import Settings
 
 RATE = MEL.sample_rate_hz

@@ -15,10 +15,10 @@ from tests.test_over_time import NAME as FRAMEWISE
 from tests.test_over_time import small_framewise
 from tests.test_selftest import MODEL, NAME, small_cnn14
 from xai_demo import networks
+from xai_demo.analysis import Analyser
 from xai_demo.catalog import hub_models
 from xai_demo.hub.checkpoint import recognised_architecture, sha256_of
 from xai_demo.networks import ARCHITECTURES
-from xai_demo.pipeline import Analyser
 
 
 @pytest.fixture

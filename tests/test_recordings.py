@@ -10,14 +10,12 @@ import pytest
 import soundfile
 
 from tests.small import MEL, analyser_of, model_of
-from xai_demo import (
-    asked,
-    export,
-    files,
-    heat,
+from xai_demo import asked, export, files
+from xai_demo.analysis import (
+    audio_input,
+    heatmap,
     inference,
-    medium,
-    sound,
+    inputs,
 )
 from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
@@ -125,7 +123,7 @@ def test_the_whole_is_pooled_from_breaths_that_count_alike():
     cycles = tuple(
         Cycle(start_s=a, end_s=b, crackles=False, wheezes=False) for a, b in ((0, 1), (1, 5))
     )
-    made = medium.prepare(MODELS[0], recording(5), cycles=cycles)
+    made = inputs.prepare(MODELS[0], recording(5), cycles=cycles)
     assert len(made.inputs) == 4  # one, and three over the long breath
     rows = np.array([[0.9, 0.05, 0.05]] + 3 * [[0.05, 0.9, 0.05]], np.float32)
     line = made.timeline(MODELS[0], rows)
@@ -142,7 +140,7 @@ def test_the_whole_is_pooled_from_breaths_that_count_alike():
 
 def test_a_short_breath_is_repeated_and_its_heat_folded_back():
     cycle = Cycle(start_s=1.0, end_s=1.5, crackles=False, wheezes=False)
-    made = medium.prepare(MODELS[0], recording(5), cycles=(cycle,))
+    made = inputs.prepare(MODELS[0], recording(5), cycles=(cycle,))
     window = made.inputs[0][0]
     assert window.shape == (64, 201)
     assert np.array_equal(window[:, :50], window[:, 50:100])
@@ -190,7 +188,7 @@ def test_the_timeline_has_a_row_for_every_window(analyser, hiss):
 
 @pytest.mark.parametrize("name", ["breathing", "wheeze", "crackles", "crackles-and-wheeze"])
 def test_breath_is_not_doubted(analyser, name):
-    made = medium.prepare(MODELS[0], medium.read(MODELS[0], example_path(name), analyser.settings))
+    made = inputs.prepare(MODELS[0], inputs.read(MODELS[0], example_path(name), analyser.settings))
     assert made.doubt == ""
 
 
@@ -224,9 +222,9 @@ def test_a_long_recording_is_filtered_in_parts_that_nobody_hears(monkeypatch):
     source = recording(30)
     path = SignalPath(denoise=False)
     whole = path.run(source.samples, RATE)[-1].samples
-    monkeypatch.setattr(sound, "LONGEST_HEARD_S", 5.0)
-    monkeypatch.setattr(sound, "_FILTERED_S", 7.0)
-    made = medium.prepare(MODELS[0], source, signal_path=path)
+    monkeypatch.setattr(audio_input, "LONGEST_HEARD_S", 5.0)
+    monkeypatch.setattr(audio_input, "_FILTERED_S", 7.0)
+    made = inputs.prepare(MODELS[0], source, signal_path=path)
     assert made.samples == pytest.approx(whole, abs=1e-4)
     assert made.stages == {}
 
@@ -251,12 +249,12 @@ def test_a_spectrogram_in_stretches_is_the_whole_one(monkeypatch):
 
 def test_the_loudest_of_frames_that_share_a_column():
     decibels = np.arange(2 * 7, dtype=np.float32).reshape(2, 7)
-    assert heat.loudest(decibels, 3).tolist() == [[2, 5, 6], [9, 12, 13]]
-    assert heat.loudest(decibels, 1) is decibels
+    assert heatmap.loudest(decibels, 3).tolist() == [[2, 5, 6], [9, 12, 13]]
+    assert heatmap.loudest(decibels, 1) is decibels
 
 
 def test_windows_behave_as_the_array_they_stand_for():
-    made = medium.prepare(MODELS[1], recording(9), signal_path=NO_PATH)
+    made = inputs.prepare(MODELS[1], recording(9), signal_path=NO_PATH)
     held = np.asarray(made.inputs)
     assert held.shape == made.inputs.shape == (8, 1, 64, 201)
     assert np.array_equal(made.inputs[3], held[3])

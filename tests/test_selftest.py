@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.small import write_model
-from xai_demo import networks, selftest
+from xai_demo import networks
+from xai_demo.analysis import Analyser, selftest
 from xai_demo.catalog import MODELS, Entry, hub_models
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError, RequestError
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14, ConvBlock
-from xai_demo.pipeline import Analyser
 from xai_demo.records import Model, PublishedAnswer
 from xai_demo.settings import Settings
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo import explainers
+from xai_demo.analysis.explain import disturbed
 from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.noise import KINDS, Noise
-from xai_demo.disturbance import disturbed
 from xai_demo.errors import RequestError
 from xai_demo.hub import Hub
 from xai_demo.records import FILMS, LogMel
 
 if TYPE_CHECKING:
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
     from xai_demo.records import Analysis, Progress
 
 BACKENDS = ("auto", "torch", "onnx")

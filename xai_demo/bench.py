@@ -159,7 +159,7 @@ def _row(name: str, rounds: int) -> dict[str, float]:
 
 
 def _scaled(heat: Floats, shape: tuple[int, ...]) -> Floats:
-    from xai_demo import heat as maps
+    from xai_demo.analysis import heatmap as maps
 
     return maps.scaled(maps.resized(maps.scaled(heat), *shape))
 

@@ -156,7 +156,7 @@ def _explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[s
 
 def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """answer for one file, and show where the network looked"""
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
 
     with _progress() as progress:
         analysis, more = asked.answer(arguments, Analyser(settings), progress)
@@ -175,7 +175,7 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
 
 def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """bring and verify checkpoints"""
-    from xai_demo import selftest
+    from xai_demo.analysis import selftest
 
     if arguments.all == bool(arguments.models):
         raise RequestError("fetch wants the names of models, or --all")
@@ -202,7 +202,7 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
 
 def _selftest(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """check models against stored and published answers"""
-    from xai_demo import selftest
+    from xai_demo.analysis import selftest
 
     if arguments.write:
         yield from (f"Wrote {path}" for path in selftest.store(arguments.models, settings))
@@ -219,7 +219,7 @@ def _selftest(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """write the ONNX backbone, checked against torch"""
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
 
     path = Analyser(settings).engine.export(arguments.model, arguments.out)
     yield f"Wrote {path}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xai_demo.analysis import Analyser
 from xai_demo.engine.backends import resident_mb, threads
-from xai_demo.pipeline import Analyser
 from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
+from xai_demo.analysis import Analyser
 from xai_demo.endurance import Phase, watched
 from xai_demo.engine.backends import resident_mb
 from xai_demo.listening import Live
-from xai_demo.pipeline import Analyser
 from xai_demo.records import LogMel, Task
 from xai_demo.synthesis import EXAMPLES, example_path
 

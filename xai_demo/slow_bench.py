@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from xai_demo import explainers, networks
+from xai_demo.analysis import Analyser
 from xai_demo.errors import CancelledError
-from xai_demo.pipeline import Analyser
 from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import visiting
 from tests.fake_hub import Shelf
-from xai_demo.pipeline import Analyser
+from xai_demo.analysis import Analyser
 from xai_demo.tabs import build
 from xai_demo.tabs.server import serve
 

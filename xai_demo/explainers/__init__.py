@@ -2,7 +2,7 @@
 
 An explainer is handed a `Subject`, the places of the labels to explain, and a `Budget`. It returns
 raw, non-negative heat per window and target, (windows, targets, rows, columns), at a resolution of
-its own and not yet scaled; `xai_demo.heat` makes 0..1 of it.
+its own and not yet scaled; `xai_demo.analysis.heatmap` makes 0..1 of it.
 """
 
 from __future__ import annotations

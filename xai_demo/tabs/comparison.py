@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo import heat
-from xai_demo.faithfulness import rank_correlation
+from xai_demo.analysis import heatmap
+from xai_demo.analysis.faithfulness import rank_correlation
 from xai_demo.records import Analysis, Explanation, View
 from xai_demo.tabs import words
 from xai_demo.tabs.figure import grey_uri, layer
@@ -92,7 +92,7 @@ def on_one_grid(
     """
     (view, first), (from_view, second) = one, other
     if view.duration_s is None:
-        return first, heat.resized(second, *first.shape)
+        return first, heatmap.resized(second, *first.shape)
     mine = np.asarray(view.row_frequencies_hz)
     theirs = np.asarray(from_view.row_frequencies_hz)
     shared = (mine >= theirs[0]) & (mine <= theirs[-1])
@@ -102,7 +102,7 @@ def on_one_grid(
     low = np.floor(rows).astype(int)
     share = (rows - low)[:, None]
     read = second[low] * (1 - share) + second[np.minimum(low + 1, len(theirs) - 1)] * share
-    return first[shared], heat.resized(read.astype(np.float32), len(rows), first.shape[1])
+    return first[shared], heatmap.resized(read.astype(np.float32), len(rows), first.shape[1])
 
 
 def agreement_in_words(rho: float) -> str:

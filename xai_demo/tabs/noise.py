@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
+from xai_demo.analysis.explain import Disturbance, Move, disturbed
 from xai_demo.audio.noise import KINDS, Noise
-from xai_demo.disturbance import Disturbance, Move, disturbed
 from xai_demo.records import Analysis, Progress, Task
 from xai_demo.tabs import words
 from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import gradio as gr
 
-from xai_demo.lent import Lent, lent
-from xai_demo.pipeline import Analyser
+from xai_demo.analysis import Analyser
+from xai_demo.analysis.zerogpu import Lent, lent
 from xai_demo.settings import Settings
 from xai_demo.synthesis import EXAMPLES, example_path
 from xai_demo.tabs import build, theme

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from xai_demo import audio, medium, networks
+from xai_demo import audio, networks
+from xai_demo.analysis import inputs
+from xai_demo.analysis.inference import evidence_over_time
 from xai_demo.decision import over_windows, points
 from xai_demo.errors import TrainingError, UnreadableFileError
-from xai_demo.inference import evidence_over_time
 from xai_demo.training import breathing, lung_events, lung_scores, metrics
 from xai_demo.training.breathing import BOTH, Corpus, Ledger, Take
 from xai_demo.training.calibration import softmax
@@ -147,7 +148,7 @@ class _Asked:
                 continue
             progress(0.5 + 0.5 * number / len(takes), f"recording {number + 1} of {len(takes)}")
             try:
-                made = medium.prepare(self.model, _recording(take, self.model))
+                made = inputs.prepare(self.model, _recording(take, self.model))
             except UnreadableFileError as error:
                 ledger.add("recordings that hold nothing to analyse, left out", str(error))
                 continue

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xai_demo import faithfulness
+from xai_demo.analysis import faithfulness
 from xai_demo.training import metrics
 
 if TYPE_CHECKING:
-    from xai_demo.faithfulness import Mask
+    from xai_demo.analysis.faithfulness import Mask
     from xai_demo.records import Floats
 
 HOT = 0.5  # of the maximum: what counts as hot where heat is compared with a region

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import (
-    explainers,
-    heat,
-    medium,
-    networks,
-)
+from xai_demo import explainers, networks
+from xai_demo.analysis import heatmap as heat
+from xai_demo.analysis import inputs
+from xai_demo.analysis.inference import Answer, answered, raw_heat
 from xai_demo.audio import spectrogram
 from xai_demo.decision import decided_index
-from xai_demo.inference import Answer, answered, raw_heat
 from xai_demo.records import LogMel
 from xai_demo.training import pointing
 
@@ -81,7 +78,7 @@ class Seen:
 
 def seen(network: Network, source: Recording | Radiograph) -> Seen:
     """Prepare a file and ask the network, as the demo does."""
-    made = medium.prepare(network.model, source)
+    made = inputs.prepare(network.model, source)
     answer = answered(network, made.inputs)
     overall = made.overall(network.model, answer.probabilities)
     return Seen(network=network, made=made, answer=answer, overall=overall)

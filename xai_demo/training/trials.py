@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo import explainers, faithfulness, heat, networks
+from xai_demo import explainers, networks
+from xai_demo.analysis import faithfulness
+from xai_demo.analysis import heatmap as heat
+from xai_demo.analysis.faithfulness import Trial
+from xai_demo.analysis.inference import (
+    Answer,
+    Asker,
+    answered,
+    raw_heat,
+)
 from xai_demo.explainers import Budget
-from xai_demo.faithfulness import Trial
-from xai_demo.inference import Answer, Asker, answered, raw_heat
 from xai_demo.records import LogMel, Model
 from xai_demo.training.pointing import Tally
 from xai_demo.training.seen import is_answered

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo import explainers, networks
+from xai_demo.analysis.inference import LEAST_PASSES
 from xai_demo.engine import Engine
 from xai_demo.errors import TrainingError, UnknownNameError, UnsuitableError
 from xai_demo.hub import Hub
-from xai_demo.inference import LEAST_PASSES
 from xai_demo.records import LogMel
 from xai_demo.training import boxes, cards, trials, truths
 from xai_demo.training.evaluation import persons

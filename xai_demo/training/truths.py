@@ -20,8 +20,8 @@ from xai_demo.training.dataset import split_by_group
 from xai_demo.training.pointing import Boxes, Times, TimesAndBands, Truth
 
 if TYPE_CHECKING:
+    from xai_demo.analysis.faithfulness import Mask
     from xai_demo.examples import Synthesised
-    from xai_demo.faithfulness import Mask
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
     from xai_demo.training.breathing import Take

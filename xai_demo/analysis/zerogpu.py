@@ -15,8 +15,8 @@ from xai_demo.errors import RequestError, UnknownNameError, XaiDemoError
 from xai_demo.explainers import EXPLAINERS
 
 if TYPE_CHECKING:
+    from xai_demo.analysis import Analyser
     from xai_demo.hub import Hub
-    from xai_demo.pipeline import Analyser
     from xai_demo.records import Analysis, Decision, Floats, Prediction, Progress, Radiograph, Task
 
 # Seconds of a GPU, by how the network is made: loading its sums, and one answer.

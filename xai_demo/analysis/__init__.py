@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xai_demo import explainers, networks
+from xai_demo.analysis.explain import (
+    Asked,
+    Question,
+    explained,
+    spread,
+)
+from xai_demo.analysis.inference import Asker, answered
 from xai_demo.audio.noise import Noise, noisy
 from xai_demo.decision import decision
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
-from xai_demo.explaining import Asked, Question, explained, spread
 from xai_demo.files import shown_name
 from xai_demo.hub import Hub
 from xai_demo.imaging import gate, preprocess
-from xai_demo.inference import Asker, answered
 from xai_demo.records import (
     FILMS,
     TASKS,
@@ -34,10 +39,10 @@ from xai_demo.records import (
 from xai_demo.scheduler import Clock, Rising, bringing_to, in_turn
 
 if TYPE_CHECKING:
+    from xai_demo.analysis.inputs import Medium
     from xai_demo.audio.filters import SignalPath
     from xai_demo.audio.segments import Cycle
     from xai_demo.engine import Network
-    from xai_demo.medium import Medium
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
 
@@ -81,7 +86,7 @@ class Analyser:
         radiograph a little and asks again. Raises RequestError for a request or file at fault,
         WeightsError where weights cannot be had, CancelledError soon after `cancelled()`.
         """
-        from xai_demo import medium
+        from xai_demo.analysis import inputs
 
         tell, clock = Rising(progress), Clock()
         record = named = self._checked(task, model, None if weights else target)
@@ -100,7 +105,7 @@ class Analyser:
         network = self._woken(named.name, backend, weights, layer, bringing)
         asker = Asker(network, cancelled or (lambda: False))
         with clock("prepare"):
-            made = medium.prepare(network.model, source, signal_path=signal_path, cycles=breaths)
+            made = inputs.prepare(network.model, source, signal_path=signal_path, cycles=breaths)
         tell(0.32, "Asking the network")
         with clock("predict"):
             answer = answered(network, made.inputs, asker)
@@ -126,7 +131,7 @@ class Analyser:
 
         Raises UnsuitableError where the rate is not that of the model.
         """
-        from xai_demo import medium
+        from xai_demo.analysis import inputs
 
         record = self._checked(task, model, None)
         wanted = getattr(record.preprocessing, "sample_rate_hz", None)
@@ -136,7 +141,7 @@ class Analyser:
             )
         network = self.engine.network(record.name)
         sound = Recording(samples=samples, sample_rate_hz=sample_rate_hz, facts={})
-        made = medium.prepare(network.model, sound)
+        made = inputs.prepare(network.model, sound)
         overall = made.overall(network.model, answered(network, made.inputs).probabilities)
         return _ranked(network.model, overall), _decided(network.model, overall, made)
 
@@ -153,10 +158,10 @@ class Analyser:
         self, record: Model, path: Path, film: Film, noise: Noise | None, clock: Clock
     ) -> Recording | Radiograph:
         """The file as the model's task wants it; a radiograph as the gate lets it through."""
-        from xai_demo import medium
+        from xai_demo.analysis import inputs
 
         with clock("read"):
-            source = medium.read(record, path, self.settings)
+            source = inputs.read(record, path, self.settings)
         if isinstance(source, Recording):
             return source if noise is None else noisy(source, noise)
         if noise is not None:

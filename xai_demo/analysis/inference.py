@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xai_demo import explainers, faithfulness, heat, networks
+from xai_demo import explainers, networks
+from xai_demo.analysis import faithfulness
+from xai_demo.analysis import heatmap as heat
+from xai_demo.analysis.audio_input import STEP_FRAMES
 from xai_demo.errors import CancelledError
-from xai_demo.sound import STEP_FRAMES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from xai_demo.analysis.inputs import Medium
     from xai_demo.audio.segments import Windows
     from xai_demo.engine import Network
-    from xai_demo.medium import Medium
     from xai_demo.records import Floats
 
 LEAST_PASSES = 48  # fewer make a map too coarse to show

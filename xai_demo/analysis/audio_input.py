@@ -11,7 +11,8 @@ import numpy as np
 from xai_demo import (
     decision as moments,
 )
-from xai_demo import files, heat
+from xai_demo import files
+from xai_demo.analysis import heatmap as heat
 from xai_demo.audio import quality, spectrogram
 from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.segments import (

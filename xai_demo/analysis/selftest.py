@@ -31,7 +31,7 @@ from xai_demo.records import Analysis, Task
 from xai_demo.synthesis import example_path
 
 if TYPE_CHECKING:
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
     from xai_demo.records import PublishedAnswer
     from xai_demo.settings import Settings
 
@@ -76,7 +76,7 @@ def results(
     models: Sequence[str], settings: Settings, *, clip: Path | None = None, backend: str = "auto"
 ) -> tuple[list[Checked], list[str]]:
     """What every check of some models found, or of all that are here; and what else to say."""
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
 
     analyser = Analyser(settings)
     names = _chosen(analyser, models)
@@ -92,7 +92,7 @@ def after_fetch(name: str, settings: Settings) -> tuple[list[str], list[WeightsE
 
     The clip of its makers is brought as well; a model is not refused for want of it.
     """
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
 
     analyser, notes = Analyser(settings), []
     published = analyser.hub.entry(name).published
@@ -132,7 +132,7 @@ def _made_up_for(check: Checked, results: Sequence[Checked]) -> bool:
 def store(models: Sequence[str], settings: Settings) -> list[Path]:
     """Write what some models, or all that are here, answer now as what they must answer from now
     on; returns the files."""
-    from xai_demo.pipeline import Analyser
+    from xai_demo.analysis import Analyser
 
     analyser = Analyser(settings)
     return [_store(analyser, name) for name in _chosen(analyser, models)]
