@@ -10,7 +10,7 @@ import pytest
 import soxr
 
 from xai_demo.errors import UnsuitableError
-from xai_demo.listening import Live
+from xai_demo.tabs.live import Live
 
 RATE = 8000
 

@@ -20,7 +20,7 @@ from xai_demo.catalog.hub_models import CNN14
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14Framewise, ConvBlock
 from xai_demo.records import Recording, Timeline
-from xai_demo.tabs.answer import answered
+from xai_demo.tabs.result import answered
 from xai_demo.tabs.timeline import events_table, timeline
 
 NAME = "small-framewise"

@@ -13,7 +13,7 @@ from xai_demo.analysis import Analyser
 from xai_demo.errors import UnknownNameError
 from xai_demo.settings import Settings
 from xai_demo.tabs import build
-from xai_demo.tabs.ask import Picks, Refusal, ask
+from xai_demo.tabs.requests import Picks, Refusal, ask
 
 
 def asked(own: str, *, allowed: bool = True) -> tuple[FakeAnalyser, Any]:

@@ -27,11 +27,23 @@ from xai_demo.explainers import EXPLAINERS, fitting
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.records import DISCLAIMER, Analysis, Explanation, Model, ModelInUse, View
 from xai_demo.scheduler import Running
-from xai_demo.tabs import TABS, build, details, figure, pickers, words
-from xai_demo.tabs.answer import answered, empty, refused
-from xai_demo.tabs.ask import Picks, Refusal, ask, compared
+from xai_demo.tabs import (
+    TABS,
+    build,
+    controls,
+    details,
+    figure,
+    phrases,
+)
 from xai_demo.tabs.comparison import agreement
-from xai_demo.tabs.sounds import playable
+from xai_demo.tabs.controls import playable
+from xai_demo.tabs.requests import (
+    Picks,
+    Refusal,
+    ask,
+    compared,
+)
+from xai_demo.tabs.result import answered, empty, refused
 
 LUNG, XRAY, _, EVERYDAY, _ = MODELS
 LINEAR = View(
@@ -76,7 +88,7 @@ def answered_model(request: pytest.FixtureRequest) -> tuple[Analysis, Model]:
     [(1.0, "> 99 %"), (0.834, "83 %"), (0.1, "10 %"), (0.0654, "6.5 %"), (0.0, "< 0.1 %")],
 )
 def test_probabilities_have_two_significant_digits(probability: float, text: str) -> None:
-    assert words.percent(probability) == text
+    assert phrases.percent(probability) == text
 
 
 @pytest.mark.parametrize(
@@ -84,7 +96,7 @@ def test_probabilities_have_two_significant_digits(probability: float, text: str
     [(50, "50 Hz"), (412, "410 Hz"), (999.4, "1000 Hz"), (1234, "1.2 kHz"), (12000, "12 kHz")],
 )
 def test_frequencies_have_units_and_two_significant_digits(frequency: float, text: str) -> None:
-    assert words.hertz(frequency) == text
+    assert phrases.hertz(frequency) == text
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,7 @@ def test_frequencies_have_units_and_two_significant_digits(frequency: float, tex
     ],
 )
 def test_labels_read_as_words(label: str, text: str) -> None:
-    assert words.plain(label) == text
+    assert phrases.plain(label) == text
 
 
 @pytest.mark.parametrize(
@@ -112,17 +124,17 @@ def test_labels_read_as_words(label: str, text: str) -> None:
     ],
 )
 def test_regions_are_named_as_seen_in_the_picture(x: float, y: float, text: str) -> None:
-    assert words.region(x, y) == text
+    assert phrases.region(x, y) == text
 
 
 def test_the_hot_span_is_the_stretch_round_the_maximum() -> None:
     profile = np.array([0.6, 0.1, 0.5, 1.0, 0.7, 0.2, 0.0, 0.9])
-    assert words.hot_span(profile) == (2 / 8, 5 / 8)
+    assert phrases.hot_span(profile) == (2 / 8, 5 / 8)
 
 
 def test_where_it_listened_names_seconds_and_hertz() -> None:
     explanation = heat(4, 8, (1, 2), (1, 3), time_s=2.5, frequency_hz=200.0)
-    said = words.where(LINEAR, explanation)
+    said = phrases.where(LINEAR, explanation)
     assert "between 2.0 and 4.0 s" in said
     assert "between 150 Hz and 250 Hz" in said
     assert "at 2.50 s, 200 Hz" in said
@@ -130,17 +142,17 @@ def test_where_it_listened_names_seconds_and_hertz() -> None:
 
 def test_heat_everywhere_is_said_plainly() -> None:
     everywhere = [(row, column) for row in range(4) for column in range(8)]
-    said = words.where(LINEAR, heat(4, 8, *everywhere, time_s=0.0, frequency_hz=100.0))
+    said = phrases.where(LINEAR, heat(4, 8, *everywhere, time_s=0.0, frequency_hz=100.0))
     assert "over the whole recording" in said
     assert "at all frequencies" in said
 
 
 def test_no_heat_is_said_plainly() -> None:
-    assert "heat is zero" in words.where(LINEAR, heat(4, 8, time_s=0.0, frequency_hz=100.0))
+    assert "heat is zero" in phrases.where(LINEAR, heat(4, 8, time_s=0.0, frequency_hz=100.0))
 
 
 def test_where_it_looked_names_the_region_and_whose_left_it_is() -> None:
-    said = words.where(film(), heat(10, 10, (1, 1), x=0.15, y=0.15))
+    said = phrases.where(film(), heat(10, 10, (1, 1), x=0.15, y=0.15))
     assert "upper left" in said
     assert "1 % of the picture" in said
     assert "patient's right side is on your left" in said
@@ -148,7 +160,7 @@ def test_where_it_looked_names_the_region_and_whose_left_it_is() -> None:
 
 @pytest.mark.parametrize(("height", "frequency"), [(0.125, 100), (0.5, 250), (0.875, 400)])
 def test_heights_and_frequencies_are_inverse(height: float, frequency: float) -> None:
-    assert words.frequency_at(LINEAR, height) == pytest.approx(frequency)
+    assert phrases.frequency_at(LINEAR, height) == pytest.approx(frequency)
     assert render.height_of(LINEAR, frequency) == pytest.approx(height)
 
 
@@ -163,7 +175,7 @@ def test_who_said_so_names_repository_revision_and_hash() -> None:
         backend="onnx",
         device="cuda",
     )
-    said = words.who(used, "Title")
+    said = phrases.who(used, "Title")
     for part in ("Title (n)", "someone/model at ffffffffffff", "abc123abc123", "onnx", "CUDA"):
         assert part in said
 
@@ -258,10 +270,10 @@ def test_a_picture_without_heat_is_still_drawn() -> None:
 def test_the_answer_is_large_and_in_words(answered_model: tuple[Analysis, Model]) -> None:
     analysis, model = answered_model
     html = answered(analysis, model)
-    assert words.plain(analysis.report.predictions[0].label) in html
+    assert phrases.plain(analysis.report.predictions[0].label) in html
     assert "83 %" in html
     assert model.title in html
-    assert words.short_hash(analysis.report.model.sha256) in html
+    assert phrases.short_hash(analysis.report.model.sha256) in html
 
 
 def test_uncertain_says_why_and_gives_no_number() -> None:
@@ -485,7 +497,7 @@ def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
 
 
 def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
-    choices = pickers.explainers_of(LUNG)
+    choices = controls.explainers_of(LUNG)
     assert {name for _, name in choices} == set(fitting(ARCHITECTURES[LUNG.architecture].kind))
     assert choices[0] == ("Grad-CAM++", "Grad-CAM++")
     shown = {name: text for text, name in choices}
@@ -496,24 +508,26 @@ def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
 def test_a_kind_of_network_narrows_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = replace(ARCHITECTURES["resnet18"], kind="transformer")
     monkeypatch.setitem(ARCHITECTURES, "resnet18", kind)
-    names = [name for _, name in pickers.explainers_of(LUNG)]
+    names = [name for _, name in controls.explainers_of(LUNG)]
     assert set(names) == set(fitting("transformer"))
     unfit = next(name for name in EXPLAINERS if name not in names)
-    kept, lost = (pickers.follow(FakeAnalyser(), LUNG.name, name, name) for name in ("LIME", unfit))
+    kept, lost = (
+        controls.follow(FakeAnalyser(), LUNG.name, name, name) for name in ("LIME", unfit)
+    )
     assert (kept[0]["value"], kept[3]["value"]) == ("LIME", "LIME")
     assert (lost[0]["value"], lost[3]["value"]) == (names[0], "")
 
 
 def test_layers_are_offered_where_there_are_several() -> None:
-    assert [name for _, name in pickers.layers_of(MODELS[2])] == list(ARCHITECTURES["cnn14"].cuts)
-    shown = {name: pickers.follow(FakeAnalyser(), name)[2] for name in ("big-cnn14", LUNG.name)}
+    assert [name for _, name in controls.layers_of(MODELS[2])] == list(ARCHITECTURES["cnn14"].cuts)
+    shown = {name: controls.follow(FakeAnalyser(), name)[2] for name in ("big-cnn14", LUNG.name)}
     assert shown["big-cnn14"]["visible"] is True
     assert shown["big-cnn14"]["value"] == "conv_block6.conv2"
     assert shown[LUNG.name]["visible"] is (len(ARCHITECTURES["resnet18"].cuts) > 1)
 
 
 def test_a_model_that_nobody_knows_offers_what_there_is() -> None:
-    explaining, targets, layers, second = pickers.follow(FakeAnalyser(), "nix", "LIME")
+    explaining, targets, layers, second = controls.follow(FakeAnalyser(), "nix", "LIME")
     assert explaining["value"] == "LIME"
     assert len(targets["choices"]) == 1
     assert layers["visible"] is False
@@ -624,9 +638,9 @@ def test_a_stand_in_is_announced(config: dict) -> None:
 
 
 def test_a_stand_in_that_knows_as_much_is_announced_without_a_list() -> None:
-    assert words.fewer(["Dog"] * 527, 527) == ""
-    assert words.fewer(["dog", "Rain"], 3) == "; it knows 2 labels, not 3: Dog and Rain"
-    assert words.fewer(["Dog"] * 200, 527) == "; it knows 200 labels, not 527"
+    assert phrases.fewer(["Dog"] * 527, 527) == ""
+    assert phrases.fewer(["dog", "Rain"], 3) == "; it knows 2 labels, not 3: Dog and Rain"
+    assert phrases.fewer(["Dog"] * 200, 527) == "; it knows 200 labels, not 527"
 
 
 def test_a_stand_ins_answer_says_whose_it_is() -> None:

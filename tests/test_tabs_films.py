@@ -14,12 +14,10 @@ from tests.films import SECRET
 from tests.films import film as dicom
 from xai_demo.imaging import read_image
 from xai_demo.records import Analysis, Decision, Model, Prediction
-from xai_demo.tabs import words
-from xai_demo.tabs.answer import answered, verdict
-from xai_demo.tabs.ask import Picks, ask
+from xai_demo.tabs import phrases
 from xai_demo.tabs.figure import gallery
-from xai_demo.tabs.preview import preview
-from xai_demo.tabs.uploads import forget_patient
+from xai_demo.tabs.requests import Picks, ask, forget_patient
+from xai_demo.tabs.result import answered, preview, verdict
 
 
 def film_analysis(name: str = "film.png", film: str = "checked") -> tuple[Analysis, Model]:
@@ -64,7 +62,7 @@ def test_no_finding_is_said_as_such() -> None:
 def test_a_name_in_a_sentence_keeps_its_capitals_where_they_are_an_abbreviation(
     name: str, said: str
 ) -> None:
-    assert words.within(name) == said
+    assert phrases.within(name) == said
 
 
 def test_the_interval_is_drawn_and_told() -> None:
@@ -80,7 +78,7 @@ def test_an_interval_across_the_operating_point_is_not_steady(
     point: float | None, says: str
 ) -> None:
     prediction = Prediction(label="Mass", probability=0.55, interval=(0.4, 0.7))
-    assert says in words.steady(prediction, point, 12)
+    assert says in phrases.steady(prediction, point, 12)
 
 
 def test_a_film_is_told_in_one_line() -> None:
@@ -93,11 +91,11 @@ def test_a_film_is_told_in_one_line() -> None:
         "window": {"center": 1000.0, "width": 800.0},
         "gate": {"kind": "inverted", "corrected": False},
     }
-    assert words.film(facts) == (
+    assert phrases.film(facts) == (
         "DICOM, modality DX, view PA, 20 \u00d7 30 pixels, window 600 to 1400, seems to be inverted"
     )
     corrected = {**facts, "gate": {"kind": "inverted", "corrected": True}}
-    assert words.film(corrected).endswith("corrected before it was analysed")
+    assert phrases.film(corrected).endswith("corrected before it was analysed")
 
 
 @pytest.mark.parametrize("name", ["inverted.png", "cat.png"])

@@ -14,10 +14,15 @@ from tests.conftest import came
 from tests.fakes import MODELS, FakeAnalyser, FakeHub, answer
 from xai_demo.audio.noise import KINDS, Noise
 from xai_demo.records import Analysis, View
-from xai_demo.tabs import noise, pickers
-from xai_demo.tabs.answer import answered
-from xai_demo.tabs.ask import OTHER, Picks, Refusal, compared
+from xai_demo.tabs import controls, noise
 from xai_demo.tabs.comparison import of_models, on_one_grid
+from xai_demo.tabs.requests import (
+    OTHER,
+    Picks,
+    Refusal,
+    compared,
+)
+from xai_demo.tabs.result import answered
 
 BIG, SMALL = MODELS[2], MODELS[3]
 LUNG = MODELS[0]
@@ -136,11 +141,11 @@ def test_a_model_without_the_label_is_shown_and_not_compared():
 
 def test_a_second_model_is_offered_where_it_is_here_and_asked_about_the_same_label():
     analyser = FakeAnalyser(hub=FakeHub(absent=frozenset()))
-    offered = [value for _, value in pickers.seconds_of(analyser, "audioset", SMALL)]
+    offered = [value for _, value in controls.seconds_of(analyser, "audioset", SMALL)]
     assert f"{OTHER}big-cnn14" in offered
     assert f"{OTHER}everyday-cnn6" not in offered
     assert "LIME" in offered
-    alone = [value for _, value in pickers.seconds_of(FakeAnalyser(), "audioset", SMALL)]
+    alone = [value for _, value in controls.seconds_of(FakeAnalyser(), "audioset", SMALL)]
     assert not [value for value in alone if value.startswith(OTHER)]
 
     picks = Picks(model="everyday-cnn6", explainer="Grad-CAM", second=f"{OTHER}big-cnn14")

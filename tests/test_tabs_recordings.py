@@ -19,12 +19,12 @@ from tests.fakes import MODELS, FakeAnalyser, answer
 from xai_demo.audio.filters import SignalPath
 from xai_demo.errors import RequestError, UnsuitableError
 from xai_demo.records import Analysis, Event, Timeline
-from xai_demo.tabs import live, signal_path, words
-from xai_demo.tabs.answer import answered
-from xai_demo.tabs.ask import Picks, Refusal, ask
+from xai_demo.tabs import live, phrases, signal_path
+from xai_demo.tabs.controls import as_path
 from xai_demo.tabs.figure import time_axis
 from xai_demo.tabs.live import Ear, listened, wav_samples
-from xai_demo.tabs.sounds import as_path
+from xai_demo.tabs.requests import Picks, Refusal, ask
+from xai_demo.tabs.result import answered
 from xai_demo.tabs.timeline import bands, events_table, timeline
 from xai_demo.tabs.timeline import wave as drawn_wave
 
@@ -78,7 +78,7 @@ def test_every_label_has_a_band_with_its_name_and_events_stand_at_their_times(
 ) -> None:
     html = timeline(breath)
     for label in LUNG.labels:
-        assert f'xai-lane-name">{words.plain(label)}<' in html
+        assert f'xai-lane-name">{phrases.plain(label)}<' in html
     assert html.count("xai-band") == len(LUNG.labels)
     assert 'data-start="0.800" data-end="1.400"' in html
     assert "left:10.00%;width:7.50%" in html  # 0.8 s and 0.6 s of 8 s
@@ -103,7 +103,7 @@ def test_the_time_axis_names_its_unit_once(duration: float, last: str) -> None:
     ("value", "text"), [(4.1, "4.10 s"), (60, "1:00.0"), (724.06, "12:04.1"), (3725, "1:02:05.0")]
 )
 def test_moments_read_as_a_clock(value: float, text: str) -> None:
-    assert words.clock(value) == text
+    assert phrases.clock(value) == text
 
 
 # Events

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import came
 from tests.fakes import FakeAnalyser
-from xai_demo.tabs.ask import Picks, ask
+from xai_demo.tabs.requests import Picks, ask
 
 
 @pytest.mark.parametrize(("picks", "asked"), [(Picks(), True), (Picks(trial=False), False)])

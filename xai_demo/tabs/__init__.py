@@ -8,16 +8,72 @@ from typing import Any
 import gradio as gr
 
 from xai_demo.scheduler import Running
-from xai_demo.tabs import audioset, chest_xray, stethoscope
-from xai_demo.tabs.ask import Analyser
-from xai_demo.tabs.clicks import INSTANT, PRIVATE, connect
-from xai_demo.tabs.endpoints import publish
-from xai_demo.tabs.panel import KEEP_FILES_S, Panel, followed, lay_out
+from xai_demo.tabs.api import publish
+from xai_demo.tabs.events import INSTANT, PRIVATE, connect
+from xai_demo.tabs.layout import (
+    KEEP_FILES_S,
+    Panel,
+    Tab,
+    followed,
+    lay_out,
+)
+from xai_demo.tabs.requests import Analyser
+
+STETHOSCOPE = Tab(
+    task="stethoscope",
+    title="Lung sounds",
+    brings="sound",
+    breath=True,
+    sentence="Bring a lung sound: a network says whether it hears crackles or wheezes, and shows "
+    "when and at which frequencies it listened.",
+    invitation="The answer appears here: what the network hears, how sure it is, and where in "
+    "time and frequency it listened.",
+    guide="Warm colours mark the moments and frequencies that spoke for the chosen label, and no "
+    "colour marks what the network hardly used. A wheeze should light up as a level band between "
+    "100 and 1,000 Hz, a crackle as short upright marks. The heat is coarse: it cannot tell two "
+    "crackles a few hundredths of a second apart. It shows what the network used, not whether it "
+    "was right; heat on a silent stretch or on handling noise is a good reason not to believe the "
+    "answer.",
+)
+
+
+CHEST_XRAY = Tab(
+    task="chest_xray",
+    title="Chest X-ray",
+    brings="film",
+    sentence="Bring a frontal chest X-ray: a network says what it finds, and shows which parts of "
+    "the picture it looked at.",
+    invitation="The answer appears here: what the network sees, how sure it is, and where in the "
+    "picture it looked.",
+    guide="Warm colours mark the parts of the picture that spoke for the chosen label, and no "
+    "colour marks what the network hardly used. Heat inside the lungs is what one hopes for; heat "
+    "on letters, tubes, shoulders or the edge means that the network may have learned the "
+    "hospital rather than the lung. The heat is coarse, about a seventh of the picture wide, so "
+    "it names a region and outlines nothing. It shows what the network used, not whether it was "
+    "right.",
+)
+
+
+AUDIOSET = Tab(
+    task="audioset",
+    title="Everyday sounds",
+    brings="sound",
+    noise=True,
+    sentence="Bring any sound: a network names what it hears, and shows when and at which "
+    "frequencies it listened.",
+    invitation="The answer appears here: what the network hears, how sure it is, and where in "
+    "time and frequency it listened.",
+    guide="Warm colours mark the moments and frequencies that spoke for the chosen label, and no "
+    "colour marks what the network hardly used. Press another label to see what spoke for that "
+    "one: several may be right at once, and each has its own probability. The heat is coarse, a "
+    "few tenths of a second wide. It shows what the network used, not whether it was right.",
+)
+
 
 TABS = {
-    "stethoscope": stethoscope.TAB,
-    "chest_xray": chest_xray.TAB,
-    "audioset": audioset.TAB,
+    "stethoscope": STETHOSCOPE,
+    "chest_xray": CHEST_XRAY,
+    "audioset": AUDIOSET,
 }
 
 _HEADER = (

@@ -10,7 +10,7 @@ import numpy as np
 from xai_demo.analysis import heatmap
 from xai_demo.analysis.faithfulness import rank_correlation
 from xai_demo.records import Analysis, Explanation, View
-from xai_demo.tabs import words
+from xai_demo.tabs import phrases
 from xai_demo.tabs.figure import grey_uri, layer
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def side_by_side(one: Analysis, other: Analysis) -> str:
 
 def agreement(one: Explanation, other: Explanation) -> str:
     """How far two heat maps of one size rank the places alike, with what that does not mean."""
-    label = words.within(words.plain(one.target))
+    label = phrases.within(phrases.plain(one.target))
     names = f"{one.explainer} and {other.explainer}"
     if min(float(one.heatmap.max()), float(other.heatmap.max())) <= 0:
         return f"{names} cannot be compared for {label}: one of them found no heat."
@@ -65,11 +65,11 @@ def of_models(one: Analysis, other: Analysis) -> str:
     """How far the heat of two models ranks the places alike, where both saw them."""
     first, second = one.report.explanations[0], other.report.explanations[0]
     names = f"{one.report.model.name} and {other.report.model.name}"
-    label = words.within(words.plain(first.target))
+    label = phrases.within(phrases.plain(first.target))
     if first.target != second.target:
         return (
             f"{other.report.model.name} has no label {label}: its heat is for its own answer, "
-            f"{words.within(words.plain(second.target))}, and is not compared."
+            f"{phrases.within(phrases.plain(second.target))}, and is not compared."
         )
     pair = on_one_grid((one.view, first.heatmap), (other.view, second.heatmap))
     if pair is None or min(float(each.max()) for each in pair) <= 0:
@@ -120,8 +120,8 @@ def pane(view: View, explanation: Explanation, title: str, *, base: str | None =
     rows, columns = view.pixels.shape
     ratio = "" if view.duration_s is not None else f' style="aspect-ratio:{columns}/{rows}"'
     kind = "film" if view.duration_s is None else "sound"
-    alternative = f"Heat of {title}. {words.where(view, explanation)}"
-    believed = words.believed(explanation)
+    alternative = f"Heat of {title}. {phrases.where(view, explanation)}"
+    believed = phrases.believed(explanation)
     picture = (
         '<img class="xai-copy" alt="">'
         if base is None
@@ -140,10 +140,10 @@ def _answered(analysis: Analysis) -> str:
     first = analysis.report.explanations[0]
     used = analysis.report.model
     return (
-        f"{used.name}: {words.plain(first.target)} {_percent(first)}, {first.explainer} at "
+        f"{used.name}: {phrases.plain(first.target)} {_percent(first)}, {first.explainer} at "
         f"{first.layer}"
     )
 
 
 def _percent(explanation: Explanation) -> str:
-    return words.percent(explanation.probability)
+    return phrases.percent(explanation.probability)

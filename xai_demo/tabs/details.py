@@ -13,7 +13,7 @@ import numpy as np
 from xai_demo import render
 from xai_demo.export import events_csv
 from xai_demo.records import Analysis, Model, ModelInUse
-from xai_demo.tabs import words
+from xai_demo.tabs import phrases
 from xai_demo.tabs.timeline import link
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _downloads(analysis: Analysis) -> str:
 def overlay(analysis: Analysis) -> Image:
     """The picture with the heat of the label asked for, as a finished figure."""
     first = analysis.report.explanations[0] if analysis.report.explanations else None
-    title = f"{words.plain(first.target)} {words.percent(first.probability)}" if first else ""
+    title = f"{phrases.plain(first.target)} {phrases.percent(first.probability)}" if first else ""
     return render.overlay(analysis.view, first, events=analysis.report.events, title=title)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from xai_demo import render
 from xai_demo.records import Analysis, Event, Explanation, View
-from xai_demo.tabs import words
+from xai_demo.tabs import phrases
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Pixels
@@ -73,7 +73,7 @@ def gallery(analysis: Analysis) -> str:
 
 
 def _thumb(view: View, explanation: Explanation, index: int) -> str:
-    name = f"{words.plain(explanation.target)} {words.percent(explanation.probability)}"
+    name = f"{phrases.plain(explanation.target)} {phrases.percent(explanation.probability)}"
     return (
         f'<button type="button" class="xai-thumb" data-target="{index}" data-enlarge '
         f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(name)}: enlarge its heat">'
@@ -176,7 +176,7 @@ def frequency_axis(view: View) -> str:
     marks = "".join(
         f'<line x1="92%" x2="100%" y1="{1 - h:.2%}" y2="{1 - h:.2%}"/>'
         f'<text x="100%" dx="-9" y="{1 - h:.2%}" dy="0.35em" text-anchor="end">'
-        f"{words.hertz(f)}</text>"
+        f"{phrases.hertz(f)}</text>"
         for f, h in frequency_ticks(view)
     )
     return f'<svg class="xai-axis xai-axis-y" aria-hidden="true">{marks}</svg>'
@@ -207,15 +207,15 @@ def _marks(events: Sequence[Event], duration_s: float) -> str:
     for label in dict.fromkeys(e.label for e in events):
         buttons = "".join(_mark(e, duration_s) for e in events if e.label == label)
         rows.append(
-            f'<span class="xai-lane-name">{escape(words.plain(label))}</span>'
+            f'<span class="xai-lane-name">{escape(phrases.plain(label))}</span>'
             f'<div class="xai-lane">{buttons}</div>'
         )
     return "".join(rows)
 
 
 def _mark(event: Event, duration_s: float) -> str:
-    span = f"{event.start_s:.2f} to {words.seconds(event.end_s)}"
-    words_ = f"{words.plain(event.label)}, {span}, {words.percent(event.probability)}"
+    span = f"{event.start_s:.2f} to {phrases.seconds(event.end_s)}"
+    words_ = f"{phrases.plain(event.label)}, {span}, {phrases.percent(event.probability)}"
     return (
         f'<button type="button" class="xai-event" data-start="{event.start_s:.3f}" '
         f'data-end="{event.end_s:.3f}" aria-label="Play {escape(words_)}" '
@@ -271,9 +271,9 @@ def _where_lines(analysis: Analysis) -> str:
     lines = "".join(
         f'<p data-layer="{i}"{" hidden" if i else ""} '
         f'data-alt="{escape(_alternative(analysis, e))}">'
-        f"<b>{escape(words.plain(e.target))}, {words.percent(e.probability)}.</b> "
-        f"{escape(words.where(analysis.view, e))}"
-        f'<span class="xai-believed">{escape(words.believed(e))}</span></p>'
+        f"<b>{escape(phrases.plain(e.target))}, {phrases.percent(e.probability)}.</b> "
+        f"{escape(phrases.where(analysis.view, e))}"
+        f'<span class="xai-believed">{escape(phrases.believed(e))}</span></p>'
         for i, e in enumerate(analysis.report.explanations)
     )
     return f'<figcaption aria-live="polite">{lines}</figcaption>'
@@ -283,12 +283,12 @@ def _alternative(analysis: Analysis, explanation: Explanation) -> str:
     """What a screen reader says for the picture: the finding, and the region that spoke for it."""
     return (
         f"{_bare_alternative(analysis)} with the heat of {explanation.explainer} for "
-        f"{words.plain(explanation.target)} ({words.percent(explanation.probability)}). "
-        f"{words.where(analysis.view, explanation)}"
+        f"{phrases.plain(explanation.target)} ({phrases.percent(explanation.probability)}). "
+        f"{phrases.where(analysis.view, explanation)}"
     )
 
 
 def _bare_alternative(analysis: Analysis) -> str:
     if analysis.view.duration_s is None:
         return "The radiograph as the network saw it"
-    return f"Spectrogram of {words.seconds(analysis.view.duration_s)} of sound"
+    return f"Spectrogram of {phrases.seconds(analysis.view.duration_s)} of sound"

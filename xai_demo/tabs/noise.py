@@ -12,11 +12,16 @@ import gradio as gr
 from xai_demo.analysis.explain import Disturbance, Move, disturbed
 from xai_demo.audio.noise import KINDS, Noise
 from xai_demo.records import Analysis, Progress, Task
-from xai_demo.tabs import words
-from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
+from xai_demo.tabs import phrases
 from xai_demo.tabs.comparison import agreement_in_words, pane
+from xai_demo.tabs.controls import playable
 from xai_demo.tabs.figure import grey_uri
-from xai_demo.tabs.sounds import playable
+from xai_demo.tabs.requests import (
+    Analyser,
+    Picks,
+    Refusal,
+    ask,
+)
 
 START_DB = 10
 _LOW_DB, _HIGH_DB = -10, 40
@@ -168,14 +173,14 @@ def side_by_side(both: Disturbance) -> str:
         f'<div class="xai-rows" tabindex="0" role="group" aria-label="Labels before and after">'
         "<table><thead><tr><th scope='col'>Label</th><th scope='col'>As it is</th>"
         f"<th scope='col'>With noise</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        f'<p class="xai-quiet">Heat for {escape(words.plain(before.target))}, in both.</p>'
+        f'<p class="xai-quiet">Heat for {escape(phrases.plain(before.target))}, in both.</p>'
         f'<div class="xai-pair">{panes}</div></section>'
     )
 
 
 def _sentence(both: Disturbance) -> str:
     before, after = (
-        words.plain(each.report.decision.label) if each.report.decision.label else "Uncertain"
+        phrases.plain(each.report.decision.label) if each.report.decision.label else "Uncertain"
         for each in (both.clean, both.noisy)
     )
     kept = (
@@ -195,7 +200,7 @@ def _sentence(both: Disturbance) -> str:
 def _row(move: Move) -> str:
     cells = "".join(
         f'<td><span class="xai-moved"><span class="xai-track"><i class="xai-fill" '
-        f'style="width:{p:.1%}"></i></span>{escape(words.percent(p))}</span></td>'
+        f'style="width:{p:.1%}"></i></span>{escape(phrases.percent(p))}</span></td>'
         for p in (move.before, move.after)
     )
-    return f"<tr><th scope='row'>{escape(words.plain(move.label))}</th>{cells}</tr>"
+    return f"<tr><th scope='row'>{escape(phrases.plain(move.label))}</th>{cells}</tr>"

@@ -14,9 +14,9 @@ from xai_demo import render
 from xai_demo.audio.filters import BAND_HZ, SignalPath
 from xai_demo.errors import RequestError
 from xai_demo.records import Analysis, LogMel, Model
-from xai_demo.tabs import words
+from xai_demo.tabs import phrases
+from xai_demo.tabs.controls import as_path, playable
 from xai_demo.tabs.figure import frequency_axis, grey_uri, time_axis
-from xai_demo.tabs.sounds import as_path, playable
 from xai_demo.tabs.timeline import wave
 
 if TYPE_CHECKING:
@@ -162,9 +162,9 @@ def shown(analysis: Analysis | None) -> list[Any]:
 
 
 def _sentence(analysis: Analysis, *, playing: bool) -> str:
-    used = [words.plain(name).lower() for name in analysis.stages if name != "raw"]
+    used = [phrases.plain(name).lower() for name in analysis.stages if name != "raw"]
     said = (
-        f"The network heard the sound {words.listing(used)}."
+        f"The network heard the sound {phrases.listing(used)}."
         if used
         else "The network heard the sound as it was recorded: both steps are off."
     )
@@ -175,7 +175,7 @@ def _sentence(analysis: Analysis, *, playing: bool) -> str:
 
 def _picture(name: str, samples: Floats, sample_rate_hz: int, loudest_db: float) -> str:
     view = render.spectrogram(samples, sample_rate_hz, loudest_db=loudest_db)
-    duration = words.seconds(len(samples) / sample_rate_hz)
+    duration = phrases.seconds(len(samples) / sample_rate_hz)
     said = escape(f"{STAGES[name]}: waveform and spectrogram of {duration}")
     return (
         f'<figure class="xai-stage xai-sound" data-stage="{name}">'

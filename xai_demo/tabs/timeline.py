@@ -12,7 +12,7 @@ import numpy as np
 from xai_demo import render
 from xai_demo.export import audacity_labels, events_csv
 from xai_demo.records import Analysis, Event, Timeline
-from xai_demo.tabs import words
+from xai_demo.tabs import phrases
 from xai_demo.tabs.figure import time_axis
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def timeline(analysis: Analysis) -> str:
         '<div class="xai-zoomed" tabindex="0" role="group" aria-label="The recording over time">'
         f'<div class="xai-axes"><span class="xai-lane-name">Sound</span>'
         f'<button type="button" class="xai-wave" {seek} aria-label="Waveform of '
-        f'{words.seconds(duration_s)}: press a place to play from there">'
+        f'{phrases.seconds(duration_s)}: press a place to play from there">'
         f"{wave(analysis.sounds.get('original'))}</button>"
         f"{_events_lane(analysis, duration_s)}{lanes}{time_axis(duration_s)}"
         f"{time_axis(duration_s, zoom=_CLOSE)}</div></div>"
@@ -72,13 +72,13 @@ def _controls(timeline: Timeline, duration_s: float) -> str:
     if len(timeline.labels) <= _LANES:
         return f'<div class="xai-controls">{zoom}</div>'
     options = "".join(
-        f'<option value="{escape(words.plain(label), quote=True)}">'
+        f'<option value="{escape(phrases.plain(label), quote=True)}">'
         for label in sorted(timeline.labels)
     )
     return (
         f'<div class="xai-controls">{zoom}<label class="xai-find"><span>Find a label</span>'
         f'<input type="search" list="{_LIST}" data-find="{_chances(timeline, duration_s)}" '
-        f'data-names="{escape("|".join(map(words.plain, timeline.labels)), quote=True)}" '
+        f'data-names="{escape("|".join(map(phrases.plain, timeline.labels)), quote=True)}" '
         f'placeholder="one of {len(timeline.labels)}" aria-label="Show a label over time">'
         f'</label><datalist id="{_LIST}">{options}</datalist></div>'
     )
@@ -184,7 +184,7 @@ def _colour(label: str, index: int) -> str:
 
 
 def _name(label: str) -> str:
-    return f'<span class="xai-lane-name">{escape(words.plain(label))}</span>'
+    return f'<span class="xai-lane-name">{escape(phrases.plain(label))}</span>'
 
 
 def _band(steps: Sequence[tuple[float, float, float]], duration_s: float) -> str:
@@ -213,8 +213,8 @@ def _events_lane(analysis: Analysis, duration_s: float) -> str:
 
 
 def _span(event: Event, colour: str, duration_s: float) -> str:
-    label = escape(words.plain(event.label))
-    said = f"{label}, {escape(_when(event))}, {words.percent(event.probability)}"
+    label = escape(phrases.plain(event.label))
+    said = f"{label}, {escape(_when(event))}, {phrases.percent(event.probability)}"
     return (
         f'<button type="button" class="xai-event" {_data(event)} aria-label="Play {said}" '
         f'title="{said}: press to play" style="--lane:{colour};left:'
@@ -225,11 +225,11 @@ def _span(event: Event, colour: str, duration_s: float) -> str:
 
 def _row(event: Event) -> str:
     cells = (
-        words.clock(event.start_s),
-        words.clock(event.end_s),
-        words.percent(event.probability),
+        phrases.clock(event.start_s),
+        phrases.clock(event.end_s),
+        phrases.percent(event.probability),
     )
-    label = escape(words.plain(event.label))
+    label = escape(phrases.plain(event.label))
     return (
         f'<tr {_data(event)}><td><button type="button" {_data(event)} aria-label="Play {label}, '
         f'{escape(_when(event))}">▶ {label}</button></td>'
@@ -242,7 +242,7 @@ def _data(event: Event) -> str:
 
 
 def _when(event: Event) -> str:
-    return f"{words.clock(event.start_s)} to {words.clock(event.end_s)}"
+    return f"{phrases.clock(event.start_s)} to {phrases.clock(event.end_s)}"
 
 
 def _taken(analysis: Analysis) -> str:
@@ -255,5 +255,5 @@ def _taken(analysis: Analysis) -> str:
 def link(name: str, kind: str, content: bytes, title: str) -> str:
     """A download that lies in the page itself: no file of a visitor's stays on the server."""
     uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    size = words.file_size(len(content))
+    size = phrases.file_size(len(content))
     return f'<a download="{name}" href="{uri}">{title} <span>{name}, {size}</span></a>'

@@ -14,14 +14,23 @@ from xai_demo.records import FILMS, Analysis
 from xai_demo.scheduler import Running
 from xai_demo.synthesis import example_path
 from xai_demo.tabs import live, noise, signal_path
-from xai_demo.tabs.answer import answered, refused, verdict
-from xai_demo.tabs.ask import Analyser, Compared, Picks, Refusal, compared
+from xai_demo.tabs.api import told_by
+from xai_demo.tabs.controls import picked, playable
 from xai_demo.tabs.details import details
-from xai_demo.tabs.endpoints import told_by
-from xai_demo.tabs.panel import SOUNDS, Panel, followed, state_of
-from xai_demo.tabs.pickers import picked
-from xai_demo.tabs.preview import preview
-from xai_demo.tabs.sounds import playable
+from xai_demo.tabs.layout import (
+    SOUNDS,
+    Panel,
+    followed,
+    state_of,
+)
+from xai_demo.tabs.requests import (
+    Analyser,
+    Compared,
+    Picks,
+    Refusal,
+    compared,
+)
+from xai_demo.tabs.result import answered, preview, refused, verdict
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}

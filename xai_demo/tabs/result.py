@@ -1,16 +1,22 @@
-"""What stands round the picture: the answer, the bars, warnings, and the other states (pure)."""
+"""What stands round the picture: the answer, the bars, warnings, and the other states (pure).
+
+What was brought, before anything is asked about it: the film, small, and what it is.
+"""
 
 from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+
 from xai_demo.catalog import MODELS
 from xai_demo.decision import points
-from xai_demo.records import Analysis, Model, Prediction
-from xai_demo.tabs import words
-from xai_demo.tabs.ask import Refusal
+from xai_demo.errors import XaiDemoError
+from xai_demo.records import Analysis, Model, Prediction, Radiograph
+from xai_demo.tabs import phrases
 from xai_demo.tabs.comparison import side_by_side
-from xai_demo.tabs.figure import figure
+from xai_demo.tabs.figure import figure, grey_uri
+from xai_demo.tabs.requests import Analyser, Refusal, forget_patient
 from xai_demo.tabs.timeline import events_table, has_timeline, timeline
 
 _BARS = 10
@@ -88,7 +94,7 @@ def _headline(analysis: Analysis, model: Model) -> str:
     label = (
         _UNSAID.get(decision.kind, "Uncertain")
         if decision.label is None
-        else words.plain(decision.label)
+        else phrases.plain(decision.label)
     )
     kind = (
         "uncertain" if uncertain else "normal" if decision.label == model.normal_label else "found"
@@ -96,7 +102,7 @@ def _headline(analysis: Analysis, model: Model) -> str:
     number = (
         ""
         if uncertain
-        else f'<span class="xai-number">{escape(words.percent(decision.probability))}</span>'
+        else f'<span class="xai-number">{escape(phrases.percent(decision.probability))}</span>'
     )
     return (
         f'<div class="xai-headline xai-{kind}" role="status">'
@@ -123,7 +129,7 @@ def _in_stead(analysis: Analysis, model: Model) -> str:
 
 
 def _kicker(analysis: Analysis) -> str:
-    film = words.film(analysis.report.input) if analysis.report.task == "chest_xray" else ""
+    film = phrases.film(analysis.report.input) if analysis.report.task == "chest_xray" else ""
     return " · ".join(filter(None, (analysis.report.file, film)))
 
 
@@ -136,11 +142,11 @@ def _others(analysis: Analysis) -> str:
     """The findings beside the one in large type."""
     by_label = {p.label: p.probability for p in analysis.report.predictions}
     others = [
-        f"{words.plain(label)} {words.percent(by_label[label])}"
+        f"{phrases.plain(label)} {phrases.percent(by_label[label])}"
         for label in analysis.report.decision.findings
         if label != analysis.report.decision.label
     ]
-    return f'<p class="xai-others">and {escape(words.listing(others))}</p>' if others else ""
+    return f'<p class="xai-others">and {escape(phrases.listing(others))}</p>' if others else ""
 
 
 def _steady(analysis: Analysis, model: Model) -> str:
@@ -154,7 +160,7 @@ def _steady(analysis: Analysis, model: Model) -> str:
         nearest = max(report.predictions, key=lambda p: p.probability / of.get(p.label, 0.5))
         label = nearest.label
     prediction = next(p for p in report.predictions if p.label == label)
-    said = words.steady(prediction, of.get(label), report.uncertainty["passes"])
+    said = phrases.steady(prediction, of.get(label), report.uncertainty["passes"])
     return f'<p class="xai-quiet xai-steady">{escape(said)}</p>' if said else ""
 
 
@@ -201,13 +207,13 @@ def _calibrated(analysis: Analysis) -> str:
 
 
 def _bar(prediction: Prediction, operating_point: float | None, layer: int | None) -> str:
-    label = escape(words.plain(prediction.label))
-    number = escape(words.percent(prediction.probability))
+    label = escape(phrases.plain(prediction.label))
+    number = escape(phrases.percent(prediction.probability))
     tick = (
         ""
         if operating_point is None
         else f'<i class="xai-tick" style="left:{operating_point:.1%}" '
-        f'title="Operating point {words.percent(operating_point)}"></i>'
+        f'title="Operating point {phrases.percent(operating_point)}"></i>'
     )
     inside = (
         f'<span class="xai-bar-label">{label}</span><span class="xai-track">'
@@ -228,7 +234,7 @@ def _range(prediction: Prediction) -> str:
     if prediction.interval is None:
         return ""
     low, high = prediction.interval
-    said = f"{words.percent(low)} to {words.percent(high)}"
+    said = f"{phrases.percent(low)} to {phrases.percent(high)}"
     return f'<i class="xai-range" style="left:{low:.1%};width:{high - low:.1%}" title="{said}"></i>'
 
 
@@ -245,6 +251,36 @@ def _source(analysis: Analysis, model: Model) -> str:
     total = sum(analysis.report.timing_ms.values())
     return (
         f'<p class="xai-quiet xai-source"><b>Who said so:</b> '
-        f"{escape(words.who(analysis.report.model, model.title))} It took {total / 1000:.2g} s. "
+        f"{escape(phrases.who(analysis.report.model, model.title))} It took {total / 1000:.2g} s. "
         f"<b>Learned from:</b> {escape(model.data)}</p>"
     )
+
+
+_HIGH = 512  # pixels: more than twice what is shown
+
+
+def preview(analyser: Analyser, path: str | None) -> str:
+    """The film in the box as the reader has it; why not, where it cannot be read."""
+    if not path:
+        return ""
+    forget_patient(path)
+    try:
+        film = analyser.radiograph(path)
+    except XaiDemoError as error:
+        return f'<p class="xai-notice xai-refused" role="alert">{escape(str(error))}</p>'
+    doubt = f'<p class="xai-notice xai-warning">{escape(film.doubt)}</p>' if film.doubt else ""
+    return (
+        f'<figure><img alt="Your picture" src="{_uri(film)}">'
+        f'<figcaption class="xai-quiet">{escape(phrases.film(film.facts))}</figcaption></figure>'
+        f"{doubt}"
+    )
+
+
+def _uri(film: Radiograph) -> str:
+    from PIL import Image
+
+    step = max(1, min(film.pixels.shape) // _HIGH)  # 100 megapixels need not be made bytes of
+    thin = np.rint(255 * film.pixels[::step, ::step]).astype(np.uint8)
+    picture = Image.fromarray(thin)
+    picture.thumbnail((2 * _HIGH, _HIGH))
+    return grey_uri(np.asarray(picture))

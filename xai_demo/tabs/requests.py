@@ -1,13 +1,20 @@
-"""One question to the analyser: picks go in, an answer or a refusal in words comes out."""
+"""One question to the analyser: picks go in, an answer or a refusal in words comes out.
+
+What visitors uploaded, as it lies on the server until it is wiped.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from gradio.utils import get_upload_folder
 
 from xai_demo import networks
 from xai_demo.audio.filters import SignalPath
@@ -16,11 +23,15 @@ from xai_demo.errors import (
     AnnotationError,
     CancelledError,
     RequestError,
+    UnreadableFileError,
     UnsuitableError,
     WeightsError,
     XaiDemoError,
 )
 from xai_demo.explainers import fitting
+from xai_demo.files import format_of, shown_name
+from xai_demo.imaging.dicom.deidentify import is_stripped, stripped
+from xai_demo.imaging.dicom.tags import DamagedError
 from xai_demo.records import (
     Analysis,
     Decision,
@@ -31,7 +42,6 @@ from xai_demo.records import (
     Radiograph,
     Task,
 )
-from xai_demo.tabs.uploads import forget_patient
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -281,3 +291,24 @@ def _own(analyser: Analyser, named: str | None) -> str | None:
     if not named.startswith("hf://") or (file and not file.endswith(".safetensors")):
         raise UnsuitableError(f"Your own model is {named!r}; wanted: {OWN}.")
     return named
+
+
+def forget_patient(path: str) -> None:
+    """Write an uploaded DICOM film anew, without what belongs to the patient, in its own place.
+
+    What is no upload or no readable film stays as it is: nobody's file but the server's own copy.
+    """
+    place = Path(path).resolve()
+    if not place.is_relative_to(Path(get_upload_folder()).resolve()):
+        return
+    try:
+        with place.open("rb") as file:
+            if format_of(file) != "DICOM" or is_stripped(file):
+                return
+            content = stripped(file, shown_name(path))
+        handle, temporary = tempfile.mkstemp(dir=place.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, place)
+    except (OSError, UnreadableFileError, DamagedError):
+        return

@@ -16,9 +16,14 @@ from xai_demo.records import Analysis, Progress, Task
 from xai_demo.scheduler import Running
 from xai_demo.tabs import noise as noises
 from xai_demo.tabs import signal_path
-from xai_demo.tabs.ask import Analyser, Picks, Refusal, ask
+from xai_demo.tabs.controls import as_path, playable
 from xai_demo.tabs.details import overlay
-from xai_demo.tabs.sounds import as_path, playable
+from xai_demo.tabs.requests import (
+    Analyser,
+    Picks,
+    Refusal,
+    ask,
+)
 
 _PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
 

@@ -12,14 +12,19 @@ import gradio as gr
 from xai_demo.errors import WeightsError, XaiDemoError
 from xai_demo.records import DISCLAIMER, Model, Task
 from xai_demo.synthesis import EXAMPLES
-from xai_demo.tabs import live, noise, pickers, signal_path, words
-from xai_demo.tabs.answer import empty
-from xai_demo.tabs.ask import Analyser
+from xai_demo.tabs import (
+    controls,
+    live,
+    noise,
+    phrases,
+    signal_path,
+)
+from xai_demo.tabs.controls import Pickers, as_path
 from xai_demo.tabs.live import LiveWidgets
 from xai_demo.tabs.noise import NoiseWidgets
-from xai_demo.tabs.pickers import Pickers
+from xai_demo.tabs.requests import Analyser
+from xai_demo.tabs.result import empty
 from xai_demo.tabs.signal_path import SignalWidgets
-from xai_demo.tabs.sounds import as_path
 from xai_demo.tabs.theme import FIGURE_JS
 
 KEEP_FILES_S = 3600  # checked as often, so that all is wiped within twice this time
@@ -151,7 +156,7 @@ def followed(
     tab: Tab, analyser: Analyser, name: str, explainer: str | None = None, second: str | None = None
 ) -> list[Any]:
     """What there is to pick for another model, and its own signal path."""
-    updates = pickers.follow(analyser, name, explainer, second)
+    updates = controls.follow(analyser, name, explainer, second)
     if not tab.breath:
         return updates
     try:
@@ -187,7 +192,7 @@ def _stand_in(tab: Tab, analyser: Analyser) -> str:
     return (
         f'<p class="xai-notice xai-stand-in" role="note"><b>{escape(first["title"])}</b> is not on '
         f"this machine. In its stead <b>{escape(chosen['title'])}</b>, {escape(chosen['name'])}, "
-        f"answers{escape(words.fewer(chosen['labels'], len(first['labels'])))}.</p>"
+        f"answers{escape(phrases.fewer(chosen['labels'], len(first['labels'])))}.</p>"
     )
 
 
@@ -275,7 +280,7 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
 
 def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
     with gr.Accordion("Look closer", open=False, elem_classes="xai-closer"):
-        chosen = pickers.lay_out(tab.task, analyser)
+        chosen = controls.lay_out(tab.task, analyser)
         figures = gr.HTML(
             '<p class="xai-quiet">Figures, origin, timing and downloads come with the answer.</p>',
             js_on_load=_HERE_JS,

@@ -1,19 +1,32 @@
-"""What a visitor may pick beside the file, and what there is to pick for each model."""
+"""What a visitor may pick beside the file, and what there is to pick for each model.
+
+How sounds and files pass between our records and Gradio's widgets.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
 
 from xai_demo import networks
 from xai_demo.errors import XaiDemoError
 from xai_demo.explainers import DEFAULT, EXPLAINERS, fitting, usual
 from xai_demo.records import FILMS, Model, Task
-from xai_demo.tabs import words
-from xai_demo.tabs.ask import BACKENDS, OTHER, OWN, Analyser, Picks
+from xai_demo.tabs import phrases
+from xai_demo.tabs.requests import (
+    BACKENDS,
+    OTHER,
+    OWN,
+    Analyser,
+    Picks,
+)
+
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
 
 Choices = list[tuple[str, str]]  # as shown, and as it is called
 
@@ -189,7 +202,7 @@ def layers_of(model: Model | None) -> Choices:
 def targets_of(model: Model | None) -> Choices:
     """The choices of the target picker."""
     labels = model.labels if model else ()
-    return [_MOST_PROBABLE, *((words.plain(label), label) for label in labels)]
+    return [_MOST_PROBABLE, *((phrases.plain(label), label) for label in labels)]
 
 
 def _first(choices: Choices) -> str | None:
@@ -208,3 +221,18 @@ def _picker(task: Task, label: str, info: str, choices: Choices, value: str | No
 def _title(analyser: Analyser, name: str) -> str:
     row = analyser.hub.describe(name)
     return f"{row['title']}{'' if row['available'] else ' (not on this machine)'}"
+
+
+def playable(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:
+    """A sound as a player takes it: 16 bit, so that quiet stays quiet (floats are made louder)."""
+    scaled = np.clip(np.rint(32767 * samples), -32768, 32767).astype(np.int16)
+    return sample_rate_hz or 16000, scaled
+
+
+def as_path(file: gr.File) -> gr.File:
+    """A box for files that hands on where the upload lies.
+
+    So does Gradio's own way, which leaves an empty file on the server each time besides.
+    """
+    file.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign,union-attr]
+    return file
