@@ -16,10 +16,10 @@ from xai_demo.catalog import MODELS, Entry
 from xai_demo.cli import main
 from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.records import Raster
-from xai_demo.training import ablation, balance
+from xai_demo.training import ablation, class_imbalance
 from xai_demo.training.ablation import Budget, ablate
-from xai_demo.training.dataset import DataSet, one_hot
-from xai_demo.training.paired import compare, paired
+from xai_demo.training.datasets import DataSet, one_hot
+from xai_demo.training.fold_metrics import compare, paired
 from xai_demo.training.recipes import RECIPES
 
 NAME = "covid3-simplecnn"
@@ -86,7 +86,7 @@ def test_every_row_is_measured_on_every_fold_and_compared_with_the_first(tmp_pat
 def test_the_choices_of_balance_are_all_rows(tmp_path):
     result = ablate(NAME, data=tmp_path, tables=["balance"], budget=SMALL)
     names = [row["name"] for row in result["tables"]["balance"]["rows"]]
-    assert names == list(balance.BALANCES)
+    assert names == list(class_imbalance.BALANCES)
 
 
 def test_folds_of_the_recipe_alone_are_one_row_and_the_same_twice(tmp_path):
@@ -245,5 +245,5 @@ def test_explainers_asked_for_by_name_want_their_weights(tmp_path, capsys, monke
 
 
 def test_the_choices_on_the_command_line_are_those_of_the_tables():
-    assert tuple(balance.BALANCES) == studies.BALANCES
+    assert tuple(class_imbalance.BALANCES) == studies.BALANCES
     assert (*ablation.TABLES, "explainers") == studies.TABLES

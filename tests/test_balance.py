@@ -13,9 +13,14 @@ from tests.small import model_of
 from tests.tiny import TINY
 from xai_demo import networks
 from xai_demo.errors import TrainingError, UnknownNameError
-from xai_demo.training import balance, objectives, smote
-from xai_demo.training.balance import BALANCES, chances, chosen, label_weights
-from xai_demo.training.dataset import DataSet, one_hot
+from xai_demo.training import class_imbalance, losses
+from xai_demo.training.class_imbalance import (
+    BALANCES,
+    chances,
+    chosen,
+    label_weights,
+)
+from xai_demo.training.datasets import DataSet, one_hot
 from xai_demo.training.recipes import RECIPES
 
 EXCLUSIVE = np.array([0] * 6 + [1] * 3 + [2])
@@ -35,7 +40,7 @@ def test_a_present_independent_label_counts_as_often_as_it_is_absent_up_to_a_bou
     assert label_weights(INDEPENDENT, 2, 1.0).tolist() == pytest.approx([5 / 3, 7])
     rare = np.zeros((1000, 2), np.int64)
     rare[0, 0] = 1
-    assert label_weights(rare, 2, 1.0).tolist() == [balance.MOST_WEIGHT] * 2
+    assert label_weights(rare, 2, 1.0).tolist() == [class_imbalance.MOST_WEIGHT] * 2
 
 
 def test_labels_are_drawn_alike_at_power_nought_and_as_they_are_at_one():
@@ -77,9 +82,9 @@ def test_an_unknown_choice_and_a_recipe_that_balances_itself_are_refused():
 def test_focal_loss_without_gamma_is_cross_entropy():
     logits = torch.tensor([[0.3, -1.0, 2.0], [1.0, 0.0, 0.0]])
     targets = torch.tensor([[0.0, 0.0, 1.0], [0.5, 0.5, 0.0]])
-    rows = objectives.focal_cross_entropy(logits, targets, 0.0)
+    rows = losses.focal_cross_entropy(logits, targets, 0.0)
     assert float(rows.sum(1).mean()) == pytest.approx(float(F.cross_entropy(logits, targets)))
-    plain = objectives.focal_binary_cross_entropy(logits, targets, 0.0)
+    plain = losses.focal_binary_cross_entropy(logits, targets, 0.0)
     expected = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     torch.testing.assert_close(plain, expected)
 
@@ -87,9 +92,9 @@ def test_focal_loss_without_gamma_is_cross_entropy():
 def test_focal_loss_at_even_odds_is_a_quarter_of_the_loss_for_gamma_two():
     even = torch.zeros(1, 2)
     one = torch.tensor([[1.0, 0.0]])
-    rows = objectives.focal_cross_entropy(even, one, 2.0)
+    rows = losses.focal_cross_entropy(even, one, 2.0)
     assert rows.tolist() == [pytest.approx([math.log(2) / 4, 0])]
-    rows = objectives.focal_binary_cross_entropy(even, one, 2.0)
+    rows = losses.focal_binary_cross_entropy(even, one, 2.0)
     assert rows.tolist() == [pytest.approx([math.log(2) / 4] * 2)]
 
 
@@ -99,7 +104,7 @@ def test_a_present_label_counts_by_its_weight_in_the_objective():
         for parameter in network.parameters():
             parameter.zero_()
     weights = np.array([3.0, 5.0], np.float32)
-    objective = objectives.FindingsObjective(network, weights)
+    objective = losses.FindingsObjective(network, weights)
     schedule = chosen(RECIPES["nih14-resnet50"], "weights")
     targets = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     loss = objective.loss(torch.zeros(2, 1), targets, schedule)
@@ -113,7 +118,7 @@ def test_smote_finds_the_line_between_two_labels_of_unequal_size():
     rng = np.random.default_rng(0)
     features = np.concatenate([rng.normal(0, 1, (400, 2)), rng.normal((6, 0), 1, (12, 2))])
     targets = np.repeat([0, 1], [400, 12])
-    weight, bias = smote.fitted(features, targets, 2)
+    weight, bias = class_imbalance.fitted(features, targets, 2)
     scores = features @ weight.T + bias
     assert (scores.argmax(axis=1) == targets).mean() > 0.99
     middle = np.array([3.0, 0.0]) @ weight.T + bias
@@ -124,7 +129,7 @@ def test_smote_fits_independent_labels_one_by_one_and_leaves_absent_ones_at_even
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, 3))
     targets = np.stack([features[:, 0] > 1, features[:, 1] > 0, np.zeros(300)], axis=1).astype(int)
-    weight, bias = smote.fitted(features, targets, 3)
+    weight, bias = class_imbalance.fitted(features, targets, 3)
     scores = features @ weight.T + bias
     assert ((scores[:, :2] > 0) == targets[:, :2]).mean() > 0.95
     assert not weight[2].any()
@@ -133,7 +138,7 @@ def test_smote_fits_independent_labels_one_by_one_and_leaves_absent_ones_at_even
 
 def test_one_sample_of_a_label_is_not_multiplied():
     features, targets = np.eye(4), np.array([0, 0, 0, 1])
-    weight, _ = smote.fitted(features, targets, 2)
+    weight, _ = class_imbalance.fitted(features, targets, 2)
     assert np.isfinite(weight).all()
 
 
@@ -159,7 +164,7 @@ def test_the_last_layer_of_a_network_is_fitted_anew_and_nothing_else(monkeypatch
     network = TINY.whole(model).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     data = small_data()
-    smote.refit(model, network, data)
+    class_imbalance.refit(model, network, data)
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"head.3.weight", "head.3.bias"}
     with torch.no_grad():
@@ -176,4 +181,4 @@ def test_a_network_without_one_last_layer_is_refused(monkeypatch):
         networks.Architecture(whole=lambda m: whole, cuts={"0": lambda n: (n[0], n[1:])}),
     )
     with pytest.raises(TrainingError, match="odd does not end in one linear layer, wanted"):
-        smote.last_layer(model_of("odd"), whole)
+        class_imbalance.last_layer(model_of("odd"), whole)

@@ -10,7 +10,7 @@ import yaml
 
 from xai_demo.errors import TrainingError
 from xai_demo.records import DISCLAIMER, Metric, Model
-from xai_demo.training import cards
+from xai_demo.training import model_card
 from xai_demo.training.recipes import RECIPES
 
 FILMS = RECIPES["pneumonia-resnet18"].model
@@ -49,7 +49,7 @@ def front_matter(card: str) -> dict:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_makes_a_card_that_the_hub_can_read(tmp_path, name):
     model = RECIPES[name].model
-    cards.write(tmp_path, model)
+    model_card.write(tmp_path, model)
     card = card_of(tmp_path)
     meta = front_matter(card)
     licences = {"everyday-cnn6": "cc-by-3.0"} | dict.fromkeys(
@@ -74,14 +74,14 @@ def test_every_recipe_makes_a_card_that_the_hub_can_read(tmp_path, name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_config_is_read_back_as_the_same_model(tmp_path, name):
     model = RECIPES[name].model
-    cards.write(tmp_path, model)
+    model_card.write(tmp_path, model)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert Model.from_config(config) == model
 
 
 def test_figures_stand_with_their_intervals_in_brackets(tmp_path):
-    cards.write(tmp_path, FILMS)
-    assert cards.write_figures(tmp_path, RESULT) == tmp_path / "MODEL_CARD.md"
+    model_card.write(tmp_path, FILMS)
+    assert model_card.write_figures(tmp_path, RESULT) == tmp_path / "MODEL_CARD.md"
     lines = card_of(tmp_path).splitlines()
     assert "| accuracy | 0.900 (0.800-0.950) |" in lines
     assert "| auroc | not defined |" in lines
@@ -95,8 +95,8 @@ def test_figures_stand_with_their_intervals_in_brackets(tmp_path):
 
 
 def test_every_table_of_a_card_is_rectangular(tmp_path):
-    cards.write(tmp_path, FILMS)
-    cards.write_figures(tmp_path, RESULT)
+    model_card.write(tmp_path, FILMS)
+    model_card.write_figures(tmp_path, RESULT)
     tables = card_of(tmp_path).split("\n\n")
     widths = [
         {line.count("|") for line in block.splitlines()} for block in tables if block[0] == "|"
@@ -105,8 +105,8 @@ def test_every_table_of_a_card_is_rectangular(tmp_path):
 
 
 def test_figures_go_into_the_config_except_those_not_defined(tmp_path):
-    cards.write(tmp_path, FILMS)
-    cards.write_figures(tmp_path, RESULT)
+    model_card.write(tmp_path, FILMS)
+    model_card.write_figures(tmp_path, RESULT)
     model = Model.from_config(json.loads((tmp_path / "config.json").read_text(encoding="utf-8")))
     assert set(model.metrics) == {"accuracy"}
     assert model.metrics["accuracy"] == Metric(**figure(0.9))
@@ -114,10 +114,10 @@ def test_figures_go_into_the_config_except_those_not_defined(tmp_path):
 
 
 def test_figures_can_be_written_again(tmp_path):
-    cards.write(tmp_path, FILMS)
-    cards.write_figures(tmp_path, RESULT)
+    model_card.write(tmp_path, FILMS)
+    model_card.write_figures(tmp_path, RESULT)
     first = card_of(tmp_path)
-    cards.write_figures(tmp_path, RESULT)
+    model_card.write_figures(tmp_path, RESULT)
     assert card_of(tmp_path) == first
 
 
@@ -129,12 +129,12 @@ def test_a_card_tells_what_was_chosen_on_validation(tmp_path):
         uncertain_margin=0.125,
         sha256="abc",
     )
-    cards.write(tmp_path, chosen)
+    model_card.write(tmp_path, chosen)
     card = card_of(tmp_path)
     assert "Temperature 1.5, operating point Pneumonia 0.625, Normal 0.375" in card
     assert "uncertain where two labels are closer than 0.125, chosen on validation." in card
     assert "sha256 `abc`" in card
-    cards.write(tmp_path, dataclasses.replace(FILMS, uncertain_below=0.4))
+    model_card.write(tmp_path, dataclasses.replace(FILMS, uncertain_below=0.4))
     assert "Temperature 1, uncertain below 0.400, chosen on validation." in card_of(tmp_path)
 
 
@@ -149,42 +149,42 @@ def trusted(sha256: str | None, value: float = 0.25) -> dict:
 
 
 def test_what_was_measured_of_explanations_has_its_place_in_the_card(tmp_path):
-    cards.write(tmp_path, FILMS)
+    model_card.write(tmp_path, FILMS)
     plain = card_of(tmp_path)
-    assert cards.write_trust(tmp_path, trusted(None)) == tmp_path / "MODEL_CARD.md"
+    assert model_card.write_trust(tmp_path, trusted(None)) == tmp_path / "MODEL_CARD.md"
     card = card_of(tmp_path)
-    start = card.index(cards.TRUST_TITLE)
+    start = card.index(model_card.TRUST_TITLE)
     assert card.index("## Figures") < start < card.index("## Known failures")
     assert "| Grad-CAM | 0.25 (0.15-0.30) | 3 |" in card
     assert RECIPES[FILMS.name].failures in card
     assert card[:start].rstrip() == plain[: plain.index("## Known failures")].rstrip()
-    kept = json.loads((tmp_path / cards.TRUST_FILE).read_text(encoding="utf-8"))
+    kept = json.loads((tmp_path / model_card.TRUST_FILE).read_text(encoding="utf-8"))
     assert kept == trusted(None)
 
 
 def test_measured_again_the_section_is_replaced(tmp_path):
-    cards.write(tmp_path, FILMS)
-    cards.write_trust(tmp_path, trusted(None))
+    model_card.write(tmp_path, FILMS)
+    model_card.write_trust(tmp_path, trusted(None))
     first = card_of(tmp_path)
-    cards.write_trust(tmp_path, trusted(None, value=0.75))
+    model_card.write_trust(tmp_path, trusted(None, value=0.75))
     again = card_of(tmp_path)
-    assert again.count(cards.TRUST_TITLE) == 1
+    assert again.count(model_card.TRUST_TITLE) == 1
     assert again.count("## Known failures") == 1
     assert "0.75 (0.65-0.80)" in again
-    cards.write_trust(tmp_path, trusted(None))
+    model_card.write_trust(tmp_path, trusted(None))
     assert card_of(tmp_path) == first
 
 
 def test_a_card_written_anew_keeps_the_section_while_the_weights_are_the_same(tmp_path):
     model = dataclasses.replace(FILMS, sha256="abc")
-    cards.write(tmp_path, model)
-    cards.write_trust(tmp_path, trusted("abc"))
-    cards.write(tmp_path, model)
-    assert card_of(tmp_path).count(cards.TRUST_TITLE) == 1
-    cards.write(tmp_path, dataclasses.replace(FILMS, sha256="of other weights"))
-    assert cards.TRUST_TITLE not in card_of(tmp_path)
+    model_card.write(tmp_path, model)
+    model_card.write_trust(tmp_path, trusted("abc"))
+    model_card.write(tmp_path, model)
+    assert card_of(tmp_path).count(model_card.TRUST_TITLE) == 1
+    model_card.write(tmp_path, dataclasses.replace(FILMS, sha256="of other weights"))
+    assert model_card.TRUST_TITLE not in card_of(tmp_path)
 
 
 def test_without_a_card_there_is_nowhere_to_write(tmp_path):
     with pytest.raises(TrainingError, match=r"holds no MODEL_CARD\.md to write into, wanted: the"):
-        cards.write_trust(tmp_path, trusted(None))
+        model_card.write_trust(tmp_path, trusted(None))

@@ -17,10 +17,9 @@ from xai_demo import networks, training
 from xai_demo.errors import TrainingError
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
-from xai_demo.training import covid, nih, nih14, shortcut
-from xai_demo.training.dataset import split_by_group
-from xai_demo.training.recipes import RECIPES
-from xai_demo.training.starting import started
+from xai_demo.training.datasets import covid, nih, split_by_group
+from xai_demo.training.recipes import RECIPES, chest
+from xai_demo.training.train import started
 
 SMALL = Raster(height=48, width=48, mean=0.5, std=0.25)
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID"
@@ -58,7 +57,7 @@ def test_findings_and_patients_are_read_and_no_finding_is_none(tmp_path):
     films, notes = nih.found(nih_folder(tmp_path, *ROWS))
     assert [film.person for film in films] == ["nih:7", "nih:7"]
     assert films[0].labels == ("Mass", "Edema")
-    rows = nih14.rows_of(films, NIH14)
+    rows = nih.rows_of(films, NIH14)
     assert [NIH14.labels[k] for k in np.flatnonzero(rows[0])] == ["Mass", "Edema"]
     assert not rows[1].any()
     assert notes == ()
@@ -116,7 +115,7 @@ def many(folder: Path, n: int = 60) -> Path:
 
 
 def test_patients_are_split_and_every_finding_is_in_each_part(tmp_path):
-    data = nih14.read(many(tmp_path), NIH14)
+    data = nih.read(many(tmp_path), NIH14)
     assert data.is_independent
     assert data.targets.shape == (60, 14)
     mass = NIH14.labels.index("Mass")
@@ -133,7 +132,7 @@ def test_the_published_lists_are_followed_where_they_are(tmp_path):
     folder = many(tmp_path)
     (folder / "train_val_list.txt").write_text("\n".join(f"{i:08}_000.png" for i in range(1, 41)))
     (folder / "test_list.txt").write_text("\n".join(f"{i:08}_000.png" for i in range(41, 61)))
-    data = nih14.read(folder, NIH14)
+    data = nih.read(folder, NIH14)
     test = {data.groups[i] for i in data.indices("test")}
     assert test == {f"nih:{i}" for i in range(41, 61)}
     assert len(data.indices("validation")) == pytest.approx(40 * 0.15 / 0.85, abs=2)
@@ -143,11 +142,11 @@ def test_a_patient_in_two_parts_is_refused_with_file_line_and_number(tmp_path):
     folder = nih_folder(tmp_path, *ROWS)
     (folder / "train_val_list.txt").write_text("00000007_000.png\n")
     with pytest.raises(TrainingError, match=r"train_val_list.txt is there without test_list.txt"):
-        nih14.read(folder, NIH14)
+        nih.read(folder, NIH14)
     (folder / "test_list.txt").write_text("00000008_000.png\n00000007_001.png\n")
     said = r"test_list.txt, line 2: patient 7 \(00000007_001.png\) is in train_val_list.txt as well"
     with pytest.raises(TrainingError, match=said):
-        nih14.read(folder, NIH14)
+        nih.read(folder, NIH14)
 
 
 # COVID-19, pneumonia, normal
@@ -270,14 +269,14 @@ def test_three_classes_are_judged_within_abroad_and_without_lungs(tiny, films, t
     settings = settings_of(tmp_path)
     result = training.evaluate(name, settings=settings, data=films, out=tmp_path / "out")
     assert result["data"] == "covid3"
-    assert set(result["parts"]) == {shortcut.EXTERNAL, shortcut.HIDDEN, shortcut.TAUGHT}
-    assert result["parts"][shortcut.EXTERNAL]["n"] == 8
-    assert result["parts"][shortcut.HIDDEN]["n"] == result["n"]
+    assert set(result["parts"]) == {chest.EXTERNAL, chest.HIDDEN, chest.TAUGHT}
+    assert result["parts"][chest.EXTERNAL]["n"] == 8
+    assert result["parts"][chest.HIDDEN]["n"] == result["n"]
     # the frame alone gives these classes away, which is what the figure is there to show
-    assert result["parts"][shortcut.TAUGHT]["metrics"]["f1"]["value"] > 0.9
+    assert result["parts"][chest.TAUGHT]["metrics"]["f1"]["value"] > 0.9
     assert (tmp_path / "out" / "external" / "confusion.png").is_file()
     card = training.write_card(name, settings=settings, result=result).read_text()
-    assert f"| {shortcut.EXTERNAL} | 8 | " in card
+    assert f"| {chest.EXTERNAL} | 8 | " in card
 
 
 def test_a_recipe_starts_from_the_layers_of_a_model_that_is_here(tiny, tmp_path):

@@ -15,7 +15,12 @@ from xai_demo import networks, training
 from xai_demo.errors import TrainingError
 from xai_demo.records import Raster
 from xai_demo.settings import Settings
-from xai_demo.training import class_folders, covid, kermany, nih14
+from xai_demo.training.datasets import (
+    covid,
+    kermany,
+    nih,
+    radiographs,
+)
 from xai_demo.training.recipes import RECIPES
 
 SMALL = Raster(height=40, width=40, mean=0.5, std=0.25)
@@ -49,7 +54,7 @@ def test_folders_are_known_by_their_label_however_it_is_written(tmp_path):
 
 def test_a_person_is_told_by_the_name_or_by_the_picture_alone(tmp_path):
     persons = [
-        class_folders.person(picture(tmp_path / name, 90, seed))
+        radiographs.person(picture(tmp_path / name, 90, seed))
         for name, seed in (
             ("person12_virus_3.jpeg", 0),
             ("NORMAL2-IM-0003-0001.jpeg", 1),
@@ -76,7 +81,7 @@ def test_a_published_layout_is_read_as_before(tmp_path):
 def test_findings_are_folders_too_and_no_finding_is_none_of_them(tmp_path):
     for i, name in enumerate(("Mass", "Pleural Thickening", "No Finding")):
         picture(tmp_path / name / f"{i}.png", 80 * i, i)
-    data = nih14.read(tmp_path, model_of("nih14-resnet18"))
+    data = nih.read(tmp_path, model_of("nih14-resnet18"))
     assert data.is_independent
     found = [[data.labels[k] for k in np.flatnonzero(row)] for row in data.targets]
     assert sorted(found) == [[], ["Mass"], ["Pleural_Thickening"]]

@@ -11,8 +11,8 @@ import soundfile
 from PIL import Image
 
 from xai_demo.errors import TrainingError
-from xai_demo.training import augmentation, esc10, kermany, lung
-from xai_demo.training.dataset import one_hot, split_by_group
+from xai_demo.training import augmentation, lung
+from xai_demo.training.datasets import esc10, kermany, one_hot, split_by_group
 from xai_demo.training.recipes import RECIPES
 
 LABELS = Path(esc10.__file__).parent.parent / "catalog" / "labels" / "audioset.txt"

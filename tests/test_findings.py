@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.small import model_of
-from xai_demo.training import findings, pictures
+from xai_demo.training import findings, plots
 
 MODEL = dataclasses.replace(
     model_of("resnet18", labels=("Mass", "Edema"), normal_label=None, activation="sigmoid"),
@@ -113,7 +113,7 @@ def test_an_evaluation_has_intervals_by_person_and_two_by_two_counts():
 
 def test_the_pictures_are_drawn_for_independent_labels(tmp_path):
     answers = findings.decided(MODEL, P)
-    paths = pictures.write(
+    paths = plots.write(
         tmp_path, model="m", labels=MODEL.labels, answers=(P, TARGETS, answers), normal=None
     )
     assert [path.name for path in paths] == ["confusion.png", "reliability.png", "roc.png"]

@@ -16,8 +16,15 @@ from tests.tiny import TINY
 from xai_demo import networks
 from xai_demo.errors import TrainingError
 from xai_demo.settings import Settings
-from xai_demo.training import cards, cross_validation, esc10, fold_figures, folds, metrics
-from xai_demo.training.paired import compare
+from xai_demo.training import (
+    cross_validation,
+    fold_metrics,
+    folds,
+    metrics,
+    model_card,
+)
+from xai_demo.training.datasets import esc10
+from xai_demo.training.fold_metrics import compare
 from xai_demo.training.recipes import RECIPES
 
 NAME = "everyday-cnn6"
@@ -110,10 +117,10 @@ def test_tones_that_differ_are_told_apart_in_every_fold(clips, tmp_path):
 def test_the_accuracy_is_the_mean_over_the_folds_and_not_over_the_samples():
     model = dataclasses.replace(RECIPES[NAME].model, labels=("Dog", "Rain"))
 
-    def answered(name: str, right: int, wrong: int) -> fold_figures.Fold:
+    def answered(name: str, right: int, wrong: int) -> fold_metrics.Fold:
         n = right + wrong
         decided = np.array([0] * right + [1] * wrong)
-        return fold_figures.Fold(
+        return fold_metrics.Fold(
             name=name,
             probabilities=np.eye(2)[decided] * 0.8 + 0.1,
             targets=np.zeros(n, np.int64),
@@ -122,7 +129,7 @@ def test_the_accuracy_is_the_mean_over_the_folds_and_not_over_the_samples():
         )
 
     rounds = [[answered("1", 3, 1), answered("2", 1, 0)]]
-    result = fold_figures.result(model, data="esc10", rounds=rounds)
+    result = fold_metrics.result(model, data="esc10", rounds=rounds)
     assert result["metrics"]["accuracy"]["value"] == pytest.approx((3 / 4 + 1) / 2)
     assert result["per_fold"] == {"1": [0.75], "2": [1.0]}
     assert [fold["accuracy"] for fold in result["figures_by_fold"]] == [0.75, 1.0]
@@ -166,16 +173,16 @@ def test_the_figures_stand_in_the_card_once_and_stay_there(tmp_path):
         "method": folds.METHOD,
     }
     with pytest.raises(TrainingError, match=r"no MODEL_CARD\.md"):
-        cards.write_folds(tmp_path, result)
+        model_card.write_folds(tmp_path, result)
     model = dataclasses.replace(RECIPES[NAME].model, sha256="0" * 64)
-    cards.write(tmp_path, model)
-    cards.write_folds(tmp_path, result)
-    card = cards.write_folds(tmp_path, result).read_text()
-    assert card.count(cards.FOLDS_TITLE) == 1
+    model_card.write(tmp_path, model)
+    model_card.write_folds(tmp_path, result)
+    card = model_card.write_folds(tmp_path, result).read_text()
+    assert card.count(model_card.FOLDS_TITLE) == 1
     assert "| accuracy | 0.900 (0.800-1.000) |" in card
     assert "fold 1 0.800; fold 2 1.000" in card
-    assert card.index(cards.FOLDS_TITLE) < card.index("## Known failures")
-    cards.write(tmp_path, model)
+    assert card.index(model_card.FOLDS_TITLE) < card.index("## Known failures")
+    model_card.write(tmp_path, model)
     assert (tmp_path / "MODEL_CARD.md").read_text() == card
 
 
@@ -199,17 +206,17 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
         },
     }
     model = dataclasses.replace(RECIPES["lung-resnet18"].model, sha256="a" * 64)
-    cards.write(tmp_path, model)
-    card = cards.write_folds(tmp_path, result).read_text()
+    model_card.write(tmp_path, model)
+    card = model_card.write_folds(tmp_path, result).read_text()
     assert "282 samples of 94 persons, 5 folds, 2 seeds" in card
     assert "balanced_accuracy_3 of the seeds one by one 0.650, 0.750." in card
     assert "| auroc_abnormal | 0.800 (0.700-0.900) |" in card
     abroad = card.partition(f"new to it: {cross_validation.ABROAD}")[2]
     assert "| auroc_abnormal | 0.600 (0.500-0.700) |" in abroad
-    cards.write(tmp_path, model)
+    model_card.write(tmp_path, model)
     assert (tmp_path / "MODEL_CARD.md").read_text() == card
-    cards.write(tmp_path, dataclasses.replace(model, sha256="b" * 64))
-    assert cards.FOLDS_TITLE not in (tmp_path / "MODEL_CARD.md").read_text()
+    model_card.write(tmp_path, dataclasses.replace(model, sha256="b" * 64))
+    assert model_card.FOLDS_TITLE not in (tmp_path / "MODEL_CARD.md").read_text()
 
 
 # Folds of persons, where the data have none of their own

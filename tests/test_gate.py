@@ -23,7 +23,7 @@ from xai_demo.imaging.gate import (
     reduced,
 )
 from xai_demo.records import Radiograph
-from xai_demo.training.gate import fit
+from xai_demo.training.input_checks import fit_gate
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "xai_demo" / "examples"
 FILMS = sorted(EXAMPLES.glob("*.png"))
@@ -194,7 +194,7 @@ def test_what_is_fitted_tells_its_own_pictures_apart() -> None:
         ]
     )
     kinds = ["film"] * 4 * len(FILMS) + ["other"] * 2 * len(OTHERS)
-    fitted = fit(values, kinds, films={"film"})
+    fitted = fit_gate(values, kinds, films={"film"})
     odds = fitted.intercept + values @ np.array(fitted.weights)
     ways = [likeliest(row) for row in odds]
     assert [way == 0 for way in ways] == [kind == "film" for kind in kinds]
@@ -204,7 +204,7 @@ def test_what_is_fitted_tells_its_own_pictures_apart() -> None:
 @pytest.mark.parametrize("kinds", [["nih", "nih"], ["photo", "page"]])
 def test_a_fit_needs_films_and_others(kinds: list[str]) -> None:
     with pytest.raises(TrainingError, match="wanted: some of nih, and some of anything else"):
-        fit(np.zeros((2, 8, 3)), kinds, films={"nih"})
+        fit_gate(np.zeros((2, 8, 3)), kinds, films={"nih"})
 
 
 def as_read(pixels: Pixels, **facts: object) -> Radiograph:

@@ -12,8 +12,8 @@ from tests.small import model_of
 from tests.tiny import TINY
 from xai_demo import networks
 from xai_demo.records import Raster
-from xai_demo.training import asked, halved
-from xai_demo.training.dataset import DataSet, one_hot
+from xai_demo.training import predict, train
+from xai_demo.training.datasets import DataSet, one_hot
 
 N = 40
 
@@ -52,7 +52,7 @@ def network(scale: float = 1.0) -> torch.nn.Module:
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_float16_is_kept_where_no_probability_moves_by_a_thousandth(activation):
     whole = network()
-    state, told = halved.stored(whole, model(activation), data())
+    state, told = train.stored(whole, model(activation), data())
     assert {t.dtype for t in state.values() if t.is_floating_point()} == {torch.float16}
     assert state["features.1.num_batches_tracked"].dtype == torch.int64
     said = re.fullmatch(
@@ -63,17 +63,17 @@ def test_float16_is_kept_where_no_probability_moves_by_a_thousandth(activation):
     other = TINY.whole(model(activation)).eval()
     other.load_state_dict({k: v.float() for k, v in state.items()})
     answers = [
-        asked.probabilities(each, model(activation), data(), "validation")[0]
+        predict.probabilities(each, model(activation), data(), "validation")[0]
         for each in (whole, other)
     ]
     moved = np.abs(answers[0] - answers[1]).max()
-    assert 0 < moved <= halved.MOST_MOVED
+    assert 0 < moved <= train.MOST_MOVED
     assert float(said[1]) == pytest.approx(moved, rel=0.06)
 
 
 def test_float32_is_kept_where_the_answers_would_move():
     whole = network(scale=3000.0)
-    state, told = halved.stored(whole, model(), data())
+    state, told = train.stored(whole, model(), data())
     assert {t.dtype for t in state.values() if t.is_floating_point()} == {torch.float32}
     assert told.startswith("Weights are stored in float32: in float16 a probability of 40 ")
     assert told.endswith("more than 0.001.")
@@ -85,6 +85,6 @@ def test_a_number_that_float16_does_not_have_is_kept():
     whole = network()
     with torch.no_grad():
         whole.get_submodule("features.1").running_var.fill_(1e6)  # float16 ends at 65504
-    state, told = halved.stored(whole, model(), data())
+    state, told = train.stored(whole, model(), data())
     assert state["features.1.running_var"].tolist() == [1e6] * 8
     assert told == "Weights are stored in float32: some are too large for float16."

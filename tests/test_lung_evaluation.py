@@ -27,15 +27,11 @@ from xai_demo import networks, training
 from xai_demo.errors import TrainingError
 from xai_demo.hub.checkpoint import read_model
 from xai_demo.settings import Settings
-from xai_demo.training import (
-    breathing,
-    cross_validation,
-    lung_evaluation,
-    lung_mixing,
-    lung_regression,
-    metrics,
-)
-from xai_demo.training.breathing import Annotated, Take
+from xai_demo.training import cross_validation, metrics
+from xai_demo.training.datasets import breathing
+from xai_demo.training.datasets.breathing import Annotated, Take
+from xai_demo.training.lung import evaluation, windows
+from xai_demo.training.lung import regression as lung_regression
 from xai_demo.training.recipes import RECIPES
 
 NAME = "lung-resnet18"
@@ -45,10 +41,8 @@ NAME = "lung-resnet18"
 def small_recipe():
     """Two epochs of a tiny network, three synthesised events, twenty bootstrap draws."""
     patch = pytest.MonkeyPatch()
-    few = lung_mixing.bank(3, 0, MODEL.preprocessing)
-    patch.setattr(
-        lung_mixing, "bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
-    )
+    few = windows.bank(3, 0, MODEL.preprocessing)
+    patch.setattr(windows, "bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()})
     patch.setattr(metrics, "DRAWS", 20)
     recipe = RECIPES[NAME]
     schedule = dataclasses.replace(recipe.schedule, epochs=2, batch_size=4)
@@ -274,18 +268,18 @@ def take(site, kinds=(), kind=None, quality="") -> Take:
 
 
 def test_a_recording_is_what_its_label_or_its_cycles_say():
-    assert lung_evaluation.kind_of(take("fraiwan", kind=2)) == 2
-    assert lung_evaluation.kind_of(take("fraiwan")) is None
-    assert lung_evaluation.kind_of(take("icbhi", kinds=(0, 0))) == 0
-    assert lung_evaluation.kind_of(take("icbhi", kinds=(0, 1, 2))) == 3
-    assert lung_evaluation.kind_of(take("sprsound", kinds=(1,), quality="poor")) == 4
+    assert evaluation.kind_of(take("fraiwan", kind=2)) == 2
+    assert evaluation.kind_of(take("fraiwan")) is None
+    assert evaluation.kind_of(take("icbhi", kinds=(0, 0))) == 0
+    assert evaluation.kind_of(take("icbhi", kinds=(0, 1, 2))) == 3
+    assert evaluation.kind_of(take("sprsound", kinds=(1,), quality="poor")) == 4
 
 
 def test_poor_quality_is_a_class_that_is_never_right():
     # Two normal, one crackle, one poor; all called normal, but the crackle.
     rows = np.array([[0.7, 0.1, 0.1, 0.1]] * 2 + [[0.1, 0.7, 0.1, 0.1]] + [[0.7, 0.1, 0.1, 0.1]])
     model = dataclasses.replace(MODEL, operating_points={})
-    found = lung_evaluation.record_level(model, rows, np.array([0, 0, 1, 4]), tuple("abcd"))
+    found = evaluation.record_level(model, rows, np.array([0, 0, 1, 4]), tuple("abcd"))
     for count in "35":
         assert found["metrics"][f"specificity_{count}"]["value"] == 1
         assert found["metrics"][f"sensitivity_{count}"]["value"] == 0.5
@@ -294,7 +288,7 @@ def test_poor_quality_is_a_class_that_is_never_right():
 
 def test_without_a_list_of_persons_the_splits_tell_whom_a_model_knows():
     corpus = breathing.Corpus(takes=(take("fraiwan", kind=1), take("folders", kind=1)), notes=())
-    chosen, notes, known = lung_evaluation.unlearnt(corpus, None)
+    chosen, notes, known = evaluation.unlearnt(corpus, None)
     assert known == ["fraiwan"]
     assert [t.site for t in chosen] == ["folders", "fraiwan"]
     assert len(notes) == 1

@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from xai_demo.records import Event
-from xai_demo.training import lung_events
-from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE, Annotated
+from xai_demo.training.datasets.breathing import (
+    BOTH,
+    CRACKLE,
+    NORMAL,
+    WHEEZE,
+    Annotated,
+)
+from xai_demo.training.lung import metrics
 
 
 def event(label: str, start_s: float, end_s: float) -> Event:
@@ -18,7 +24,7 @@ def truth(kind: int, start_s: float, end_s: float) -> Annotated:
 
 
 def test_seconds_are_counted_for_crackles_and_wheezes_each():
-    row = lung_events.agreement(
+    row = metrics.agreement(
         [event("both", 1, 3), event("wheeze", 5, 6)],
         [truth(CRACKLE, 2, 4), truth(NORMAL, 5, 6), truth(BOTH, 8, 9)],
         duration_s=10,
@@ -32,21 +38,19 @@ def test_seconds_are_counted_for_crackles_and_wheezes_each():
 
 
 def test_overlapping_events_count_once_and_none_beyond_the_end():
-    row = lung_events.agreement(
-        [event("crackle", 0, 2), event("crackle", 1, 12)], [], duration_s=10
-    )
+    row = metrics.agreement([event("crackle", 0, 2), event("crackle", 1, 12)], [], duration_s=10)
     assert row.found_s == pytest.approx(10)
     assert not row.agrees
 
 
 def test_the_figures_of_several_recordings():
     rows = [
-        lung_events.agreement([event("wheeze", 0, 2)], [truth(WHEEZE, 1, 4)], duration_s=10),
-        lung_events.agreement([event("crackle", 0, 1)], [truth(WHEEZE, 0, 1)], duration_s=10),
-        lung_events.agreement([event("crackle", 0, 3)], [truth(NORMAL, 0, 3)], duration_s=10),
-        lung_events.agreement([], [truth(NORMAL, 0, 3)], duration_s=20),
+        metrics.agreement([event("wheeze", 0, 2)], [truth(WHEEZE, 1, 4)], duration_s=10),
+        metrics.agreement([event("crackle", 0, 1)], [truth(WHEEZE, 0, 1)], duration_s=10),
+        metrics.agreement([event("crackle", 0, 3)], [truth(NORMAL, 0, 3)], duration_s=10),
+        metrics.agreement([], [truth(NORMAL, 0, 3)], duration_s=20),
     ]
-    found = lung_events.as_json(rows, ["a", "b", "c", "d"])
+    found = metrics.agreement_as_json(rows, ["a", "b", "c", "d"])
     assert (found["n"], found["normal"]) == (4, 2)
     values = {name: row["value"] for name, row in found["metrics"].items()}
     assert values == {

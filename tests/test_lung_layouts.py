@@ -11,8 +11,13 @@ import pytest
 import soundfile
 
 from xai_demo.errors import TrainingError
-from xai_demo.training import breathing, layout_fraiwan, layout_icbhi, layout_sprsound
-from xai_demo.training.breathing import (
+from xai_demo.training.datasets import (
+    breathing,
+    fraiwan,
+    icbhi,
+    sprsound,
+)
+from xai_demo.training.datasets.breathing import (
     BOTH,
     CRACKLE,
     LABELS,
@@ -209,7 +214,7 @@ def test_sprsound_times_are_milliseconds_and_every_published_type_has_a_class(
     tmp_path, kind, expected
 ):
     write_child(tmp_path, [("250", "1500", kind)])  # it writes its numbers as texts
-    take = one(layout_sprsound.read(tmp_path))
+    take = one(sprsound.read(tmp_path))
     assert spans(take) == [(0.25, 1.5, expected)]
     assert (take.name, take.patient, take.site) == (CHILD, "sprsound:41000001", "sprsound")
     assert (take.official_split, take.device) == ("train", "Yunting II")
@@ -229,7 +234,7 @@ def test_sprsound_times_are_milliseconds_and_every_published_type_has_a_class(
 @pytest.mark.parametrize("key", ["record_annotation", "recording_annotation"])
 def test_sprsound_recordings_have_a_class_or_are_poor(tmp_path, record, kind, quality, key):
     write_child(tmp_path, [], record=record, key=key)
-    take = one(layout_sprsound.read(tmp_path))
+    take = one(sprsound.read(tmp_path))
     assert (take.kind, take.quality, take.annotated) == (kind, quality, ())
 
 
@@ -239,7 +244,7 @@ def test_sprsound_folders_may_be_nested_and_hold_flac(tmp_path):
         stem = f"4200000{n}_1.0_0_p1_{n}"
         write_sound(years / "test2022_wav" / f"{stem}.flac")
         write_events(years / "test2022_json" / folder / f"{stem}.json", [(0, 500, "Normal")])
-    corpus = layout_sprsound.read(tmp_path)
+    corpus = sprsound.read(tmp_path)
     assert corpus.notes == ()
     assert {take.patient: take.official_split for take in corpus.takes} == {
         "sprsound:42000000": "test",
@@ -253,7 +258,7 @@ def test_sprsound_files_without_their_counterpart_are_counted_and_named(tmp_path
     write_events(tmp_path / "train_json" / "lonely.json", [])
     write_events(tmp_path / "test_json" / f"{CHILD}.json", [])
     write_sound(tmp_path / "test_wav" / f"{CHILD}.wav")
-    corpus = layout_sprsound.read(tmp_path)
+    corpus = sprsound.read(tmp_path)
     assert [take.name for take in corpus.takes] == [CHILD]
     assert set(corpus.notes) == {
         "SPRSound: annotations without a sound, left out (1): lonely.json.",
@@ -280,7 +285,7 @@ def test_a_broken_sprsound_annotation_is_named_and_the_others_are_read(tmp_path,
     write_child(tmp_path, [(0, 500, "Normal")])
     write_sound(tmp_path / "train_wav" / "bad.wav")
     (tmp_path / "train_json" / "bad.json").write_text(content)
-    corpus = layout_sprsound.read(tmp_path)
+    corpus = sprsound.read(tmp_path)
     assert [take.name for take in corpus.takes] == [CHILD]
     assert len(corpus.notes) == 1
     assert corpus.notes[0].startswith(f"SPRSound: {words}")
@@ -294,7 +299,7 @@ def test_bad_sprsound_events_are_repaired_or_named(tmp_path):
         (1000, 2000, "Hiccup"),
     ]
     write_child(tmp_path, events, record="Odd")
-    corpus = layout_sprsound.read(tmp_path)
+    corpus = sprsound.read(tmp_path)
     (take,) = corpus.takes
     assert spans(take) == [(0.0005, 1.0, NORMAL)]
     assert take.kind is None
@@ -315,7 +320,7 @@ def test_an_icbhi_recording_has_its_cycles_patient_device_and_split(tmp_path):
     text = "0.036\t0.579\t0\t0\r\n0.579\t2.45\t1\t0\r\n2.45\t3\t0\t1\r\n3\t4\t1\t1\r\n\r\n"
     write_adult(tmp_path, text, suffix=".flac")
     (tmp_path / "ICBHI_challenge_train_test.txt").write_text(f"{ADULT}\ttest\n")
-    take = one(layout_icbhi.read(tmp_path))
+    take = one(icbhi.read(tmp_path))
     assert spans(take) == [
         (0.036, 0.579, NORMAL),
         (0.579, 2.45, CRACKLE),
@@ -329,7 +334,7 @@ def test_an_icbhi_recording_has_its_cycles_patient_device_and_split(tmp_path):
 @pytest.mark.parametrize("text", ["0,5\t1,5\t1\t0", "0.5,1.5,1,0", "\ufeff0,5 1,5 1 0"])
 def test_commas_in_an_icbhi_annotation_are_repaired_and_named(tmp_path, text):
     write_adult(tmp_path, text)
-    corpus = layout_icbhi.read(tmp_path)
+    corpus = icbhi.read(tmp_path)
     (take,) = corpus.takes
     assert spans(take) == [(0.5, 1.5, CRACKLE)]
     assert corpus.notes == (
@@ -342,7 +347,7 @@ def test_commas_in_an_icbhi_annotation_are_repaired_and_named(tmp_path, text):
 )
 def test_a_line_that_is_no_icbhi_cycle_is_left_out_and_shown(tmp_path, line):
     write_adult(tmp_path, f"0 1 0 0\n{line}\n")
-    corpus = layout_icbhi.read(tmp_path)
+    corpus = icbhi.read(tmp_path)
     (take,) = corpus.takes
     assert spans(take) == [(0.0, 1.0, NORMAL)]
     assert corpus.notes == (
@@ -361,7 +366,7 @@ def test_bad_icbhi_cycles_and_files_are_counted_and_named(tmp_path):
     write_sound(database / "105_1b1_Al_sc_Meditron.wav")
     (database / "106_1b1_Al_sc_Meditron.txt").write_text("0 1 0 0\n")
     (database / "readme.txt").write_text("not an annotation")
-    corpus = layout_icbhi.read(tmp_path)
+    corpus = icbhi.read(tmp_path)
     assert [spans(take) for take in corpus.takes] == [[(0.0, 2.0, NORMAL), (1.0, 3.0, NORMAL)]]
     assert set(corpus.notes) == {
         f"ICBHI 2017: events that overlap the one before, kept (1): {ADULT}.txt line 2.",
@@ -387,7 +392,7 @@ def test_a_patient_whom_the_official_file_puts_in_both_splits_stays_in_test_alon
         write_adult(tmp_path, "0 1 0 0\n", stem=stem)
     rows = "".join(f"{stem}\t{split}\n" for stem, split in stems.items() if split)
     (tmp_path / "ICBHI_challenge_train_test.txt").write_text(rows)
-    corpus = layout_icbhi.read(tmp_path)
+    corpus = icbhi.read(tmp_path)
     assert [take.official_split for take in corpus.takes] == [None, "test", "train", None]
     assert corpus.notes == (
         "ICBHI 2017: recordings in train of ICBHI_challenge_train_test.txt of a patient who is in "
@@ -410,7 +415,7 @@ def test_icbhi_excerpts_are_one_take_a_file_that_spans_its_rows(tmp_path):
         "renamed.flac,0,5,1,0,crackle,108,test\n"
         "missing.flac,0,5,1,0,crackle,109,test\n"
     )
-    corpus = layout_icbhi.read(tmp_path)
+    corpus = icbhi.read(tmp_path)
     clip, renamed = corpus.takes
     assert spans(clip) == [(1.5, 3.0, NORMAL), (3.0, 4.5, WHEEZE)]
     assert (clip.start_s, clip.end_s) == (1.5, 4.5)
@@ -444,7 +449,7 @@ def test_icbhi_excerpts_are_one_take_a_file_that_spans_its_rows(tmp_path):
 )
 def test_a_fraiwan_name_tells_patient_sound_and_filter(tmp_path, name, patient, kind, device):
     write_sound(tmp_path / "Audio Files" / f"{name}.wav")
-    corpus = layout_fraiwan.read(tmp_path)
+    corpus = fraiwan.read(tmp_path)
     (take,) = corpus.takes
     assert (take.patient, take.kind, take.device) == (f"fraiwan:{patient}", kind, device)
     assert (take.site, take.name, take.annotated) == ("fraiwan", name, ())
@@ -454,7 +459,7 @@ def test_a_fraiwan_name_tells_patient_sound_and_filter(tmp_path, name, patient, 
 def test_the_filters_of_one_case_share_their_patient(tmp_path):
     for letter in "BDE":
         write_sound(tmp_path / "Audio Files" / f"{letter}P9_Asthma,E W,P R L,59,M.wav")
-    assert Counter(t.patient for t in layout_fraiwan.read(tmp_path).takes) == {"fraiwan:9": 3}
+    assert Counter(t.patient for t in fraiwan.read(tmp_path).takes) == {"fraiwan:9": 3}
 
 
 def test_the_fraiwan_table_wins_over_the_names_and_disagreement_is_named(tmp_path):
@@ -471,7 +476,7 @@ def test_the_fraiwan_table_wins_over_the_names_and_disagreement_is_named(tmp_pat
         '"BP5_N,N,P L L,70,M.flac",normal\n'
         '"BP6_N,N,P L L,70,M.flac",odd\n'
     )
-    corpus = layout_fraiwan.read(tmp_path)
+    corpus = fraiwan.read(tmp_path)
     kinds = {take.patient: take.kind for take in corpus.takes}
     assert kinds == {"fraiwan:1": NORMAL, "fraiwan:2": BOTH, "fraiwan:3": None, "fraiwan:4": NORMAL}
     assert set(corpus.notes) == {
@@ -491,7 +496,7 @@ def test_fraiwan_files_that_tell_nothing_are_left_out_and_named(tmp_path):
     write_sound(audio / "BP2_Asthma,gurgling,P L L,70,M.wav")
     write_sound(audio / "cough.wav")
     (audio / "BP3_N,N,P L L,70,M.wav").write_bytes(b"no sound")
-    corpus = layout_fraiwan.read(tmp_path)
+    corpus = fraiwan.read(tmp_path)
     assert [take.patient for take in corpus.takes] == ["fraiwan:1"]
     assert set(corpus.notes) == {
         "Fraiwan: files whose name tells no known sound, left out (1): "

@@ -9,20 +9,23 @@ import pytest
 
 from tests.lungs import MODEL, TESTED, TRAINED, VALIDATED, write_adult, write_child, write_cycles
 from xai_demo.errors import TrainingError
-from xai_demo.training import lung, lung_mixing
-from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE
-from xai_demo.training.lung import lessons_in, splits_of
-from xai_demo.training.lung_lessons import SOURCES, Place
+from xai_demo.training import lung
+from xai_demo.training.datasets.breathing import (
+    BOTH,
+    CRACKLE,
+    NORMAL,
+    WHEEZE,
+)
+from xai_demo.training.lung import lessons_in, splits_of, windows
+from xai_demo.training.lung.samples import SOURCES, Place
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_bank():
     """Three synthesised events of each kind are enough."""
-    whole, patch = lung_mixing.bank, pytest.MonkeyPatch()
+    whole, patch = windows.bank, pytest.MonkeyPatch()
     few = whole(3, 0, MODEL.preprocessing)
-    patch.setattr(
-        lung_mixing, "bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
-    )
+    patch.setattr(windows, "bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()})
     yield
     patch.undo()
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from xai_demo.training import lung_regression
-from xai_demo.training.lung_regression import Learnt, Located, regression
+from xai_demo.training.lung import regression as lung_regression
+from xai_demo.training.lung.regression import Learnt, Located, regression
 
 
 def toy(n=240, weight=1.0, power=1.0, seed=0, kinds=4) -> Learnt:

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xai_demo.training import lung_scores, metrics, pictures
-from xai_demo.training.breathing import BOTH, CRACKLE, NORMAL, WHEEZE
+from xai_demo.training import metrics, plots
+from xai_demo.training.datasets.breathing import (
+    BOTH,
+    CRACKLE,
+    NORMAL,
+    WHEEZE,
+)
+from xai_demo.training.lung import metrics as lung_scores
 
 # Of 10 normal, 4 crackle, 4 wheeze and 2 both; 8, 2, 3 and 1 of them are called right.
 COUNTS = np.array(
@@ -193,14 +199,14 @@ def test_a_recording_holds_what_its_surest_windows_hold():
 
 def test_the_curve_goes_from_corner_to_corner_and_ties_are_one_step():
     scores = np.array([0.9, 0.5, 0.5, 0.1])
-    false, true = pictures.roc(scores, np.array([True, True, False, False]))
+    false, true = plots.roc(scores, np.array([True, True, False, False]))
     assert false.tolist() == [0, 0, 0.5, 1]
     assert true.tolist() == [0, 0.5, 1, 1]
 
 
 def test_confidence_and_accuracy_by_bin():
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]])
-    confidence, accuracy, count = pictures.reliability(probabilities, np.array([0, 1, 1]), bins=4)
+    confidence, accuracy, count = plots.reliability(probabilities, np.array([0, 1, 1]), bins=4)
     assert count.tolist() == [0, 0, 1, 2]
     np.testing.assert_allclose(confidence, [0, 0, 0.6, 0.85])
     np.testing.assert_allclose(accuracy, [0, 0, 1, 0.5])
@@ -227,7 +233,7 @@ def test_every_picture_is_a_png_that_names_the_model_the_number_and_its_limits(
     tmp_path, drawn, normal
 ):
     some = answers()
-    paths = pictures.write(
+    paths = plots.write(
         tmp_path / "new",
         model="lung-test",
         labels=some.labels,
@@ -249,7 +255,7 @@ def test_every_picture_is_a_png_that_names_the_model_the_number_and_its_limits(
 def test_a_class_that_nobody_has_gets_no_curve_and_no_complaint(tmp_path):
     some = answers(np.diag([3.0, 2.0, 0.0, 0.0]))
     alone = some.targets == NORMAL
-    pictures.write(
+    plots.write(
         tmp_path,
         model="lung-test",
         labels=some.labels,
@@ -263,7 +269,7 @@ def test_drawing_leaves_no_figure_behind(tmp_path):
     from matplotlib import pyplot
 
     before = pyplot.get_fignums()
-    pictures.roc_curves(
+    plots.roc_curves(
         tmp_path / "a.png",
         {"x": (np.array([0.1, 0.9]), np.array([False, True]))},
         heading="lung-test, n = 2",

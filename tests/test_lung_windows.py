@@ -10,9 +10,22 @@ import pytest
 from tests.lungs import RATE_HZ, SPEC, noise, write
 from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
-from xai_demo.training import lung_windows
-from xai_demo.training.breathing import CRACKLE, NORMAL, Annotated, Take
-from xai_demo.training.lung_windows import STAGES, Added, Change, Heard, cut, heard, stage_gain_db
+from xai_demo.training.datasets.breathing import (
+    CRACKLE,
+    NORMAL,
+    Annotated,
+    Take,
+)
+from xai_demo.training.lung import windows
+from xai_demo.training.lung.windows import (
+    STAGES,
+    Added,
+    Change,
+    Heard,
+    cut,
+    heard,
+    stage_gain_db,
+)
 
 RAW = dataclasses.replace(SPEC, top_db=None)
 
@@ -152,7 +165,7 @@ def test_an_event_is_as_loud_as_asked_where_it_is_put():
     power[10:14] = 3.0
     for snr_db in (-4.0, 0.0, 10.0):
         change = Change(stage=0, added=(Added(power=power, at=30, snr_db=snr_db),))
-        louder = lung_windows._with_events(flat[:, :200].astype(np.float32), change, SPEC)
+        louder = windows._with_events(flat[:, :200].astype(np.float32), change, SPEC)
         gained = 10 ** (louder / 10) - 1e-5
         assert np.flatnonzero(gained.sum(0) > 1e-9).tolist() == list(range(30, 50))
         assert np.flatnonzero(gained.sum(1) > 1e-9).tolist() == list(range(10, 14))
@@ -179,4 +192,4 @@ def test_an_event_passes_the_filter_that_the_recording_has_passed():
 )
 def test_a_model_hears_the_stage_that_its_preprocessing_names(band_hz, denoise, stage):
     spec = dataclasses.replace(SPEC, band_hz=band_hz, denoise=denoise)
-    assert STAGES[lung_windows.stage_of(spec)] == stage
+    assert STAGES[windows.stage_of(spec)] == stage

@@ -13,7 +13,7 @@ from xai_demo import decision
 from xai_demo.analysis import inference, inputs
 from xai_demo.records import Recording
 from xai_demo.training import calibration
-from xai_demo.training.dataset import Recordings
+from xai_demo.training.datasets import Recordings
 
 PLAIN = model_of("cnn14")
 MODEL = dataclasses.replace(PLAIN, event_points={"crackle": 0.4, "wheeze": 0.6})

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.lungs import TinyLung
-from xai_demo.training import objectives
-from xai_demo.training.objectives import BreathObjective, packed
+from xai_demo.training import losses
+from xai_demo.training.losses import BreathObjective, packed
 from xai_demo.training.recipes import RECIPES
 
 SCHEDULE = RECIPES["lung-resnet18"].schedule
@@ -93,6 +93,6 @@ def test_the_loss_of_a_network_that_knows_nothing_is_known_by_hand():
 
 def test_a_recipe_without_sources_has_the_plain_objective():
     network = TinyLung(4)
-    plain = objectives.of(network, RECIPES["everyday-cnn6"])
-    assert type(plain) is objectives.Objective
-    assert isinstance(objectives.of(network, RECIPES["lung-resnet18"]), BreathObjective)
+    plain = losses.of(network, RECIPES["everyday-cnn6"])
+    assert type(plain) is losses.Objective
+    assert isinstance(losses.of(network, RECIPES["lung-resnet18"]), BreathObjective)

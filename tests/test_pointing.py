@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xai_demo.training import pointing
-from xai_demo.training.pointing import IOU_LEVELS, Boxes, Canvas, Tally, Times, TimesAndBands
+from xai_demo.training.explainer_eval import pointing
+from xai_demo.training.explainer_eval.pointing import (
+    IOU_LEVELS,
+    Boxes,
+    Canvas,
+    Tally,
+    Times,
+    TimesAndBands,
+)
 
 # Ten columns of a second each, four rows at 100, 200, 300 and 400 Hz; cells of one by one.
 HZ = (100.0, 200.0, 300.0, 400.0)

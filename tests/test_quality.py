@@ -17,7 +17,7 @@ from xai_demo.audio.quality import (
 )
 from xai_demo.errors import TrainingError
 from xai_demo.synthesis.lung import Breathing, Crackles, Event, Wheeze, lung_sound
-from xai_demo.training.quality import CLASSES, fit
+from xai_demo.training.input_checks import CLASSES, fit_quality
 
 RATE = 8000
 
@@ -303,7 +303,7 @@ def test_a_fit_tells_apart_what_is_apart() -> None:
     values = rng.standard_normal((400, len(FEATURES)))
     for row, name in enumerate(names):
         values[row, CLASSES.index(name)] += 8
-    fitted = fit(values, names)
+    fitted = fit_quality(values, names)
     slopes = np.array([fitted.coefficients[name] for name in FEATURES])
     logits = np.column_stack([np.zeros(400), values @ slopes + np.array(fitted.intercepts)])
     found = [CLASSES[i] for i in logits.argmax(axis=1)]
@@ -312,4 +312,4 @@ def test_a_fit_tells_apart_what_is_apart() -> None:
 
 def test_a_fit_wants_every_kind() -> None:
     with pytest.raises(TrainingError, match="are breath, hum; wanted: windows of each of breath"):
-        fit(np.zeros((2, len(FEATURES))), ["breath", "hum"])
+        fit_quality(np.zeros((2, len(FEATURES))), ["breath", "hum"])

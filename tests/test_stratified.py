@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xai_demo.errors import TrainingError
-from xai_demo.training.stratified import dealt, folds, split_stratified
+from xai_demo.training.datasets import dealt, folds, split_stratified
 
 
 def findings(n: int = 1000, labels: int = 4) -> tuple[list[str], np.ndarray]:

@@ -23,7 +23,7 @@ from xai_demo.hub import Hub
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
 from xai_demo.training import calibration
-from xai_demo.training.dataset import split_by_group
+from xai_demo.training.datasets import split_by_group
 from xai_demo.training.recipes import RECIPES
 
 NAME = "pneumonia-resnet18"
@@ -223,10 +223,12 @@ def test_an_evaluation_can_be_written_into_the_card(films, trained):
 
 
 def test_explainers_are_measured_side_by_side_on_what_the_network_got_right(films, trained):
-    from xai_demo.training import trust
+    from xai_demo.training import explainer_eval
 
     asked = ["Grad-CAM++", "Occlusion", "Integrated gradients"]
-    result = trust.evaluate_explainers(NAME, settings=trained, data=films, most=4, only=asked)
+    result = explainer_eval.evaluate_explainers(
+        NAME, settings=trained, data=films, most=4, only=asked
+    )
     assert 1 <= result["n"] <= 4
     assert list(result["explainers"]) == asked
     for row in result["explainers"].values():
@@ -242,8 +244,10 @@ def test_explainers_are_measured_side_by_side_on_what_the_network_got_right(film
         for figure in row.values():
             assert figure["low"] <= figure["value"] <= figure["high"]
             assert -1 <= figure["value"] <= 1
-    assert "| Occlusion | " in trust.table(
-        trust.evaluate_explainers(NAME, settings=trained, data=films, most=2, only=asked[1:2])
+    assert "| Occlusion | " in explainer_eval.table(
+        explainer_eval.evaluate_explainers(
+            NAME, settings=trained, data=films, most=2, only=asked[1:2]
+        )
     )
 
 
@@ -415,11 +419,13 @@ def test_a_lesson_may_be_of_five_steps_or_one(films, tmp_path, monkeypatch, epoc
 
 
 def test_training_stops_where_validation_does_not_improve(films, tmp_path, monkeypatch):
-    from xai_demo.training import loop
+    from xai_demo.training import trainer
 
     worse = iter(range(100))
     monkeypatch.setattr(
-        loop, "_validated", lambda network, data: {"validation": 1.0 + next(worse), "accuracy": 0.5}
+        trainer,
+        "_validated",
+        lambda network, data: {"validation": 1.0 + next(worse), "accuracy": 0.5},
     )
     told = []
     training.train(

@@ -20,10 +20,11 @@ from xai_demo.hub import Hub
 from xai_demo.settings import Settings
 from xai_demo.synthesis import lung
 from xai_demo.synthesis.mixtures import EVERYDAY_LABELS, everyday_mixture, lung_mixture
-from xai_demo.training import cards, trials, trust, truths, verdict
-from xai_demo.training.dataset import DataSet
+from xai_demo.training import explainer_eval, explainer_report, model_card
+from xai_demo.training.datasets import DataSet
+from xai_demo.training.explainer_eval import ground_truth, trials
+from xai_demo.training.explainer_eval.ground_truth import Unseen
 from xai_demo.training.recipes import RECIPES
-from xai_demo.training.truths import Unseen
 
 ASKED = ["Grad-CAM", "Occlusion"]
 LABELS = ("normal", "crackle", "wheeze", "both")
@@ -68,8 +69,8 @@ MODEL = model_of("resnet18-fine", labels=LABELS)
 
 
 def test_an_annotated_recording_has_the_events_of_each_kind(sounds):
-    takes = truths.sprsound(sounds).takes
-    cases = {c.group: c for c in truths.annotated(takes, MODEL, EVERYBODY)}
+    takes = ground_truth.sprsound(sounds).takes
+    cases = {c.group: c for c in ground_truth.annotated(takes, MODEL, EVERYBODY)}
     assert set(cases) == {"sprsound:0", "sprsound:1", "sprsound:2"}  # normal ones hold nothing
     assert {k: t.spans for k, t in cases["sprsound:0"].truths.items()} == {"crackle": ((1, 2),)}
     assert {k: t.spans for k, t in cases["sprsound:2"].truths.items()} == {
@@ -81,21 +82,21 @@ def test_an_annotated_recording_has_the_events_of_each_kind(sounds):
 
 
 def test_persons_that_were_trained_on_are_not_asked(sounds):
-    takes = truths.sprsound(sounds).takes
+    takes = ground_truth.sprsound(sounds).takes
     splits = {"0": "train", "sprsound:1": "validation", "sprsound:2": "test"}
-    cases = truths.annotated(takes, MODEL, Unseen(splits=splits, seed="sprsound"))
+    cases = ground_truth.annotated(takes, MODEL, Unseen(splits=splits, seed="sprsound"))
     assert [c.group for c in cases] == ["sprsound:2"]
     known = Unseen(splits={"13": "train"}, seed="sprsound")
     assert "nih:00000013" not in known
 
 
 def test_real_normal_breathing_is_the_background_where_there_is_some(sounds):
-    takes = truths.sprsound(sounds).takes
-    cases = list(truths.lung_mixtures(takes, MODEL, EVERYBODY, 9))
+    takes = ground_truth.sprsound(sounds).takes
+    cases = list(ground_truth.lung_mixtures(takes, MODEL, EVERYBODY, 9))
     assert {c.group for c in cases} == {"sprsound:3", "sprsound:4"}
     assert len(cases) == 2 * 2 * 5  # children, kinds, ratios
     assert {c.part for c in cases} == {"-5", "0", "5", "10", "15"}
-    made = list(truths.lung_mixtures((), MODEL, EVERYBODY, 1))
+    made = list(ground_truth.lung_mixtures((), MODEL, EVERYBODY, 1))
     assert {c.group for c in made} == {"synthesised 0"}
 
 
@@ -104,7 +105,7 @@ def test_each_person_comes_once_before_anybody_comes_twice():
         def __init__(self, patient):
             self.patient = patient
 
-    order = [f.patient for f in truths._in_turn([File(p) for p in "aaaaabbc"])]
+    order = [f.patient for f in ground_truth._in_turn([File(p) for p in "aaaaabbc"])]
     assert set(order[:3]) == {"a", "b", "c"}
     assert set(order[3:5]) == {"a", "b"}
     assert order[5:] == ["a"] * 3
@@ -176,7 +177,7 @@ def test_a_model_without_a_recipe_is_still_asked_where_the_truth_is_known(
 ):
     monkeypatch.setattr(Unseen, "__contains__", lambda self, person: True)
     told = []
-    result = trust.evaluate_explainers(
+    result = explainer_eval.evaluate_explainers(
         "lung-resnet18", settings=tiny_lung, data=sounds, most=2, only=ASKED,
         progress=lambda done, doing: told.append(done),
     )  # fmt: skip
@@ -205,18 +206,20 @@ def test_a_model_without_a_recipe_is_still_asked_where_the_truth_is_known(
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert all(0 <= done <= 1 for done in told)
     assert told == sorted(told)
-    text = trust.table(result)
+    text = explainer_eval.table(result)
     for wanted in ("| Grad-CAM | ", "| time hit | ", "*a random point*", "2 of 2"):
         assert wanted in text
 
 
 def test_nothing_to_ask_is_said_in_one_sentence(sounds, tiny_lung, tmp_path):
     with pytest.raises(TrainingError, match=r"nowhere is no directory, wanted: a data set"):
-        trust.evaluate_explainers("lung-resnet18", settings=tiny_lung, data=tmp_path / "nowhere")
+        explainer_eval.evaluate_explainers(
+            "lung-resnet18", settings=tiny_lung, data=tmp_path / "nowhere"
+        )
     with pytest.raises(TrainingError, match="--most is 0, wanted: at least one"):
-        trust.evaluate_explainers("lung-resnet18", settings=tiny_lung, data=sounds, most=0)
+        explainer_eval.evaluate_explainers("lung-resnet18", settings=tiny_lung, data=sounds, most=0)
     with pytest.raises(UnsuitableError, match="does not fit"):
-        trust.evaluate_explainers(
+        explainer_eval.evaluate_explainers(
             "lung-resnet18", settings=tiny_lung, data=sounds, only=["Attention rollout"]
         )
 
@@ -250,30 +253,30 @@ def test_a_check_is_stood_only_where_the_interval_says_so():
         unsure={"randomisation": figure(0.45), "road": figure(0.05)},
         bad={"randomisation": figure(0.9), "road": figure(-0.3)},
     )
-    (text,) = verdict.verdict(result)
+    (text,) = explainer_report.verdict(result)
     assert text.splitlines() == [
         "- Heat depends on the weights: good.",
         "- Hiding the heat costs more than hiding the rest: good.",
     ]
-    (none,) = verdict.verdict(result_of(bad={"randomisation": figure(0.9)}))
+    (none,) = explainer_report.verdict(result_of(bad={"randomisation": figure(0.9)}))
     assert none == "- Heat depends on the weights: none of 1."
-    assert verdict.verdict(result_of(odd={})) == ["Nothing could be judged."]
+    assert explainer_report.verdict(result_of(odd={})) == ["Nothing could be judged."]
 
 
 def test_over_fewer_than_five_persons_nothing_is_judged():
     result = result_of(few={"road": figure(0.3)}, many={"road": figure(0.3)})
     result["counts"] = {"few": {"trial": 4}, "many": {"trial": 5}}
-    assert verdict.verdict(result) == [
+    assert explainer_report.verdict(result) == [
         "- Hiding the heat costs more than hiding the rest: many. "
         "Asked about fewer than 5 persons, so not judged: few."
     ]
     result["counts"]["many"]["trial"] = 1
-    assert verdict.verdict(result)[0].endswith("so not judged: few, many.")
+    assert explainer_report.verdict(result)[0].endswith("so not judged: few, many.")
 
 
 def test_the_table_has_the_contracts_names_in_their_order():
     row = dict.fromkeys(("randomisation", "pointing", "road", "insertion_auc"), figure(0.5))
-    lines = verdict.table(result_of(one=row)).splitlines()
+    lines = explainer_report.table(result_of(one=row)).splitlines()
     assert lines[0] == "| explainer | insertion_auc | road | pointing | randomisation | cost_ms |"
     assert lines[2].startswith("| one | 0.50 (0.40-0.60) | ")
     assert lines[2].endswith(" | 12 |")
@@ -282,7 +285,7 @@ def test_the_table_has_the_contracts_names_in_their_order():
 
 def test_the_card_says_how_to_read_every_column_it_shows():
     row = dict.fromkeys(("randomisation", "pointing"), figure(0.5))
-    text = "\n".join(verdict.card_section(result_of(one=row)))
+    text = "\n".join(explainer_report.card_section(result_of(one=row)))
     assert "- `randomisation`: how alike" in text
     assert "- `pointing`: " in text
     assert "- `road`" not in text
@@ -291,8 +294,8 @@ def test_the_card_says_how_to_read_every_column_it_shows():
 
 def test_figures_are_written_as_json_and_as_a_page(tmp_path):
     result = result_of(one={"randomisation": figure(0.2)})
-    paths = trust.write(tmp_path / "out", result)
-    assert [p.name for p in paths] == [cards.TRUST_FILE, "explainers.md"]
+    paths = explainer_eval.write(tmp_path / "out", result)
+    assert [p.name for p in paths] == [model_card.TRUST_FILE, "explainers.md"]
     assert json.loads(paths[0].read_text()) == result
     assert "| one | 0.20 (0.10-0.30) | 12 |" in paths[1].read_text()
     assert len(list((tmp_path / "out").iterdir())) == 2
@@ -343,7 +346,7 @@ def test_every_boxed_finding_has_its_row_with_true_positives_and_all_overlaps():
         "answered": {"real": {"Mass": {"files": 7, "right": 4}, "Edema": {"files": 2, "right": 0}}},
     }
     result["per_label"]["cam"].pop("Edema")
-    lines = verdict.table(result).splitlines()
+    lines = explainer_report.table(result).splitlines()
     (header,) = (line for line in lines if line.startswith("| finding |"))
     assert header.endswith("| iou | iou_0.1 | iou_0.25 | iou_0.5 | iou_0.75 |")
     (row,) = (line for line in lines if line.startswith("| Mass |"))

@@ -15,7 +15,9 @@ from xai_demo.catalog import MODELS, Entry
 from xai_demo.errors import TrainingError
 from xai_demo.records import Raster
 from xai_demo.settings import Settings
-from xai_demo.training import boxes, pointing, trust, truths
+from xai_demo.training import explainer_eval
+from xai_demo.training.datasets import nih
+from xai_demo.training.explainer_eval import ground_truth, pointing
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 GOOD = "00000007_000.png,Mass,256,512,128,64,,,"
@@ -30,11 +32,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def listed(folder: Path, *rows: str, header: str = HEADER) -> boxes.BoxList:
-    path = folder / boxes.FILE
+def listed(folder: Path, *rows: str, header: str = HEADER) -> nih.BoxList:
+    path = folder / nih.FILE
     path.write_text("\n".join([header, *rows]) + "\n")
-    assert boxes.found(folder) == path
-    return boxes.read(path, folder)
+    assert nih.has_boxes(folder) == path
+    return nih.read_boxes(path, folder)
 
 
 def test_a_box_is_read_in_fractions_and_finds_its_picture_whatever_its_format(folder):
@@ -42,7 +44,7 @@ def test_a_box_is_read_in_fractions_and_finds_its_picture_whatever_its_format(fo
     mass, infiltration = found.pictures
     assert mass.path.name == "00000007_000.jpg"
     assert (mass.patient, infiltration.patient) == ("7", "12")
-    assert mass.boxes == (boxes.Box(finding="Mass", x=0.25, y=0.5, width=0.125, height=0.0625),)
+    assert mass.boxes == (nih.Box(finding="Mass", x=0.25, y=0.5, width=0.125, height=0.0625),)
     assert infiltration.boxes[0].finding == "Infiltration"  # the labels' own word
     assert found.notes == ()
 
@@ -99,15 +101,15 @@ def test_a_list_without_a_usable_row_is_refused_with_the_reason(folder):
         listed(folder, "1.png,Mass,5,1,9,9")
     with pytest.raises(TrainingError, match=r"has no rows\. Wanted: at least one box"):
         listed(folder)
-    (folder / boxes.FILE).write_bytes(b"\xff\xfe\x00\xd8")
+    (folder / nih.FILE).write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(TrainingError, match="cannot be read as text"):
-        boxes.read(folder / boxes.FILE, folder)
+        nih.read_boxes(folder / nih.FILE, folder)
 
 
 def masks(folder: Path, spec: Raster) -> np.ndarray:
     model = model_of("resnet18", labels=("Mass", "Hernia"), normal_label=None, preprocessing=spec)
     settings = Settings(weights_dir=folder, cache_dir=folder)
-    (case,) = truths.boxed(listed(folder, GOOD).pictures, model, settings)
+    (case,) = ground_truth.boxed(listed(folder, GOOD).pictures, model, settings)
     assert set(case.truths) == {"Mass"}
     assert case.group == "7"
     return case.truths["Mass"].masks[0]
@@ -148,7 +150,7 @@ def test_boxed_findings_are_measured_from_the_films_to_the_table(folder, monkeyp
         offline=True,
         background_export=False,
     )
-    result = trust.evaluate_explainers(
+    result = explainer_eval.evaluate_explainers(
         "boxed", settings=settings, data=folder, only=["Grad-CAM", "Occlusion"]
     )
     assert result["truth"].startswith("boxes that radiologists drew")
@@ -162,5 +164,5 @@ def test_boxed_findings_are_measured_from_the_films_to_the_table(folder, monkeyp
         assert row["Infiltration"]["pointing_chance"]["value"] == 1
         assert {f"iou_{level:g}" for level in pointing.IOU_LEVELS} < set(row["Mass"])
         assert row["Mass"]["pointing_chance"]["value"] == pytest.approx(1 / 128, rel=0.3)
-    text = trust.table(result)
+    text = explainer_eval.table(result)
     assert "| Infiltration | 1 | 1 | Grad-CAM | 1.00 (1.00-1.00) |" in text

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from xai_demo.training import variation
-from xai_demo.training.variation import Variation, varied
+from xai_demo.training import augmentation
+from xai_demo.training.augmentation import Variation, varied
 
 
 def ramp() -> np.ndarray:
@@ -58,7 +58,7 @@ def test_additive_noise_is_as_strong_in_the_dark_and_speckle_is_not():
     assert spread(False, speckle=0.1) == pytest.approx(6 * spread(True, speckle=0.1), rel=0.02)
 
 
-@pytest.mark.parametrize("change", [variation.NIH14, variation.COVID3])
+@pytest.mark.parametrize("change", [augmentation.NIH14, augmentation.COVID3])
 def test_what_the_recipes_do_stays_a_picture(change):
     for seed in range(20):
         picture = varied(ramp(), np.random.default_rng(seed), change)

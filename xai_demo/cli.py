@@ -268,7 +268,7 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
 
 def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure by folds: trained anew for each or, of lung models, the last layer refitted"""
-    from xai_demo.training import cards, cross_validation
+    from xai_demo.training import cross_validation, model_card
 
     with _progress() as progress:
         result = cross_validation.cross_validate(
@@ -285,7 +285,7 @@ def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterat
     for note in result["notes"]:
         _notice(note)
     if arguments.write_card:
-        cards.write_folds(settings.weights_dir / arguments.model, result)
+        model_card.write_folds(settings.weights_dir / arguments.model, result)
     yield _json(result) if arguments.json else cross_validation.table(result)
 
 
@@ -298,10 +298,10 @@ def _evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterato
 
 def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure on a data set how far each explainer can be believed"""
-    from xai_demo.training import cards, trust
+    from xai_demo.training import explainer_eval, model_card
 
     with _progress() as progress:
-        result = trust.evaluate_explainers(
+        result = explainer_eval.evaluate_explainers(
             arguments.model,
             settings=settings,
             data=arguments.data,
@@ -309,10 +309,10 @@ def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> I
             only=arguments.explainer,
             progress=progress,
         )
-    written = trust.write(arguments.out, result) if arguments.out else ()
+    written = explainer_eval.write(arguments.out, result) if arguments.out else ()
     if arguments.write_card:
-        written += (cards.write_trust(settings.weights_dir / arguments.model, result),)
-    yield _json(result) if arguments.json else trust.table(result)
+        written += (model_card.write_trust(settings.weights_dir / arguments.model, result),)
+    yield _json(result) if arguments.json else explainer_eval.table(result)
     if not arguments.json:
         yield from (f"Wrote {path}" for path in written)
 

@@ -133,7 +133,7 @@ def _explainers_compared(
     """
     from xai_demo import explainers, networks
     from xai_demo.hub import Hub
-    from xai_demo.training import trust
+    from xai_demo.training import explainer_eval
 
     name, hub = arguments.recipe, Hub(settings)
     if not arguments.table and not (name in hub.names() and hub.available(name)):
@@ -142,41 +142,41 @@ def _explainers_compared(
             f"`fetch {name}` or `train {name}` bring, in {settings.weights_dir}."
         )
     fitting = explainers.fitting(networks.architecture(hub.model(name)).kind)
-    measured = trust.evaluate_explainers(
+    measured = explainer_eval.evaluate_explainers(
         name,
         settings=settings,
         data=arguments.data,
-        most=min(arguments.most, trust.MOST),
+        most=min(arguments.most, explainer_eval.MOST),
         only=[each for each in EXPLAINERS if each in fitting],
         progress=progress,
     )
     left = [each for each in EXPLAINERS if each not in fitting]
     said = f"\n\nDoes not fit this network: {', '.join(left)}." if left else ""
-    return measured, trust.table(measured) + said
+    return measured, explainer_eval.table(measured) + said
 
 
 def gate_measured(
     arguments: argparse.Namespace, settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Any], str]:
     """How the gate judges films and other pictures, as JSON values and as text."""
-    from xai_demo.training import gate_rates
+    from xai_demo.training import gate_eval
 
-    asked = gate_rates.Asked(
+    asked = gate_eval.Asked(
         films=arguments.data,
         others=arguments.others,
         sounds=arguments.sounds,
         most=arguments.most,
         turned=arguments.turned,
     )
-    result = gate_rates.evaluate_gate(asked, settings=settings, progress=progress)
-    return result, gate_rates.table(result)
+    result = gate_eval.evaluate_gate(asked, settings=settings, progress=progress)
+    return result, gate_eval.table(result)
 
 
 def compared(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The paired t-tests between two runs, as JSON values and as text."""
-    from xai_demo.training import paired
+    from xai_demo.training import fold_metrics
 
-    result = paired.compare(_run(arguments.one), _run(arguments.other))
+    result = fold_metrics.compare(_run(arguments.one), _run(arguments.other))
     lines = ["| figure | difference | t | p |", "| --- | --- | --- | --- |"]
     for name, row in result.items():
         cells = ("not defined" if row[k] is None else f"{row[k]:.4g}" for k in row)

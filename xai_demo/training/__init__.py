@@ -36,8 +36,8 @@ def train(
     balance, TrainingError where the data is at fault.
     """
     from xai_demo.settings import Settings
-    from xai_demo.training.runs import Options
-    from xai_demo.training.runs import train as run
+    from xai_demo.training.train import Options
+    from xai_demo.training.train import train as run
 
     options = Options(
         epochs=epochs, patience=patience, seed=seed, resume=resume, track=track, balance=balance
@@ -66,7 +66,7 @@ def evaluate(
     `out` gets that as evaluation.json, with a confusion matrix, a reliability diagram and ROC
     curves.
     """
-    from xai_demo.training.evaluation import evaluate as run
+    from xai_demo.training.evaluate import evaluate as run
 
     return run(model, settings=settings, data=data, out=out, progress=progress)
 
@@ -77,7 +77,7 @@ def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Pat
     Raises TrainingError where they are of persons that the model learnt from.
     """
     from xai_demo.errors import TrainingError
-    from xai_demo.training.cards import write_figures
+    from xai_demo.training.model_card import write_figures
 
     if result.get("site") in result.get("no_test", ()):
         raise TrainingError(

@@ -22,15 +22,24 @@ from xai_demo import networks
 from xai_demo.decision import decided_index
 from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.records import Raster
-from xai_demo.training import asked, balance, covid, findings, metrics, runs, stratified, tracking
-from xai_demo.training.evaluation import check_folder, check_part
-from xai_demo.training.paired import finite, paired
+from xai_demo.training import (
+    class_imbalance,
+    datasets,
+    findings,
+    metrics,
+    predict,
+    tracking,
+    train,
+)
+from xai_demo.training.datasets import covid
+from xai_demo.training.evaluate import check_folder, check_part
+from xai_demo.training.fold_metrics import finite, paired
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
     from xai_demo.records import Progress
-    from xai_demo.training.dataset import DataSet, Split
-    from xai_demo.training.schedule import Recipe
+    from xai_demo.training.datasets import DataSet, Split
+    from xai_demo.training.recipe import Recipe
 
 ARCHITECTURES = ("resnet50", "resnet101", "densenet121")
 FIGURES = ("f1", "auroc", "accuracy")
@@ -82,8 +91,11 @@ def _augmentation(recipe: Recipe) -> list[Row]:
 
 def _balance(recipe: Recipe) -> list[Row]:
     return [
-        Row(name=name, recipe=dataclasses.replace(recipe, schedule=balance.chosen(recipe, name)))
-        for name in balance.BALANCES
+        Row(
+            name=name,
+            recipe=dataclasses.replace(recipe, schedule=class_imbalance.chosen(recipe, name)),
+        )
+        for name in class_imbalance.BALANCES
     ]
 
 
@@ -196,7 +208,7 @@ class _Sets:
         kept = [i for i, group in enumerate(whole.groups) if group in taken]
         self.count, self.persons = len(kept), len(taken)
         self._fold_of = np.full(len(whole.groups), -1)
-        self._fold_of[kept] = stratified.folds(
+        self._fold_of[kept] = datasets.folds(
             [whole.groups[i] for i in kept], whole.targets[kept], budget.folds, seed="ablation"
         )
 
@@ -207,7 +219,7 @@ class _Sets:
             self._read[row.masked] = covid.read(self._data, model, masked=row.masked)
         whole = self._read[row.masked]
         learnt = np.flatnonzero((self._fold_of >= 0) & (self._fold_of != fold))
-        tuned = stratified.dealt(
+        tuned = datasets.dealt(
             [whole.groups[i] for i in learnt],
             whole.targets[learnt],
             (5 / 6, 1 / 6),
@@ -238,19 +250,19 @@ def _measured(row: Row, data: DataSet, budget: Budget, fold: int) -> dict[str, f
     network = networks.architecture(model).whole(model)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        runs.learnt(
+        train.learnt(
             network,
             row.recipe,
             data,
             out=out,
-            options=runs.Options(seed=budget.seed),
+            options=train.Options(seed=budget.seed),
             progress=lambda done, doing: None,
             track=lambda first: tracking.opened(
                 "csv", tracking.Tracked(out=out, name=row.name, settings={}, first_step=first)
             ),
         )
-    tuned = runs.tuned(network.cpu(), row.recipe, data)
-    probabilities, targets = asked.probabilities(network, tuned, data, "test")
+    tuned = train.tuned(network.cpu(), row.recipe, data)
+    probabilities, targets = predict.probabilities(network, tuned, data, "test")
     weights = np.ones(len(targets))
     if data.is_independent:
         decided = findings.decided(tuned, probabilities)

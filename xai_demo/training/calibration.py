@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xai_demo.records import Model
-    from xai_demo.training.dataset import Recordings
+    from xai_demo.training.datasets import Recordings
     from xai_demo.training.metrics import Array, Labels
-    from xai_demo.training.schedule import Recipe
+    from xai_demo.training.recipe import Recipe
 
 WELL_CALIBRATED = 0.05  # expected calibration error
 FEW = 30  # a label with fewer validation samples is treated as if it had these

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo.errors import TrainingError
-from xai_demo.training import balance as balances
-from xai_demo.training import fold_figures, lung_head, lung_scores, metrics
+from xai_demo.training import class_imbalance as balances
+from xai_demo.training import fold_metrics, metrics
 from xai_demo.training import folds as anew
-from xai_demo.training.breathing import BOTH, LABELS, NORMAL
 from xai_demo.training.calibration import softmax
-from xai_demo.training.evaluation import check_folder, trained
-from xai_demo.training.lung import lessons_in
-from xai_demo.training.lung_regression import regression
+from xai_demo.training.datasets.breathing import BOTH, LABELS, NORMAL
+from xai_demo.training.evaluate import check_folder, trained
+from xai_demo.training.lung import classifier_head, lessons_in
+from xai_demo.training.lung import metrics as lung_scores
+from xai_demo.training.lung.regression import regression
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats, Progress
     from xai_demo.settings import Settings
-    from xai_demo.training.lung_regression import Learnt, Located
+    from xai_demo.training.lung.regression import Learnt, Located
     from xai_demo.training.metrics import Array
 
 MOST = 6000  # of each other source, for speed
@@ -116,12 +117,14 @@ def _of_patients(
     if not chosen:
         raise TrainingError(f"{data} holds no labelled recording of Fraiwan, wanted: some.")
     tell(0.4, "asking for features")
-    asked = lung_head.of_recordings(network, lessons, chosen)
+    asked = classifier_head.of_recordings(network, lessons, chosen)
     others = (
-        lung_head.sources(network, lessons, most=MOST, recordings=False) if lessons.places else {}
+        classifier_head.sources(network, lessons, most=MOST, recordings=False)
+        if lessons.places
+        else {}
     )
     rounds = []
-    located = lung_head.located(network, lessons) if lessons.places else None
+    located = classifier_head.located(network, lessons) if lessons.places else None
     start = regression(list(others.values()), located=located) if others else None
     for seed in range(seeds):
         tell(0.8 + 0.2 * seed / seeds, f"folds of seed {seed + 1} of {seeds}")
@@ -254,14 +257,14 @@ def table(result: dict[str, Any]) -> str:
     for name, row in result["metrics"].items():
         values = [each[name]["value"] for each in result["per_seed"]]
         seeds = ", ".join("-" if value is None else f"{value:.3f}" for value in values)
-        lines.append(f"  {name:<40} {fold_figures.shown(row)}  {seeds}")
+        lines.append(f"  {name:<40} {fold_metrics.shown(row)}  {seeds}")
     for name, accuracies in result.get("per_fold", {}).items():
         each = ", ".join(f"{value:.3f}" for value in accuracies)
         lines.append(f"  {f'accuracy of fold {name}':<40} {each}")
     lines.append(result["method"])
     if "abroad" in result:
         rows = result["abroad"]["metrics"].items()
-        lines += [f"  {name:<40} {fold_figures.shown(row)}" for name, row in rows]
+        lines += [f"  {name:<40} {fold_metrics.shown(row)}" for name, row in rows]
         lines.append(f"As a hospital that is new to it: {result['abroad']['method']}")
     return "\n".join(lines)
 

@@ -19,16 +19,29 @@ import numpy as np
 from xai_demo import networks
 from xai_demo.decision import decided_index
 from xai_demo.errors import TrainingError
-from xai_demo.training import asked, findings, fold_figures, runs, starting, stratified, tracking
-from xai_demo.training.evaluation import check_part
-from xai_demo.training.fold_figures import FILE, METHOD, Fold, card_section, write
+from xai_demo.training import (
+    datasets,
+    findings,
+    fold_metrics,
+    predict,
+    tracking,
+    train,
+)
+from xai_demo.training.evaluate import check_part
+from xai_demo.training.fold_metrics import (
+    FILE,
+    METHOD,
+    Fold,
+    card_section,
+    write,
+)
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
     from xai_demo.records import Progress
     from xai_demo.settings import Settings
-    from xai_demo.training.dataset import DataSet, Split
-    from xai_demo.training.schedule import Recipe
+    from xai_demo.training.datasets import DataSet, Split
+    from xai_demo.training.recipe import Recipe
 
 USUAL = 5  # folds of persons, where nobody says how many
 _TUNED_ON = 0.15 / 0.85  # of the other folds, so that validation is as large as in one training
@@ -70,7 +83,7 @@ def cross_validate(recipe: Recipe, *, data: Path, plan: Plan, progress: Progress
                 answered.append(fold)
                 notes |= set(said)
             rounds.append(answered)
-    result = fold_figures.result(
+    result = fold_metrics.result(
         recipe.model, data=parts[0][1].name, rounds=rounds, notes=sorted(notes)
     )
     if plan.out is not None:
@@ -83,10 +96,10 @@ def of_persons(data: DataSet, count: int) -> Iterator[tuple[str, DataSet]]:
 
     Of the other folds' persons so many are validation that it is as large as in one training.
     """
-    fold_of = stratified.folds(data.groups, data.targets, count, seed=f"folds:{data.name}")
+    fold_of = datasets.folds(data.groups, data.targets, count, seed=f"folds:{data.name}")
     for fold in range(count):
         learnt = np.flatnonzero(fold_of != fold)
-        tuned = stratified.dealt(
+        tuned = datasets.dealt(
             [data.groups[i] for i in learnt],
             data.targets[learnt],
             (1 - _TUNED_ON, _TUNED_ON),
@@ -141,13 +154,13 @@ def _fold(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network = networks.architecture(recipe.model).whole(recipe.model)
-    said = starting.started(network, recipe, settings)
-    runs.learnt(
+    said = train.started(network, recipe, settings)
+    train.learnt(
         network,
         recipe,
         data,
         out=out,
-        options=runs.Options(seed=seed, resume=True),
+        options=train.Options(seed=seed, resume=True),
         progress=progress,
         track=lambda first: tracking.opened(
             "csv",
@@ -159,8 +172,8 @@ def _fold(
             ),
         ),
     )
-    model = runs.tuned(network, recipe, data)
-    answers, targets = asked.probabilities(network, model, data, "test")
+    model = train.tuned(network, recipe, data)
+    answers, targets = predict.probabilities(network, model, data, "test")
     decided = (
         findings.decided(model, answers)
         if data.is_independent

@@ -1,0 +1,207 @@
+"""ICBHI 2017: the published database of annotated recordings, or excerpts listed in a cycles.csv.
+
+Rocha et al. 2019, doi:10.1088/1361-6579/ab03ea. A file name is
+patient_recording_place_mode_device; a line of an annotation is: start end crackles wheezes.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from xai_demo.training.datasets.breathing import (
+    SOUND_SUFFIXES,
+    Annotated,
+    Corpus,
+    Ledger,
+    Take,
+    duration_of,
+    kind_of,
+    sounding,
+)
+
+DATABASE = "ICBHI_final_database"
+SPLITS = "ICBHI_challenge_train_test.txt"
+CYCLES = "cycles.csv"
+_NAME = re.compile(r"(?P<patient>\d+)_[^_]+_[^_]+_(?:sc|mc)_(?P<device>[A-Za-z0-9]+)")
+_COLUMNS = ("start_s", "end_s", "crackles", "wheezes")
+
+
+def found(folder: Path) -> bool:
+    """Whether the database, or a table of excerpts, lies in `folder`."""
+    return _database(folder) is not None or _has_cycles(folder)
+
+
+def read(folder: Path) -> Corpus:
+    """Every annotated recording, and every file of excerpts; the notes tell of what is left out."""
+    ledger = Ledger("ICBHI excerpts" if _database(folder) is None else "ICBHI 2017")
+    database = _database(folder)
+    takes = list(_recordings(folder, database, ledger)) if database else []
+    if _has_cycles(folder):
+        takes += _excerpts(folder, ledger)
+    return Corpus(takes=tuple(takes), notes=ledger.notes())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """A sound and the rows that annotate it, not yet looked at."""
+
+    sound: Path
+    stem: str
+    rows: list[tuple[str, list[str]]]  # where it stands, its four fields
+    split: str | None
+    patient: str = ""  # where a table tells it, else the name does
+
+
+def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:
+    splits = _official_splits(folder, database, ledger)
+    paths = sorted(database.iterdir())
+    texts = {p.stem: p for p in paths if p.suffix == ".txt" and _NAME.fullmatch(p.stem)}
+    sounds = {p.stem: p for p in paths if p.suffix.lower() in SOUND_SUFFIXES}
+    for stem in sorted(set(texts) | set(sounds)):
+        if stem not in sounds:
+            ledger.add("annotations without a sound, left out", texts[stem].name)
+        elif stem not in texts:
+            ledger.add("sounds without an annotation, left out", sounds[stem].name)
+        else:
+            lines = enumerate(texts[stem].read_text("utf-8-sig", "replace").splitlines(), 1)
+            rows = [(f"{stem}.txt line {n}", line.split()) for n, line in lines if line.strip()]
+            split = splits.get(stem)
+            yield from _take(_Listed(sound=sounds[stem], stem=stem, rows=rows, split=split), ledger)
+
+
+def _excerpts(folder: Path, ledger: Ledger) -> Iterator[Take]:
+    """One take for each file of the table: only what its first to last row span is annotated."""
+    listed: dict[str, _Listed] = {}
+    with (folder / CYCLES).open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            name = (row["file"] or "").strip()
+            if name not in listed:
+                listed[name] = _Listed(
+                    sound=folder / name,
+                    stem=Path(name).stem,
+                    rows=[],
+                    split=row.get("official_split") or None,
+                    patient=(row.get("patient") or "").strip(),
+                )
+            fields = [(row[column] or "").strip() for column in _COLUMNS]
+            listed[name].rows.append((f"{CYCLES} line {number}", fields))
+    sounds = {p.name for p in folder.iterdir() if p.suffix.lower() in SOUND_SUFFIXES}
+    for name in sorted(sounds - set(listed)):
+        ledger.add(f"sounds without a row in {CYCLES}, left out", name)
+    for name, one in listed.items():
+        if name not in sounds:
+            ledger.add(f"files of {CYCLES} without a sound, left out", name)
+            continue
+        for take in _take(one, ledger):
+            first_s = take.annotated[0].start_s
+            last_s = max(cycle.end_s for cycle in take.annotated)
+            yield replace(take, start_s=first_s, end_s=last_s)
+
+
+def _take(one: _Listed, ledger: Ledger) -> Iterator[Take]:
+    """The take, if there is anything in it."""
+    if not one.rows:
+        ledger.add("empty annotations, left out", f"{one.stem}.txt")
+        return
+    named = _NAME.search(one.stem.rpartition("__")[2])
+    patient = one.patient or (named["patient"] if named else "")
+    if not patient:
+        ledger.add("files whose name tells no patient, left out", one.sound.name)
+        return
+    duration_s = duration_of(one.sound)
+    if duration_s is None:
+        ledger.add("sounds that cannot be read, left out", one.sound.name)
+        return
+    annotated = sounding(_cycles(one.rows, ledger), duration_s=duration_s, ledger=ledger)
+    if not annotated:
+        ledger.add("recordings without a usable cycle, left out", one.sound.name)
+        return
+    yield Take(
+        path=one.sound,
+        name=one.stem,
+        site="icbhi",
+        patient=f"icbhi:{patient}",
+        kind=None,
+        annotated=annotated,
+        official_split=one.split,
+        device=named["device"] if named else "",
+    )
+
+
+class Cycle(NamedTuple):
+    """A line of an annotation, and whether it was repaired."""
+
+    event: Annotated
+    repaired: bool
+
+
+def parsed(fields: list[str]) -> Cycle | None:
+    """The cycle that four fields tell, commas repaired; None where they tell none."""
+    separated = fields[0].split(",") if len(fields) == 1 else fields  # commas for tabs
+    points = [text.replace(",", ".") for text in separated]
+    try:
+        start_s, end_s, crackles, wheezes = map(float, points)
+    except ValueError:
+        return None
+    if not {crackles, wheezes} <= {0.0, 1.0}:
+        return None
+    kind = kind_of(crackles=crackles == 1, wheezes=wheezes == 1)
+    return Cycle(Annotated(start_s=start_s, end_s=end_s, kind=kind), points != fields)
+
+
+def _cycles(
+    rows: Iterable[tuple[str, list[str]]], ledger: Ledger
+) -> Iterator[tuple[str, Annotated]]:
+    for place, fields in rows:
+        cycle = parsed(fields)
+        if cycle is None:
+            problem = f"{place} ({' '.join(fields)!r})"
+            ledger.add("lines that are not 'start end crackles wheezes', left out", problem)
+            continue
+        if cycle.repaired:
+            ledger.add("cycles written with commas, repaired", place)
+        yield place, cycle.event
+
+
+def _official_splits(folder: Path, database: Path, ledger: Ledger) -> dict[str, str]:
+    """Train or test by recording; a patient who is in both is no longer in train.
+
+    The published file shares the patients 156 and 218. Left in test, its figures stay comparable.
+    """
+    places = [p / SPLITS for p in (folder, database, folder.parent) if (p / SPLITS).is_file()]
+    if not places:
+        return {}
+    rows = [line.split() for line in places[0].read_text("utf-8-sig").splitlines()]
+    splits = {Path(row[0]).stem: row[1].lower() for row in rows if len(row) == 2}
+    named = set(splits)
+    tested = {name.split("_")[0] for name, split in splits.items() if split == "test"}
+    for name, split in list(splits.items()):
+        if split == "train" and name.split("_")[0] in tested:
+            what = f"recordings in train of {SPLITS} of a patient who is in test as well, no split"
+            ledger.add(what, name)
+            del splits[name]
+    unsplit = {p.stem for p in database.glob("*.txt") if _NAME.fullmatch(p.stem)} - named
+    for name in sorted(unsplit):
+        ledger.add(f"recordings that {SPLITS} does not name, no split", name)
+    return splits
+
+
+def _database(folder: Path) -> Path | None:
+    """Where the annotations are: in ICBHI_final_database, packed once or twice, or right here."""
+    for place in (folder / DATABASE / DATABASE, folder / DATABASE, folder):
+        if place.is_dir() and any(_NAME.fullmatch(p.stem) for p in place.glob("*.txt")):
+            return place
+    return None
+
+
+def _has_cycles(folder: Path) -> bool:
+    path = folder / CYCLES
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return {"file", *_COLUMNS} <= set(file.readline().strip().split(","))

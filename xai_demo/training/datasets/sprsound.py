@@ -1,0 +1,158 @@
+"""SPRSound in its published layout: *_json annotations, nested or not, and *_wav sounds.
+
+Zhang et al. 2022, doi:10.1109/TBCAS.2022.3204910: children at one hospital in Shanghai, each
+recording some 9-15 s at 8 kHz; its file name is patient_age_sex_place_number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xai_demo.training.datasets.breathing import (
+    BOTH,
+    CRACKLE,
+    NORMAL,
+    SOUND_SUFFIXES,
+    WHEEZE,
+    Annotated,
+    Corpus,
+    Ledger,
+    Take,
+    duration_of,
+    sounding,
+)
+
+EVENT_KINDS = {
+    "Normal": NORMAL,
+    "Fine Crackle": CRACKLE,
+    "Coarse Crackle": CRACKLE,
+    "Wheeze": WHEEZE,
+    "Rhonchi": WHEEZE,
+    "Stridor": WHEEZE,
+    "Wheeze+Crackle": BOTH,
+}
+RECORD_KINDS = {  # (dis)continuous adventitious sounds
+    "Normal": NORMAL,
+    "DAS": CRACKLE,
+    "CAS": WHEEZE,
+    "CAS & DAS": BOTH,
+    "Poor Quality": None,
+}
+DEVICE = "Yunting II"  # all of them
+_RECORD_KEYS = ("record_annotation", "recording_annotation")  # the README writes the latter
+_DEPTH = 3  # folder/sprsound/BioCAS2022/train2022_json
+
+
+def found(folder: Path) -> bool:
+    """Whether a folder of annotations lies in `folder` or little below it."""
+    return any(_annotation_folders(folder, _DEPTH))
+
+
+def read(folder: Path) -> Corpus:
+    """Every recording with an annotation and a sound; the notes tell of the others."""
+    ledger = Ledger("SPRSound")
+    sounds = _sounds(folder, ledger)
+    used: set[str] = set()
+    takes = []
+    for path, split in _annotations(folder):
+        if path.stem in used:
+            ledger.add("annotations of the same recording as another one, left out", path.name)
+            continue
+        if path.stem not in sounds:
+            ledger.add("annotations without a sound, left out", path.name)
+            continue
+        used.add(path.stem)
+        take = _take(path, sounds[path.stem], split, ledger)
+        if take:
+            takes.append(take)
+    for stem in sorted(set(sounds) - used):
+        ledger.add("sounds without an annotation, left out", sounds[stem].name)
+    return Corpus(takes=tuple(takes), notes=ledger.notes())
+
+
+def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
+    if not path.read_bytes().strip():
+        ledger.add("empty annotations, left out", path.name)
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        record = next(str(content[key]) for key in _RECORD_KEYS if key in content)
+        rows = [(str(e["type"]), e["start"], e["end"]) for e in content["event_annotation"]]
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        problem = f"{path.name} ({type(error).__name__}: {error})"
+        ledger.add("files that are no SPRSound annotation, left out", problem)
+        return None
+    duration_s = duration_of(sound)
+    if duration_s is None:
+        ledger.add("sounds that cannot be read, left out", sound.name)
+        return None
+    if record not in RECORD_KINDS:
+        ledger.add("recordings of an unknown record_annotation", f"{path.name} ({record!r})")
+    return Take(
+        path=sound,
+        name=path.stem,
+        site="sprsound",
+        patient=f"sprsound:{path.stem.split('_')[0]}",
+        kind=RECORD_KINDS.get(record),
+        quality="poor" if record == "Poor Quality" else "",
+        annotated=sounding(_events(path, rows, ledger), duration_s=duration_s, ledger=ledger),
+        official_split=split,
+        device=DEVICE,
+    )
+
+
+def _events(
+    path: Path, rows: list[tuple[str, Any, Any]], ledger: Ledger
+) -> Iterator[tuple[str, Annotated]]:
+    """The events that can be read, in seconds, each with its place."""
+    for number, (kind, start, end) in enumerate(rows, 1):
+        place = f"{path.name} event {number}"
+        if kind not in EVENT_KINDS:
+            ledger.add("events of an unknown type, left out", f"{place} ({kind!r})")
+            continue
+        texts = [str(time).replace(",", ".") for time in (start, end)]
+        try:
+            start_s, end_s = (float(text) / 1000 for text in texts)
+        except ValueError:
+            ledger.add("events without a time, left out", f"{place} ({start!r}-{end!r})")
+            continue
+        if texts != [str(start), str(end)]:
+            ledger.add("events with a decimal comma, repaired", place)
+        yield place, Annotated(start_s=start_s, end_s=end_s, kind=EVENT_KINDS[kind])
+
+
+def _annotations(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every annotation with its official split, by the name of the folders it lies in."""
+    for root in _annotation_folders(folder, _DEPTH):
+        for path in sorted(root.rglob("*.json")):
+            names = " ".join(path.relative_to(root.parent).parts[:-1]).lower()
+            yield path, _split(names)
+
+
+def _split(names: str) -> str:
+    if "train" in names:
+        return "train"
+    if "intra" in names:  # recordings of the children that are trained on, by design
+        return "test of known patients"
+    return "test"
+
+
+def _annotation_folders(folder: Path, depth: int) -> Iterator[Path]:
+    for below in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if below.name.endswith("_json"):
+            yield below
+        elif depth > 1:
+            yield from _annotation_folders(below, depth - 1)
+
+
+def _sounds(folder: Path, ledger: Ledger) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*_wav/**/*")):
+        if path.suffix.lower() not in SOUND_SUFFIXES:
+            continue
+        if found.setdefault(path.stem, path) != path:
+            ledger.add("sounds of the same name as another one, left out", path.name)
+    return found
