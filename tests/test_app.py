@@ -29,9 +29,9 @@ from xai_demo import explainers
 from xai_demo.analysis import Analyser
 from xai_demo.audio import read_audio
 from xai_demo.errors import UnsuitableError
+from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.records import TASKS
 from xai_demo.settings import Settings
-from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:
     import gradio as gr

@@ -14,8 +14,8 @@ from tests.fakes import FakeAnalyser
 from xai_demo.analysis.explain import Disturbance, Move, disturbed
 from xai_demo.audio.noise import Noise
 from xai_demo.cli import main
+from xai_demo.examples import example_path
 from xai_demo.records import Analysis, Decision, Prediction
-from xai_demo.synthesis import example_path
 
 PINK = Noise(kind="pink", snr_db=-5)
 

@@ -21,8 +21,8 @@ from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.segments import Cycle, of_cycles
 from xai_demo.errors import AnnotationError, UnsuitableError
+from xai_demo.examples import example_path
 from xai_demo.records import Recording
-from xai_demo.synthesis import example_path
 
 RATE = MEL.sample_rate_hz
 NO_PATH = SignalPath(band_hz=None, denoise=False)

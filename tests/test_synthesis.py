@@ -8,9 +8,9 @@ import soundfile
 from PIL import Image
 
 from xai_demo.errors import UnknownNameError, UnsuitableError
-from xai_demo.examples import Phantom, Synthesised
+from xai_demo.examples import EXAMPLES, Phantom, Synthesised, example_path
 from xai_demo.records import TASKS
-from xai_demo.synthesis import EXAMPLES, TRUTH_FILE, example_path, truths, write_examples
+from xai_demo.synthesis import BUILDERS, TRUTH_FILE, truths, write_examples
 from xai_demo.synthesis.everyday import DURATION_S, SOUNDS, everyday_sound
 from xai_demo.synthesis.lung import (
     CRACKLES,
@@ -299,7 +299,7 @@ def test_an_unknown_everyday_sound_is_named_with_the_known_ones():
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_shipped_file_is_what_the_generator_makes(name):
-    made, path = EXAMPLES[name].build(), example_path(name)
+    made, path = BUILDERS[name](), example_path(name)
     if isinstance(made, Synthesised):
         samples, rate = soundfile.read(path, dtype="float32")
         assert rate == made.sample_rate_hz
@@ -340,7 +340,7 @@ def test_every_task_has_examples_and_each_says_that_it_is_synthesised():
 
 def test_the_words_of_the_wheezes_name_their_number_length_and_beginning():
     example = EXAMPLES["wheeze"]
-    truth = example.build().truth
+    truth = BUILDERS["wheeze"]().truth
     assert len(truth) == 5
     assert {round(t.end_s - t.start_s, 6) for t in truth} == {0.55}
     assert truth[0].start_s == 1.0
@@ -350,7 +350,7 @@ def test_the_words_of_the_wheezes_name_their_number_length_and_beginning():
 @pytest.mark.parametrize("name", ["wheeze", "crackles", "crackles-and-wheeze"])
 def test_crackles_fill_breaths_in_and_wheezes_breaths_out(name):
     breathing = Breathing()
-    for truth in EXAMPLES[name].build().truth:
+    for truth in BUILDERS[name]().truth:
         middle = (truth.start_s + truth.end_s) / 2 - breathing.first_breath_s
         breath_in = middle % breathing.period_s < breathing.inspiration_s
         assert breath_in == (truth.label == "crackle")

@@ -18,8 +18,7 @@ from xai_demo.engine import Engine
 from xai_demo.errors import TrainingError, UnsuitableError
 from xai_demo.hub import Hub
 from xai_demo.settings import Settings
-from xai_demo.synthesis import lung
-from xai_demo.synthesis.mixtures import EVERYDAY_LABELS, everyday_mixture, lung_mixture
+from xai_demo.synthesis import EVERYDAY_LABELS, everyday_mixture, lung, lung_mixture
 from xai_demo.training import explainer_eval, explainer_report, model_card
 from xai_demo.training.datasets import DataSet
 from xai_demo.training.explainer_eval import ground_truth, trials

@@ -13,7 +13,7 @@ import numpy as np
 
 from xai_demo.analysis import Analyser
 from xai_demo.engine.backends import resident_mb, threads
-from xai_demo.synthesis import EXAMPLES, example_path
+from xai_demo.examples import EXAMPLES, example_path
 
 if TYPE_CHECKING:
     from xai_demo.records import Progress, Report

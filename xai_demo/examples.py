@@ -1,11 +1,12 @@
-"""What a synthesised file holds, and where: known, because it was put there."""
+"""The examples on the page: synthesised files whose content, and where it lies, is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xai_demo.errors import UnknownNameError
 from xai_demo.records import Task
 
 if TYPE_CHECKING:
@@ -53,10 +54,88 @@ class Phantom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A file that ships with the demo, and how it was made."""
+    """A file that ships with the demo; `synthesis.BUILDERS` makes it."""
 
     task: Task
     file: str
     title: str
     expectation: str  # what was put in, never what a network answers
-    build: Callable[[], Synthesised | Phantom]
+
+
+_DIRECTORY = Path(__file__).resolve().parent / "examples"
+
+EXAMPLES: dict[str, Example] = {
+    "breathing": Example(
+        task="stethoscope",
+        file="breathing.flac",
+        title="Breathing",
+        expectation="Breath noise and heart only, synthesised",
+    ),
+    "wheeze": Example(
+        task="stethoscope",
+        file="wheeze.flac",
+        title="Wheeze",
+        expectation="Five wheezes of 0.55 s from 1.0 s on, one in every breath out, synthesised",
+    ),
+    "crackles": Example(
+        task="stethoscope",
+        file="crackles.flac",
+        title="Crackles",
+        expectation="Coarse crackles from 0.3 s on, in every breath in, 350 Hz, synthesised",
+    ),
+    "crackles-and-wheeze": Example(
+        task="stethoscope",
+        file="crackles_and_wheeze.flac",
+        title="Crackles and wheeze",
+        expectation="Crackles in every breath in, a wheeze in every breath out, synthesised",
+    ),
+    "clear-film": Example(
+        task="chest_xray",
+        file="clear.png",
+        title="Clear lungs",
+        expectation="A phantom without opacities, synthesised",
+    ),
+    "one-opacity": Example(
+        task="chest_xray",
+        file="one_opacity.png",
+        title="One opacity",
+        expectation="A cloudy patch in the right lower lung (left in the picture), synthesised",
+    ),
+    "two-opacities": Example(
+        task="chest_xray",
+        file="two_opacities.png",
+        title="Two opacities",
+        expectation="Cloudy patches in the right upper and the left lower lung, synthesised",
+    ),
+    "dog": Example(
+        task="audioset",
+        file="dog.flac",
+        title="Dog",
+        expectation="Six barks at 0.35, 0.85, 2.1, 2.5, 2.95 and 4.1 s, synthesised",
+    ),
+    "rooster": Example(
+        task="audioset",
+        file="rooster.flac",
+        title="Rooster",
+        expectation="One crow at 1.2-2.9 s, synthesised",
+    ),
+    "clock": Example(
+        task="audioset",
+        file="clock.flac",
+        title="Clock",
+        expectation="Five ticks, one a second from 0.45 s on, synthesised",
+    ),
+    "helicopter": Example(
+        task="audioset",
+        file="helicopter.flac",
+        title="Helicopter",
+        expectation="Eleven rotor beats a second all along, synthesised",
+    ),
+}
+
+
+def example_path(name: str) -> Path:
+    """The file of an example, as it ships with the package."""
+    if name not in EXAMPLES:
+        raise UnknownNameError("example", name, EXAMPLES)
+    return _DIRECTORY / EXAMPLES[name].file

@@ -18,8 +18,8 @@ import soundfile
 from xai_demo.analysis import Analyser
 from xai_demo.endurance import Phase, watched
 from xai_demo.engine.backends import resident_mb
+from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.records import LogMel, Task
-from xai_demo.synthesis import EXAMPLES, example_path
 from xai_demo.tabs.live import Live
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ import numpy as np
 
 from xai_demo import networks
 from xai_demo.errors import XaiDemoError
+from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.records import Model, Raster
-from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:
     import httpx

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xai_demo import explainers, networks
 from xai_demo.analysis import Analyser
 from xai_demo.errors import CancelledError
-from xai_demo.synthesis import EXAMPLES, example_path
+from xai_demo.examples import EXAMPLES, example_path
 
 if TYPE_CHECKING:
     from xai_demo.records import Model, Progress, Report

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.hub.space import up
-from xai_demo.synthesis import EXAMPLES, example_path
 
 if TYPE_CHECKING:
     from xai_demo.records import Progress

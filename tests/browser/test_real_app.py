@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import visiting
-from xai_demo.synthesis import EXAMPLES
+from xai_demo.examples import EXAMPLES
 from xai_demo.tabs import TABS
 
 if TYPE_CHECKING:

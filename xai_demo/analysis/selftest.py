@@ -24,11 +24,11 @@ from xai_demo.errors import (
     UnsuitableError,
     WeightsError,
 )
+from xai_demo.examples import example_path
 from xai_demo.hub import clips
 from xai_demo.hub.checkpoint import sha256_of
 from xai_demo.hub.store import write
 from xai_demo.records import Analysis, Task
-from xai_demo.synthesis import example_path
 
 if TYPE_CHECKING:
     from xai_demo.analysis import Analyser

@@ -1,19 +1,32 @@
-"""Sounds and films made by the project: what they hold is known, because it was put there."""
+"""Sounds and films made by the project: what they hold is known, because it was put there.
+
+Sounds of known time and band laid over a background at a given ratio, to put heat to the test.
+
+The ratio is that of the powers of event and background over the event's own stretch, all
+frequencies together; the same seed puts the same events in the same places at every ratio.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from xai_demo.errors import UnknownNameError
-from xai_demo.examples import Example, Phantom, Synthesised
+import numpy as np
+
+from xai_demo.errors import UnsuitableError
+from xai_demo.examples import EXAMPLES, Example, Phantom, Synthesised, Truth
+from xai_demo.synthesis import everyday, lung
 from xai_demo.synthesis.everyday import everyday_sound
 from xai_demo.synthesis.lung import Crackles, Wheeze, lung_sound
 from xai_demo.synthesis.thorax import Opacity, thorax
 
-_DIRECTORY = Path(__file__).resolve().parent.parent / "examples"
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
+
 TRUTH_FILE = "truth.json"
 
 
@@ -39,110 +52,37 @@ def _crackles(snr_db: float, per_second: float) -> tuple[Crackles, ...]:
     )
 
 
-EXAMPLES: dict[str, Example] = {
-    "breathing": Example(
-        task="stethoscope",
-        file="breathing.flac",
-        title="Breathing",
-        expectation="Breath noise and heart only, synthesised",
-        build=partial(lung_sound, seed=1),
-    ),
-    "wheeze": Example(
-        task="stethoscope",
-        file="wheeze.flac",
-        title="Wheeze",
-        expectation="Five wheezes of 0.55 s from 1.0 s on, one in every breath out, synthesised",
-        build=partial(lung_sound, seed=2, events=_wheezes(460)),
-    ),
-    "crackles": Example(
-        task="stethoscope",
-        file="crackles.flac",
-        title="Crackles",
-        expectation="Coarse crackles from 0.3 s on, in every breath in, 350 Hz, synthesised",
-        build=partial(lung_sound, seed=5, events=_crackles(16, 12)),
-    ),
-    "crackles-and-wheeze": Example(
-        task="stethoscope",
-        file="crackles_and_wheeze.flac",
-        title="Crackles and wheeze",
-        expectation="Crackles in every breath in, a wheeze in every breath out, synthesised",
-        build=partial(lung_sound, seed=4, events=_crackles(9, 14) + _wheezes(400)),
-    ),
-    "clear-film": Example(
-        task="chest_xray",
-        file="clear.png",
-        title="Clear lungs",
-        expectation="A phantom without opacities, synthesised",
-        build=partial(thorax, seed=11),
-    ),
-    "one-opacity": Example(
-        task="chest_xray",
-        file="one_opacity.png",
-        title="One opacity",
-        expectation="A cloudy patch in the right lower lung (left in the picture), synthesised",
-        build=partial(
-            thorax,
-            seed=12,
-            opacities=(
-                Opacity(label="Right lower lung", x=0.28, y=0.64, radius_x=0.19, radius_y=0.19),
-            ),
+BUILDERS: dict[str, Callable[[], Synthesised | Phantom]] = {
+    "breathing": partial(lung_sound, seed=1),
+    "wheeze": partial(lung_sound, seed=2, events=_wheezes(460)),
+    "crackles": partial(lung_sound, seed=5, events=_crackles(16, 12)),
+    "crackles-and-wheeze": partial(lung_sound, seed=4, events=_crackles(9, 14) + _wheezes(400)),
+    "clear-film": partial(thorax, seed=11),
+    "one-opacity": partial(
+        thorax,
+        seed=12,
+        opacities=(
+            Opacity(label="Right lower lung", x=0.28, y=0.64, radius_x=0.19, radius_y=0.19),
         ),
     ),
-    "two-opacities": Example(
-        task="chest_xray",
-        file="two_opacities.png",
-        title="Two opacities",
-        expectation="Cloudy patches in the right upper and the left lower lung, synthesised",
-        build=partial(
-            thorax,
-            seed=13,
-            opacities=(
-                Opacity(label="Right upper lung", x=0.32, y=0.41, radius_x=0.17, radius_y=0.17),
-                Opacity(label="Left lower lung", x=0.76, y=0.65, radius_x=0.17, radius_y=0.23),
-            ),
+    "two-opacities": partial(
+        thorax,
+        seed=13,
+        opacities=(
+            Opacity(label="Right upper lung", x=0.32, y=0.41, radius_x=0.17, radius_y=0.17),
+            Opacity(label="Left lower lung", x=0.76, y=0.65, radius_x=0.17, radius_y=0.23),
         ),
     ),
-    "dog": Example(
-        task="audioset",
-        file="dog.flac",
-        title="Dog",
-        expectation="Six barks at 0.35, 0.85, 2.1, 2.5, 2.95 and 4.1 s, synthesised",
-        build=partial(everyday_sound, "Dog", seed=21),
-    ),
-    "rooster": Example(
-        task="audioset",
-        file="rooster.flac",
-        title="Rooster",
-        expectation="One crow at 1.2-2.9 s, synthesised",
-        build=partial(everyday_sound, "Crowing, cock-a-doodle-doo", seed=22),
-    ),
-    "clock": Example(
-        task="audioset",
-        file="clock.flac",
-        title="Clock",
-        expectation="Five ticks, one a second from 0.45 s on, synthesised",
-        build=partial(everyday_sound, "Tick-tock", seed=23),
-    ),
-    "helicopter": Example(
-        task="audioset",
-        file="helicopter.flac",
-        title="Helicopter",
-        expectation="Eleven rotor beats a second all along, synthesised",
-        build=partial(everyday_sound, "Helicopter", seed=24),
-    ),
+    "dog": partial(everyday_sound, "Dog", seed=21),
+    "rooster": partial(everyday_sound, "Crowing, cock-a-doodle-doo", seed=22),
+    "clock": partial(everyday_sound, "Tick-tock", seed=23),
+    "helicopter": partial(everyday_sound, "Helicopter", seed=24),
 }
-
-
-def example_path(name: str) -> Path:
-    """The file of an example, as it ships with the package."""
-    if name not in EXAMPLES:
-        raise UnknownNameError("example", name, EXAMPLES)
-    return _DIRECTORY / EXAMPLES[name].file
 
 
 def truths() -> dict[str, object]:
     """What `truth.json` holds: by example, its file and everything that was put in."""
-    return {name: _facts(example, example.build()) for name, example in EXAMPLES.items()}
+    return {name: _facts(example, BUILDERS[name]()) for name, example in EXAMPLES.items()}
 
 
 def write_examples(directory: Path) -> None:
@@ -153,7 +93,7 @@ def write_examples(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     facts = {}
     for name, example in EXAMPLES.items():
-        made = example.build()
+        made = BUILDERS[name]()
         path = directory / example.file
         if isinstance(made, Synthesised):
             soundfile.write(path, made.samples, made.sample_rate_hz, subtype="PCM_16")
@@ -171,3 +111,100 @@ def _facts(example: Example, made: Synthesised | Phantom) -> dict[str, object]:
         "expectation": example.expectation,
         "truth": [dataclasses.asdict(truth) for truth in made.truth],
     }
+
+
+LUNG_KINDS: tuple[Literal["crackle", "wheeze"], ...] = ("crackle", "wheeze")
+EVERYDAY_LABELS = ("Tick-tock", "Dog", "Crowing, cock-a-doodle-doo")  # those that come and go
+_EVERY_S = 2.0  # one event in so many seconds, about one a breath
+_LENGTHS_S = (0.4, 0.7)
+_ROOM = ((0, 100, 600, 2500, 8000, 16000), (-6, 0, -4, -10, -22, -36))  # hertz, decibels
+
+
+def lung_mixture(
+    background: Floats, *, kind: Literal["crackle", "wheeze"], snr_db: float, seed: int
+) -> Synthesised:
+    """Events of one kind in breathing, (time,) at `lung.SAMPLE_RATE_HZ`.
+
+    Raises UnsuitableError for a background shorter than one event, or silent under one.
+    """
+    rng = np.random.default_rng(seed)
+    rate, count = lung.SAMPLE_RATE_HZ, len(background)
+    number = max(1, int(count / rate / _EVERY_S))
+    slot = count // number
+    if slot < _LENGTHS_S[1] * rate:
+        raise UnsuitableError(
+            f"The background lasts {count / rate:.2f} s; wanted: at least {_LENGTHS_S[1]:g} s."
+        )
+    sound = np.asarray(background, np.float64)
+    truth = []
+    for first in range(0, number * slot, slot):
+        wave, (low_hz, high_hz) = _event(rng, kind)
+        start = first + int(rng.integers(slot - len(wave) + 1))
+        alone = np.zeros(count)
+        alone[start : start + len(wave)] = wave
+        sound = lung.mixed(sound, alone, snr_db)
+        truth.append(
+            Truth(
+                label=kind,
+                start_s=start / rate,
+                end_s=(start + len(wave)) / rate,
+                low_hz=low_hz,
+                high_hz=high_hz,
+            )
+        )
+    return Synthesised(samples=_fitted(sound), sample_rate_hz=rate, truth=tuple(truth))
+
+
+def everyday_mixture(label: str, *, snr_db: float, seed: int) -> Synthesised:
+    """One of `EVERYDAY_LABELS` in the noise of a room, moved round in time by chance."""
+    made = everyday.everyday_sound(label, seed=seed)
+    rng = np.random.default_rng(seed)
+    rate, count = made.sample_rate_hz, len(made.samples)
+    shift = int(rng.integers(count))
+    sound = np.roll(made.samples.astype(np.float64), shift)
+    truth = tuple(part for t in made.truth for part in _moved(t, shift / rate, count / rate))
+    during = np.zeros(count, bool)
+    for t in truth:
+        during[round(t.start_s * rate) : round(t.end_s * rate)] = True
+    noise = lung.coloured_noise(rng, count, rate, *_ROOM)
+    power = np.mean(sound[during] ** 2) / np.mean(noise[during] ** 2)
+    mixed = sound + noise * np.sqrt(power / 10 ** (snr_db / 10))
+    return Synthesised(samples=_fitted(mixed), sample_rate_hz=rate, truth=truth)
+
+
+def _event(
+    rng: np.random.Generator, kind: Literal["crackle", "wheeze"]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    duration_s = float(rng.uniform(*_LENGTHS_S))
+    if kind == "wheeze":
+        pitch_hz = float(np.exp(rng.uniform(np.log(200), np.log(600))))
+        return lung.wheeze(
+            rng,
+            lung.Wheeze(start_s=0, duration_s=duration_s, frequency_hz=pitch_hz, harmonics=2),
+        )
+    event = lung.Crackles(
+        start_s=0,
+        duration_s=duration_s,
+        kind="fine" if rng.random() < 0.5 else "coarse",
+        per_second=float(rng.uniform(12, 25)),
+    )
+    pitch_hz = lung.CRACKLES[event.kind][1]
+    return lung.crackle_burst(rng, event), (0.5 * pitch_hz, 1.5 * pitch_hz)
+
+
+def _moved(truth: Truth, by_s: float, total_s: float) -> list[Truth]:
+    """The stretch later by so much, in two parts where it passes the end."""
+    start_s = (truth.start_s + by_s) % total_s
+    end_s = start_s + truth.end_s - truth.start_s
+    spans = [(start_s, min(end_s, total_s))]
+    if end_s > total_s:
+        spans.append((0.0, end_s - total_s))
+    return [
+        Truth(label=truth.label, start_s=a, end_s=b, low_hz=truth.low_hz, high_hz=truth.high_hz)
+        for a, b in spans
+    ]
+
+
+def _fitted(sound: np.ndarray) -> Floats:
+    fitted: Floats = (sound * min(1.0, 0.95 / np.abs(sound).max())).astype(np.float32)
+    return fitted

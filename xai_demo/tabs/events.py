@@ -10,9 +10,9 @@ from typing import Any, cast
 import gradio as gr
 
 from xai_demo.errors import XaiDemoError
+from xai_demo.examples import example_path
 from xai_demo.records import FILMS, Analysis
 from xai_demo.scheduler import Running
-from xai_demo.synthesis import example_path
 from xai_demo.tabs import live, noise, signal_path
 from xai_demo.tabs.api import told_by
 from xai_demo.tabs.controls import picked, playable

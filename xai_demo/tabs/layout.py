@@ -10,8 +10,8 @@ from typing import Any, Literal
 import gradio as gr
 
 from xai_demo.errors import WeightsError, XaiDemoError
+from xai_demo.examples import EXAMPLES
 from xai_demo.records import DISCLAIMER, Model, Task
-from xai_demo.synthesis import EXAMPLES
 from xai_demo.tabs import (
     controls,
     live,

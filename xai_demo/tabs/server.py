@@ -11,8 +11,8 @@ import gradio as gr
 
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.zerogpu import Lent, lent
+from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.settings import Settings
-from xai_demo.synthesis import EXAMPLES, example_path
 from xai_demo.tabs import build, theme
 
 _WAITING = 32  # visitors in the queue; the next one is told to come back

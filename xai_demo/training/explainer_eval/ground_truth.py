@@ -13,8 +13,13 @@ from xai_demo import audio, imaging
 from xai_demo.errors import UnsuitableError
 from xai_demo.imaging import preprocess
 from xai_demo.records import LogMel, Model, Radiograph, Raster, Recording
-from xai_demo.synthesis import lung
-from xai_demo.synthesis.mixtures import EVERYDAY_LABELS, LUNG_KINDS, everyday_mixture, lung_mixture
+from xai_demo.synthesis import (
+    EVERYDAY_LABELS,
+    LUNG_KINDS,
+    everyday_mixture,
+    lung,
+    lung_mixture,
+)
 from xai_demo.training.datasets import breathing, nih, split_by_group
 from xai_demo.training.datasets import sprsound as layout_sprsound
 from xai_demo.training.explainer_eval.pointing import (
