@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tiny import LAYER, TINY
-from xai_demo import bench, networks
+from xai_demo import networks
+from xai_demo.bench import explanations
 from xai_demo.settings import Settings
 
 RATIOS = (
@@ -43,7 +44,7 @@ def test_the_table_shows_milliseconds_ratios_and_differences():
         "explainer": "Grad-CAM++",
         "architectures": {"resnet18": row, "cnn14": row | {"forward_ms": 0.4}},
     }
-    lines = bench.table(result).splitlines()
+    lines = explanations.table(result).splitlines()
     assert lines[0].startswith("| network | forward, torch (ms) | pytorch-grad-cam, 1 class | py")
     figures = "4.20x | 52.00x | 1.01x | 1.10x | 1.33x | 0.50x | 0.61x | 0.79x | 2.3e-07 | 1.1e-05 |"
     assert lines[2] == f"| resnet18 | 42 | {figures}"
@@ -59,22 +60,22 @@ def test_the_table_shows_milliseconds_ratios_and_differences():
 def test_every_architecture_with_a_map_is_measured_at_the_layer_it_is_cut_after():
     known = {name for name, a in networks.ARCHITECTURES.items() if a.kind != "transformer"}
     variants = {n for n in known if any(n.startswith(f"{m}-") for m in known)}
-    assert set(bench._LAYERS) == known - variants
-    for name, layer in bench._LAYERS.items():
+    assert set(explanations._LAYERS) == known - variants
+    for name, layer in explanations._LAYERS.items():
         assert networks.ARCHITECTURES[name].layer == layer
 
 
 @pytest.fixture
 def tiny(monkeypatch) -> str:
     monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
-    monkeypatch.setattr(bench, "_LAYERS", {"tiny": LAYER})
+    monkeypatch.setattr(explanations, "_LAYERS", {"tiny": LAYER})
     return "tiny"
 
 
 def test_a_run_measures_every_way_and_finds_the_same_heat(tiny, tmp_path):
     told = []
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path)
-    result = bench.run(settings, rounds=1, progress=lambda done, doing: told.append(doing))
+    result = explanations.run(settings, rounds=1, progress=lambda done, doing: told.append(doing))
     assert told == [tiny]
     assert result["rounds"] == 1
     assert result["threads"] >= 1
@@ -84,7 +85,7 @@ def test_a_run_measures_every_way_and_finds_the_same_heat(tiny, tmp_path):
     assert set(row) == {"forward_ms", *RATIOS, *DIFFERENCES}
     assert all(row[name] > 0 for name in ("forward_ms", *RATIOS))
     assert all(0 <= row[name] < 1e-3 for name in DIFFERENCES)
-    assert f"| {tiny} |" in bench.table(result)
+    assert f"| {tiny} |" in explanations.table(result)
 
 
 def test_a_ratio_is_the_median_over_that_of_the_forward_pass(monkeypatch):
@@ -95,7 +96,7 @@ def test_a_ratio_is_the_median_over_that_of_the_forward_pass(monkeypatch):
         "torch_1": iter([9.0, 3.0, 100.0, 3.0]),
     }
     monkeypatch.setattr(
-        bench, "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=lambda s: None)
+        explanations, "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=lambda s: None)
     )
 
     def way(name: str):
@@ -104,5 +105,5 @@ def test_a_ratio_is_the_median_over_that_of_the_forward_pass(monkeypatch):
 
         return once
 
-    seconds = bench._timed({name: way(name) for name in durations}, rounds=3)
-    assert bench._ratios(seconds) == {"forward_ms": 2000, "torch_1": 1.5}
+    seconds = explanations._timed({name: way(name) for name in durations}, rounds=3)
+    assert explanations._ratios(seconds) == {"forward_ms": 2000, "torch_1": 1.5}

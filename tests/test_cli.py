@@ -455,7 +455,7 @@ def test_bench_prints_its_table(
 ) -> None:
     stand_in(
         monkeypatch,
-        "xai_demo.bench",
+        "xai_demo.bench.explanations",
         run=lambda settings, progress: {"ratio": 1.5},
         table=lambda result: f"| {result['ratio']} |",
     )

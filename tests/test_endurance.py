@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from xai_demo import endurance
-from xai_demo.endurance import Phase
+from xai_demo.bench import memory
+from xai_demo.bench.memory import Phase
 from xai_demo.settings import Settings
 
 
@@ -35,8 +35,8 @@ def test_growth_is_a_share_of_the_level_after_warming_up() -> None:
         "in_a_row": phase([1000.0] * 50 + [1020.0] * 50, 9),
         "at_once": phase([1400.0] + [1040.0] * 99, 15),
     }
-    seen = endurance._Seen(first=[], rest_ms=[4.0, 6.0, 5.0])
-    result = endurance.figures(phases, seen)
+    seen = memory._Seen(first=[], rest_ms=[4.0, 6.0, 5.0])
+    result = memory.figures(phases, seen)
     assert result["resident_mb"] == {"start": 1000, "in_a_row": 1020, "at_once": 1040}
     assert result["growth"] == pytest.approx({"in_a_row": 0.02, "at_once": 0.04})
     assert result["peak_growth"] == pytest.approx({"in_a_row": 0.02, "at_once": 0.4})
@@ -45,30 +45,30 @@ def test_growth_is_a_share_of_the_level_after_warming_up() -> None:
     assert result["same_answers"]
     assert result["rest_ms"] == 5
     seen.different.append(3)
-    assert not endurance.figures(phases, seen)["same_answers"]
+    assert not memory.figures(phases, seen)["same_answers"]
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
 def test_a_leak_is_seen(at_once: int) -> None:
     kept: list[int] = []
-    leaking = endurance.watched(kept.append, 100, at_once=at_once, look=lambda: 1000.0 + len(kept))
+    leaking = memory.watched(kept.append, 100, at_once=at_once, look=lambda: 1000.0 + len(kept))
     assert sorted(kept) == list(range(100))
     assert leaking.slope_mb == pytest.approx(100, rel=0.1)
-    sound = endurance.watched(lambda i: None, 100, at_once=at_once, look=lambda: 1000.0)
+    sound = memory.watched(lambda i: None, 100, at_once=at_once, look=lambda: 1000.0)
     assert sound.slope_mb == pytest.approx(0, abs=1e-9)
 
 
 def test_a_few_requests_are_answered_alike_and_memory_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endurance, "WARM", 2)
+    monkeypatch.setattr(memory, "WARM", 2)
     settings = dataclasses.replace(Settings.from_env({"HF_HUB_OFFLINE": "1"}), cache_dir=tmp_path)
     told: list[float] = []
-    result = endurance.run(settings, requests=4, progress=lambda done, what: told.append(done))
+    result = memory.run(settings, requests=4, progress=lambda done, what: told.append(done))
     assert result["same_answers"]
     assert result["resident_mb"]["start"] > 100
     assert result["threads"]["start"] >= 1
     assert told[-1] == 1
-    said = endurance.text(result)
+    said = memory.text(result)
     assert "4 requests in a row, then 8 at a time, after 2 one at a time" in said
     assert "answers the same" in said

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from xai_demo import long_bench
-from xai_demo.endurance import Phase
+from xai_demo.bench import long_recordings
+from xai_demo.bench.memory import Phase
 from xai_demo.settings import Settings
 
 
 def test_a_recording_is_as_long_as_asked_and_breathes_to_its_end(tmp_path: Path) -> None:
-    samples, rate = soundfile.read(long_bench.breathing(tmp_path / "a.wav", 100.5))
+    samples, rate = soundfile.read(long_recordings.breathing(tmp_path / "a.wav", 100.5))
     assert len(samples) == round(100.5 * rate)
     last = samples[-10 * rate :]
     assert np.sqrt(np.mean(last**2)) > 0.01
@@ -32,7 +32,7 @@ def test_the_peak_is_what_memory_was_at_most_meanwhile() -> None:
         high[0] = 120.0
         return 7
 
-    taken = long_bench.watched_peak(do, look=lambda: high[0])
+    taken = long_recordings.watched_peak(do, look=lambda: high[0])
     assert (taken.peak_mb, taken.windows) == (300.0, 7)
     assert 0.2 <= taken.seconds < 5
 
@@ -42,17 +42,17 @@ def test_a_failure_is_not_waited_for_for_ever() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        long_bench.watched_peak(fail, look=lambda: 1.0)
+        long_recordings.watched_peak(fail, look=lambda: 1.0)
 
 
 def test_every_chunk_is_heard_in_order_and_a_leak_is_seen() -> None:
     kept: list[np.ndarray] = []
-    phase = long_bench.listened(kept.append, 40, look=lambda: 1000.0 + len(kept))
+    phase = long_recordings.listened(kept.append, 40, look=lambda: 1000.0 + len(kept))
     assert len(kept) == 80
     assert {len(chunk) for chunk in kept} == {24_000}
     assert not np.array_equal(kept[0], kept[1])
     assert phase.slope_mb == pytest.approx(200)  # two chunks a second, of a megabyte each
-    found = long_bench.live_figures(phase, [100.0, 300.0, 200.0])
+    found = long_recordings.live_figures(phase, [100.0, 300.0, 200.0])
     assert found["slope_mb_per_minute"] == pytest.approx(120)
     assert found["growth"] > 0.05
     assert (found["answers"], found["answer_ms"], found["slowest_answer_ms"]) == (3, 200, 300)
@@ -60,7 +60,7 @@ def test_every_chunk_is_heard_in_order_and_a_leak_is_seen() -> None:
 
 def test_what_warms_up_is_no_growth() -> None:
     samples = [500.0 + 20 * i for i in range(25)] + [1000.0] * 575
-    found = long_bench.live_figures(Phase(resident_mb=samples, threads=5), [1.0])
+    found = long_recordings.live_figures(Phase(resident_mb=samples, threads=5), [1.0])
     assert found["resident_mb"] == {"start": 1000.0, "end": 1000.0}
     assert found["growth"] == 0
     assert found["minutes"] == 10
@@ -69,11 +69,11 @@ def test_what_warms_up_is_no_growth() -> None:
 def test_a_minute_and_a_few_seconds_live_are_really_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_bench, "LIVE_MINUTES", 0.1)
+    monkeypatch.setattr(long_recordings, "LIVE_MINUTES", 0.1)
     settings = dataclasses.replace(Settings.from_env({"HF_HUB_OFFLINE": "1"}), cache_dir=tmp_path)
-    monkeypatch.setattr(long_bench, "SHORT_MINUTES", 1)
+    monkeypatch.setattr(long_recordings, "SHORT_MINUTES", 1)
     told: list[str] = []
-    result = long_bench.run(
+    result = long_recordings.run(
         settings, minutes=1, progress=lambda done, doing: told.append(f"{done:.2f} {doing}")
     )
     (row,) = result["recordings"].values()
@@ -82,6 +82,6 @@ def test_a_minute_and_a_few_seconds_live_are_really_answered(
     assert row["peak_mb"] > 100
     assert result["live"]["answers"] == 5  # the resampler holds a little of each second back
     assert told[-1] == "1.00 second 6 of listening live"
-    said = long_bench.text(result)
+    said = long_recordings.text(result)
     assert "| 1 min | " in said
     assert "Live for 0.1 min: 5 answers of " in said

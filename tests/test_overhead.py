@@ -7,9 +7,9 @@ import json
 import httpx
 import pytest
 
-from xai_demo import overhead
+from xai_demo.bench import http as overhead
+from xai_demo.bench.http import PARTS, Asked
 from xai_demo.errors import XaiDemoError
-from xai_demo.overhead import PARTS, Asked
 
 CLIENT_TIMING = {
     "read": 4.0,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xai_demo import slow_bench
+from xai_demo.bench import slow_explainers
 from xai_demo.errors import CancelledError
 
 
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(slow_bench, "time", made)
+    monkeypatch.setattr(slow_explainers, "time", made)
     return made
 
 
@@ -46,13 +46,13 @@ def test_a_row_tells_seconds_passes_and_how_soon_it_stops(clock: Clock) -> None:
                 raise CancelledError("Cancelled, as asked.")
         return answer(116.0)
 
-    found = slow_bench.row(ask)
+    found = slow_explainers.row(ask)
     assert found.pop("stopped_after_s") == pytest.approx(0.09 - 0.062)  # asked at 4 + 116 / 2 ms
     assert found == {"explain_s": 0.116, "passes": 96, "backend": "torch"}
 
 
 def test_what_is_done_before_it_could_be_stopped_has_no_time_to_stop() -> None:
-    assert slow_bench.stopped_after_s(lambda stopped: answer(1.0), 0.0) is None
+    assert slow_explainers.stopped_after_s(lambda stopped: answer(1.0), 0.0) is None
 
 
 def test_the_table_has_a_line_for_each() -> None:
@@ -62,7 +62,7 @@ def test_the_table_has_a_line_for_each() -> None:
         {"model": "m", "explainer": "SHAP", "explain_s": 5.0, "passes": 96, "backend": "torch",
          "stopped_after_s": None},
     ]  # fmt: skip
-    lines = slow_bench.table({"seconds": 8.0, "rows": rows}).splitlines()
+    lines = slow_explainers.table({"seconds": 8.0, "rows": rows}).splitlines()
     assert lines[2] == "| m | LIME | 8.0 | 250 | onnx | 0.31 s |"
     assert lines[3] == "| m | SHAP | 5.0 | 96 | torch | - |"
     assert lines[-1] == "Of one example each, with 8 s to explain in; stopped half-way."
@@ -75,7 +75,7 @@ def test_every_model_that_is_here_is_asked_with_the_slow_explainers_that_fit_it(
         available=lambda name: name == "near",
         model=lambda name: SimpleNamespace(name=name, architecture="resnet18"),
     )
-    pairs = list(slow_bench._pairs(SimpleNamespace(hub=hub)))  # type: ignore[arg-type]
+    pairs = list(slow_explainers._pairs(SimpleNamespace(hub=hub)))  # type: ignore[arg-type]
     assert {model.name for model, _ in pairs} == {"near"}
     assert [name for _, name in pairs] == [
         "Score-CAM", "Occlusion", "LIME", "SHAP", "SHAP gradients", "Integrated gradients",

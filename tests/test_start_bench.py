@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xai_demo import start_bench
+from xai_demo.bench import startup
 from xai_demo.errors import XaiDemoError
 from xai_demo.hub.space import Up, up
 from xai_demo.settings import Settings
@@ -52,13 +52,13 @@ def test_medians_are_taken_and_the_two_take_turns(
         yield Up(url="http://here/", seconds=next(seconds[command[1]]))
 
     answers = iter([0.5, 3.0, 1.5])
-    monkeypatch.setattr(start_bench, "up", pretend)
-    monkeypatch.setattr(start_bench, "first_answer_s", lambda _url: next(answers))
-    result = start_bench.run(Settings(weights_dir=tmp_path, cache_dir=tmp_path), rounds=3)
+    monkeypatch.setattr(startup, "up", pretend)
+    monkeypatch.setattr(startup, "first_answer_s", lambda _url: next(answers))
+    result = startup.run(Settings(weights_dir=tmp_path, cache_dir=tmp_path), rounds=3)
     assert started == ["-c", "app.py"] * 3
     assert (result["bare_s"], result["page_s"], result["first_answer_s"]) == (4.0, 5.0, 1.5)
     assert result["ratio"] == 1.25
-    shown = start_bench.table(result)
+    shown = startup.table(result)
     assert "| ratio | 1.25x | at most 1.3x |" in shown
     assert "| first answer after that (s) | 1.50 | at most 6 |" in shown
 

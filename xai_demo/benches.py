@@ -37,37 +37,37 @@ def measured(
     arguments: argparse.Namespace, settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Any], str]:
     """The figures that were asked for, and the same as a table."""
-    from xai_demo import (
-        bench,
-        endurance,
-        frontend_bench,
-        long_bench,
-        overhead,
-        slow_bench,
-        start_bench,
+    from xai_demo.bench import (
+        explanations,
+        front_ends,
+        http,
+        long_recordings,
+        memory,
+        slow_explainers,
+        startup,
     )
 
     rounds = _rounds(arguments)
     if arguments.requests is not None:
-        result = endurance.run(settings, requests=arguments.requests, progress=progress)
-        return result, endurance.text(result)
+        result = memory.run(settings, requests=arguments.requests, progress=progress)
+        return result, memory.text(result)
     if arguments.minutes is not None:
-        result = long_bench.run(settings, minutes=arguments.minutes, progress=progress)
-        return result, long_bench.text(result)
+        result = long_recordings.run(settings, minutes=arguments.minutes, progress=progress)
+        return result, long_recordings.text(result)
     if arguments.slow:
-        result = slow_bench.run(settings, progress=progress)
-        return result, slow_bench.table(result)
+        result = slow_explainers.run(settings, progress=progress)
+        return result, slow_explainers.table(result)
     if arguments.start:
-        result = start_bench.run(settings, progress=progress, **rounds)
-        return result, start_bench.table(result)
+        result = startup.run(settings, progress=progress, **rounds)
+        return result, startup.table(result)
     if arguments.http:
-        result = overhead.run(settings, progress=progress, **rounds)
-        return result, overhead.table(result)
+        result = http.run(settings, progress=progress, **rounds)
+        return result, http.table(result)
     if arguments.frontend:
-        result = frontend_bench.run(progress=progress, **rounds)
-        return result, frontend_bench.table(result)
-    result = bench.run(settings, progress=progress, **rounds)
-    return result, bench.table(result)
+        result = front_ends.run(progress=progress, **rounds)
+        return result, front_ends.table(result)
+    result = explanations.run(settings, progress=progress, **rounds)
+    return result, explanations.table(result)
 
 
 def _rounds(arguments: argparse.Namespace) -> dict[str, int]:

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from xai_demo.analysis import Analyser
-from xai_demo.endurance import Phase, watched
+from xai_demo.bench.memory import Phase, watched
 from xai_demo.engine.backends import resident_mb
 from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.records import LogMel, Task

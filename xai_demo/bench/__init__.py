@@ -1,0 +1,1 @@
+"""What things cost: one question a file, each asked by `python -m xai_demo bench`."""
