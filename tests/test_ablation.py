@@ -11,9 +11,9 @@ import pytest
 
 from tests.small import write_model
 from tests.tiny import TINY
-from xai_demo import networks, studies
+from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry
-from xai_demo.cli import main
+from xai_demo.cli import main, training
 from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.records import Raster
 from xai_demo.training import ablation, class_imbalance
@@ -245,5 +245,5 @@ def test_explainers_asked_for_by_name_want_their_weights(tmp_path, capsys, monke
 
 
 def test_the_choices_on_the_command_line_are_those_of_the_tables():
-    assert tuple(class_imbalance.BALANCES) == studies.BALANCES
-    assert (*ablation.TABLES, "explainers") == studies.TABLES
+    assert tuple(class_imbalance.BALANCES) == training.BALANCES
+    assert (*ablation.TABLES, "explainers") == training.TABLES

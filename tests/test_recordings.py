@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from tests.small import MEL, analyser_of, model_of
-from xai_demo import asked, export, files
+from xai_demo import export, files
 from xai_demo.analysis import (
     audio_input,
     heatmap,
@@ -20,6 +20,7 @@ from xai_demo.analysis import (
 from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.segments import Cycle, of_cycles
+from xai_demo.cli import analyse
 from xai_demo.errors import AnnotationError, UnsuitableError
 from xai_demo.examples import example_path
 from xai_demo.records import Recording
@@ -337,7 +338,7 @@ def test_a_sound_that_is_longer_than_its_header_says_grows():
 
 def analysed(arguments):
     parser = argparse.ArgumentParser(exit_on_error=False)
-    asked.add_analyse(parser)
+    analyse.add_analyse(parser)
     return parser.parse_args(["taught", "clip.wav", *arguments])
 
 
@@ -352,7 +353,7 @@ def analysed(arguments):
     ],
 )
 def test_what_is_not_asked_of_the_signal_path_stays_the_models(analyser, arguments, path):
-    assert asked.signal_path(analysed(arguments), analyser.hub) == path
+    assert analyse.signal_path(analysed(arguments), analyser.hub) == path
 
 
 @pytest.mark.parametrize("text", ["100", "1800-100", "low-high", "", "100-inf", "nan-5"])

@@ -20,10 +20,10 @@ from huggingface_hub import HfApi
 from tests.fake_hub import COMMIT, LATER, Shelf, serving
 from xai_demo import cli
 from xai_demo.catalog import MODELS
+from xai_demo.cli import release
 from xai_demo.errors import TrainingError, XaiDemoError
 from xai_demo.hub import space
 from xai_demo.hub.space import Up
-from xai_demo.training import release
 
 ROOT = Path(__file__).resolve().parent.parent
 CHOSEN = space.files(ROOT)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from xai_demo import __version__, asked, benches, explainers, studies
+from xai_demo import __version__, explainers
+from xai_demo.cli import analyse, bench, release, training
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
 from xai_demo.export import (
     evaluation_text,
@@ -28,7 +29,6 @@ from xai_demo.export import (
 from xai_demo.hub import Hub
 from xai_demo.records import DISCLAIMER, Progress
 from xai_demo.settings import Settings, keep_quiet
-from xai_demo.training import release
 
 Command = Callable[[argparse.Namespace, Settings], Iterator[str]]
 
@@ -88,31 +88,31 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(models)
     models.add_argument("--table", action="store_true", help="measured figures, as Markdown")
     _add_json(command(_explainers, "explainers"))
-    benches.add_bench(command(_bench, "bench"))
-    asked.add_analyse(command(_analyse, "analyse"))
+    bench.add_bench(command(_bench, "bench"))
+    analyse.add_analyse(command(_analyse, "analyse"))
     fetch = command(_fetch, "fetch")
     fetch.add_argument("models", nargs="*", metavar="MODEL")
     fetch.add_argument("--all", action="store_true", help="every model of the catalogue")
     selftest = command(_selftest, "selftest")
     selftest.add_argument("models", nargs="*", metavar="MODEL", help="default: all that are here")
     selftest.add_argument("--clip", type=Path, metavar="FILE", help="the makers' example clip")
-    selftest.add_argument("--backend", choices=asked.BACKENDS, default="auto")
+    selftest.add_argument("--backend", choices=analyse.BACKENDS, default="auto")
     selftest.add_argument("--write", action="store_true", help="store what is answered now")
     _add_json(selftest)
     export = command(_export, "export")
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--out", type=Path, metavar="DIR", help="default: beside the weights")
-    studies.add_train(command(_train, "train"))
-    studies.add_ablate(command(_ablate, "ablate"))
-    studies.add_compare(command(_compare, "compare"))
+    training.add_train(command(_train, "train"))
+    training.add_ablate(command(_ablate, "ablate"))
+    training.add_compare(command(_compare, "compare"))
     evaluate = command(_evaluate, "evaluate")
     evaluate.add_argument("model", metavar="MODEL")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--write-card", action="store_true", help="write the figures in its card")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="write JSON and pictures")
     _add_json(evaluate)
-    studies.add_cross_validate(command(_cross_validate, "cross-validate"))
-    studies.add_evaluate_gate(command(_evaluate_gate, "evaluate-gate"))
+    training.add_cross_validate(command(_cross_validate, "cross-validate"))
+    training.add_evaluate_gate(command(_evaluate_gate, "evaluate-gate"))
     trust = command(_evaluate_explainers, "evaluate-explainers")
     trust.add_argument("model", metavar="MODEL")
     trust.add_argument("--data", type=Path, required=True, metavar="DIR")
@@ -159,7 +159,7 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
     from xai_demo.analysis import Analyser
 
     with _progress() as progress:
-        analysis, more = asked.answer(arguments, Analyser(settings), progress)
+        analysis, more = analyse.answer(arguments, Analyser(settings), progress)
     written: tuple[Path, ...] = ()
     if arguments.out:
         from xai_demo.export import write
@@ -292,7 +292,7 @@ def _cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterat
 def _evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure how many films the gate lets through, and how much else it stops"""
     with _progress() as progress:
-        result, text = studies.gate_measured(arguments, settings, progress)
+        result, text = training.gate_measured(arguments, settings, progress)
     yield _json(result) if arguments.json else text
 
 
@@ -320,20 +320,20 @@ def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> I
 def _ablate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """compare choices of training by folds, within a small budget"""
     with _progress() as progress:
-        result, text = studies.ablated(arguments, settings, progress)
+        result, text = training.ablated(arguments, settings, progress)
     yield _json(result) if arguments.json else text
 
 
 def _compare(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """test whether two runs over the same folds differ by more than chance"""
-    result, text = studies.compared(arguments)
+    result, text = training.compared(arguments)
     yield _json(result) if arguments.json else text
 
 
 def _bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure the ratios of the README's performance section"""
     with _progress() as progress:
-        result, table = benches.measured(arguments, settings, progress)
+        result, table = bench.measured(arguments, settings, progress)
     yield _json(result) if arguments.json else table
 
 
