@@ -125,6 +125,6 @@ def test_the_libraries_hear_of_it_before_they_are_imported() -> None:
     command += [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["False", "True"], done.stderr
-    for name in ("app.py", "xai_demo/cli.py"):
+    for name in ("app.py", "xai_demo/cli/__init__.py"):
         text = (ROOT / name).read_text()
         assert text.index("keep_quiet()") < text.index("xai_demo.tabs.server import")

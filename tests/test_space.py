@@ -45,14 +45,14 @@ def test_the_space_holds_what_it_needs_and_nothing_else() -> None:
     assert {"app.py", "README.md", "requirements.txt", "LICENSE"} <= set(CHOSEN)
     assert "xai_demo/tabs/server.py" in CHOSEN
     assert "xai_demo/networks/panns_modules.py" in CHOSEN  # imported inside of a function
-    assert "xai_demo/engine/export.py" in CHOSEN
+    assert "xai_demo/engine/onnx_export.py" in CHOSEN
     assert "xai_demo/tabs/page.css" in CHOSEN
     assert "xai_demo/catalog/labels/audioset.txt" in CHOSEN
     for name, entry in MODELS.items():
         if entry.checkpoint is None:
             assert f"weights/{name}/model.safetensors" in CHOSEN
     assert not [name for name in CHOSEN if name.startswith(("tests/", ".", "xai_demo/training"))]
-    assert "xai_demo/cli.py" not in CHOSEN
+    assert "xai_demo/cli/__init__.py" not in CHOSEN
     assert len(set(CHOSEN)) == len(CHOSEN)
     assert {Path(name).name for name in CHOSEN if name.startswith("weights/")} == {
         "config.json",

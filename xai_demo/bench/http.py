@@ -200,7 +200,7 @@ def served() -> Iterator[str]:
         str(port),
     ]
     address = f"http://127.0.0.1:{port}"
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     silent = subprocess.DEVNULL
     with subprocess.Popen(program, cwd=root, stdout=silent, stderr=silent) as process:  # noqa: S603
         try:

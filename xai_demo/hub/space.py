@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PACKAGE = "xai_demo"
-_STARTS = ("app.py", f"{PACKAGE}/engine/export.py")  # the second by a process of its own
+_STARTS = ("app.py", f"{PACKAGE}/engine/onnx_export.py")  # the second by a process of its own
 _BESIDE = ("README.md", "requirements.txt", "LICENSE")
 _DATA = {".txt", ".css", ".js", ".flac", ".png", ".json", ".npz", ".safetensors", ".onnx"}
 _MODEL = {"config.json", "model.safetensors", "model.onnx", "MODEL_CARD.md"}
