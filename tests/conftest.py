@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fakes import FakeAnalyser, write_film, write_tone
+from tests.support.fake_analyser import FakeAnalyser, write_film, write_tone
 
 if TYPE_CHECKING:
     import gradio as gr
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from tests.fake_hub import Shelf
+    from tests.support.fake_hub import Shelf
     from xai_demo.analysis import Analyser
     from xai_demo.records import Model
 
@@ -161,7 +161,7 @@ def film(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
     """A model directory whose weights, 45 MB, do not come in one piece."""
-    from tests.small import FILM, model_of, write_model
+    from tests.support.small_models import FILM, model_of, write_model
 
     directory = tmp_path_factory.mktemp("large") / "large"
     model = model_of("resnet18", name="large", normal_label="normal", preprocessing=FILM)
@@ -174,7 +174,7 @@ def shelf(large: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> Iterato
     import huggingface_hub
     import huggingface_hub.constants
 
-    from tests.fake_hub import serving
+    from tests.support.fake_hub import serving
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -189,7 +189,7 @@ def shelf(large: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture
 def fetching(large: tuple[Model, Path], shelf: Shelf, tmp_path: Path) -> Analyser:
     """An analyser that finds the model "large" on that Hub, and nothing in its own cache."""
-    from tests.fake_hub import COMMIT
+    from tests.support.fake_hub import COMMIT
     from xai_demo.analysis import Analyser
     from xai_demo.catalog import MODELS, Entry
     from xai_demo.engine import Engine

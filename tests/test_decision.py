@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.small import model_of
+from tests.support.small_models import model_of
 from xai_demo.decision import decided_index, decision, findings, over_windows, standing
 
 THREE = model_of("resnet18")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import visiting
-from tests.fake_hub import Shelf
+from tests.support.fake_hub import Shelf
 from xai_demo.analysis import Analyser
 from xai_demo.tabs import build
 from xai_demo.tabs.server import serve

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from tests.fakes import FakeAnalyser, copy_as
+from tests.support.fake_analyser import FakeAnalyser, copy_as
 
 pytestmark = pytest.mark.browser
 

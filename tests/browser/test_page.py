@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import came, visiting
-from tests.fakes import FakeAnalyser, copy_as
+from tests.support.fake_analyser import FakeAnalyser, copy_as
 from xai_demo.audio.filters import SignalPath
 from xai_demo.records import DISCLAIMER
 from xai_demo.tabs import TABS

@@ -1,0 +1,136 @@
+"""What noise does to an answer, on answers made by hand and on the bundled network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.fake_analyser import FakeAnalyser
+from xai_demo.analysis.explain import Disturbance, Move, disturbed
+from xai_demo.audio.noise import Noise
+from xai_demo.cli import main
+from xai_demo.examples import example_path
+from xai_demo.records import Analysis, Decision, Prediction
+
+PINK = Noise(kind="pink", snr_db=-5)
+
+
+def answer(ps: dict[str, float], heatmap: Any, target: str = "Dog") -> Analysis:
+    made = FakeAnalyser().analyse("audioset", "clip.wav")
+    explanation = dataclasses.replace(
+        made.report.explanations[0],
+        target=target,
+        probability=ps[target],
+        heatmap=np.asarray(heatmap, np.float32),
+    )
+    ranked = sorted(ps.items(), key=lambda pair: -pair[1])
+    report = dataclasses.replace(
+        made.report,
+        predictions=tuple(Prediction(label=k, probability=p) for k, p in ranked),
+        decision=Decision(label=ranked[0][0], probability=ranked[0][1], reason=""),
+        explanations=(explanation,),
+    )
+    return dataclasses.replace(made, report=report)
+
+
+def test_labels_move_and_heat_is_compared():
+    clean = answer({"Dog": 0.9, "Rain": 0.06, "Fire": 0.04}, [[0.1, 0.2], [0.5, 1]])
+    noisy = answer({"Rain": 0.7, "Dog": 0.2, "Fire": 0.1}, [[1, 0.5], [0.2, 0.1]])
+    both = Disturbance(noise=PINK, clean=clean, noisy=noisy)
+    assert both.moves == (
+        Move(label="Dog", before=0.9, after=0.2),
+        Move(label="Rain", before=0.06, after=0.7),
+        Move(label="Fire", before=0.04, after=0.1),
+    )
+    assert both.agreement == pytest.approx(-1)
+    told = both.to_json()
+    assert (told["answer_before"], told["answer_after"], told["target"]) == ("Dog", "Rain", "Dog")
+    assert told["rank_correlation"] == -1
+    assert told["sentence"] == (
+        "With pink noise at a signal-to-noise ratio of \u22125 dB, the answer goes from Dog to "
+        "Rain; Dog goes from 0.90 to 0.20; the rank correlation of the heat maps is \u22121.00."
+    )
+    same = Disturbance(noise=PINK, clean=clean, noisy=clean)
+    assert same.agreement == pytest.approx(1)
+    assert "the answer stays Dog" in same.sentence()
+    empty = dataclasses.replace(
+        both, noisy=answer({"Dog": 0.2, "Rain": 0.8, "Fire": 0}, np.zeros((2, 2)))
+    )
+    assert empty.agreement is None
+    assert empty.to_json()["rank_correlation"] is None
+    assert "one of the heat maps is empty" in empty.sentence()
+
+
+def test_only_the_most_probable_labels_of_either_are_told():
+    before = {"Dog": 0.5} | {f"a{i}": 0.4 - i / 100 for i in range(20)}
+    after = dict(zip(before, reversed(before.values()), strict=True))
+    heat = [[0, 1]]
+    both = Disturbance(noise=PINK, clean=answer(before, heat), noisy=answer(after, heat))
+    assert [m.label for m in both.moves] == [
+        "Dog", "a0", "a1", "a2", "a3", "a19", "a18", "a17", "a16", "a15",
+    ]  # fmt: skip
+
+
+def test_both_are_asked_about_the_label_that_the_first_answered():
+    asked: list[dict[str, Any]] = []
+    told: list[float] = []
+
+    def analyse(task: str, path: str, **options: Any) -> Analysis:
+        asked.append(options)
+        options["progress"](1.0, "done")
+        return answer({"Dog": 0.9, "Rain": 0.1}, [[0, 1]])
+
+    disturbed(
+        analyse, "audioset", "clip.wav", PINK, progress=lambda p, _: told.append(p), layer="x"
+    )
+    assert [each.get("noise") for each in asked] == [None, PINK]
+    assert [each["target"] for each in asked] == [None, "Dog"]
+    assert [each["layer"] for each in asked] == ["x", "x"]
+    assert told == [0.5, 1.0]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XAI_DEMO_EXPORT", "off")
+    monkeypatch.setenv("XAI_DEMO_CACHE", str(tmp_path))
+
+
+def test_the_command_line_asks_twice_and_tells_what_moved(offline, tmp_path, capsys):
+    dog = str(example_path("dog"))
+    command = ["analyse", "everyday-cnn6", dog, "--noise", "white", "--snr", "-10"]
+    assert main([*command, "--json", "--out", str(tmp_path / "out")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    told = report["noise"]
+    assert (told["kind"], told["snr_db"]) == ("white", -10)
+    assert report["input"]["noise"]["snr_db"] == -10
+    after = {row["label"]: row["probability"] for row in report["predictions"]}
+    moves = {row["label"]: row for row in told["moves"]}
+    assert moves["Dog"]["after"] == pytest.approx(after["Dog"])
+    assert moves["Dog"]["before"] > 0.5 > moves["Dog"]["after"]
+    assert -1 <= told["rank_correlation"] < 0.99
+    assert "the answer is for the mixture" in " ".join(report["warnings"])
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["noise"] == told
+    assert main([*command[:3], "--noise", "babble", "--snr", "60"]) == 0
+    assert "With babble noise at a signal-to-noise ratio of 60 dB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "options", "says"),
+    [
+        ("everyday-cnn6", "dog", ["--snr", "5"], "--snr 5 came without --noise"),
+        ("everyday-cnn6", "dog", ["--noise", "pink", "--snr", "90"], "wanted: -20 to 60 dB"),
+        ("everyday-cnn6", "dog", ["--noise", "brown"], "'brown' (choose from"),
+        ("pneumonia-resnet18", "clear-film", ["--noise", "pink"], "wanted: a task of sounds"),
+    ],
+)
+def test_noise_that_makes_no_sense_is_refused(offline, capsys, model, example, options, says):
+    assert main(["analyse", model, str(example_path(example)), *options]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1

@@ -1,0 +1,495 @@
+"""The hub: bundled before cache before Hub, nothing handed out that was not verified.
+
+The Hub's protocol is spoken by a real server on this machine to the real client.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import huggingface_hub.constants
+import pytest
+
+from tests.support.fake_hub import (
+    COMMIT,
+    LATER,
+    Shelf,
+    serving,
+)
+from xai_demo.catalog import Entry
+from xai_demo.errors import (
+    CheckpointMismatchError,
+    CheckpointUnavailableError,
+    UnknownNameError,
+    UnreadableFileError,
+    UnsuitableError,
+)
+from xai_demo.hub import Hub
+from xai_demo.hub.download import Patience
+from xai_demo.records import Checkpoint, Metric, Model, Raster
+from xai_demo.settings import Settings
+
+CONTENT = b"what a network learnt " * 50_000  # 1.1 MB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+FILE = "net=1.pth"
+
+
+def a_model(name: str = "small", **changes: object) -> Model:
+    facts: dict[str, object] = {
+        "name": name,
+        "title": "A small network",
+        "task": "chest_xray",
+        "architecture": "resnet18",
+        "labels": ("Normal", "Pneumonia"),
+        "preprocessing": Raster(height=8, width=8, mean=0.5, std=0.5),
+        "activation": "softmax",
+        "licence": "MIT",
+        "data": "made up",
+        "citation": "nobody",
+    }
+    return Model(**(facts | changes))  # type: ignore[arg-type]
+
+
+def a_checkpoint(**changes: object) -> Checkpoint:
+    facts: dict[str, object] = {
+        "repo_id": "owner/name",
+        "filename": FILE,
+        "revision": COMMIT,
+        "sha256": SHA256,
+        "size_bytes": len(CONTENT),
+    }
+    return Checkpoint(**(facts | changes))  # type: ignore[arg-type]
+
+
+def a_catalog(**changes: object) -> dict[str, Entry]:
+    return {
+        "large": Entry(
+            task="chest_xray", model=a_model("large"), checkpoint=a_checkpoint(**changes)
+        ),
+        "small": Entry(task="chest_xray", stand_in_for="large"),
+    }
+
+
+def a_directory(path: Path, model: Model | None = None, content: bytes = CONTENT) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    model = model or a_model(sha256=hashlib.sha256(content).hexdigest())
+    (path / "config.json").write_text(json.dumps(model.to_config()))
+    (path / "model.safetensors").write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(weights_dir=tmp_path / "weights", cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    huggingface_hub.close_session()
+    with serving() as shelf:
+        shelf.put(FILE, CONTENT)
+        yield shelf
+    huggingface_hub.close_session()
+
+
+def a_hub(settings: Settings, shelf: Shelf | None = None, **pins: object) -> Hub:
+    # Port 9 of this machine (discard) answers nobody.
+    return Hub(
+        settings,
+        catalog=a_catalog(**pins),
+        endpoint=shelf.url if shelf else "http://127.0.0.1:9",
+        patience=Patience(timeout_s=5, pause_s=0.01),
+    )
+
+
+def offline(settings: Settings) -> Settings:
+    return dataclasses.replace(settings, offline=True)
+
+
+# Names
+
+
+def test_names_come_in_the_catalogues_order(settings: Settings) -> None:
+    hub = a_hub(settings)
+    assert hub.names() == ("large", "small")
+    assert hub.names("chest_xray") == ("large", "small")
+    assert hub.names("stethoscope") == ()
+
+
+@pytest.mark.parametrize("ask", ["model", "available", "located", "describe", "entry"])
+def test_an_unknown_name_is_answered_with_the_known_ones(settings: Settings, ask: str) -> None:
+    with pytest.raises(UnknownNameError, match=r"no model named 'tiny'; wanted: large, small\."):
+        getattr(a_hub(settings), ask)("tiny")
+
+
+# Bundled
+
+
+def test_a_bundled_model_is_found_and_verified(settings: Settings) -> None:
+    directory = a_directory(settings.weights_dir / "small")
+    hub = a_hub(offline(settings))
+    located = hub.located("small")
+    assert located.path == directory / "model.safetensors"
+    assert (located.source, located.sha256, located.repo_id) == ("bundled", SHA256, None)
+    assert hub.model("small") == a_model(sha256=SHA256)
+    assert hub.available("small")
+
+
+def test_a_bundled_file_that_was_changed_is_refused_and_stays(settings: Settings) -> None:
+    directory = a_directory(settings.weights_dir / "small", a_model(sha256="0" * 64))
+    hub = a_hub(offline(settings))
+    assert not hub.available("small")
+    with pytest.raises(CheckpointMismatchError, match=f"sha256 {SHA256}; wanted: 0000"):
+        hub.located("small")
+    assert (directory / "model.safetensors").read_bytes() == CONTENT
+
+
+def test_a_file_replaced_after_it_was_verified_is_noticed(settings: Settings) -> None:
+    directory = a_directory(settings.weights_dir / "small")
+    hub = a_hub(offline(settings))
+    hub.located("small")
+    (directory / "model.safetensors").write_bytes(CONTENT + b"!")
+    with pytest.raises(CheckpointMismatchError):
+        hub.located("small")
+
+
+def test_a_file_is_hashed_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_directory(settings.weights_dir / "small")
+    hub = a_hub(offline(settings))
+    hub.located("small")
+    monkeypatch.setattr(hashlib, "file_digest", None)  # a second hash would fail
+    assert hub.located("small").sha256 == SHA256
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "does not say 'task'|does not describe a model"),
+        ("{}", "does not say 'task'"),
+        ('{"task": "chest_xray", "preprocessing": 3}', "does not describe a model"),
+    ],
+)
+def test_a_broken_config_makes_one_model_unavailable(
+    settings: Settings, config: str, says: str
+) -> None:
+    directory = a_directory(settings.weights_dir / "small")
+    (directory / "config.json").write_text(config)
+    a_directory(settings.weights_dir / "large", a_model("large", sha256=SHA256))
+    hub = a_hub(offline(settings))
+    with pytest.raises(CheckpointUnavailableError, match=says):
+        hub.model("small")
+    assert not hub.available("small")
+    assert hub.available("large")
+    assert "python -m xai_demo train small" in hub.describe("small")["note"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": ("Normal",)}, {"labels": ("a", "a")}, {"name": "other"}, {"metrics": ["f1"]}],
+)
+def test_a_config_that_contradicts_itself_is_refused(
+    settings: Settings, change: dict[str, object]
+) -> None:
+    directory = a_directory(settings.weights_dir / "small")
+    config = a_model().to_config() | change
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointUnavailableError):
+        a_hub(settings).model("small")
+
+
+def test_missing_weights_say_what_to_do(settings: Settings) -> None:
+    directory = a_directory(settings.weights_dir / "small")
+    (directory / "model.safetensors").unlink()
+    hub = a_hub(settings)
+    assert not hub.available("small")
+    with pytest.raises(CheckpointUnavailableError, match=r"is missing.*python -m xai_demo train"):
+        hub.located("small")
+
+
+def test_the_default_is_the_first_that_is_here(settings: Settings) -> None:
+    a_directory(settings.weights_dir / "small")
+    hub = a_hub(offline(settings))
+    assert hub.default_model("chest_xray") == "small"
+    a_directory(settings.weights_dir / "large", a_model("large", sha256=SHA256))
+    assert hub.default_model("chest_xray") == "large"
+
+
+def test_no_default_where_nothing_is_here(settings: Settings) -> None:
+    with pytest.raises(CheckpointUnavailableError, match="looked for large, small in"):
+        a_hub(offline(settings)).default_model("chest_xray")
+
+
+# Hub and cache
+
+
+def test_a_checkpoint_is_fetched_verified_and_then_kept(settings: Settings, shelf: Shelf) -> None:
+    hub = a_hub(settings, shelf)
+    assert not hub.available("large")
+    told: list[tuple[float, str]] = []
+    located = hub.located("large", progress=lambda fraction, what: told.append((fraction, what)))
+    assert located.path.read_bytes() == CONTENT
+    assert (located.source, located.repo_id) == ("hub", "owner/name")
+    assert (located.revision, located.sha256) == (COMMIT, SHA256)
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] <= fractions[-1] <= 1
+    assert FILE in told[0][1]
+
+    shelf.requests.clear()
+    assert hub.available("large")
+    assert hub.located("large").source == "cache"
+    assert a_hub(offline(settings)).located("large").path == located.path
+    assert shelf.requests == []
+
+
+def test_wrong_bytes_are_refused_deleted_and_said(settings: Settings, shelf: Shelf) -> None:
+    shelf.put(FILE, CONTENT[::-1])
+    hub = a_hub(settings, shelf)
+    with pytest.raises(CheckpointMismatchError, match=f"wanted: {SHA256}.*was deleted"):
+        hub.located("large")
+    assert not hub.available("large")
+    assert [p for p in settings.cache_dir.rglob(FILE) if p.is_file()] == []
+
+    shelf.put(FILE, CONTENT)
+    assert hub.located("large").sha256 == SHA256
+
+
+def test_a_wrong_size_is_refused(settings: Settings, shelf: Shelf) -> None:
+    with pytest.raises(CheckpointMismatchError, match="with 1,100,000 bytes; wanted: 7"):
+        a_hub(settings, shelf, size_bytes=7).located("large")
+
+
+def test_a_cached_file_gone_bad_is_fetched_again(settings: Settings, shelf: Shelf) -> None:
+    path = a_hub(settings, shelf).located("large").path
+    path.write_bytes(CONTENT[::-1])
+    with pytest.raises(CheckpointMismatchError, match="was deleted"):
+        a_hub(offline(settings)).located("large")
+    assert not path.exists()
+    path.write_bytes(CONTENT[::-1])
+    assert a_hub(settings, shelf).located("large").source == "hub"
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("status", "revision", "says"),
+    [
+        (None, None, "has no file 'net=1.pth'"),
+        (None, "d" * 40, "has no such revision"),
+        (401, None, "The Hub answered 401 for owner/name"),
+        (403, None, "The Hub answered 403 for owner/name"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_with_what_to_do(
+    settings: Settings, shelf: Shelf, status: int | None, revision: str | None, says: str
+) -> None:
+    shelf.files = {("owner/name", COMMIT, "other"): b"another file"}
+    shelf.status = status
+    with pytest.raises(CheckpointUnavailableError, match=says) as refusal:
+        a_hub(settings, shelf, revision=revision).located("large")
+    assert "python -m xai_demo fetch large" in str(refusal.value)
+    assert str(settings.cache_dir) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_repository_that_the_hub_does_not_show_is_named(settings: Settings, shelf: Shelf) -> None:
+    shelf.files.clear()
+    with pytest.raises(CheckpointUnavailableError, match="shows no repository owner/name"):
+        a_hub(settings, shelf, revision=None).located("large")
+
+
+def test_a_branch_that_is_not_there_is_said(settings: Settings, shelf: Shelf) -> None:
+    with pytest.raises(CheckpointUnavailableError, match="owner/name has no such revision"):
+        a_hub(settings, shelf).located_weights(f"hf://owner/name@dev/{FILE}", like=LIKE)
+
+
+def test_a_hub_that_is_down_is_said_and_the_cache_still_answers(
+    settings: Settings, shelf: Shelf
+) -> None:
+    with pytest.raises(CheckpointUnavailableError, match="cannot be reached"):
+        a_hub(settings, revision=None).located("large")
+    a_hub(settings, shelf, revision=None).located("large")
+    assert a_hub(settings, revision=None).located("large").source == "cache"
+
+
+def test_offline_asks_nobody(settings: Settings, shelf: Shelf) -> None:
+    with pytest.raises(CheckpointUnavailableError, match="HF_HUB_OFFLINE is set"):
+        a_hub(offline(settings), shelf, revision=None).located("large")
+    assert shelf.requests == []
+
+
+def test_the_token_is_never_shown(
+    settings: Settings, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    shelf.status = 403
+    with pytest.raises(CheckpointUnavailableError) as refusal:
+        a_hub(settings, shelf, revision=None).located("large")
+    assert "hf_secret" not in str(refusal.value)
+
+
+def test_an_open_pin_is_closed_by_the_first_fetch_alone(settings: Settings, shelf: Shelf) -> None:
+    pins = {"revision": None, "sha256": None, "size_bytes": None}
+    hub = a_hub(settings, shelf, **pins)
+    assert hub.describe("large")["pin"] == "open"
+    assert "revision and sha256" in hub.describe("large")["note"]
+    with pytest.raises(CheckpointUnavailableError, match="Its pin is open: no sha256 of net=1"):
+        hub.located("large")
+    assert shelf.requests == []
+    first = hub.located("large", closing_pins=True)
+    assert (first.revision, first.sha256) == (COMMIT, SHA256)
+    assert any("/revision/main" in request for request in shelf.requests)
+    assert any(f"/resolve/{COMMIT}/" in request for request in shelf.requests)
+
+    shelf.branches["main"] = LATER
+    shelf.put(FILE, b"something else", commit=LATER)
+    again = a_hub(settings, shelf, **pins)
+    assert again.located("large").revision == COMMIT
+    assert again.describe("large")["sha256"] == SHA256
+
+    first.path.write_bytes(b"tampered with")
+    with pytest.raises(CheckpointMismatchError, match=f"wanted: {SHA256}"):
+        a_hub(offline(settings), **pins).located("large")
+
+
+def test_a_broken_lock_file_is_named(settings: Settings, shelf: Shelf) -> None:
+    hub = a_hub(settings, shelf, revision=None)
+    hub.located("large")
+    (lock,) = settings.cache_dir.rglob("*.lock.json")
+    lock.write_text("{")
+    with pytest.raises(CheckpointUnavailableError, match="is broken; delete it"):
+        hub.located("large")
+
+
+def test_two_visitors_fetch_once(settings: Settings, shelf: Shelf) -> None:
+    hub = a_hub(settings, shelf)
+    sources: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: sources.append(hub.located("large").source))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sources) == ["cache", "cache", "cache", "hub"]
+    assert sum(r.startswith("GET") and "/resolve/" in r for r in shelf.requests) == 1
+
+
+# Weights that a person names
+
+
+LIKE = a_model(
+    sha256=SHA256,
+    metrics={"auroc": Metric(value=0.9, low=0.8, high=1.0)},
+    temperature=2.0,
+    uncertain_below=0.6,
+)
+
+
+def test_a_model_directory_speaks_for_itself(settings: Settings, tmp_path: Path) -> None:
+    mine = a_model("mine", sha256=SHA256, architecture="densenet121")
+    directory = a_directory(tmp_path / "mine", mine)
+    model, located = a_hub(offline(settings)).located_weights(str(directory), like=LIKE)
+    assert model == mine
+    assert (located.source, located.path) == ("local", directory / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_a_bare_checkpoint_brings_no_metrics_or_calibration(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(CONTENT)
+    model, located = a_hub(settings).located_weights(str(tmp_path / name), like=LIKE)
+    assert (located.source, located.sha256) == ("local", SHA256)
+    assert model.labels == LIKE.labels
+    assert (model.metrics, model.temperature, model.uncertain_below) == ({}, 1.0, None)
+    assert model.sha256 is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "w.bin",
+        "hf://",
+        "hf://owner",
+        "hf://owner/name/w.bin",
+        "hf://o/n/../../w.pth",
+        "s3://b/w",
+    ],
+)
+def test_anything_else_is_refused_in_one_sentence(settings: Settings, uri: str) -> None:
+    with pytest.raises((UnsuitableError, UnreadableFileError)) as refusal:
+        a_hub(offline(settings)).located_weights(uri, like=LIKE)
+    assert "wanted: " in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_missing_local_weights_are_said(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFileError, match=r"w\.pth is not there"):
+        a_hub(settings).located_weights(str(tmp_path / "w.pth"), like=LIKE)
+
+
+def test_weights_for_another_task_are_refused(settings: Settings, tmp_path: Path) -> None:
+    directory = a_directory(tmp_path / "mine")
+    like = dataclasses.replace(LIKE, task="audioset")
+    with pytest.raises(UnsuitableError, match="are for 'chest_xray'; wanted: 'audioset'"):
+        a_hub(settings).located_weights(str(directory), like=like)
+
+
+def test_a_file_on_the_hub_follows_its_branch(settings: Settings, shelf: Shelf) -> None:
+    file = "net.safetensors"
+    shelf.put(file, CONTENT)
+    hub = a_hub(settings, shelf)
+    uri = f"hf://owner/name/{file}"
+    assert hub.located_weights(uri, like=LIKE)[1].revision == COMMIT
+    shelf.branches["main"] = LATER
+    shelf.put(file, b"something else", commit=LATER)
+    _, located = hub.located_weights(uri, like=LIKE)
+    assert (located.revision, located.path.read_bytes()) == (LATER, b"something else")
+    assert a_hub(settings).located_weights(uri, like=LIKE)[1].revision == LATER  # the Hub is down
+    pinned = f"hf://owner/name@{COMMIT}/{file}"
+    assert hub.located_weights(pinned, like=LIKE)[1].path.read_bytes() == CONTENT
+
+
+def test_a_model_directory_on_the_hub_speaks_for_itself(settings: Settings, shelf: Shelf) -> None:
+    mine = a_model("mine", sha256=SHA256)
+    shelf.put("model.safetensors", CONTENT)
+    assert a_hub(settings, shelf).located_weights("hf://owner/name", like=LIKE)[0].metrics == {}
+    shelf.branches["v2"] = LATER
+    shelf.put("model.safetensors", CONTENT, commit=LATER)
+    shelf.put("config.json", json.dumps(mine.to_config()).encode(), commit=LATER)
+    model, located = a_hub(settings, shelf).located_weights("hf://owner/name@v2", like=LIKE)
+    assert (model, located.revision) == (mine, LATER)
+
+
+def test_another_tools_config_on_the_hub_is_passed_over(settings: Settings, shelf: Shelf) -> None:
+    shelf.put("model.safetensors", CONTENT)
+    shelf.put("config.json", b'{"hidden_size": 3}')
+    model, _ = a_hub(settings, shelf).located_weights("hf://owner/name", like=LIKE)
+    assert model.labels == LIKE.labels
+
+
+# Rows
+
+
+def test_a_row_has_the_contracts_fields_and_is_json(settings: Settings) -> None:
+    a_directory(settings.weights_dir / "small")
+    hub = a_hub(offline(settings))
+    for name, source, available in (("small", "bundled", True), ("large", "hub", False)):
+        row = json.loads(json.dumps(hub.describe(name)))
+        assert {"name", "task", "architecture", "labels", "licence", "metrics"} <= set(row)
+        assert (row["name"], row["source"], row["available"]) == (name, source, available)
+        assert row["sha256"] == SHA256
+    assert hub.describe("small")["note"] == ""
+    assert hub.describe("small")["stand_in_for"] == "large"
+    assert "python -m xai_demo fetch large" in hub.describe("large")["note"]

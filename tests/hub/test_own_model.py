@@ -1,0 +1,100 @@
+"""A model of the visitor's own: what may be named, where, and what answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fake_analyser import FakeAnalyser, FakeHub, write_film
+from tests.support.small_models import FILM, model_of, write_model
+from xai_demo.analysis import Analyser
+from xai_demo.errors import UnknownNameError
+from xai_demo.settings import Settings
+from xai_demo.tabs import build
+from xai_demo.tabs.requests import Picks, Refusal, ask
+
+
+def asked(own: str, *, allowed: bool = True) -> tuple[FakeAnalyser, Any]:
+    analyser = FakeAnalyser(hub=FakeHub(own_models=allowed))
+    return analyser, ask(analyser, "chest_xray", "film.png", Picks(own=own))
+
+
+def boxes(analyser: FakeAnalyser) -> list[str]:
+    """Those in sight."""
+    page = build(analyser)
+    found = [b for b in page.blocks.values() if str(b.elem_id).endswith("-own-model")]
+    return sorted(str(block.elem_id) for block in found if in_sight(block))
+
+
+def in_sight(block: Any) -> bool:
+    while block is not None:
+        if not getattr(block, "visible", True):
+            return False
+        block = block.parent
+    return True
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["hf://owner/name", " hf://owner/name@v2 ", "hf://owner/name@main/a/model.safetensors"],
+)
+def test_a_model_on_the_hub_is_handed_on(uri: str) -> None:
+    analyser, _ = asked(uri)
+    assert analyser.calls[0]["weights"] == uri.strip()
+
+
+def test_nothing_named_is_nothing_handed_on() -> None:
+    analyser, _ = asked("  ")
+    assert analyser.calls[0]["weights"] is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["/etc/passwd", "weights/a", "hf://owner/name/model.pth", "https://example.org", "a"]
+)
+def test_a_path_of_the_server_or_a_pickle_is_refused_in_words(uri: str) -> None:
+    analyser, outcome = asked(uri)
+    assert isinstance(outcome, Refusal)
+    assert f"{uri!r}; wanted: hf://owner/name[@revision][/file.safetensors]" in outcome.message
+    assert analyser.calls == []
+
+
+def test_a_deployment_can_take_none() -> None:
+    analyser, outcome = asked("hf://owner/name", allowed=False)
+    assert isinstance(outcome, Refusal)
+    assert "takes no models of its visitors" in outcome.message
+    assert analyser.calls == []
+    assert boxes(analyser) == []
+
+
+def test_every_tab_has_a_box_for_it_where_it_is_allowed() -> None:
+    wanted = ["audioset-own-model", "chest_xray-own-model", "stethoscope-own-model"]
+    assert boxes(FakeAnalyser()) == wanted
+
+
+def test_an_own_model_answers_with_its_own_labels_and_preparation(tmp_path: Path) -> None:
+    import dataclasses
+
+    mine = model_of(
+        "resnet18",
+        name="mine",
+        labels=("cat", "dog"),
+        normal_label=None,
+        preprocessing=dataclasses.replace(FILM, height=64, width=64),
+    )
+    write_model(tmp_path / "mine", mine)
+    settings = dataclasses.replace(
+        Settings.from_env({}), cache_dir=tmp_path, offline=True, background_export=False
+    )
+    film = write_film(tmp_path / "film.png")
+    analyser = Analyser(settings)
+    named = {"weights": str(tmp_path / "mine"), "model": "pneumonia-resnet18"}
+    analysis = analyser.analyse("chest_xray", film, target="dog", faithfulness=False, **named)
+    assert analysis.model is not None
+    assert analysis.model.labels == ("cat", "dog")
+    assert {p.label for p in analysis.report.predictions} == {"cat", "dog"}
+    assert (analysis.report.model.name, analysis.report.model.source) == ("mine", "local")
+    assert analysis.report.explanations[0].heatmap.shape == (64, 64)
+    with pytest.raises(UnknownNameError, match="label of mine named 'Pneumonia'; wanted: cat, dog"):
+        analyser.analyse("chest_xray", film, target="Pneumonia", **named)

@@ -1,0 +1,163 @@
+"""What a visitor sees of a radiograph: the gate, the findings, how steady, the preview."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.dicom_files import SECRET
+from tests.support.dicom_files import film as dicom
+from tests.support.fake_analyser import (
+    FakeAnalyser,
+    FakeHub,
+    answer,
+    gated,
+)
+from xai_demo.imaging import read_image
+from xai_demo.records import Analysis, Decision, Model, Prediction
+from xai_demo.tabs import phrases
+from xai_demo.tabs.figure import gallery
+from xai_demo.tabs.requests import Picks, ask, forget_patient
+from xai_demo.tabs.result import answered, preview, verdict
+
+
+def film_analysis(name: str = "film.png", film: str = "checked") -> tuple[Analysis, Model]:
+    model = FakeHub().model("findings-resnet18")
+    return gated(answer(model, name, "Grad-CAM++", None), film), model  # type: ignore[arg-type]
+
+
+def test_every_finding_has_a_picture_in_the_gallery_and_the_others_have_none() -> None:
+    analysis, _ = film_analysis()
+    html = gallery(analysis)
+    assert analysis.report.decision.findings == ("Effusion", "Mass")
+    assert re.findall(r'data-target="(\d)" data-enlarge', html) == ["0", "1"]
+    assert 'aria-label="Effusion 83 %: enlarge its heat"' in html
+    assert "Nodule" not in html
+
+
+def test_one_finding_alone_needs_no_gallery() -> None:
+    analysis, _ = film_analysis()
+    decision = replace(analysis.report.decision, findings=("Mass",))
+    alone = replace(analysis, report=replace(analysis.report, decision=decision))
+    assert gallery(alone) == ""
+
+
+def test_findings_beside_the_first_are_named_with_their_numbers() -> None:
+    html = answered(*film_analysis())
+    assert re.search(r"Effusion <span[^>]*>83 %", html)
+    assert "and Mass 18 %" in html
+    assert "calibrated on films held back from training (temperature 0.74)" in html
+
+
+def test_no_finding_is_said_as_such() -> None:
+    analysis, model = film_analysis()
+    none = Decision(label=None, probability=0.1, reason="None reaches.", kind="nothing found")
+    report = replace(analysis.report, decision=none)
+    assert "No finding" in answered(replace(analysis, report=report), model)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("Effusion", "effusion"), ("Viral pneumonia", "viral pneumonia"), ("COVID-19", "COVID-19")],
+)
+def test_a_name_in_a_sentence_keeps_its_capitals_where_they_are_an_abbreviation(
+    name: str, said: str
+) -> None:
+    assert phrases.within(name) == said
+
+
+def test_the_interval_is_drawn_and_told() -> None:
+    html = answered(*film_analysis())
+    assert 'title="75 % to 91 %"' in html
+    assert "brightened 12 times, the same film got 75 % to 91 % for effusion" in html
+
+
+@pytest.mark.parametrize(
+    ("point", "says"), [(0.5, "not steady"), (0.9, "not how right"), (None, "not how right")]
+)
+def test_an_interval_across_the_operating_point_is_not_steady(
+    point: float | None, says: str
+) -> None:
+    prediction = Prediction(label="Mass", probability=0.55, interval=(0.4, 0.7))
+    assert says in phrases.steady(prediction, point, 12)
+
+
+def test_a_film_is_told_in_one_line() -> None:
+    facts = {
+        "format": "DICOM",
+        "modality": "DX",
+        "view": "PA",
+        "width": 20,
+        "height": 30,
+        "window": {"center": 1000.0, "width": 800.0},
+        "gate": {"kind": "inverted", "corrected": False},
+    }
+    assert phrases.film(facts) == (
+        "DICOM, modality DX, view PA, 20 \u00d7 30 pixels, window 600 to 1400, seems to be inverted"
+    )
+    corrected = {**facts, "gate": {"kind": "inverted", "corrected": True}}
+    assert phrases.film(corrected).endswith("corrected before it was analysed")
+
+
+@pytest.mark.parametrize("name", ["inverted.png", "cat.png"])
+def test_a_stopped_film_has_no_answer_and_its_verdict_once(name: str) -> None:
+    analysis, model = film_analysis(name)
+    html = answered(analysis, model)
+    assert "No answer" in html
+    assert analysis.report.decision.reason not in html  # it stands above, with the buttons
+    assert analysis.report.decision.reason in verdict(analysis)
+    taken = answered(*film_analysis(name, "as-is"))
+    assert taken.count("xai-verdict") == 1
+    assert verdict(film_analysis("film.png")[0]) == ""
+
+
+def test_an_uploaded_dicom_is_answered_without_its_name() -> None:
+    analyser = FakeAnalyser()
+    outcome = ask(analyser, "chest_xray", "DOE_JANE.dcm", Picks())
+    assert isinstance(outcome, Analysis)
+    assert outcome.report.file == "film.dcm"
+    assert "DOE" not in answered(outcome, FakeHub().model("pneumonia-resnet18"))
+    assert "DOE" not in json.dumps(outcome.report.to_json())
+
+
+def test_an_upload_is_written_anew_and_a_file_elsewhere_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    content = dicom(PatientName=SECRET)
+    places = [tmp_path / "uploads" / "ab" / "film.dcm", tmp_path / "mine.dcm"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        preview(FakeAnalyser(), str(place))
+        ask(FakeAnalyser(), "chest_xray", str(place), Picks())
+    assert SECRET.encode() not in places[0].read_bytes()
+    assert [path.name for path in places[0].parent.iterdir()] == ["film.dcm"]
+    assert read_image(places[0], max_pixels=10**6).pixels.shape == (64, 48)
+    assert places[1].read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(128) + b"DICMxx"])
+def test_an_upload_that_is_no_readable_dicom_stays_as_it_is(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "film").write_bytes(content)
+    forget_patient(str(tmp_path / "film"))
+    forget_patient(str(tmp_path / "absent"))
+    assert (tmp_path / "film").read_bytes() == content
+
+
+def test_the_preview_says_what_the_film_is_or_why_it_is_none() -> None:
+    analyser = FakeAnalyser()
+    assert preview(analyser, None) == ""
+    shown = preview(analyser, "film.png")
+    assert 'alt="Your picture" src="data:image/' in shown
+    assert "PNG, 512 \u00d7 512 pixels" in shown
+    assert "xai-warning" not in shown
+    assert "seems to be inverted" in preview(analyser, "inverted.png")
+    assert "notes.txt is plain text" in preview(analyser, "notes.txt")

@@ -1,0 +1,717 @@
+"""The page's words and pictures, by known answers; and the page as built on a fake analyser."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.fake_analyser import (
+    MODELS,
+    FakeAnalyser,
+    FakeHub,
+    answer,
+    film,
+    spectrogram,
+    without_heat,
+)
+from xai_demo import render
+from xai_demo.explainers import EXPLAINERS, fitting
+from xai_demo.networks import ARCHITECTURES
+from xai_demo.records import DISCLAIMER, Analysis, Explanation, Model, ModelInUse, View
+from xai_demo.scheduler import Running
+from xai_demo.tabs import (
+    TABS,
+    build,
+    controls,
+    details,
+    figure,
+    phrases,
+)
+from xai_demo.tabs.comparison import agreement
+from xai_demo.tabs.controls import playable
+from xai_demo.tabs.requests import (
+    Picks,
+    Refusal,
+    ask,
+    compared,
+)
+from xai_demo.tabs.result import answered, empty, refused
+
+LUNG, XRAY, _, EVERYDAY, _ = MODELS
+LINEAR = View(
+    pixels=np.zeros((4, 8), np.uint8),
+    duration_s=8.0,
+    row_frequencies_hz=(100.0, 200.0, 300.0, 400.0),
+)
+
+
+def heat(rows: int, columns: int, *hot: tuple[int, int], **peak: float) -> Explanation:
+    values = np.zeros((rows, columns), np.float32)
+    for row, column in hot:
+        values[row, column] = 1
+    return Explanation(
+        explainer="Grad-CAM++",
+        target="wheeze",
+        probability=0.5,
+        layer="layer4",
+        values=values,
+        heatmap=values,
+        peak=peak,
+    )
+
+
+def run_apart(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a thread of its own: the browser tests keep a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result(timeout=60)
+
+
+@pytest.fixture(params=[LUNG, XRAY, EVERYDAY], ids=lambda m: m.task)
+def answered_model(request: pytest.FixtureRequest) -> tuple[Analysis, Model]:
+    model: Model = request.param
+    return answer(model, "clip.wav", "Grad-CAM++", None), model
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(1.0, "> 99 %"), (0.834, "83 %"), (0.1, "10 %"), (0.0654, "6.5 %"), (0.0, "< 0.1 %")],
+)
+def test_probabilities_have_two_significant_digits(probability: float, text: str) -> None:
+    assert phrases.percent(probability) == text
+
+
+@pytest.mark.parametrize(
+    ("frequency", "text"),
+    [(50, "50 Hz"), (412, "410 Hz"), (999.4, "1000 Hz"), (1234, "1.2 kHz"), (12000, "12 kHz")],
+)
+def test_frequencies_have_units_and_two_significant_digits(frequency: float, text: str) -> None:
+    assert phrases.hertz(frequency) == text
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("Pleural_Thickening", "Pleural thickening"),
+        ("normal", "Normal"),
+        ("both", "Crackle and wheeze"),
+        ("Dog", "Dog"),
+        ("", ""),
+    ],
+)
+def test_labels_read_as_words(label: str, text: str) -> None:
+    assert phrases.plain(label) == text
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "text"),
+    [
+        (0.0, 0.0, "upper left"),
+        (1.0, 1.0, "lower right"),
+        (0.5, 0.5, "centre"),
+        (0.5, 0.1, "upper centre"),
+        (0.9, 0.5, "middle right"),
+    ],
+)
+def test_regions_are_named_as_seen_in_the_picture(x: float, y: float, text: str) -> None:
+    assert phrases.region(x, y) == text
+
+
+def test_the_hot_span_is_the_stretch_round_the_maximum() -> None:
+    profile = np.array([0.6, 0.1, 0.5, 1.0, 0.7, 0.2, 0.0, 0.9])
+    assert phrases.hot_span(profile) == (2 / 8, 5 / 8)
+
+
+def test_where_it_listened_names_seconds_and_hertz() -> None:
+    explanation = heat(4, 8, (1, 2), (1, 3), time_s=2.5, frequency_hz=200.0)
+    said = phrases.where(LINEAR, explanation)
+    assert "between 2.0 and 4.0 s" in said
+    assert "between 150 Hz and 250 Hz" in said
+    assert "at 2.50 s, 200 Hz" in said
+
+
+def test_heat_everywhere_is_said_plainly() -> None:
+    everywhere = [(row, column) for row in range(4) for column in range(8)]
+    said = phrases.where(LINEAR, heat(4, 8, *everywhere, time_s=0.0, frequency_hz=100.0))
+    assert "over the whole recording" in said
+    assert "at all frequencies" in said
+
+
+def test_no_heat_is_said_plainly() -> None:
+    assert "heat is zero" in phrases.where(LINEAR, heat(4, 8, time_s=0.0, frequency_hz=100.0))
+
+
+def test_where_it_looked_names_the_region_and_whose_left_it_is() -> None:
+    said = phrases.where(film(), heat(10, 10, (1, 1), x=0.15, y=0.15))
+    assert "upper left" in said
+    assert "1 % of the picture" in said
+    assert "patient's right side is on your left" in said
+
+
+@pytest.mark.parametrize(("height", "frequency"), [(0.125, 100), (0.5, 250), (0.875, 400)])
+def test_heights_and_frequencies_are_inverse(height: float, frequency: float) -> None:
+    assert phrases.frequency_at(LINEAR, height) == pytest.approx(frequency)
+    assert render.height_of(LINEAR, frequency) == pytest.approx(height)
+
+
+def test_who_said_so_names_repository_revision_and_hash() -> None:
+    used = ModelInUse(
+        name="n",
+        architecture="a",
+        source="hub",
+        repo_id="someone/model",
+        revision="f" * 40,
+        sha256="abc123" * 10,
+        backend="onnx",
+        device="cuda",
+    )
+    said = phrases.who(used, "Title")
+    for part in ("Title (n)", "someone/model at ffffffffffff", "abc123abc123", "onnx", "CUDA"):
+        assert part in said
+
+
+# The figure
+
+
+@pytest.mark.parametrize(
+    ("duration", "first", "step"), [(8.0, 0.0, 1.0), (0.4, 0.0, 0.05), (65.0, 0.0, 10.0)]
+)
+def test_time_ticks_are_round_and_few(duration: float, first: float, step: float) -> None:
+    ticks = figure.time_ticks(duration)
+    assert ticks[0] == first
+    assert np.allclose(np.diff(ticks), step)
+    assert duration - step < ticks[-1] <= duration + 1e-6
+
+
+def test_frequency_ticks_lie_where_the_rows_say() -> None:
+    assert figure.frequency_ticks(LINEAR) == [
+        (100.0, 0.125),
+        (200.0, 0.375),
+        (300.0, 0.625),
+    ]
+
+
+def pixels(uri: str) -> np.ndarray:
+    kind, data = uri.split(",", 1)
+    assert kind.startswith("data:image/")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
+
+
+def test_the_heat_layer_has_the_colours_of_the_renderer() -> None:
+    heatmap = np.array([[0.0, 1.0], [0.5, 0.25]], np.float32)
+    assert np.array_equal(pixels(figure.heat_uri(heatmap)), render.heat_rgba(heatmap))
+
+
+def test_sound_is_drawn_with_low_frequencies_at_the_foot() -> None:
+    analysis = answer(LUNG, "clip.wav", "Grad-CAM++", None)
+    first = replace(
+        analysis.report.explanations[0],
+        heatmap=np.array([[1.0], [0.0]], np.float32),  # hot in the lowest row
+    )
+    shown = replace(analysis, report=replace(analysis.report, explanations=(first,)))
+    uri = re.search(r'class="xai-heat" alt="" src="([^"]+)"', figure.figure(shown)).group(1)
+    assert pixels(uri)[1, 0, 3] > pixels(uri)[0, 0, 3] == 0
+
+
+def test_the_peak_ring_lies_at_its_time_and_frequency() -> None:
+    analysis = answer(LUNG, "clip.wav", "Grad-CAM++", None)
+    view = replace(LINEAR, decibels=(-80.0, 0.0))
+    peaked = heat(4, 8, (0, 2), time_s=2.0, frequency_hz=100.0)
+    shown = replace(
+        analysis, view=view, report=replace(analysis.report, explanations=(peaked,), events=())
+    )
+    assert 'class="xai-peak" style="left:25.00%;top:87.50%"' in figure.figure(shown)
+
+
+def test_every_explained_label_has_a_layer_and_one_is_shown(
+    answered_model: tuple[Analysis, Model],
+) -> None:
+    analysis, _ = answered_model
+    html = figure.figure(analysis)
+    layers = re.findall(r'class="xai-layer" data-layer="(\d+)"( hidden)?', html)
+    count = len(analysis.report.explanations)
+    assert [int(i) for i, _ in layers] == list(range(count))
+    assert [hidden for _, hidden in layers] == [""] + [" hidden"] * (count - 1)
+
+
+def test_the_alternative_text_states_finding_and_region() -> None:
+    html = figure.figure(answer(XRAY, "film.png", "Grad-CAM++", None))
+    alternative = re.search(r'role="img" aria-label="([^"]+)"', html).group(1)
+    assert "Pneumonia (83 %)" in alternative
+    assert "middle left" in alternative
+
+
+def test_events_stand_at_their_times() -> None:
+    html = figure.figure(replace(answer(LUNG, "clip.wav", "Grad-CAM++", None), timeline=None))
+    assert 'data-start="0.800" data-end="1.400"' in html
+    assert "left:10.00%;width:7.50%" in html  # 0.8 s and 0.6 s of 8 s
+
+
+def test_a_picture_without_heat_is_still_drawn() -> None:
+    html = figure.figure(without_heat(answer(LUNG, "clip.wav", "Grad-CAM++", None)))
+    assert "xai-base" in html
+    assert "xai-layer" not in html
+    assert "range" not in html
+
+
+# The answer and the other states
+
+
+def test_the_answer_is_large_and_in_words(answered_model: tuple[Analysis, Model]) -> None:
+    analysis, model = answered_model
+    html = answered(analysis, model)
+    assert phrases.plain(analysis.report.predictions[0].label) in html
+    assert "83 %" in html
+    assert model.title in html
+    assert phrases.short_hash(analysis.report.model.sha256) in html
+
+
+def test_uncertain_says_why_and_gives_no_number() -> None:
+    analysis = answer(LUNG, "uncertain.wav", "Grad-CAM++", None)
+    headline = answered(analysis, LUNG).split('class="xai-bars"')[0]
+    assert "Uncertain" in headline
+    assert analysis.report.decision.reason in headline
+    assert "xai-number" not in headline
+
+
+def test_warnings_are_shown_before_the_answer() -> None:
+    html = answered(answer(LUNG, "silence.wav", "Grad-CAM++", None), LUNG)
+    assert html.index("silent: there is nothing to explain") < html.index("xai-label")
+
+
+def test_of_many_labels_ten_are_shown_and_counted() -> None:
+    big = MODELS[2]
+    html = answered(answer(big, "clip.wav", "Grad-CAM++", None), big)
+    assert html.count("<li>") == 10
+    assert "The 10 most probable of 527 labels" in html
+
+
+def test_a_label_asked_for_is_shown_however_improbable() -> None:
+    big = MODELS[2]
+    html = answered(answer(big, "clip.wav", "Grad-CAM++", big.labels[526]), big)
+    assert f"{big.labels[526]}, &lt; 0.1 %: show its heat" in html
+    assert html.count("<li>") == 11
+
+
+def test_operating_points_are_marked_where_the_model_has_them() -> None:
+    html = answered(answer(LUNG, "clip.wav", "Grad-CAM++", None), LUNG)
+    assert html.count('class="xai-tick" style="left:40.0%"') == len(LUNG.operating_points)
+
+
+@pytest.mark.parametrize(
+    "build_html", [lambda text: empty(text), lambda text: refused(text, advice=text)]
+)
+def test_words_of_others_cannot_become_markup(build_html) -> None:
+    assert "<script>" not in build_html("<script>alert(1)</script>")
+
+
+def test_file_names_and_warnings_cannot_become_markup() -> None:
+    analysis = answer(LUNG, "silence<img src=x onerror=alert(1)>.wav", "Grad-CAM++", None)
+    analysis = replace(analysis, report=replace(analysis.report, warnings=("<b>x</b>",)))
+    html = answered(analysis, LUNG) + details.details(analysis, LUNG)
+    assert "<img src=x" not in html
+    assert "<b>x</b>" not in html
+
+
+# Look closer
+
+
+def test_details_give_figures_with_intervals_and_the_whole_origin() -> None:
+    html = details.details(answer(LUNG, "clip.wav", "Grad-CAM++", None), LUNG)
+    for part in ("0.912 (0.890 to 0.934)", LUNG.data, LUNG.licence, LUNG.citation, LUNG.sha256):
+        assert part in html
+
+
+def downloads(analysis: Analysis, model: Model) -> dict[str, bytes]:
+    links = re.findall(
+        r'download="([^"]+)" href="data:[^,]+;base64,([^"]+)"', details.details(analysis, model)
+    )
+    return {name: base64.b64decode(data) for name, data in links}
+
+
+def test_downloads_hold_what_they_say(answered_model: tuple[Analysis, Model]) -> None:
+    analysis, model = answered_model
+    files = downloads(analysis, model)
+    assert Image.open(io.BytesIO(files["overlay.png"])).format == "PNG"
+    assert json.loads(files["report.json"]) == json.loads(json.dumps(analysis.report.to_json()))
+    heatmap = np.load(io.BytesIO(files["heatmap.npy"]))
+    assert heatmap.dtype == np.float32
+    assert np.array_equal(heatmap, analysis.report.explanations[0].heatmap)
+    assert ("events.csv" in files) == bool(analysis.report.events)
+
+
+def test_the_snippet_asks_the_same_again() -> None:
+    html = details.details(answer(XRAY, 'fi"lm.png', "LayerCAM", "Normal"), XRAY)
+    code = re.sub("<[^>]+>", "", re.search("<pre.*</pre>", html, re.DOTALL).group())
+    code = code.replace("&quot;", '"')
+    compile(code, "snippet", "exec")
+    for part in ('explainer="LayerCAM"', 'target="Normal"', 'api_name="/chest_xray"'):
+        assert part in code
+
+
+# Asking
+
+
+def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
+    analyser = FakeAnalyser()
+    picks = Picks(model="everyday-cnn6", explainer="LayerCAM", target="Dog", layer="conv_block5")
+    assert isinstance(ask(analyser, "audioset", "clip.wav", picks), Analysis)
+    assert analyser.calls == [
+        {
+            "task": "audioset",
+            "file": "clip.wav",
+            "model": "everyday-cnn6",
+            "explainer": "LayerCAM",
+            "target": "Dog",
+            "layer": "conv_block5",
+            "weights": None,
+            "signal_path": None,
+            "cycles": None,
+            "film": "checked",
+        }
+    ]
+
+
+def test_empty_picks_mean_the_defaults() -> None:
+    analyser = FakeAnalyser()
+    ask(analyser, "audioset", "clip.wav", Picks(model="", explainer="", target="", layer=""))
+    assert (analyser.calls[0]["model"], analyser.calls[0]["target"]) == (None, None)
+    assert (analyser.calls[0]["explainer"], analyser.calls[0]["layer"]) == (None, None)
+
+
+@pytest.mark.parametrize("path", [None, ""])
+def test_no_file_is_refused_in_words(path: str | None) -> None:
+    outcome = ask(FakeAnalyser(), "stethoscope", path, Picks())
+    assert isinstance(outcome, Refusal)
+    assert "no file yet" in outcome.message
+
+
+def test_a_refused_file_keeps_its_own_sentence() -> None:
+    outcome = ask(FakeAnalyser(), "stethoscope", "refuse.wav", Picks())
+    assert isinstance(outcome, Refusal)
+    assert outcome.message == (
+        "refuse.wav is a text file, wanted: a WAV, FLAC, Ogg or MP3 recording."
+    )
+
+
+def test_absent_weights_say_what_to_pick_instead() -> None:
+    outcome = ask(FakeAnalyser(), "audioset", "clip.wav", Picks(model="big-cnn14"))
+    assert isinstance(outcome, Refusal)
+    assert outcome.title == "This model is not here"
+    assert "Look closer" in outcome.advice
+
+
+def test_a_stopped_question_ends_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    analyser = FakeAnalyser()
+    outcome = ask(analyser, "stethoscope", "long.wav", Picks(), cancelled=lambda: True)
+    assert isinstance(outcome, Refusal)
+    assert outcome.stopped
+    assert outcome.message == "Cancelled, as asked."
+    assert caplog.text == ""
+
+
+def test_comparing_asks_about_the_same_label_twice_and_tells_one_rising_progress() -> None:
+    analyser, told = FakeAnalyser(), []
+    both = compared(
+        analyser,
+        "stethoscope",
+        "clip.wav",
+        Picks(explainer="LayerCAM", second="Grad-CAM"),
+        lambda done, doing: told.append(done),
+        lambda: False,
+    )
+    assert isinstance(both.first, Analysis)
+    assert isinstance(both.second, Analysis)
+    asked = [(call["explainer"], call["target"]) for call in analyser.calls]
+    assert asked == [("LayerCAM", None), ("Grad-CAM", "both")]
+    assert told == sorted(set(told))
+    assert 0 <= told[0] <= told[-1] <= 1
+
+
+def test_a_refused_question_is_not_asked_again_to_compare() -> None:
+    analyser = FakeAnalyser()
+    picks = Picks(second="Grad-CAM")
+    both = compared(
+        analyser, "stethoscope", "refuse.wav", picks, lambda done, doing: None, lambda: False
+    )
+    assert isinstance(both.first, Refusal)
+    assert len(analyser.calls) == 1
+
+
+# Two explainers
+
+
+def pair(one: Explanation, other: Explanation) -> tuple[Explanation, Explanation]:
+    return one, replace(other, explainer="LIME")
+
+
+RISING = np.arange(12, dtype=np.float32).reshape(3, 4) / 11
+
+
+@pytest.mark.parametrize(
+    ("other", "said", "number"),
+    [
+        (RISING**2, "agree closely", "1.00"),  # the same order
+        (1 - RISING, "contradict each other", "\u22121.00"),
+        (np.zeros((3, 4), np.float32), "cannot be compared", "no heat"),
+    ],
+)
+def test_agreement_is_said_in_words_and_as_a_number(
+    other: np.ndarray, said: str, number: str
+) -> None:
+    one = replace(heat(3, 4, time_s=0.0, frequency_hz=100.0), heatmap=RISING)
+    sentence = agreement(*pair(one, replace(one, heatmap=other)))
+    assert said in sentence
+    assert number in sentence
+    assert "Grad-CAM++ and LIME" in sentence
+
+
+def test_two_explainers_stand_side_by_side() -> None:
+    first = answer(LUNG, "clip.wav", "Grad-CAM++", None)
+    html = answered(first, LUNG, answer(LUNG, "clip.wav", "LIME (<b>)", None))
+    section = re.search('<section class="xai-comparison">.*</section>', html, re.DOTALL).group()
+    assert section.count('class="xai-heat"') == 2
+    assert "LIME (&lt;b&gt;)" in section
+    assert "agree closely" in section
+    assert "xai-comparison" not in answered(first, LUNG)
+
+
+def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
+    first = answer(LUNG, "clip.wav", "Grad-CAM++", None)
+    html = answered(first, LUNG, Refusal(title="No", message="LIME was <b>ill</b>.", advice=""))
+    assert "nothing to compare with: LIME was &lt;b&gt;ill" in html
+    assert "xai-figure" in html
+
+
+# What there is to pick
+
+
+def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
+    choices = controls.explainers_of(LUNG)
+    assert {name for _, name in choices} == set(fitting(ARCHITECTURES[LUNG.architecture].kind))
+    assert choices[0] == ("Grad-CAM++", "Grad-CAM++")
+    shown = {name: text for text, name in choices}
+    assert (shown["LIME"], shown["LayerCAM"]) == ("LIME (slow)", "LayerCAM")
+    assert shown["Guided backpropagation"] == "Guided backpropagation"
+
+
+def test_a_kind_of_network_narrows_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = replace(ARCHITECTURES["resnet18"], kind="transformer")
+    monkeypatch.setitem(ARCHITECTURES, "resnet18", kind)
+    names = [name for _, name in controls.explainers_of(LUNG)]
+    assert set(names) == set(fitting("transformer"))
+    unfit = next(name for name in EXPLAINERS if name not in names)
+    kept, lost = (
+        controls.follow(FakeAnalyser(), LUNG.name, name, name) for name in ("LIME", unfit)
+    )
+    assert (kept[0]["value"], kept[3]["value"]) == ("LIME", "LIME")
+    assert (lost[0]["value"], lost[3]["value"]) == (names[0], "")
+
+
+def test_layers_are_offered_where_there_are_several() -> None:
+    assert [name for _, name in controls.layers_of(MODELS[2])] == list(ARCHITECTURES["cnn14"].cuts)
+    shown = {name: controls.follow(FakeAnalyser(), name)[2] for name in ("big-cnn14", LUNG.name)}
+    assert shown["big-cnn14"]["visible"] is True
+    assert shown["big-cnn14"]["value"] == "conv_block6.conv2"
+    assert shown[LUNG.name]["visible"] is (len(ARCHITECTURES["resnet18"].cuts) > 1)
+
+
+def test_a_model_that_nobody_knows_offers_what_there_is() -> None:
+    explaining, targets, layers, second = controls.follow(FakeAnalyser(), "nix", "LIME")
+    assert explaining["value"] == "LIME"
+    assert len(targets["choices"]) == 1
+    assert layers["visible"] is False
+    assert second["value"] == ""
+
+
+# What is worked on
+
+
+def test_stopping_reaches_one_visitor_at_one_place() -> None:
+    running = Running()
+    with (
+        running.begun("anna", "lungs") as lungs,
+        running.begun("anna", "films") as films,
+        running.begun("ben", "lungs") as others,
+    ):
+        running.stop("anna", "lungs")
+        assert (lungs(), films(), others()) == (True, False, False)
+        running.stop("anna")
+        assert (films(), others()) == (True, False)
+        assert len(running) == 3
+    assert len(running) == 0
+    assert others()
+
+
+def test_a_new_question_at_a_place_stops_the_old_one_and_without_a_place_none() -> None:
+    running = Running()
+    with (
+        running.begun("anna", "lungs") as old,
+        running.begun("anna") as client,
+        running.begun("anna", "lungs") as new,
+        running.begun("anna") as second,
+    ):
+        assert (old(), new(), client(), second()) == (True, False, False, False)
+
+
+def test_who_no_longer_waits_stops_the_work() -> None:
+    running, begun, ended = Running(), threading.Event(), threading.Event()
+
+    def work(stopped: Callable[[], bool]) -> None:
+        begun.set()
+        while not stopped():
+            time.sleep(0.01)
+        ended.set()
+
+    async def waits() -> None:
+        task = asyncio.create_task(running.worked("anna", None, work))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run_apart(waits())
+    assert ended.wait(10)
+    assert len(running) == 0
+
+
+def test_a_fault_of_ours_is_logged_by_number_and_tells_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outcome = ask(FakeAnalyser(), "stethoscope", "break.wav", Picks())
+    assert isinstance(outcome, Refusal)
+    assert "not with your file" in outcome.title
+    assert "secret" not in outcome.message + outcome.advice
+    number = re.search(r"noted as (\w{8})", outcome.message).group(1)
+    assert number in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_sounds_are_played_as_loud_as_they_are() -> None:
+    rate, samples = playable(np.array([0.0, 0.5, -1.0, 2.0], np.float32), 8000)
+    assert rate == 8000
+    assert samples.dtype == np.int16
+    assert samples.tolist() == [0, 16384, -32767, 32767]
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def config() -> dict:
+    return build(FakeAnalyser()).get_config_file()
+
+
+def test_the_published_endpoints_are_the_contract_and_nothing_else(config: dict) -> None:
+    published = {d["api_name"] for d in config["dependencies"] if d["api_visibility"] != "private"}
+    assert published == {"stethoscope", "chest_xray", "audioset", "models", "explainers"}
+
+
+@pytest.mark.parametrize("task", TABS)
+def test_a_tab_has_its_sentence_and_the_disclaimer(task: str, config: dict) -> None:
+    said = [str(c["props"].get("value")) for c in config["components"]]
+    assert any(TABS[task].sentence in text and DISCLAIMER in text for text in said)
+    assert any(TABS[task].guide in text for text in said)
+
+
+@pytest.mark.parametrize("task", TABS)
+def test_the_button_sleeps_at_first(task: str, config: dict) -> None:
+    props = {c["props"].get("elem_id"): c["props"] for c in config["components"]}
+    assert props[f"{task}-analyse"]["interactive"] is False
+
+
+def test_a_stand_in_is_announced(config: dict) -> None:
+    said = " ".join(str(c["props"].get("value")) for c in config["components"])
+    assert "<b>PANNs Cnn14</b> is not on this machine" in said
+    assert "In its stead <b>Everyday sounds, Cnn6</b>, everyday-cnn6, answers" in said
+    assert "it knows 8 labels, not 527: Rain, Dog, Rooster, Sea waves, Chainsaw" in said
+
+
+def test_a_stand_in_that_knows_as_much_is_announced_without_a_list() -> None:
+    assert phrases.fewer(["Dog"] * 527, 527) == ""
+    assert phrases.fewer(["dog", "Rain"], 3) == "; it knows 2 labels, not 3: Dog and Rain"
+    assert phrases.fewer(["Dog"] * 200, 527) == "; it knows 200 labels, not 527"
+
+
+def test_a_stand_ins_answer_says_whose_it_is() -> None:
+    by_name = {m.name: m for m in MODELS}
+    stand_in, real = by_name["everyday-cnn6"], by_name["big-cnn14"]
+    html = answered(answer(stand_in, "clip.wav", "Grad-CAM++", None), stand_in)
+    said = "everyday-cnn6 said so, the small network that stands in for cnn14. It tells 8 kinds of"
+    assert said in html
+    assert "no other names" not in html  # its labels are independent here
+    one_of = replace(stand_in, activation="softmax")
+    assert "it knows no other names" in answered(
+        answer(one_of, "clip.wav", "Grad-CAM++", None), one_of
+    )
+    assert "stands in for" not in answered(answer(real, "clip.wav", "Grad-CAM++", None), real)
+
+
+def test_the_page_is_built_though_no_model_is_here() -> None:
+    hub = FakeHub(absent=frozenset(m.name for m in MODELS))
+    said = json.dumps(build(FakeAnalyser(hub=hub)).get_config_file()["components"], default=str)
+    assert "No model for stethoscope is here" in said
+
+
+def test_nothing_is_reported_and_nothing_fetched_from_elsewhere(config: dict) -> None:
+    from xai_demo.tabs import theme
+
+    assert config["analytics_enabled"] is False
+    styles = theme.theme()._get_theme_css() + theme.CSS + theme.HEAD
+    assert not re.search(r"https?://(?!www\.w3\.org/)", styles)
+
+
+def test_building_the_page_loads_no_network_library() -> None:
+    code = (
+        "import sys; from tests.fakes import FakeAnalyser;"
+        "from xai_demo.tabs import build; build(FakeAnalyser());"
+        "import xai_demo.tabs.server;"
+        "heavy = {'torch', 'timm', 'librosa', 'transformers', 'onnxruntime', 'scipy.signal'};"
+        "print(', '.join(sorted(heavy & set(sys.modules))))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "")
+
+
+def test_the_spectrogram_of_the_fake_is_what_the_tests_think() -> None:
+    view = spectrogram()
+    assert len(view.row_frequencies_hz) == view.pixels.shape[0] == 64
+
+
+def test_who_stops_waits_until_the_work_has_ended() -> None:
+    running = Running()
+    told: list[str] = []
+
+    def work(stopped: Callable[[], bool]) -> None:
+        while not stopped():
+            time.sleep(0.01)
+        told.append("heard of it")
+
+    async def both() -> None:
+        piece = asyncio.create_task(running.worked("visitor", "lung", work))
+        await asyncio.sleep(0.05)
+        assert await running.ended("visitor", "lung")
+        assert told == ["heard of it"]
+        await piece
+
+    run_apart(both())
+    assert len(running) == 0

@@ -1,0 +1,71 @@
+"""Every hostile and unusual file of the table, through the command line and the analyser."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.hostile_files import AUDIO, IMAGES, Case
+from xai_demo import cli
+from xai_demo.analysis import Analyser
+from xai_demo.errors import XaiDemoError
+from xai_demo.settings import Settings
+
+CASES = [("stethoscope", "lung-resnet18", case) for case in AUDIO] + [
+    ("chest_xray", "pneumonia-resnet18", case) for case in IMAGES
+]
+REFUSED = [row for row in CASES if row[2].outcome == "refused"]
+ANSWERED = [row for row in CASES if row[2].outcome != "refused"]
+
+
+def name(value: object) -> str:
+    return value.name if isinstance(value, Case) else ""
+
+
+@pytest.fixture(scope="module")
+def analyser(tmp_path_factory):
+    import dataclasses
+
+    cache = tmp_path_factory.mktemp("cache")
+    return Analyser(
+        dataclasses.replace(
+            Settings.from_env({}), cache_dir=cache, offline=True, background_export=False
+        )
+    )
+
+
+@pytest.mark.parametrize(("task", "model", "case"), REFUSED, ids=name)
+def test_the_command_line_refuses_in_one_line_and_writes_nothing(
+    task, model, case, tmp_path, capsys
+):
+    path, out = tmp_path / case.name, tmp_path / "out"
+    case.build(path)
+    status = cli.main(["analyse", model, str(path), "--out", str(out), "--json"])
+    told = capsys.readouterr()
+    assert status == 2
+    assert told.out == ""
+    assert len(told.err.strip().splitlines()) == 1
+    assert case.name in told.err
+    assert "Traceback" not in told.err
+    assert not out.exists() or not list(out.iterdir())
+
+
+@pytest.mark.parametrize(("task", "model", "case"), ANSWERED, ids=name)
+def test_an_unusual_file_is_answered_and_the_report_is_json(task, model, case, tmp_path, analyser):
+    path: Path = tmp_path / case.name
+    case.build(path)
+    report = analyser.analyse(task, path, model=model, backend="torch").report
+    json.dumps(report.to_json(), allow_nan=False)
+    assert report.predictions
+    if case.outcome == "warned":
+        assert report.warnings
+
+
+def test_after_a_refusal_the_next_request_is_answered(analyser, tmp_path):
+    task, model, bad = REFUSED[0]
+    bad.build(tmp_path / bad.name)
+    good = next(case for t, _, case in ANSWERED if t == task and case.outcome == "fine")
+    good.build(tmp_path / good.name)
+    with pytest.raises(XaiDemoError):
+        analyser.analyse(task, tmp_path / bad.name, model=model)
+    assert analyser.analyse(task, tmp_path / good.name, model=model).report.predictions

@@ -1,0 +1,119 @@
+"""Films in folders named after labels, where nobody published them so."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.dicom_files import film
+from tests.support.tiny_network import TINY
+from xai_demo import networks, training
+from xai_demo.errors import TrainingError
+from xai_demo.records import Raster
+from xai_demo.settings import Settings
+from xai_demo.training.datasets import (
+    covid,
+    kermany,
+    nih,
+    radiographs,
+)
+from xai_demo.training.recipes import RECIPES
+
+SMALL = Raster(height=40, width=40, mean=0.5, std=0.25)
+
+
+def model_of(name: str):
+    return dataclasses.replace(RECIPES[name].model, preprocessing=SMALL)
+
+
+def picture(path: Path, level: int, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grey = np.random.default_rng(seed).normal(level, 20, (48, 44)).clip(0, 255)
+    Image.fromarray(grey.astype(np.uint8)).save(path)
+    return path
+
+
+def test_folders_are_known_by_their_label_however_it_is_written(tmp_path):
+    model = model_of("pneumonia3-resnet18")
+    for i, name in enumerate(("normal", "Bacterial_Pneumonia", "train/viral-pneumonia", "other")):
+        picture(tmp_path / name / f"{i}.png", 50 * i, i)
+    (tmp_path / "normal" / "film.dcm").write_bytes(film())
+    (tmp_path / "normal" / "notes.txt").write_text("not a film")
+    data = kermany.read(tmp_path, model)
+    assert data.name == "folders"
+    assert sorted(data.targets.tolist()) == [0, 0, 1, 2]
+    assert data.load(0, None)[0].shape == (40, 40)
+    assert data.load(0, None)[1].tolist() == np.eye(3)[data.targets[0]].tolist()
+    (note,) = data.notes
+    assert "4 pictures of 4 persons, 0 told by their files' names" in note
+
+
+def test_a_person_is_told_by_the_name_or_by_the_picture_alone(tmp_path):
+    persons = [
+        radiographs.person(picture(tmp_path / name, 90, seed))
+        for name, seed in (
+            ("person12_virus_3.jpeg", 0),
+            ("NORMAL2-IM-0003-0001.jpeg", 1),
+            ("00000013_004.png", 2),
+            ("one.png", 3),
+            ("copy of one.png", 3),
+            ("two.png", 4),
+        )
+    ]
+    assert persons[:3] == ["person12", "NORMAL2-IM-0003", "nih:13"]
+    assert persons[3] == persons[4] != persons[5]
+    assert persons[3].startswith("folders:")
+
+
+def test_a_published_layout_is_read_as_before(tmp_path):
+    picture(tmp_path / "NORMAL" / "IM-0001-0001.jpeg", 50)
+    picture(tmp_path / "PNEUMONIA" / "person1_virus_1.jpeg", 150)
+    assert kermany.read(tmp_path, model_of("pneumonia-resnet18")).name == "kermany"
+    picture(tmp_path / "PNEUMONIA" / "cat.jpeg", 150)
+    with pytest.raises(TrainingError, match=r"cat\.jpeg names no person, wanted: person<N>"):
+        kermany.read(tmp_path, model_of("pneumonia-resnet18"))
+
+
+def test_findings_are_folders_too_and_no_finding_is_none_of_them(tmp_path):
+    for i, name in enumerate(("Mass", "Pleural Thickening", "No Finding")):
+        picture(tmp_path / name / f"{i}.png", 80 * i, i)
+    data = nih.read(tmp_path, model_of("nih14-resnet18"))
+    assert data.is_independent
+    found = [[data.labels[k] for k in np.flatnonzero(row)] for row in data.targets]
+    assert sorted(found) == [[], ["Mass"], ["Pleural_Thickening"]]
+
+
+def test_lungs_are_blotted_out_in_folders_too_and_a_missing_class_is_named(tmp_path):
+    model = model_of("covid3-simplecnn")
+    for i, name in enumerate(("covid-19", "pneumonia")):
+        picture(tmp_path / name / f"{i}.png", 80 * (i + 1), i)
+    with pytest.raises(TrainingError, match="holds no picture of COVID-19, wanted"):
+        covid.read(tmp_path, model)
+    picture(tmp_path / "normal" / "2.png", 240, 2)
+    whole, bare = (covid.read(tmp_path, model, masked=masked) for masked in (False, True))
+    assert sorted(whole.targets.tolist()) == [0, 1, 2]
+    middle = (slice(15, 25), slice(15, 25))
+    assert np.ptp(whole.load(0, None)[0][middle]) > 0
+    assert np.ptp(bare.load(0, None)[0][middle]) == 0
+
+
+def test_a_network_learns_from_folders_and_is_asked_about_others(tmp_path, monkeypatch):
+    name = "pneumonia-resnet18"
+    monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
+    recipe = RECIPES[name]
+    model = dataclasses.replace(model_of(name), architecture="tiny")
+    schedule = dataclasses.replace(recipe.schedule, epochs=1, batch_size=8, small_until=0.0)
+    monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, model=model, schedule=schedule))
+    for i in range(60):
+        label, level = (("Normal", 60), ("Pneumonia", 170))[i % 2]
+        picture(tmp_path / ("mine" if i < 40 else "theirs") / label / f"{i}.png", level, i)
+    training.train(name, data=tmp_path / "mine", out=tmp_path / "weights" / name)
+    settings = Settings(weights_dir=tmp_path / "weights", cache_dir=tmp_path, offline=True)
+    result = training.evaluate(name, settings=settings, data=tmp_path / "theirs")
+    assert (result["data"], result["n"], result["groups"]) == ("folders", 20, 20)
+    own = training.evaluate(name, settings=settings, data=tmp_path / "mine")
+    assert 0 < own["n"] < 40  # those that it neither learnt from nor was tuned on

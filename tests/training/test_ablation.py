@@ -1,0 +1,249 @@
+"""What each choice is worth: small tables on a tiny network, and a t-test known by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tests.support.small_models import write_model
+from tests.support.tiny_network import TINY
+from xai_demo import networks
+from xai_demo.catalog import MODELS, Entry
+from xai_demo.cli import main, training
+from xai_demo.errors import TrainingError, UnknownNameError
+from xai_demo.records import Raster
+from xai_demo.training import ablation, class_imbalance
+from xai_demo.training.ablation import Budget, ablate
+from xai_demo.training.datasets import DataSet, one_hot
+from xai_demo.training.fold_metrics import compare, paired
+from xai_demo.training.recipes import RECIPES
+
+NAME = "covid3-simplecnn"
+SMALL = Budget(epochs=1, most=48, folds=3, side=48)
+
+
+def made(data, model) -> DataSet:
+    """Sixty pictures of thirty persons whose level is their label."""
+    n = len(model.labels)
+    targets = np.arange(60) // 2 % n
+    rng = np.random.default_rng(0)
+    pictures = (rng.normal(0, 0.5, (60, 48, 48)) + 2 * targets[:, None, None]).astype(np.float32)
+    return DataSet(
+        name="made",
+        labels=model.labels,
+        targets=targets,
+        groups=tuple(f"person{i // 2}" for i in range(60)),
+        splits=("train",) * 60,
+        load=lambda i, rng: (
+            pictures[i] + (0 if rng is None else 1),
+            one_hot(int(targets[i]), n),
+        ),
+    )
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
+    monkeypatch.setattr(ablation, "ARCHITECTURES", ("tiny", "simplecnn"))
+    recipe = RECIPES[NAME]
+    schedule = dataclasses.replace(recipe.schedule, batch_size=8, learning_rate=0.02)
+    model = dataclasses.replace(recipe.model, architecture="tiny")
+    small = dataclasses.replace(recipe, model=model, schedule=schedule, read=made)
+    monkeypatch.setitem(RECIPES, NAME, small)
+
+
+def test_every_row_is_measured_on_every_fold_and_compared_with_the_first(tmp_path):
+    told = []
+    result = ablate(
+        NAME,
+        data=tmp_path,
+        tables=["architectures", "augmentation"],
+        budget=SMALL,
+        progress=lambda done, doing: told.append((done, doing)),
+    )
+    assert (result["data"], result["n"], result["groups"]) == ("made", 48, 24)
+    rows = result["tables"]["architectures"]["rows"]
+    assert [row["name"] for row in rows] == ["tiny", "simplecnn"]
+    for row in rows:
+        assert len(row["folds"]) == 3
+        assert all(set(fold) == {"f1", "auroc", "accuracy"} for fold in row["folds"])
+        values = [fold["accuracy"] for fold in row["folds"]]
+        assert row["mean"]["accuracy"] == pytest.approx(np.mean(values), abs=1e-3)
+    assert rows[0]["against_first"] is None
+    assert set(rows[1]["against_first"]["f1"]) == {"difference", "t", "p"}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert any(doing == "architectures: simplecnn, fold 2 of 3" for _, doing in told)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    text = ablation.table(result)
+    assert "| architectures | f1 | p | auroc | p | accuracy | p |" in text
+    assert "| simplecnn | " in text
+
+
+def test_the_choices_of_balance_are_all_rows(tmp_path):
+    result = ablate(NAME, data=tmp_path, tables=["balance"], budget=SMALL)
+    names = [row["name"] for row in result["tables"]["balance"]["rows"]]
+    assert names == list(class_imbalance.BALANCES)
+
+
+def test_folds_of_the_recipe_alone_are_one_row_and_the_same_twice(tmp_path):
+    first, again = (ablate(NAME, data=tmp_path, tables=["folds"], budget=SMALL) for _ in range(2))
+    assert first == again
+    assert len(first["tables"]["folds"]["rows"]) == 1
+
+
+def test_no_person_is_in_two_parts_of_a_fold(tmp_path):
+    sets = ablation._Sets(tmp_path, RECIPES[NAME], SMALL)
+    row = ablation.Row(name="any", recipe=RECIPES[NAME])
+    tested = []
+    for fold in range(3):
+        data = sets.of(row, fold)
+        assert len(set(zip(data.groups, data.splits, strict=True))) == len(set(data.groups))
+        assert set(data.splits) == {"train", "validation", "test"}
+        tested += [data.groups[i] for i in data.indices("test")]
+    assert len(tested) == 48
+    assert len(set(tested)) == 24
+
+
+def test_without_augmentation_pictures_come_as_they_are(tmp_path):
+    sets = ablation._Sets(tmp_path, RECIPES[NAME], SMALL)
+    rng = np.random.default_rng(0)
+    for varied in (True, False):
+        data = sets.of(ablation.Row(name="any", recipe=RECIPES[NAME], varied=varied), 0)
+        change = data.load(0, rng)[0] - data.load(0, None)[0]
+        assert change.max() == pytest.approx(1 if varied else 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "said"),
+    [
+        ({"tables": ["luck"]}, UnknownNameError, "no table named 'luck'; wanted: folds, arch"),
+        ({"tables": ["shortcut"]}, TrainingError, "has no pictures without lungs, wanted for the"),
+        (
+            {"budget": Budget(folds=1)},
+            TrainingError,
+            "1 folds, 2 epochs, 240 samples and 64 pixels",
+        ),
+        ({"budget": Budget(most=3)}, TrainingError, "wanted: at least 2 folds"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_trained(tmp_path, asked, error, said):
+    with pytest.raises(error, match=said):
+        ablate(NAME, data=tmp_path, **asked)
+
+
+def test_a_recipe_of_sounds_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="lung-resnet18 takes sounds, wanted: a recipe of pic"):
+        ablate("lung-resnet18", data=tmp_path)
+
+
+# The paired t-test
+
+
+def test_the_t_test_is_the_one_of_the_text_book():
+    found = paired([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 5.0, 5.0])
+    # differences 1, 0, 2, 1: mean 1, deviation sqrt(2/3), t = 1 / (sqrt(2/3) / 2)
+    assert found["difference"] == 1
+    assert found["t"] == pytest.approx(2 / math.sqrt(2 / 3), abs=1e-3)
+    assert found["p"] == pytest.approx(0.0917, abs=1e-3)
+
+
+def test_without_spread_or_with_one_fold_there_is_no_test():
+    assert paired([0.5, 0.6], [0.5, 0.6]) == {"difference": 0.0, "t": None, "p": None}
+    assert paired([0.5], [0.75]) == {"difference": 0.25, "t": None, "p": None}
+    assert paired([0.5, math.nan], [0.5, 0.6])["p"] is None
+
+
+def test_two_runs_are_compared_by_the_figures_that_both_have():
+    one = {"folds": [{"f1": 0.5, "auroc": 0.7}, {"f1": 0.6, "auroc": None}]}
+    other = {"per_fold": [{"metrics": {"f1": {"value": 0.6}}}, {"metrics": {"f1": {"value": 0.8}}}]}
+    assert set(compare(one, other)) == {"f1"}
+    assert compare(one, other)["f1"]["difference"] == 0.15
+    seeds = {"per_fold": {"1": [0.5, 0.7], "2": [0.9]}}
+    assert compare(seeds, seeds)["accuracy"]["difference"] == 0
+    both = {
+        "folds": 2,
+        "dealt": "a",
+        "per_fold": seeds["per_fold"],
+        "figures_by_fold": one["folds"],
+    }
+    assert set(compare(both, other)) == {"f1"}
+    with pytest.raises(TrainingError, match=r"hold other persons \(a and b\), wanted: two runs on"):
+        compare(both, {**both, "dealt": "b"})
+    with pytest.raises(
+        TrainingError, match="figures by fold named auroc, f1 and none, wanted: one"
+    ):
+        compare({"folds": [{"f1": 0.5, "auroc": 0.5}]}, {"metrics": {}})
+
+
+def test_compare_reads_two_files_and_refuses_what_is_no_run(tmp_path, capsys):
+    paths = [tmp_path / name for name in ("one.json", "other.json")]
+    for path, values in zip(paths, ((0.5, 0.6, 0.7), (0.6, 0.6, 0.9)), strict=True):
+        path.write_text(json.dumps({"folds": [{"f1": value} for value in values]}))
+    assert main(["compare", *map(str, paths)]) == 0
+    assert "| f1 | 0.1 | 1.732 | " in capsys.readouterr().out
+    paths[0].write_text("[]")
+    assert main(["compare", *map(str, paths)]) == 2
+    assert "one.json holds a list, wanted: a run" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "no"), str(paths[1])]) == 2
+    assert "cannot be read as JSON" in capsys.readouterr().err
+
+
+def test_ablate_prints_tables_and_writes_json(tmp_path, capsys):
+    out = tmp_path / "kept" / "tables.json"
+    asked = ["ablate", NAME, "--data", str(tmp_path), "--table", "folds", "--epochs", "1"]
+    asked += ["--most", "48", "--folds", "3", "--side", "48", "--out", str(out)]
+    assert main(asked) == 0
+    assert "| folds | f1 | p |" in capsys.readouterr().out
+    assert json.loads(out.read_text())["budget"]["most"] == 48
+    assert main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
+
+
+def weighed(folder, monkeypatch) -> None:
+    """The recipe's model with weights of chance, which call everything pneumonia."""
+    monkeypatch.setitem(MODELS, NAME, Entry(task="chest_xray"))
+    spec = Raster(height=48, width=48, mean=0.0, std=1.0)
+    points = {"COVID-19": 1.0, "Pneumonia": 0.01, "Normal": 1.0}
+    model = dataclasses.replace(RECIPES[NAME].model, preprocessing=spec, operating_points=points)
+    write_model(folder / NAME, model)
+    (folder / NAME / "persons.json").write_text('{"learnt_from": ["person0", "person2"]}')
+    monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(folder))
+    monkeypatch.setenv("XAI_DEMO_EXPORT", "off")
+
+
+def test_all_tables_are_made_where_none_is_named_the_explainers_on_weights_that_ship(
+    tmp_path, capsys, monkeypatch, without
+):
+    asked = ["ablate", NAME, "--data", str(tmp_path), "--epochs", "1", "--most", "48"]
+    asked += ["--folds", "3", "--side", "48"]
+    without(ablation.TABLES, "augmentation", "balance")  # their rows are tried above
+    monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "none"))
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "| architectures | f1 | p |" in told
+    assert f"Explainers were not compared: the weights of {NAME} are not here, wanted" in told
+    weighed(tmp_path / "weights", monkeypatch)
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "| Grad-CAM | " in told
+    assert "| Guided backpropagation | " in told
+    assert "Does not fit this network: CAM." in told  # more than a mean follows the cut
+    assert main([*asked, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["explainers"]["explainers"]) == {"Grad-CAM", "Guided backpropagation"}
+
+
+def test_explainers_asked_for_by_name_want_their_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(MODELS, NAME, Entry(task="chest_xray"))
+    monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "none"))
+    assert main(["ablate", NAME, "--data", str(tmp_path), "--table", "explainers"]) == 3
+    assert f"{NAME} is missing. Check the" in capsys.readouterr().err
+
+
+def test_the_choices_on_the_command_line_are_those_of_the_tables():
+    assert tuple(class_imbalance.BALANCES) == training.BALANCES
+    assert (*ablation.TABLES, "explainers") == training.TABLES

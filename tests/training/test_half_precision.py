@@ -1,0 +1,90 @@
+"""Stored in half the bytes only where the answers stay: what is said is what was measured."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.small_models import model_of
+from tests.support.tiny_network import TINY
+from xai_demo import networks
+from xai_demo.records import Raster
+from xai_demo.training import predict, train
+from xai_demo.training.datasets import DataSet, one_hot
+
+N = 40
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
+
+
+def model(activation: str = "softmax"):
+    spec = Raster(height=48, width=48, mean=0.0, std=1.0)
+    return model_of("tiny", preprocessing=spec, activation=activation, normal_label=None)
+
+
+def data() -> DataSet:
+    pictures = np.random.default_rng(0).normal(0, 1, (N, 48, 48)).astype(np.float32)
+    return DataSet(
+        name="made",
+        labels=("normal", "crackle", "wheeze"),
+        targets=np.arange(N) % 3,
+        groups=tuple(f"person{i}" for i in range(N)),
+        splits=("validation",) * N,
+        load=lambda i, rng: (pictures[i], one_hot(i % 3, 3)),
+    )
+
+
+def network(scale: float = 1.0) -> torch.nn.Module:
+    """Seeded weights, the last layer's larger by a factor: answers as sure as they are."""
+    torch.manual_seed(0)
+    whole = TINY.whole(model())
+    with torch.no_grad():
+        whole.get_submodule("head.3").weight.mul_(scale)
+    return whole.eval()
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_float16_is_kept_where_no_probability_moves_by_a_thousandth(activation):
+    whole = network()
+    state, told = train.stored(whole, model(activation), data())
+    assert {t.dtype for t in state.values() if t.is_floating_point()} == {torch.float16}
+    assert state["features.1.num_batches_tracked"].dtype == torch.int64
+    said = re.fullmatch(
+        r"Weights are stored in float16: a probability of 40 validation samples moves by"
+        r" (\S+) at most\.",
+        told,
+    )
+    other = TINY.whole(model(activation)).eval()
+    other.load_state_dict({k: v.float() for k, v in state.items()})
+    answers = [
+        predict.probabilities(each, model(activation), data(), "validation")[0]
+        for each in (whole, other)
+    ]
+    moved = np.abs(answers[0] - answers[1]).max()
+    assert 0 < moved <= train.MOST_MOVED
+    assert float(said[1]) == pytest.approx(moved, rel=0.06)
+
+
+def test_float32_is_kept_where_the_answers_would_move():
+    whole = network(scale=3000.0)
+    state, told = train.stored(whole, model(), data())
+    assert {t.dtype for t in state.values() if t.is_floating_point()} == {torch.float32}
+    assert told.startswith("Weights are stored in float32: in float16 a probability of 40 ")
+    assert told.endswith("more than 0.001.")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(state[name], tensor)
+
+
+def test_a_number_that_float16_does_not_have_is_kept():
+    whole = network()
+    with torch.no_grad():
+        whole.get_submodule("features.1").running_var.fill_(1e6)  # float16 ends at 65504
+    state, told = train.stored(whole, model(), data())
+    assert state["features.1.running_var"].tolist() == [1e6] * 8
+    assert told == "Weights are stored in float32: some are too large for float16."
