@@ -399,7 +399,7 @@ def test_train_passes_every_option_on(
         asked.update(options, recipe=recipe)
         return Path("o")
 
-    stand_in(monkeypatch, "xai_demo.training", train=train)
+    stand_in(monkeypatch, "xai_demo.training.train", train_model=train)
     options = ["--data", "d", "--out", "o", "--resume", "--epochs", "3", "--seed", "7"]
     options += ["--patience", "4", "--track", "wandb", "--balance", "focal"]
     assert main(["train", "lung-resnet18", *options]) == 0
@@ -436,8 +436,12 @@ def test_evaluate_prints_figures_and_writes_the_card_when_asked(
     cards: list[object] = []
     stand_in(
         monkeypatch,
-        "xai_demo.training",
-        evaluate=lambda model, **options: result,
+        "xai_demo.training.evaluate",
+        evaluate_model=lambda model, **options: result,
+    )
+    stand_in(
+        monkeypatch,
+        "xai_demo.training.model_card",
         write_card=lambda model, **options: cards.append((model, options["result"])),
     )
     assert main(["evaluate", "m", "--data", "d", "--json"]) == 0

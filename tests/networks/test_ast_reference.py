@@ -11,9 +11,9 @@ import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from safetensors.torch import save_file
-from test_networks_ast import published
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
+from tests.networks.test_ast import published
 from xai_demo import networks
 from xai_demo.analysis import Analyser, heatmap
 from xai_demo.catalog.hub_models import AST

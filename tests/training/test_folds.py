@@ -108,7 +108,7 @@ def test_tones_that_differ_are_told_apart_in_every_fold(clips, tmp_path):
     assert result["per_fold"] == {"1": [1.0], "2": [1.0], "3": [1.0]}
     assert result["metrics"]["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert result["confusion"]["counts"][0][0] == result["confusion"]["counts"][1][1] == 12
-    assert json.loads((tmp_path / "cv" / folds.FILE).read_text()) == result
+    assert json.loads((tmp_path / "cv" / fold_metrics.FILE).read_text()) == result
     assert "accuracy of fold 3" in cross_validation.table(result)
     # What was interrupted, here at its very end, goes on to the same answer.
     assert validated(clips, tmp_path, out=tmp_path / "cv") == result
@@ -170,7 +170,7 @@ def test_the_figures_stand_in_the_card_once_and_stay_there(tmp_path):
         "seeds": 1,
         "metrics": {"accuracy": metric},
         "per_fold": {"1": [0.8], "2": [1.0]},
-        "method": folds.METHOD,
+        "method": fold_metrics.METHOD,
     }
     with pytest.raises(TrainingError, match=r"no MODEL_CARD\.md"):
         model_card.write_folds(tmp_path, result)
@@ -299,7 +299,7 @@ def test_independent_findings_have_figures_by_fold_too(tmp_path, monkeypatch):
         folds=2,
         out=tmp_path / "cv",
     )
-    assert json.loads((tmp_path / "cv" / folds.FILE).read_text()) == result
+    assert json.loads((tmp_path / "cv" / fold_metrics.FILE).read_text()) == result
     assert result["labels"]["Mass"] == result["labels"]["Edema"] == 20
     assert result["labels"]["Hernia"] == 0
     assert np.array(result["confusion"]["counts"]).shape == (14, 2, 2)

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.support.tiny_network import TINY
-from xai_demo import networks, training
+from xai_demo import networks
 from xai_demo.decision import decision
 from xai_demo.errors import CheckpointUnavailableError, TrainingError, UnknownNameError
 from xai_demo.hub import Hub
@@ -24,7 +24,10 @@ from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
 from xai_demo.training import calibration
 from xai_demo.training.datasets import split_by_group
+from xai_demo.training.evaluate import evaluate_model
+from xai_demo.training.model_card import write_card
 from xai_demo.training.recipes import RECIPES
+from xai_demo.training.train import train_model
 
 NAME = "pneumonia-resnet18"
 PERSONS = range(1, 17)
@@ -84,7 +87,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 def test_a_run_writes_a_model_directory_that_the_demo_takes(films, tmp_path):
     told = []
-    out = training.train(
+    out = train_model(
         NAME, data=films, out=tmp_path / NAME, progress=lambda done, doing: told.append(done)
     )
     assert out == tmp_path / NAME
@@ -121,12 +124,12 @@ def test_an_interrupted_run_goes_on_to_exactly_the_same_weights(films, tmp_path)
         if doing.startswith("epoch 2"):
             raise PulledPlugError
 
-    training.train(NAME, data=films, out=tmp_path / "whole", seed=3)
+    train_model(NAME, data=films, out=tmp_path / "whole", seed=3)
     with pytest.raises(PulledPlugError):
-        training.train(NAME, data=films, out=tmp_path / "halves", seed=3, progress=plug)
+        train_model(NAME, data=films, out=tmp_path / "halves", seed=3, progress=plug)
     assert not (tmp_path / "halves" / "model.safetensors").exists()
     told = []
-    training.train(
+    train_model(
         NAME,
         data=films,
         out=tmp_path / "halves",
@@ -142,18 +145,18 @@ def test_an_interrupted_run_goes_on_to_exactly_the_same_weights(films, tmp_path)
 
 
 def test_a_checkpoint_of_before_the_random_states_were_kept_is_taken(films, tmp_path):
-    training.train(NAME, data=films, out=tmp_path)
+    train_model(NAME, data=films, out=tmp_path)
     done = weights_of(tmp_path)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del state["random"]
     torch.save(state, tmp_path / "checkpoint.pt")
-    training.train(NAME, data=films, out=tmp_path, resume=True)
+    train_model(NAME, data=films, out=tmp_path, resume=True)
     assert_same(weights_of(tmp_path), done)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(films, tmp_path):
     for folder, seed in (("first", 1), ("again", 1), ("other", 2)):
-        training.train(NAME, data=films, out=tmp_path / folder, epochs=1, seed=seed)
+        train_model(NAME, data=films, out=tmp_path / folder, epochs=1, seed=seed)
     assert_same(weights_of(tmp_path / "first"), weights_of(tmp_path / "again"))
     first, other = weights_of(tmp_path / "first"), weights_of(tmp_path / "other")
     assert any(not torch.equal(first[name], other[name]) for name in first)
@@ -163,7 +166,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(films, tmp
 def test_the_weights_are_readable_as_the_umask_says(films, tmp_path, mask, mode):
     before = os.umask(mask)
     try:
-        training.train(NAME, data=films, out=tmp_path, epochs=1)
+        train_model(NAME, data=films, out=tmp_path, epochs=1)
     finally:
         os.umask(before)
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in WANTED} == {mode}
@@ -172,12 +175,12 @@ def test_the_weights_are_readable_as_the_umask_says(films, tmp_path, mask, mode)
 @pytest.fixture
 def trained(films, tmp_path) -> Settings:
     """A deployment whose only model was just trained."""
-    training.train(NAME, data=films, out=tmp_path / NAME)
+    train_model(NAME, data=films, out=tmp_path / NAME)
     return Settings(weights_dir=tmp_path, cache_dir=tmp_path / "cache", offline=True)
 
 
 def test_an_evaluation_has_the_structure_that_callers_rely_on(films, trained):
-    result = training.evaluate(NAME, settings=trained, data=films)
+    result = evaluate_model(NAME, settings=trained, data=films)
     n = split_sizes()["test"]
     assert n > 1
     assert (result["model"], result["data"], result["n"]) == (NAME, "kermany", n)
@@ -213,8 +216,8 @@ def test_an_evaluation_has_the_structure_that_callers_rely_on(films, trained):
 
 
 def test_an_evaluation_can_be_written_into_the_card(films, trained):
-    result = training.evaluate(NAME, settings=trained, data=films)
-    card = training.write_card(NAME, settings=trained, result=result)
+    result = evaluate_model(NAME, settings=trained, data=films)
+    card = write_card(NAME, settings=trained, result=result)
     assert card == trained.weights_dir / NAME / "MODEL_CARD.md"
     model = Hub(trained).model(NAME)
     assert model.metrics["accuracy"].value == result["metrics"]["accuracy"]["value"]
@@ -223,7 +226,7 @@ def test_an_evaluation_can_be_written_into_the_card(films, trained):
 
 
 def test_explainers_are_measured_side_by_side_on_what_the_network_got_right(films, trained):
-    from xai_demo.training import explainer_eval
+    from xai_demo.training import explainer_eval, explainer_report
 
     asked = ["Grad-CAM++", "Occlusion", "Integrated gradients"]
     result = explainer_eval.evaluate_explainers(
@@ -244,7 +247,7 @@ def test_explainers_are_measured_side_by_side_on_what_the_network_got_right(film
         for figure in row.values():
             assert figure["low"] <= figure["value"] <= figure["high"]
             assert -1 <= figure["value"] <= 1
-    assert "| Occlusion | " in explainer_eval.table(
+    assert "| Occlusion | " in explainer_report.table(
         explainer_eval.evaluate_explainers(
             NAME, settings=trained, data=films, most=2, only=asked[1:2]
         )
@@ -253,25 +256,25 @@ def test_explainers_are_measured_side_by_side_on_what_the_network_got_right(film
 
 def test_an_unknown_recipe_names_the_known_ones(films, tmp_path):
     with pytest.raises(UnknownNameError, match=r"recipe named 'vgg'; wanted: pneumonia-resnet18"):
-        training.train("vgg", data=films, out=tmp_path)
+        train_model("vgg", data=films, out=tmp_path)
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path)
     with pytest.raises(UnknownNameError, match=r"recipe named 'vgg'; wanted: pneumonia-resnet18"):
-        training.evaluate("vgg", settings=settings, data=films)
+        evaluate_model("vgg", settings=settings, data=films)
 
 
 def test_a_missing_folder_is_refused_by_name(tmp_path):
     missing = tmp_path / "nowhere"
     with pytest.raises(TrainingError, match="nowhere is no directory, wanted: a data set"):
-        training.train(NAME, data=missing, out=tmp_path / "out")
+        train_model(NAME, data=missing, out=tmp_path / "out")
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path)
     with pytest.raises(TrainingError, match="nowhere is no directory, wanted: a data set"):
-        training.evaluate(NAME, settings=settings, data=missing)
+        evaluate_model(NAME, settings=settings, data=missing)
 
 
 def test_an_empty_folder_leaves_nothing_behind(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(TrainingError, match="holds no pictures, wanted: NORMAL"):
-        training.train(NAME, data=tmp_path / "data", out=tmp_path / "out")
+        train_model(NAME, data=tmp_path / "data", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -285,23 +288,23 @@ def link(films: Path, folder: Path, *names: str) -> Path:
 def test_a_split_without_both_labels_is_told_before_the_training(films, tmp_path):
     few = link(films, tmp_path / "few", "NORMAL/IM-0001-0001.jpeg")  # of the training split
     with pytest.raises(TrainingError, match="train part of kermany has 1 samples of 1 labels"):
-        training.train(NAME, data=few, out=tmp_path / "out")
+        train_model(NAME, data=few, out=tmp_path / "out")
     link(films, few, "PNEUMONIA/person3_virus_3.jpeg")
     with pytest.raises(TrainingError, match="validation part of kermany has 0 samples of 0 labels"):
-        training.train(NAME, data=few, out=tmp_path / "out")
+        train_model(NAME, data=few, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_without_test_samples_is_refused(films, trained, tmp_path):
     few = link(films, tmp_path / "few", "NORMAL/IM-0001-0001.jpeg")
     with pytest.raises(TrainingError, match=r"test part of kermany has 0 samples .*, wanted"):
-        training.evaluate(NAME, settings=trained, data=few)
+        evaluate_model(NAME, settings=trained, data=few)
 
 
 def test_an_evaluation_without_weights_says_how_to_train_them(films, tmp_path):
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path)
     with pytest.raises(CheckpointUnavailableError, match=f"xai_demo train {NAME} --data"):
-        training.evaluate(NAME, settings=settings, data=films)
+        evaluate_model(NAME, settings=settings, data=films)
 
 
 # Calibration
@@ -414,7 +417,7 @@ def test_a_lesson_may_be_of_five_steps_or_one(films, tmp_path, monkeypatch, epoc
     recipe = RECIPES[NAME]
     schedule = dataclasses.replace(recipe.schedule, batch_size=64)  # one step an epoch
     monkeypatch.setitem(RECIPES, NAME, dataclasses.replace(recipe, schedule=schedule))
-    out = training.train(NAME, data=films, out=tmp_path / NAME, epochs=epochs)
+    out = train_model(NAME, data=films, out=tmp_path / NAME, epochs=epochs)
     assert len((out / "log.csv").read_text().splitlines()) == 1 + epochs
 
 
@@ -428,7 +431,7 @@ def test_training_stops_where_validation_does_not_improve(films, tmp_path, monke
         lambda network, data: {"validation": 1.0 + next(worse), "accuracy": 0.5},
     )
     told = []
-    training.train(
+    train_model(
         NAME,
         data=films,
         out=tmp_path,
@@ -440,18 +443,18 @@ def test_training_stops_where_validation_does_not_improve(films, tmp_path, monke
         rows = list(csv.DictReader(file))
     assert [row["since_best"] for row in rows] == ["0", "1", "2"]
     assert "stopped: 2 epochs without a better validation" in told
-    training.train(NAME, data=films, out=tmp_path, epochs=8, patience=2, resume=True)
+    train_model(NAME, data=films, out=tmp_path, epochs=8, patience=2, resume=True)
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4  # it stays stopped
 
 
 def test_an_unknown_tracker_is_refused_before_anything_is_read(films, tmp_path):
     with pytest.raises(UnknownNameError, match="no tracker named 'mlflow'; wanted: csv, wandb"):
-        training.train(NAME, data=films, out=tmp_path / "out", track="mlflow")
+        train_model(NAME, data=films, out=tmp_path / "out", track="mlflow")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_is_written_with_its_pictures(films, trained, tmp_path):
-    result = training.evaluate(NAME, settings=trained, data=films, out=tmp_path / "out")
+    result = evaluate_model(NAME, settings=trained, data=films, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == result
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "evaluation.json",

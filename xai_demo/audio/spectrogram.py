@@ -279,7 +279,7 @@ def kaldi_log_mel(samples: Floats, spec: LogMel) -> Floats:
     missing = max(0, spec.win_length - len(samples))
     padded = np.pad(samples, (0, missing)).astype(np.float64)
     frames = np.lib.stride_tricks.sliding_window_view(padded, spec.win_length)[:: spec.hop_length]
-    frames = kaldi_frames - kaldi_frames.mean(axis=1, keepdims=True)
+    frames = frames - frames.mean(axis=1, keepdims=True)
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     emphasised = (frames - _PREEMPHASIS * before) * np.hanning(spec.win_length)
     spectrum = fft.rfft(emphasised, n=spec.n_fft, axis=1)

@@ -227,10 +227,10 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
 
 def _train(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """train a model from a recipe"""
-    from xai_demo.training import train
+    from xai_demo.training.train import train_model
 
     with _progress() as progress:
-        path = train(
+        path = train_model(
             arguments.recipe,
             data=arguments.data,
             out=arguments.out,
@@ -249,10 +249,11 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
 
 def _evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure a model on its test data"""
-    from xai_demo.training import evaluate, write_card
+    from xai_demo.training.evaluate import evaluate_model
+    from xai_demo.training.model_card import write_card
 
     with _progress() as progress:
-        result = evaluate(
+        result = evaluate_model(
             arguments.model,
             settings=settings,
             data=arguments.data,
@@ -298,7 +299,7 @@ def _evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterato
 
 def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure on a data set how far each explainer can be believed"""
-    from xai_demo.training import explainer_eval, model_card
+    from xai_demo.training import explainer_eval, explainer_report, model_card
 
     with _progress() as progress:
         result = explainer_eval.evaluate_explainers(
@@ -312,7 +313,7 @@ def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> I
     written = explainer_eval.write(arguments.out, result) if arguments.out else ()
     if arguments.write_card:
         written += (model_card.write_trust(settings.weights_dir / arguments.model, result),)
-    yield _json(result) if arguments.json else explainer_eval.table(result)
+    yield _json(result) if arguments.json else explainer_report.table(result)
     if not arguments.json:
         yield from (f"Wrote {path}" for path in written)
 

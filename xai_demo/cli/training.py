@@ -133,7 +133,7 @@ def _explainers_compared(
     """
     from xai_demo import explainers, networks
     from xai_demo.hub import Hub
-    from xai_demo.training import explainer_eval
+    from xai_demo.training import explainer_eval, explainer_report
 
     name, hub = arguments.recipe, Hub(settings)
     if not arguments.table and not (name in hub.names() and hub.available(name)):
@@ -152,7 +152,7 @@ def _explainers_compared(
     )
     left = [each for each in EXPLAINERS if each not in fitting]
     said = f"\n\nDoes not fit this network: {', '.join(left)}." if left else ""
-    return measured, explainer_eval.table(measured) + said
+    return measured, explainer_report.table(measured) + said
 
 
 def gate_measured(

@@ -23,7 +23,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import format_of, opened, shown_name
-from xai_demo.imaging.dicom import read_header, read_pixels
+from xai_demo.imaging.dicom import read_pixels
+from xai_demo.imaging.dicom.header import read_header
 from xai_demo.records import Radiograph
 
 if TYPE_CHECKING:

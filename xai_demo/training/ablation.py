@@ -317,6 +317,3 @@ def table(result: dict[str, Any]) -> str:
 
 def _shown(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
-
-
-__all__ = ["TABLES", "Budget", "ablate", "table"]

@@ -99,7 +99,7 @@ def cross_validate(
         model, settings=settings, data=data, folds=folds or 5, seeds=seeds or 3, tell=tell
     )
     if out is not None:
-        anew.write(out / anew.FILE, result)
+        fold_metrics.write(out / fold_metrics.FILE, result)
     return result
 
 
@@ -267,6 +267,3 @@ def table(result: dict[str, Any]) -> str:
         lines += [f"  {name:<40} {fold_metrics.shown(row)}" for name, row in rows]
         lines.append(f"As a hospital that is new to it: {result['abroad']['method']}")
     return "\n".join(lines)
-
-
-__all__ = ["ABROAD", "METHOD", "cross_validate", "table"]

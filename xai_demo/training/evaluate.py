@@ -26,10 +26,19 @@ PERSONS = "persons.json"  # beside the weights: whom the network learnt from
 FILE = "evaluation.json"
 
 
-def evaluate(
-    model: str, *, settings: Settings, data: Path, out: Path | None, progress: Progress | None
+def evaluate_model(
+    model: str,
+    *,
+    settings: Settings,
+    data: Path,
+    out: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """See `xai_demo.training.evaluate`."""
+    """Measure a model on what it did not learn from; the contract's `evaluate --json`.
+
+    `out` gets that as evaluation.json, with a confusion matrix, a reliability diagram and ROC
+    curves.
+    """
     recipe = recipe_of(model)
     check_folder(data)
     record, network = trained(model, settings=settings, data=data)
@@ -112,6 +121,3 @@ def _write(out: Path, model: Model, evaluation: Evaluation) -> None:
             answers=(answers.probabilities, answers.targets, answers.decided),
             normal=normal,
         )
-
-
-__all__ = ["FILE", "PERSONS", "evaluate", "persons", "trained"]

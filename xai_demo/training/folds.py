@@ -30,9 +30,7 @@ from xai_demo.training import (
 from xai_demo.training.evaluate import check_part
 from xai_demo.training.fold_metrics import (
     FILE,
-    METHOD,
     Fold,
-    card_section,
     write,
 )
 from xai_demo.training.recipes import recipe_of
@@ -186,6 +184,3 @@ def _fold(
         decided=decided,
         groups=tuple(data.groups[i] for i in data.indices("test")),
     ), said
-
-
-__all__ = ["FILE", "METHOD", "Plan", "card_section", "cross_validate", "of_persons", "write"]

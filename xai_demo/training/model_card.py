@@ -12,6 +12,7 @@ import yaml
 
 from xai_demo.errors import TrainingError
 from xai_demo.records import DISCLAIMER, Metric, Model
+from xai_demo.settings import Settings
 from xai_demo.training import fold_metrics, model_card_text
 from xai_demo.training.explainer_report import card_section
 from xai_demo.training.recipes import RECIPES
@@ -31,6 +32,19 @@ def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -
         _trusted(directory, model)
     )
     _replace(directory / "MODEL_CARD.md", _card(model, result, sections))
+
+
+def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Path:
+    """Write measured figures into a bundled model's config.json and MODEL_CARD.md.
+
+    Raises TrainingError where they are of persons that the model learnt from.
+    """
+    if result.get("site") in result.get("no_test", ()):
+        raise TrainingError(
+            f"The figures are of {result['site']} and {model} learnt from all of its patients, "
+            "wanted for a card: patients that it has not met."
+        )
+    return write_figures(settings.weights_dir / model, result)
 
 
 def write_figures(directory: Path, result: dict[str, Any]) -> Path:

@@ -26,6 +26,7 @@ from xai_demo.engine import read_tensors
 from xai_demo.errors import TrainingError
 from xai_demo.hub import Hub
 from xai_demo.records import Model
+from xai_demo.settings import Settings
 from xai_demo.training import (
     calibration,
     class_imbalance,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from xai_demo.records import Progress
-    from xai_demo.settings import Settings
     from xai_demo.training.datasets import DataSet
     from xai_demo.training.recipe import Recipe
 
@@ -60,7 +60,45 @@ class Options:
     balance: str | None = None  # one of `balance.BALANCES`; None: as the recipe says
 
 
-def train(
+def train_model(
+    recipe: str,
+    *,
+    data: Path,
+    out: Path,
+    epochs: int | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    track: str = "csv",
+    balance: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> Path:
+    """Train a recipe and write its model directory `out`; returns that.
+
+    It holds config.json, model.safetensors, MODEL_CARD.md and persons.json: whom it learnt from. An
+    interrupted run leaves `out/checkpoint.pt`, from which `resume` goes on. `patience` epochs
+    without a better validation end it; `track` is "csv" or "wandb"; `notice` is told what of the
+    data was left out. `balance` is a choice of `balance.BALANCES`; a recipe that starts from a
+    bundled model finds it by `settings`. Raises UnknownNameError for the recipe, the tracker or the
+    balance, TrainingError where the data is at fault.
+    """
+    options = Options(
+        epochs=epochs, patience=patience, seed=seed, resume=resume, track=track, balance=balance
+    )
+    return _run(
+        recipe,
+        data=data,
+        out=out,
+        options=options,
+        settings=settings or Settings.from_env(),
+        progress=progress,
+        notice=notice,
+    )
+
+
+def _run(
     recipe: str,
     *,
     data: Path,
@@ -70,7 +108,6 @@ def train(
     progress: Progress | None,
     notice: Callable[[str], None] | None,
 ) -> Path:
-    """See `xai_demo.training.train`."""
     chosen = recipe_of(recipe)
     tracking.known(options.track)
     schedule = dataclasses.replace(
@@ -162,9 +199,6 @@ def _write(out: Path, model: Model, state: dict[str, torch.Tensor], data: DataSe
         part.write_bytes(text)
         os.replace(part, out / name)
     model_card.write(out, dataclasses.replace(model, sha256=hashlib.sha256(content).hexdigest()))
-
-
-__all__ = ["Options", "learnt", "train", "tuned"]
 
 
 def started(network: nn.Module, recipe: Recipe, settings: Settings) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.dicom_files import film
 from tests.support.tiny_network import TINY
-from xai_demo import networks, training
+from xai_demo import networks
 from xai_demo.errors import TrainingError
 from xai_demo.records import Raster
 from xai_demo.settings import Settings
@@ -21,7 +21,9 @@ from xai_demo.training.datasets import (
     nih,
     radiographs,
 )
+from xai_demo.training.evaluate import evaluate_model
 from xai_demo.training.recipes import RECIPES
+from xai_demo.training.train import train_model
 
 SMALL = Raster(height=40, width=40, mean=0.5, std=0.25)
 
@@ -111,9 +113,9 @@ def test_a_network_learns_from_folders_and_is_asked_about_others(tmp_path, monke
     for i in range(60):
         label, level = (("Normal", 60), ("Pneumonia", 170))[i % 2]
         picture(tmp_path / ("mine" if i < 40 else "theirs") / label / f"{i}.png", level, i)
-    training.train(name, data=tmp_path / "mine", out=tmp_path / "weights" / name)
+    train_model(name, data=tmp_path / "mine", out=tmp_path / "weights" / name)
     settings = Settings(weights_dir=tmp_path / "weights", cache_dir=tmp_path, offline=True)
-    result = training.evaluate(name, settings=settings, data=tmp_path / "theirs")
+    result = evaluate_model(name, settings=settings, data=tmp_path / "theirs")
     assert (result["data"], result["n"], result["groups"]) == ("folders", 20, 20)
-    own = training.evaluate(name, settings=settings, data=tmp_path / "mine")
+    own = evaluate_model(name, settings=settings, data=tmp_path / "mine")
     assert 0 < own["n"] < 40  # those that it neither learnt from nor was tuned on

@@ -13,13 +13,15 @@ from PIL import Image
 
 from tests.support.small_models import write_model
 from tests.support.tiny_network import TINY
-from xai_demo import networks, training
+from xai_demo import networks
 from xai_demo.errors import TrainingError
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
 from xai_demo.training.datasets import covid, nih, split_by_group
+from xai_demo.training.evaluate import evaluate_model
+from xai_demo.training.model_card import write_card
 from xai_demo.training.recipes import RECIPES, chest
-from xai_demo.training.train import started
+from xai_demo.training.train import started, train_model
 
 SMALL = Raster(height=48, width=48, mean=0.5, std=0.25)
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID"
@@ -232,9 +234,9 @@ def settings_of(folder: Path) -> Settings:
 def test_fourteen_findings_are_learnt_and_evaluated(tiny, tmp_path, balance):
     tiny("nih14-resnet50")
     data, name = many(tmp_path / "data"), "nih14-resnet50"
-    training.train(name, data=data, out=tmp_path / name, balance=balance)
+    train_model(name, data=data, out=tmp_path / name, balance=balance)
     settings = settings_of(tmp_path)
-    result = training.evaluate(name, settings=settings, data=data, out=tmp_path / "out")
+    result = evaluate_model(name, settings=settings, data=data, out=tmp_path / "out")
     assert (result["data"], result["n"], result["groups"]) == ("nih14", 9, 9)
     assert set(result["metrics"]) >= {"auroc", "accuracy", "precision", "recall", "f1", "ece"}
     assert set(result["per_class"]) == set(nih.FINDINGS)
@@ -243,7 +245,7 @@ def test_fourteen_findings_are_learnt_and_evaluated(tiny, tmp_path, balance):
     assert np.array(result["confusion"]["counts"]).shape == (14, 2, 2)
     assert set(result["threshold"]) == set(nih.FINDINGS)
     assert (tmp_path / "out" / "roc.png").is_file()
-    card = training.write_card(name, settings=settings, result=result).read_text()
+    card = write_card(name, settings=settings, result=result).read_text()
     assert "| label | present, found | present, missed |" in card
     assert "| label | precision | recall | F1 | AUROC | accuracy |" in card
 
@@ -255,19 +257,19 @@ def _config(directory: Path) -> dict:
 def test_whoever_was_not_learnt_from_is_asked_about_wherever_they_lie(tiny, tmp_path):
     tiny("nih14-resnet50")
     name = "nih14-resnet50"
-    training.train(name, data=many(tmp_path / "data"), out=tmp_path / name)
+    train_model(name, data=many(tmp_path / "data"), out=tmp_path / name)
     rows = (f"{i:08}_000.png,{('Mass', 'No Finding')[i % 2]},0,{i}" for i in range(100, 120))
     other = nih_folder(tmp_path / "other", *rows)
-    result = training.evaluate(name, settings=settings_of(tmp_path), data=other)
+    result = evaluate_model(name, settings=settings_of(tmp_path), data=other)
     assert result["n"] == 20
 
 
 def test_three_classes_are_judged_within_abroad_and_without_lungs(tiny, films, tmp_path):
     tiny("covid3-simplecnn")
     name = "covid3-simplecnn"
-    training.train(name, data=films, out=tmp_path / name)
+    train_model(name, data=films, out=tmp_path / name)
     settings = settings_of(tmp_path)
-    result = training.evaluate(name, settings=settings, data=films, out=tmp_path / "out")
+    result = evaluate_model(name, settings=settings, data=films, out=tmp_path / "out")
     assert result["data"] == "covid3"
     assert set(result["parts"]) == {chest.EXTERNAL, chest.HIDDEN, chest.TAUGHT}
     assert result["parts"][chest.EXTERNAL]["n"] == 8
@@ -275,7 +277,7 @@ def test_three_classes_are_judged_within_abroad_and_without_lungs(tiny, films, t
     # the frame alone gives these classes away, which is what the figure is there to show
     assert result["parts"][chest.TAUGHT]["metrics"]["f1"]["value"] > 0.9
     assert (tmp_path / "out" / "external" / "confusion.png").is_file()
-    card = training.write_card(name, settings=settings, result=result).read_text()
+    card = write_card(name, settings=settings, result=result).read_text()
     assert f"| {chest.EXTERNAL} | 8 | " in card
 
 
@@ -288,11 +290,9 @@ def test_a_recipe_starts_from_the_layers_of_a_model_that_is_here(tiny, tmp_path)
             path = tmp_path / "data" / "PNEUMONIA" / f"person{i}_{kind}_{i}.jpeg"
             picture(path, 130 if kind == "virus" else 200, i)
     said = "pneumonia-resnet18"
-    training.train(said, data=tmp_path / "data", out=tmp_path / said, epochs=1)
+    train_model(said, data=tmp_path / "data", out=tmp_path / said, epochs=1)
     settings, out = settings_of(tmp_path), tmp_path / "pneumonia3-resnet18"
-    training.train(
-        "pneumonia3-resnet18", data=tmp_path / "data", out=out, epochs=1, settings=settings
-    )
+    train_model("pneumonia3-resnet18", data=tmp_path / "data", out=out, epochs=1, settings=settings)
     notes = _config(out)["notes"]
     sha256 = _config(tmp_path / said)["sha256"]
     assert any(f"Started from {said}, sha256 {sha256}" in note for note in notes)

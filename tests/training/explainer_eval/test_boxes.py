@@ -15,7 +15,7 @@ from xai_demo.catalog import MODELS, Entry
 from xai_demo.errors import TrainingError
 from xai_demo.records import Raster
 from xai_demo.settings import Settings
-from xai_demo.training import explainer_eval
+from xai_demo.training import explainer_eval, explainer_report
 from xai_demo.training.datasets import nih
 from xai_demo.training.explainer_eval import ground_truth, pointing
 
@@ -164,5 +164,5 @@ def test_boxed_findings_are_measured_from_the_films_to_the_table(folder, monkeyp
         assert row["Infiltration"]["pointing_chance"]["value"] == 1
         assert {f"iou_{level:g}" for level in pointing.IOU_LEVELS} < set(row["Mass"])
         assert row["Mass"]["pointing_chance"]["value"] == pytest.approx(1 / 128, rel=0.3)
-    text = explainer_eval.table(result)
+    text = explainer_report.table(result)
     assert "| Infiltration | 1 | 1 | Grad-CAM | 1.00 (1.00-1.00) |" in text

@@ -205,7 +205,7 @@ def test_a_model_without_a_recipe_is_still_asked_where_the_truth_is_known(
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert all(0 <= done <= 1 for done in told)
     assert told == sorted(told)
-    text = explainer_eval.table(result)
+    text = explainer_report.table(result)
     for wanted in ("| Grad-CAM | ", "| time hit | ", "*a random point*", "2 of 2"):
         assert wanted in text
 

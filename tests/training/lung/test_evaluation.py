@@ -23,16 +23,19 @@ from tests.support.lung_datasets import (
     write_child,
     write_cycles,
 )
-from xai_demo import networks, training
+from xai_demo import networks
 from xai_demo.errors import TrainingError
 from xai_demo.hub.checkpoint import read_model
 from xai_demo.settings import Settings
 from xai_demo.training import cross_validation, metrics
 from xai_demo.training.datasets import breathing
 from xai_demo.training.datasets.breathing import Annotated, Take
+from xai_demo.training.evaluate import evaluate_model
 from xai_demo.training.lung import evaluation, windows
 from xai_demo.training.lung import regression as lung_regression
+from xai_demo.training.model_card import write_card
 from xai_demo.training.recipes import RECIPES
+from xai_demo.training.train import train_model
 
 NAME = "lung-resnet18"
 
@@ -73,7 +76,7 @@ def data(tmp_path_factory):
 def weights(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     notes = []
-    training.train(NAME, data=data, out=folder / NAME, notice=notes.append)
+    train_model(NAME, data=data, out=folder / NAME, notice=notes.append)
     assert notes == []  # nothing was left out
     return folder
 
@@ -93,9 +96,9 @@ def test_an_interrupted_lung_run_goes_on_to_exactly_the_same_weights(data, weigh
             raise PulledPlugError
 
     with pytest.raises(PulledPlugError):
-        training.train(NAME, data=data, out=tmp_path, progress=plug)
+        train_model(NAME, data=data, out=tmp_path, progress=plug)
     assert not (tmp_path / "model.safetensors").exists()
-    training.train(NAME, data=data, out=tmp_path, resume=True)
+    train_model(NAME, data=data, out=tmp_path, resume=True)
     whole, halves = (load_file(p / "model.safetensors") for p in (weights / NAME, tmp_path))
     assert list(whole) == list(halves)
     for name, tensor in whole.items():
@@ -114,7 +117,7 @@ def test_a_lung_model_keeps_whom_it_learnt_from(weights):
 
 
 def test_a_mixture_is_evaluated_site_by_site(data, settings, tmp_path):
-    result = training.evaluate(NAME, settings=settings, data=data, out=tmp_path)
+    result = evaluate_model(NAME, settings=settings, data=data, out=tmp_path)
     assert (result["site"], result["level"], result["split"]) == ("sprsound", "events", "test")
     assert (result["n"], result["groups"]) == (4, 1)
     assert set(result["sites"]) == {"sprsound", "icbhi", "fraiwan"}
@@ -141,10 +144,10 @@ def test_a_mixture_is_evaluated_site_by_site(data, settings, tmp_path):
 def test_a_card_tells_sites_and_levels_and_never_of_patients_that_were_learnt_from(
     data, settings, tmp_path
 ):
-    result = training.evaluate(NAME, settings=settings, data=data)
+    result = evaluate_model(NAME, settings=settings, data=data)
     own = dataclasses.replace(settings, weights_dir=tmp_path)
     shutil.copytree(settings.weights_dir / NAME, tmp_path / NAME)
-    card = training.write_card(NAME, settings=own, result=result).read_text()
+    card = write_card(NAME, settings=own, result=result).read_text()
     start = "| {} | {} | {} | {} | "
     for row in (
         ("sprsound", "events", 4, 1),
@@ -158,9 +161,9 @@ def test_a_card_tells_sites_and_levels_and_never_of_patients_that_were_learnt_fr
     five = result["recordings"]["record_level"]["metrics"]["total_score_5"]
     assert f"| {five['value']:.3f} (" in card
     assert "that this model never answers (1 of 3)" in card
-    result = training.evaluate(NAME, settings=settings, data=data / "fraiwan")
+    result = evaluate_model(NAME, settings=settings, data=data / "fraiwan")
     with pytest.raises(TrainingError, match="of fraiwan and lung-resnet18 learnt from all of its"):
-        training.write_card(NAME, settings=own, result=result)
+        write_card(NAME, settings=own, result=result)
     assert (tmp_path / NAME / "MODEL_CARD.md").read_text() == card
 
 
@@ -169,7 +172,7 @@ def test_a_card_tells_sites_and_levels_and_never_of_patients_that_were_learnt_fr
     [("spr", "events", 4), ("icbhi", "events", 2), ("fraiwan", "recordings", 12)],
 )
 def test_every_layout_is_evaluated_alone(data, settings, site, level, n):
-    result = training.evaluate(NAME, settings=settings, data=data / site)
+    result = evaluate_model(NAME, settings=settings, data=data / site)
     assert (result["level"], result["n"]) == (level, n)
     assert result["recordings"] is not None
     assert sum(map(sum, result["confusion"]["counts"])) == n
@@ -180,7 +183,7 @@ def test_folders_named_after_labels_are_evaluated_by_recording(settings, tmp_pat
     write(tmp_path / "normal" / "anna-2.wav", noise(5.0))
     write(tmp_path / "Wheeze" / "ben_1.wav", noise(3.0))
     write(tmp_path / "speech" / "carl.wav", noise(3.0))
-    result = training.evaluate(NAME, settings=settings, data=tmp_path)
+    result = evaluate_model(NAME, settings=settings, data=tmp_path)
     assert (result["level"], result["n"], result["groups"]) == ("recordings", 3, 2)
     assert "2 patients in 3 sounds" in result["notes"][0]
     assert "named after none of normal, crackle, wheeze, both (1): speech" in result["notes"][1]
@@ -189,7 +192,7 @@ def test_folders_named_after_labels_are_evaluated_by_recording(settings, tmp_pat
 def test_persons_that_nobody_learnt_from_are_all_asked(data, settings, tmp_path):
     for patient in range(20, 22):
         write_adult(tmp_path / "new", patient, "N")
-    result = training.evaluate(NAME, settings=settings, data=tmp_path / "new")
+    result = evaluate_model(NAME, settings=settings, data=tmp_path / "new")
     assert result["n"] == 4
     assert result["notes"] == []
 

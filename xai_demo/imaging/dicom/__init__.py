@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats
 
-__all__ = ["Header", "read_header", "read_pixels"]
-
 _STRIP_PIXELS = 1 << 20
 _DARK = 1 / 8  # 12 bits in 16 that nobody told of have 1/16
 

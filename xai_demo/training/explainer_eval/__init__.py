@@ -266,6 +266,3 @@ def write(directory: Path, result: dict[str, Any]) -> tuple[Path, ...]:
         part.write_text(text, encoding="utf-8")
         os.replace(part, directory / name)
     return tuple(directory / name for name in texts)
-
-
-__all__ = ["MOST", "evaluate_explainers", "table", "write"]

@@ -114,6 +114,3 @@ def recipe_of(name: str) -> Recipe:
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]
-
-
-__all__ = ["RECIPES", "Recipe", "Schedule", "recipe_of"]
