@@ -133,12 +133,12 @@ def test_ast_has_the_front_end_it_was_trained_with() -> None:
 
 
 def test_the_findings_of_nih_are_fourteen_in_its_order() -> None:
-    assert len(hub_models.FINDINGS) == 14
+    assert len(hub_models.NIH_FINDINGS) == 14
     for name in ("nih14-resnet50", "nih14-densenet121"):
         model = MODELS[name].model
         assert model is not None
-        assert model.labels == hub_models.FINDINGS
-        assert dict(model.operating_points) == dict.fromkeys(hub_models.FINDINGS, 0.5)
+        assert model.labels == hub_models.NIH_FINDINGS
+        assert dict(model.operating_points) == dict.fromkeys(hub_models.NIH_FINDINGS, 0.5)
         assert list(MODELS).index("pneumonia-resnet18") < list(MODELS).index(name)
 
 
@@ -149,7 +149,7 @@ def test_torchxrayvision_sees_from_minus_to_plus_1024_and_rescales_to_its_points
     assert black_and_white.tolist() == [[-1024.0, 1024.0]]
     assert (spec.height, spec.width, spec.crop, spec.contrast_limit) == (512, 512, "centre", None)
     at = np.array(
-        [[hub_models.RESNET50.rescaled_at[label] for label in hub_models.FINDINGS]], np.float32
+        [[hub_models.RESNET50.rescaled_at[label] for label in hub_models.NIH_FINDINGS]], np.float32
     )
     assert rescaled(hub_models.RESNET50, at) == pytest.approx(0.5, abs=1e-6)
     assert min(hub_models.RESNET50.rescaled_at.values()) == 0.5020846  # Hernia

@@ -135,7 +135,7 @@ AST_PUBLISHED = PublishedAnswer(
 )
 
 
-FINDINGS = (  # in NIH's usual order
+NIH_FINDINGS = (  # in NIH's usual order
     "Atelectasis",
     "Cardiomegaly",
     "Effusion",
@@ -157,7 +157,7 @@ RESNET50 = Model(
     title="ResNet-50 (14 findings, five data sets)",
     task="chest_xray",
     architecture="resnet50",
-    labels=FINDINGS,
+    labels=NIH_FINDINGS,
     preprocessing=Raster(height=512, width=512, mean=0.5, std=1 / 2048, crop="centre"),
     activation="sigmoid",
     # torchxrayvision 1.x, `model_urls["resnet50-res512-all"]["op_threshs"]`
@@ -177,7 +177,7 @@ RESNET50 = Model(
         "Mass": 0.5053923,
         "Hernia": 0.5020846,
     },
-    operating_points=dict.fromkeys(FINDINGS, 0.5),
+    operating_points=dict.fromkeys(NIH_FINDINGS, 0.5),
     licence="Apache-2.0",
     data=(
         "PadChest, NIH ChestX-ray14, RSNA, SIIM and VinDr-CXR, adults for the most part; published"
@@ -195,10 +195,10 @@ DENSENET121 = Model(
     title="DenseNet-121 (14 findings, NIH)",
     task="chest_xray",
     architecture="densenet121-chexvision",
-    labels=FINDINGS,
+    labels=NIH_FINDINGS,
     preprocessing=Raster(height=320, width=320, mean=0.0, std=1.0, contrast_limit=2.0),
     activation="sigmoid",
-    operating_points=dict.fromkeys(FINDINGS, 0.5),
+    operating_points=dict.fromkeys(NIH_FINDINGS, 0.5),
     licence="MIT",
     data=(
         "NIH ChestX-ray14: 112,120 frontal films of 30,805 patients of one hospital; published"

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.support.small_models import write_model
 from tests.support.tiny_network import TINY
 from xai_demo import networks
+from xai_demo.catalog.hub_models import NIH_FINDINGS
 from xai_demo.errors import TrainingError
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
@@ -239,11 +240,11 @@ def test_fourteen_findings_are_learnt_and_evaluated(tiny, tmp_path, balance):
     result = evaluate_model(name, settings=settings, data=data, out=tmp_path / "out")
     assert (result["data"], result["n"], result["groups"]) == ("nih14", 9, 9)
     assert set(result["metrics"]) >= {"auroc", "accuracy", "precision", "recall", "f1", "ece"}
-    assert set(result["per_class"]) == set(nih.FINDINGS)
+    assert set(result["per_class"]) == set(NIH_FINDINGS)
     assert set(result["per_class"]["Mass"]) >= {"auroc", "accuracy", "precision", "recall", "f1"}
     assert result["per_class"]["Hernia"]["auroc"]["value"] is None
     assert np.array(result["confusion"]["counts"]).shape == (14, 2, 2)
-    assert set(result["threshold"]) == set(nih.FINDINGS)
+    assert set(result["threshold"]) == set(NIH_FINDINGS)
     assert (tmp_path / "out" / "roc.png").is_file()
     card = write_card(name, settings=settings, result=result).read_text()
     assert "| label | present, found | present, missed |" in card

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xai_demo.catalog.hub_models import NIH_FINDINGS
 from xai_demo.errors import TrainingError
 from xai_demo.training import augmentation
 from xai_demo.training.datasets import DataSet, Split, dealt, radiographs, split_stratified
@@ -35,22 +36,6 @@ if TYPE_CHECKING:
 TABLE = "Data_Entry_2017.csv"
 LISTS: dict[str, Split] = {"train_val_list.txt": "train", "test_list.txt": "test"}  # as published
 NO_FINDING = "No Finding"
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 
 
@@ -147,11 +132,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
 
 def _findings(text: str | None, name: str, number: int) -> tuple[str, ...]:
     labels = tuple(part.strip() for part in (text or "").split("|"))
-    unknown = [label for label in labels if label not in (*FINDINGS, NO_FINDING)]
+    unknown = [label for label in labels if label not in (*NIH_FINDINGS, NO_FINDING)]
     if unknown:
         raise TrainingError(
             f"{name}, line {number}: {unknown[0]!r} is no finding of NIH's, wanted: "
-            f"{NO_FINDING} or {', '.join(FINDINGS)}, joined by '|'."
+            f"{NO_FINDING} or {', '.join(NIH_FINDINGS)}, joined by '|'."
         )
     return labels
 
@@ -216,10 +201,6 @@ def _changed(picture: Floats, rng: np.random.Generator) -> Floats:
 
 FILE = "BBox_List_2017.csv"
 SIDE = 1024.0  # of the pictures that the boxes were drawn on
-BOX_FINDINGS = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis",
-    "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
-)  # fmt: skip
 OTHER_NAMES = {"Infiltrate": "Infiltration"}  # the list's own name for it
 _PICTURES = (".png", ".jpg", ".jpeg")
 _BOX_COLUMNS = 6
@@ -332,7 +313,7 @@ def _box(row: list[str]) -> Box:
     if len(row) < _BOX_COLUMNS:
         raise ValueError("of fewer than six fields, left out", ", ".join(row))
     finding = OTHER_NAMES.get(row[1], row[1])
-    if finding not in BOX_FINDINGS:
+    if finding not in NIH_FINDINGS:
         raise ValueError("of an unknown finding, left out", row[1])
     numbers = ", ".join(row[2:_BOX_COLUMNS])
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xai_demo.catalog.hub_models import NIH_FINDINGS
 from xai_demo.errors import TrainingError
 from xai_demo.records import Model, Raster
 from xai_demo.training import predict
@@ -118,7 +119,7 @@ _NIH14 = Model(
     title="Fourteen findings in adults' chest X-rays",
     task="chest_xray",
     architecture="resnet50",
-    labels=nih.FINDINGS,
+    labels=NIH_FINDINGS,
     preprocessing=_GREY,
     activation="sigmoid",
     licence="NIH Clinical Center, free use with credit (data), MIT (weights)",
