@@ -11,13 +11,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import UnsuitableError
+from xai_demo.files import write_atomically
 from xai_demo.records import DISCLAIMER, Analysis, Event, Report
 
 _UNSAID = {
@@ -137,7 +136,7 @@ def write(
             if content is None:
                 (directory / name).unlink(missing_ok=True)
             else:
-                _replace(directory / name, content)
+                write_atomically(directory / name, content)
     except OSError as error:
         raise UnsuitableError(
             f"{directory} cannot be written: {error.strerror}; wanted: a directory."
@@ -187,18 +186,6 @@ def _sound(analysis: Analysis, samples: Floats | None) -> bytes | None:
     file = io.BytesIO()
     soundfile.write(file, samples, analysis.sample_rate_hz, format="WAV", subtype="PCM_16")
     return file.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp's own is for secrets
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 COLUMNS = ("label", "start_s", "end_s", "probability")

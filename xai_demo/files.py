@@ -11,6 +11,7 @@ import mmap
 import os
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
@@ -89,6 +90,34 @@ def opened(path: str | PathLike[str], *, wanted: str) -> Iterator[BinaryIO]:
     except OSError as error:
         why = error.strerror or "the system refuses"
         raise UnreadableFileError(f"{name} cannot be read: {why}; wanted: {wanted}.") from error
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file for writing that replaces `path` once the block has ended without error.
+
+    Readers see the old file or the whole new one, never a part of it; after an error the old file
+    is still there and nothing else. A new file gets the permissions that the umask leaves, an
+    existing one keeps its own, as with an ordinary write. Raises OSError.
+    """
+    # In the same folder, because os.replace is atomic within one file system only. The name is not
+    # built from the target's: a long one would exceed the 255 bytes that a name may have.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        with contextlib.suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write the whole file or leave the old one as it was; text becomes UTF-8. Raises OSError."""
+    with open_atomically(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def format_of(file: BinaryIO) -> str:

@@ -25,9 +25,9 @@ from xai_demo.errors import (
     WeightsError,
 )
 from xai_demo.examples import example_path
+from xai_demo.files import write_atomically
 from xai_demo.hub import clips
 from xai_demo.hub.checkpoint import sha256_of
-from xai_demo.hub.store import write
 from xai_demo.records import Analysis, Task
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def _store(analyser: Analyser, name: str) -> Path:
     }
     text = json.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False)
     try:
-        write(path, f"{text}\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, f"{text}\n")
     except OSError as error:
         raise UnsuitableError(
             f"{path} cannot be written: {error.strerror}; wanted: a directory that can."

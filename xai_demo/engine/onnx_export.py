@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ import xai_demo
 from xai_demo.audio.spectrogram import window_frames
 from xai_demo.engine.backends import absent, filled, on_onnx, on_torch
 from xai_demo.errors import UnsuitableError, XaiDemoError
+from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import Digests
 from xai_demo.records import LogMel, Model
 
@@ -203,19 +203,10 @@ def write(path: Path, wanted: Wanted, data: bytes) -> Path:
     """Write an exported file and what it is, each whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     note = asdict(wanted) | {"sha256": hashlib.sha256(data).hexdigest()}
-    _replace(path, data)
-    _replace(_note(path), (json.dumps(note, indent=2) + "\n").encode())
+    write_atomically(path, data)
+    write_atomically(_note(path), json.dumps(note, indent=2) + "\n")
     return path
 
 
 def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

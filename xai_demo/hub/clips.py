@@ -6,12 +6,11 @@ They lie in `clips/` of the cache. None is on the Hub, so that no token goes wit
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
+from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import sha256_of
 
 if TYPE_CHECKING:
@@ -47,9 +46,7 @@ def brought(published: PublishedAnswer, settings: Settings) -> Path:
         raise CheckpointMismatchError(f"{published.url} has sha256 {actual}; wanted: {wanted}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(content)
-        os.replace(file.name, path)
+        write_atomically(path, content)
     except OSError as error:
         raise CheckpointUnavailableError(
             f"{path.parent} cannot be written to ({error.strerror}); wanted: a directory that can,"

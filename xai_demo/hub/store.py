@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +24,7 @@ from xai_demo.errors import (
     CheckpointUnavailableError,
     UnreadableFileError,
 )
+from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import Digests, read_config
 from xai_demo.hub.download import COMMIT, Remote
 from xai_demo.records import Checkpoint, Progress
@@ -224,7 +224,8 @@ class Store:
         lock = json.dumps({"revision": located.revision, "sha256": located.sha256}, indent=2)
         path = self._lock_path(wanted, branch)
         if not path.is_file() or path.read_text(encoding="utf-8") != lock + "\n":
-            write(path, lock + "\n")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lock + "\n")
 
     def _folder(self, repo_id: str) -> Path:
         return self._root / repo_id.replace("/", "--")
@@ -265,14 +266,6 @@ class Store:
     def _want_network(self) -> None:
         if self._offline:
             raise CheckpointUnavailableError("HF_HUB_OFFLINE is set, so the Hub is not asked.")
-
-
-def write(path: Path, text: str) -> None:
-    """Write the file whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.replace(file.name, path)
 
 
 def _want_room(sized: Checkpoint, part: Path, copies: int) -> None:

@@ -6,8 +6,6 @@ What visitors uploaded, as it lies on the server until it is wiped.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +27,7 @@ from xai_demo.errors import (
     XaiDemoError,
 )
 from xai_demo.explainers import fitting
-from xai_demo.files import format_of, shown_name
+from xai_demo.files import format_of, shown_name, write_atomically
 from xai_demo.imaging.dicom.deidentify import is_stripped, stripped
 from xai_demo.imaging.dicom.tags import DamagedError
 from xai_demo.records import (
@@ -306,9 +304,6 @@ def forget_patient(path: str) -> None:
             if format_of(file) != "DICOM" or is_stripped(file):
                 return
             content = stripped(file, shown_name(path))
-        handle, temporary = tempfile.mkstemp(dir=place.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, place)
+        write_atomically(place, content)
     except (OSError, UnreadableFileError, DamagedError):
         return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo import networks
 from xai_demo.engine import read_tensors
 from xai_demo.errors import CheckpointUnavailableError, TrainingError
+from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import WEIGHTS, Digests, read_model
 from xai_demo.training import plots, predict
 from xai_demo.training.recipe import Evaluation
@@ -108,10 +108,8 @@ def check_part(data: DataSet, split: Split, n_labels: int) -> None:
 def _write(out: Path, model: Model, evaluation: Evaluation) -> None:
     """The figures as JSON, and for every set of answers the pictures, in a folder of its name."""
     out.mkdir(parents=True, exist_ok=True)
-    part = out / f"{FILE}.part"
     text = json.dumps(evaluation.result, indent=2, allow_nan=False) + "\n"
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, out / FILE)
+    write_atomically(out / FILE, text)
     normal = model.labels.index(model.normal_label) if model.normal_label else None
     for folder, answers in evaluation.answers.items():
         plots.write(

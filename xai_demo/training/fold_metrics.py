@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo.errors import TrainingError
+from xai_demo.files import write_atomically
 from xai_demo.training import findings, metrics
 
 if TYPE_CHECKING:
@@ -128,9 +128,7 @@ def _abroad(found: dict[str, Any]) -> list[str]:
 def write(path: Path, result: dict[str, Any]) -> None:
     """The figures as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def shown(row: dict[str, float | None]) -> str:

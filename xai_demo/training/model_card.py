@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from xai_demo.errors import TrainingError
+from xai_demo.files import write_atomically
 from xai_demo.records import DISCLAIMER, Metric, Model
 from xai_demo.settings import Settings
 from xai_demo.training import fold_metrics, model_card_text
@@ -27,11 +27,11 @@ _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "c
 
 def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -> None:
     """Write both files, each whole or not at all."""
-    _replace(directory / "config.json", json.dumps(model.to_config(), indent=2) + "\n")
+    write_atomically(directory / "config.json", json.dumps(model.to_config(), indent=2) + "\n")
     sections = _folds_section(_folded(directory, model)) + _trust_section(
         _trusted(directory, model)
     )
-    _replace(directory / "MODEL_CARD.md", _card(model, result, sections))
+    write_atomically(directory / "MODEL_CARD.md", _card(model, result, sections))
 
 
 def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Path:
@@ -71,10 +71,10 @@ def write_trust(directory: Path, result: dict[str, Any]) -> Path:
             f"{directory} holds no MODEL_CARD.md to write into, wanted: the directory of a model "
             "that ships with the demo, or --out DIR without --write-card."
         )
-    _replace(directory / TRUST_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_atomically(directory / TRUST_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
     before, after = _around(path.read_text(encoding="utf-8"), TRUST_TITLE, "## Known failures")
     section = "\n".join(_trust_section(result))
-    _replace(path, f"{before.rstrip()}\n\n{section}\n{after}")
+    write_atomically(path, f"{before.rstrip()}\n\n{section}\n{after}")
     return path
 
 
@@ -86,11 +86,12 @@ def write_folds(directory: Path, result: dict[str, Any]) -> Path:
             f"{directory} holds no MODEL_CARD.md to write into, wanted: the directory of a model "
             "that ships with the demo, or --out DIR without --write-card."
         )
-    _replace(directory / fold_metrics.FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    fold_metrics.write(directory / fold_metrics.FILE, result)
     card = path.read_text(encoding="utf-8")
     following = TRUST_TITLE if TRUST_TITLE in card else "## Known failures"
     before, after = _around(card, FOLDS_TITLE, following)
-    _replace(path, f"{before.rstrip()}\n\n" + "\n".join(_folds_section(result)) + f"\n{after}")
+    section = "\n".join(_folds_section(result))
+    write_atomically(path, f"{before.rstrip()}\n\n{section}\n{after}")
     return path
 
 
@@ -129,12 +130,6 @@ def _trusted(directory: Path, model: Model) -> dict[str, Any] | None:
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return result if result.get("sha256") == model.sha256 else None
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def _card(model: Model, result: dict[str, Any] | None, sections: list[str]) -> str:

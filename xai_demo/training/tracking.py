@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xai_demo.errors import TrainingError, UnknownNameError
+from xai_demo.files import write_atomically
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -59,12 +60,11 @@ class CsvTracker:
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step"]
-        part = self._path.with_suffix(".csv.part")
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(part, self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self._path, text.getvalue())
 
 
 class WandbTracker:

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import save
 from xai_demo import networks
 from xai_demo.engine import read_tensors
 from xai_demo.errors import TrainingError
+from xai_demo.files import write_atomically
 from xai_demo.hub import Hub
 from xai_demo.records import Model
 from xai_demo.settings import Settings
@@ -194,10 +194,8 @@ def tuned(network: torch.nn.Module, recipe: Recipe, data: DataSet) -> Model:
 def _write(out: Path, model: Model, state: dict[str, torch.Tensor], data: DataSet) -> None:
     content = save(state, metadata={"format": "pt"})
     learnt_from = json.dumps({"learnt_from": sorted(data.learnt_from())}, indent=1) + "\n"
-    for name, text in (("model.safetensors", content), (PERSONS, learnt_from.encode())):
-        part = out / f"{name}.part"
-        part.write_bytes(text)
-        os.replace(part, out / name)
+    write_atomically(out / "model.safetensors", content)
+    write_atomically(out / PERSONS, learnt_from)
     model_card.write(out, dataclasses.replace(model, sha256=hashlib.sha256(content).hexdigest()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xai_demo.files import open_atomically
 from xai_demo.training import class_imbalance, metrics
 from xai_demo.training.datasets import DataSet, Split
 from xai_demo.training.losses import Objective
@@ -238,8 +238,8 @@ def _chunks(indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    torch.save(state, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    with open_atomically(path) as file:
+        torch.save(state, file)
 
 
 def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from xai_demo import explainers, networks
 from xai_demo.analysis.inference import LEAST_PASSES
 from xai_demo.engine import Engine
 from xai_demo.errors import TrainingError, UnknownNameError, UnsuitableError
+from xai_demo.files import write_atomically
 from xai_demo.hub import Hub
 from xai_demo.records import LogMel
 from xai_demo.training import model_card
@@ -262,7 +262,5 @@ def write(directory: Path, result: dict[str, Any]) -> tuple[Path, ...]:
         "explainers.md": f"# {result['model']}\n\n" + "\n".join(card_section(result)) + "\n",
     }
     for name, text in texts.items():
-        part = directory / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, directory / name)
+        write_atomically(directory / name, text)
     return tuple(directory / name for name in texts)
