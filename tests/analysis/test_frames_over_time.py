@@ -20,8 +20,8 @@ from xai_demo.catalog.hub_models import CNN14
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14Framewise, ConvBlock
 from xai_demo.records import Recording, Timeline
-from xai_demo.tabs.result import answered
-from xai_demo.tabs.timeline import events_table, timeline
+from xai_demo.tabs.result import answer_html
+from xai_demo.tabs.timeline import events_table, timeline_html
 
 NAME = "small-framewise"
 RATE_HZ = 32_000
@@ -137,7 +137,7 @@ def many() -> Timeline:
 
 def test_every_label_can_be_looked_for_and_travels_in_few_bytes():
     analysis = dataclasses.replace(answer(BIG, "clip.wav", "Grad-CAM++", None), timeline=many())
-    html = timeline(analysis)
+    html = timeline_html(analysis)
     assert "data-zoom" in html
     packed = base64.b64decode(re.search('data-find="([^"]+)"', html).group(1))
     names = re.search('data-names="([^"]+)"', html).group(1).split("|")
@@ -153,8 +153,8 @@ def test_every_label_can_be_looked_for_and_travels_in_few_bytes():
     np.testing.assert_allclose(chances[7], np.linspace(0, 1, 10), atol=1 / 255)
     assert chances[8].max() == 0
     few = answer(MODELS[0], "clip.wav", "Grad-CAM++", None)
-    assert "data-find" not in timeline(few)
-    assert "data-zoom" in timeline(
+    assert "data-find" not in timeline_html(few)
+    assert "data-zoom" in timeline_html(
         dataclasses.replace(few, timeline=of_rows(np.full((3, 4), 0.2), MODELS[0].labels))
     )
 
@@ -162,13 +162,13 @@ def test_every_label_can_be_looked_for_and_travels_in_few_bytes():
 def test_the_events_of_everyday_sounds_stand_in_a_table():
     analysis = dataclasses.replace(answer(BIG, "clip.wav", "Grad-CAM++", None), timeline=many())
     assert "<table>" in events_table(analysis) or "No stretch" in events_table(analysis)
-    assert events_table(analysis) in answered(analysis, BIG)
+    assert events_table(analysis) in answer_html(analysis, BIG)
     quiet = dataclasses.replace(
         analysis, report=dataclasses.replace(analysis.report, events=()), model=BIG
     )
     assert "nowhere was a label sure enough to be marked" in events_table(quiet)
     single = dataclasses.replace(analysis, timeline=of_rows(np.zeros((1, 527)), BIG.labels))
-    assert "xai-events" not in answered(single, BIG)
+    assert "xai-events" not in answer_html(single, BIG)
 
 
 @pytest.mark.browser

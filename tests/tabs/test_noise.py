@@ -20,14 +20,14 @@ from tests.support.fake_analyser import (
 from xai_demo.audio.noise import KINDS, Noise
 from xai_demo.records import Analysis, View
 from xai_demo.tabs import controls, noise
-from xai_demo.tabs.comparison import of_models, on_one_grid
+from xai_demo.tabs.comparison import model_agreement, resample_to_shared_grid
 from xai_demo.tabs.requests import (
     OTHER,
     Picks,
     Refusal,
     compared,
 )
-from xai_demo.tabs.result import answered
+from xai_demo.tabs.result import answer_html
 
 BIG, SMALL = MODELS[2], MODELS[3]
 LUNG = MODELS[0]
@@ -116,30 +116,34 @@ def test_heat_of_two_models_is_compared_where_both_hear():
     # Twice as fine in frequency, from 200 Hz on: the rows between are the means of theirs.
     fine = np.array([[3, 4, 5], [4.5, 5.5, 6.5], [6, 7, 8], [7.5, 8.5, 9.5], [9, 10, 11]]) / 11
     other = tuned(SMALL, (200.0, 250.0, 300.0, 350.0, 400.0), fine, "Rain")
-    pair = on_one_grid((one.view, rising), (other.view, other.report.explanations[0].heatmap))
+    pair = resample_to_shared_grid(
+        (one.view, rising), (other.view, other.report.explanations[0].heatmap)
+    )
     assert pair is not None
     np.testing.assert_allclose(pair[0], rising[1:])
     np.testing.assert_allclose(pair[1], rising[1:], atol=1e-6)
     used = replace(other.report.model, name="big")
     other = replace(other, report=replace(other.report, model=used))
-    assert "they agree closely (rank correlation 1.00" in of_models(one, other)
-    assert "over the frequencies that both hear" in of_models(one, other)
-    html = answered(one, SMALL, other)
+    assert "they agree closely (rank correlation 1.00" in model_agreement(one, other)
+    assert "over the frequencies that both hear" in model_agreement(one, other)
+    html = answer_html(one, SMALL, other)
     assert "Two models, one file" in html
     section = re.search('<section class="xai-comparison">.*?</section>', html, re.DOTALL).group()
     assert section.count('class="xai-heat"') == 2
     assert section.count("xai-copy") == section.count('class="xai-base"') == 1
 
     far = tuned(SMALL, (900.0, 950.0), np.ones((2, 3)), "Rain")
-    assert on_one_grid((one.view, rising), (far.view, np.ones((2, 3), np.float32))) is None
+    assert (
+        resample_to_shared_grid((one.view, rising), (far.view, np.ones((2, 3), np.float32))) is None
+    )
     far = replace(far, report=replace(far.report, model=used))
-    assert "cannot be compared for rain" in of_models(one, far)
+    assert "cannot be compared for rain" in model_agreement(one, far)
 
 
 def test_a_model_without_the_label_is_shown_and_not_compared():
     one = tuned(SMALL, (100.0, 200.0), np.eye(2), "Rain")
     other = tuned(BIG, (100.0, 200.0), np.eye(2), BIG.labels[3])
-    said = of_models(one, other)
+    said = model_agreement(one, other)
     assert "big-cnn14 has no label rain" in said
     assert "is not compared" in said
 

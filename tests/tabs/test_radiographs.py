@@ -20,9 +20,9 @@ from tests.support.fake_analyser import (
 from xai_demo.imaging import read_image
 from xai_demo.records import Analysis, Decision, Model, Prediction
 from xai_demo.tabs import phrases
-from xai_demo.tabs.figure import gallery
+from xai_demo.tabs.figure import findings_gallery
 from xai_demo.tabs.requests import Picks, ask, forget_patient
-from xai_demo.tabs.result import answered, preview, verdict
+from xai_demo.tabs.result import answer_html, gate_notice, preview_html
 
 
 def film_analysis(name: str = "film.png", film: str = "checked") -> tuple[Analysis, Model]:
@@ -32,7 +32,7 @@ def film_analysis(name: str = "film.png", film: str = "checked") -> tuple[Analys
 
 def test_every_finding_has_a_picture_in_the_gallery_and_the_others_have_none() -> None:
     analysis, _ = film_analysis()
-    html = gallery(analysis)
+    html = findings_gallery(analysis)
     assert analysis.report.decision.findings == ("Effusion", "Mass")
     assert re.findall(r'data-target="(\d)" data-enlarge', html) == ["0", "1"]
     assert 'aria-label="Effusion 83 %: enlarge its heat"' in html
@@ -43,11 +43,11 @@ def test_one_finding_alone_needs_no_gallery() -> None:
     analysis, _ = film_analysis()
     decision = replace(analysis.report.decision, findings=("Mass",))
     alone = replace(analysis, report=replace(analysis.report, decision=decision))
-    assert gallery(alone) == ""
+    assert findings_gallery(alone) == ""
 
 
 def test_findings_beside_the_first_are_named_with_their_numbers() -> None:
-    html = answered(*film_analysis())
+    html = answer_html(*film_analysis())
     assert re.search(r"Effusion <span[^>]*>83 %", html)
     assert "and Mass 18 %" in html
     assert "calibrated on films held back from training (temperature 0.74)" in html
@@ -57,7 +57,7 @@ def test_no_finding_is_said_as_such() -> None:
     analysis, model = film_analysis()
     none = Decision(label=None, probability=0.1, reason="None reaches.", kind="nothing found")
     report = replace(analysis.report, decision=none)
-    assert "No finding" in answered(replace(analysis, report=report), model)
+    assert "No finding" in answer_html(replace(analysis, report=report), model)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_no_finding_is_said_as_such() -> None:
 def test_a_name_in_a_sentence_keeps_its_capitals_where_they_are_an_abbreviation(
     name: str, said: str
 ) -> None:
-    assert phrases.within(name) == said
+    assert phrases.mid_sentence(name) == said
 
 
 def test_the_interval_is_drawn_and_told() -> None:
-    html = answered(*film_analysis())
+    html = answer_html(*film_analysis())
     assert 'title="75 % to 91 %"' in html
     assert "brightened 12 times, the same film got 75 % to 91 % for effusion" in html
 
@@ -83,7 +83,7 @@ def test_an_interval_across_the_operating_point_is_not_steady(
     point: float | None, says: str
 ) -> None:
     prediction = Prediction(label="Mass", probability=0.55, interval=(0.4, 0.7))
-    assert says in phrases.steady(prediction, point, 12)
+    assert says in phrases.stability(prediction, point, 12)
 
 
 def test_a_film_is_told_in_one_line() -> None:
@@ -96,23 +96,23 @@ def test_a_film_is_told_in_one_line() -> None:
         "window": {"center": 1000.0, "width": 800.0},
         "gate": {"kind": "inverted", "corrected": False},
     }
-    assert phrases.film(facts) == (
+    assert phrases.radiograph_summary(facts) == (
         "DICOM, modality DX, view PA, 20 \u00d7 30 pixels, window 600 to 1400, seems to be inverted"
     )
     corrected = {**facts, "gate": {"kind": "inverted", "corrected": True}}
-    assert phrases.film(corrected).endswith("corrected before it was analysed")
+    assert phrases.radiograph_summary(corrected).endswith("corrected before it was analysed")
 
 
 @pytest.mark.parametrize("name", ["inverted.png", "cat.png"])
 def test_a_stopped_film_has_no_answer_and_its_verdict_once(name: str) -> None:
     analysis, model = film_analysis(name)
-    html = answered(analysis, model)
+    html = answer_html(analysis, model)
     assert "No answer" in html
     assert analysis.report.decision.reason not in html  # it stands above, with the buttons
-    assert analysis.report.decision.reason in verdict(analysis)
-    taken = answered(*film_analysis(name, "as-is"))
+    assert analysis.report.decision.reason in gate_notice(analysis)
+    taken = answer_html(*film_analysis(name, "as-is"))
     assert taken.count("xai-verdict") == 1
-    assert verdict(film_analysis("film.png")[0]) == ""
+    assert gate_notice(film_analysis("film.png")[0]) == ""
 
 
 def test_an_uploaded_dicom_is_answered_without_its_name() -> None:
@@ -120,7 +120,7 @@ def test_an_uploaded_dicom_is_answered_without_its_name() -> None:
     outcome = ask(analyser, "chest_xray", "DOE_JANE.dcm", Picks())
     assert isinstance(outcome, Analysis)
     assert outcome.report.file == "film.dcm"
-    assert "DOE" not in answered(outcome, FakeHub().model("pneumonia-resnet18"))
+    assert "DOE" not in answer_html(outcome, FakeHub().model("pneumonia-resnet18"))
     assert "DOE" not in json.dumps(outcome.report.to_json())
 
 
@@ -133,7 +133,7 @@ def test_an_upload_is_written_anew_and_a_file_elsewhere_is_not(
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
-        preview(FakeAnalyser(), str(place))
+        preview_html(FakeAnalyser(), str(place))
         ask(FakeAnalyser(), "chest_xray", str(place), Picks())
     assert SECRET.encode() not in places[0].read_bytes()
     assert [path.name for path in places[0].parent.iterdir()] == ["film.dcm"]
@@ -154,10 +154,10 @@ def test_an_upload_that_is_no_readable_dicom_stays_as_it_is(
 
 def test_the_preview_says_what_the_film_is_or_why_it_is_none() -> None:
     analyser = FakeAnalyser()
-    assert preview(analyser, None) == ""
-    shown = preview(analyser, "film.png")
+    assert preview_html(analyser, None) == ""
+    shown = preview_html(analyser, "film.png")
     assert 'alt="Your picture" src="data:image/' in shown
     assert "PNG, 512 \u00d7 512 pixels" in shown
     assert "xai-warning" not in shown
-    assert "seems to be inverted" in preview(analyser, "inverted.png")
-    assert "notes.txt is plain text" in preview(analyser, "notes.txt")
+    assert "seems to be inverted" in preview_html(analyser, "inverted.png")
+    assert "notes.txt is plain text" in preview_html(analyser, "notes.txt")

@@ -22,11 +22,11 @@ from xai_demo.records import Analysis, Event, Timeline
 from xai_demo.tabs import live, phrases, signal_path
 from xai_demo.tabs.controls import as_path
 from xai_demo.tabs.figure import time_axis
-from xai_demo.tabs.live import Ear, listened, wav_samples
+from xai_demo.tabs.live import LiveSession, answer_chunk, wav_samples
 from xai_demo.tabs.requests import Picks, Refusal, ask
-from xai_demo.tabs.result import answered
-from xai_demo.tabs.timeline import bands, events_table, timeline
-from xai_demo.tabs.timeline import wave as drawn_wave
+from xai_demo.tabs.result import answer_html
+from xai_demo.tabs.timeline import events_table, probability_steps, timeline_html
+from xai_demo.tabs.timeline import waveform_svg as drawn_wave
 
 LUNG = MODELS[0]
 RATE = 16000  # of LUNG
@@ -50,18 +50,21 @@ def of_windows(starts: list[float], length_s: float, chances: list[float]) -> Ti
 
 
 def test_overlapping_windows_meet_halfway() -> None:
-    steps = bands(of_windows([0, 1, 2], 2.0, [0.25, 0.5, 1.0]), "wheeze")
+    steps = probability_steps(of_windows([0, 1, 2], 2.0, [0.25, 0.5, 1.0]), "wheeze")
     assert steps == [(0, 1.5, 0.25), (1.5, 2.5, 0.5), (2.5, 4, 1)]
 
 
 def test_breaths_with_a_gap_between_them_keep_it() -> None:
-    assert bands(of_windows([0, 5], 2.0, [0.5, 1.0]), "wheeze") == [(0, 2, 0.5), (5, 7, 1)]
+    assert probability_steps(of_windows([0, 5], 2.0, [0.5, 1.0]), "wheeze") == [
+        (0, 2, 0.5),
+        (5, 7, 1),
+    ]
 
 
 def test_an_hour_is_drawn_in_a_thousand_steps_and_no_peak_is_lost() -> None:
     chances = [0.0] * 3599
     chances[1234] = 1.0
-    steps = bands(of_windows([float(s) for s in range(3599)], 2.0, chances), "wheeze")
+    steps = probability_steps(of_windows([float(s) for s in range(3599)], 2.0, chances), "wheeze")
     assert len(steps) == 1000
     assert (steps[0][0], steps[-1][1]) == (0, 3600)
     (hit,) = [step for step in steps if step[2] == 1]
@@ -76,20 +79,20 @@ def test_the_waveform_is_as_tall_as_its_loudest_sample() -> None:
 def test_every_label_has_a_band_with_its_name_and_events_stand_at_their_times(
     breath: Analysis,
 ) -> None:
-    html = timeline(breath)
+    html = timeline_html(breath)
     for label in LUNG.labels:
-        assert f'xai-lane-name">{phrases.plain(label)}<' in html
+        assert f'xai-lane-name">{phrases.display_label(label)}<' in html
     assert html.count("xai-band") == len(LUNG.labels)
     assert 'data-start="0.800" data-end="1.400"' in html
     assert "left:10.00%;width:7.50%" in html  # 0.8 s and 0.6 s of 8 s
     assert "<span>Wheeze</span>" in html
     assert 'data-seek="8.000"' in html
-    assert timeline(breath) in answered(breath, LUNG)
+    assert timeline_html(breath) in answer_html(breath, LUNG)
 
 
 def test_one_window_needs_no_timeline(breath: Analysis) -> None:
     single = replace(breath, timeline=of_windows([0.0], 8.0, [0.5]))
-    assert timeline(single) == timeline(replace(breath, timeline=None)) == ""
+    assert timeline_html(single) == timeline_html(replace(breath, timeline=None)) == ""
 
 
 @pytest.mark.parametrize(
@@ -279,8 +282,8 @@ def test_what_is_no_chunk_is_refused(content: bytes) -> None:
 
 
 def test_an_answer_comes_once_a_second_about_the_last_seconds(tmp_path: Path) -> None:
-    analyser, ear, microphone = FakeAnalyser(), Ear(), Microphone(tmp_path)
-    shown = [listened(analyser, microphone.chunk(), None, ear) for _ in range(24)]
+    analyser, ear, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
+    shown = [answer_chunk(analyser, microphone.chunk(), None, ear) for _ in range(24)]
     answers = [each for each in shown if isinstance(each, str)]
     assert len(answers) == 12
     assert 'data-heard="12.00"' in answers[-1]
@@ -293,12 +296,12 @@ def test_an_answer_comes_once_a_second_about_the_last_seconds(tmp_path: Path) ->
 def test_ten_minutes_lose_no_sample_and_memory_and_disk_stay_flat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "drawn", lambda *given: "")
-    analyser, ear, microphone = FakeAnalyser(), Ear(), Microphone(tmp_path)
+    monkeypatch.setattr(live, "live_view", lambda *given: "")
+    analyser, ear, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
 
     def minutes(count: int) -> int:
         for i in range(120 * count):  # every fifth comes late, with what was said meanwhile
-            listened(analyser, microphone.chunk(2.0 if i % 5 == 4 else 0.125), None, ear)
+            answer_chunk(analyser, microphone.chunk(2.0 if i % 5 == 4 else 0.125), None, ear)
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
@@ -317,19 +320,19 @@ def test_ten_minutes_lose_no_sample_and_memory_and_disk_stay_flat(
 
 
 def test_the_microphone_started_anew_or_another_model_begins_at_nought(tmp_path: Path) -> None:
-    analyser, ear, microphone = FakeAnalyser(), Ear(), Microphone(tmp_path)
+    analyser, ear, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
     for _ in range(3):
-        listened(analyser, microphone.chunk(), None, ear)
+        answer_chunk(analyser, microphone.chunk(), None, ear)
     ear.rest()
-    listened(analyser, microphone.chunk(), None, ear)
+    answer_chunk(analyser, microphone.chunk(), None, ear)
     assert ear.live is not None
     assert ear.live.heard_s == 0.5
-    listened(analyser, microphone.chunk(), "everyday-cnn6", ear)
+    answer_chunk(analyser, microphone.chunk(), "everyday-cnn6", ear)
     assert ear.live.heard_s == 0.5
 
 
 def test_a_fault_of_the_microphone_is_one_sentence_and_no_chunk_is_no_news(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"OggS" + bytes(60))
-    said = listened(FakeAnalyser(), str(tmp_path / "a.wav"), None, Ear())
+    said = answer_chunk(FakeAnalyser(), str(tmp_path / "a.wav"), None, LiveSession())
     assert "The microphone sent b&#x27;OggS&#x27;" in said
-    assert listened(FakeAnalyser(), None, None, Ear()) == gr.skip()
+    assert answer_chunk(FakeAnalyser(), None, None, LiveSession()) == gr.skip()

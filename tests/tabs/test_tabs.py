@@ -43,7 +43,7 @@ from xai_demo.tabs import (
     figure,
     phrases,
 )
-from xai_demo.tabs.comparison import agreement
+from xai_demo.tabs.comparison import explainer_agreement
 from xai_demo.tabs.controls import playable
 from xai_demo.tabs.requests import (
     Picks,
@@ -51,7 +51,7 @@ from xai_demo.tabs.requests import (
     ask,
     compared,
 )
-from xai_demo.tabs.result import answered, empty, refused
+from xai_demo.tabs.result import answer_html, empty_html, refusal_html
 
 LUNG, XRAY, _, EVERYDAY, _ = MODELS
 LINEAR = View(
@@ -118,7 +118,7 @@ def test_frequencies_have_units_and_two_significant_digits(frequency: float, tex
     ],
 )
 def test_labels_read_as_words(label: str, text: str) -> None:
-    assert phrases.plain(label) == text
+    assert phrases.display_label(label) == text
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_regions_are_named_as_seen_in_the_picture(x: float, y: float, text: str)
 
 def test_the_hot_span_is_the_stretch_round_the_maximum() -> None:
     profile = np.array([0.6, 0.1, 0.5, 1.0, 0.7, 0.2, 0.0, 0.9])
-    assert phrases.hot_span(profile) == (2 / 8, 5 / 8)
+    assert phrases.half_maximum_span(profile) == (2 / 8, 5 / 8)
 
 
 def test_where_it_listened_names_seconds_and_hertz() -> None:
     explanation = heat(4, 8, (1, 2), (1, 3), time_s=2.5, frequency_hz=200.0)
-    said = phrases.where(LINEAR, explanation)
+    said = phrases.heatmap_location(LINEAR, explanation)
     assert "between 2.0 and 4.0 s" in said
     assert "between 150 Hz and 250 Hz" in said
     assert "at 2.50 s, 200 Hz" in said
@@ -150,17 +150,19 @@ def test_where_it_listened_names_seconds_and_hertz() -> None:
 
 def test_heat_everywhere_is_said_plainly() -> None:
     everywhere = [(row, column) for row in range(4) for column in range(8)]
-    said = phrases.where(LINEAR, heat(4, 8, *everywhere, time_s=0.0, frequency_hz=100.0))
+    said = phrases.heatmap_location(LINEAR, heat(4, 8, *everywhere, time_s=0.0, frequency_hz=100.0))
     assert "over the whole recording" in said
     assert "at all frequencies" in said
 
 
 def test_no_heat_is_said_plainly() -> None:
-    assert "heat is zero" in phrases.where(LINEAR, heat(4, 8, time_s=0.0, frequency_hz=100.0))
+    assert "heat is zero" in phrases.heatmap_location(
+        LINEAR, heat(4, 8, time_s=0.0, frequency_hz=100.0)
+    )
 
 
 def test_where_it_looked_names_the_region_and_whose_left_it_is() -> None:
-    said = phrases.where(film(), heat(10, 10, (1, 1), x=0.15, y=0.15))
+    said = phrases.heatmap_location(film(), heat(10, 10, (1, 1), x=0.15, y=0.15))
     assert "upper left" in said
     assert "1 % of the picture" in said
     assert "patient's right side is on your left" in said
@@ -183,7 +185,7 @@ def test_who_said_so_names_repository_revision_and_hash() -> None:
         backend="onnx",
         device="cuda",
     )
-    said = phrases.who(used, "Title")
+    said = phrases.provenance(used, "Title")
     for part in ("Title (n)", "someone/model at ffffffffffff", "abc123abc123", "onnx", "CUDA"):
         assert part in said
 
@@ -217,7 +219,7 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_the_heat_layer_has_the_colours_of_the_renderer() -> None:
     heatmap = np.array([[0.0, 1.0], [0.5, 0.25]], np.float32)
-    assert np.array_equal(pixels(figure.heat_uri(heatmap)), render.heat_rgba(heatmap))
+    assert np.array_equal(pixels(figure.heatmap_uri(heatmap)), render.heat_rgba(heatmap))
 
 
 def test_sound_is_drawn_with_low_frequencies_at_the_foot() -> None:
@@ -227,7 +229,7 @@ def test_sound_is_drawn_with_low_frequencies_at_the_foot() -> None:
         heatmap=np.array([[1.0], [0.0]], np.float32),  # hot in the lowest row
     )
     shown = replace(analysis, report=replace(analysis.report, explanations=(first,)))
-    uri = re.search(r'class="xai-heat" alt="" src="([^"]+)"', figure.figure(shown)).group(1)
+    uri = re.search(r'class="xai-heat" alt="" src="([^"]+)"', figure.figure_html(shown)).group(1)
     assert pixels(uri)[1, 0, 3] > pixels(uri)[0, 0, 3] == 0
 
 
@@ -238,14 +240,14 @@ def test_the_peak_ring_lies_at_its_time_and_frequency() -> None:
     shown = replace(
         analysis, view=view, report=replace(analysis.report, explanations=(peaked,), events=())
     )
-    assert 'class="xai-peak" style="left:25.00%;top:87.50%"' in figure.figure(shown)
+    assert 'class="xai-peak" style="left:25.00%;top:87.50%"' in figure.figure_html(shown)
 
 
 def test_every_explained_label_has_a_layer_and_one_is_shown(
     answered_model: tuple[Analysis, Model],
 ) -> None:
     analysis, _ = answered_model
-    html = figure.figure(analysis)
+    html = figure.figure_html(analysis)
     layers = re.findall(r'class="xai-layer" data-layer="(\d+)"( hidden)?', html)
     count = len(analysis.report.explanations)
     assert [int(i) for i, _ in layers] == list(range(count))
@@ -253,20 +255,20 @@ def test_every_explained_label_has_a_layer_and_one_is_shown(
 
 
 def test_the_alternative_text_states_finding_and_region() -> None:
-    html = figure.figure(answer(XRAY, "film.png", "Grad-CAM++", None))
+    html = figure.figure_html(answer(XRAY, "film.png", "Grad-CAM++", None))
     alternative = re.search(r'role="img" aria-label="([^"]+)"', html).group(1)
     assert "Pneumonia (83 %)" in alternative
     assert "middle left" in alternative
 
 
 def test_events_stand_at_their_times() -> None:
-    html = figure.figure(replace(answer(LUNG, "clip.wav", "Grad-CAM++", None), timeline=None))
+    html = figure.figure_html(replace(answer(LUNG, "clip.wav", "Grad-CAM++", None), timeline=None))
     assert 'data-start="0.800" data-end="1.400"' in html
     assert "left:10.00%;width:7.50%" in html  # 0.8 s and 0.6 s of 8 s
 
 
 def test_a_picture_without_heat_is_still_drawn() -> None:
-    html = figure.figure(without_heat(answer(LUNG, "clip.wav", "Grad-CAM++", None)))
+    html = figure.figure_html(without_heat(answer(LUNG, "clip.wav", "Grad-CAM++", None)))
     assert "xai-base" in html
     assert "xai-layer" not in html
     assert "range" not in html
@@ -277,8 +279,8 @@ def test_a_picture_without_heat_is_still_drawn() -> None:
 
 def test_the_answer_is_large_and_in_words(answered_model: tuple[Analysis, Model]) -> None:
     analysis, model = answered_model
-    html = answered(analysis, model)
-    assert phrases.plain(analysis.report.predictions[0].label) in html
+    html = answer_html(analysis, model)
+    assert phrases.display_label(analysis.report.predictions[0].label) in html
     assert "83 %" in html
     assert model.title in html
     assert phrases.short_hash(analysis.report.model.sha256) in html
@@ -286,38 +288,38 @@ def test_the_answer_is_large_and_in_words(answered_model: tuple[Analysis, Model]
 
 def test_uncertain_says_why_and_gives_no_number() -> None:
     analysis = answer(LUNG, "uncertain.wav", "Grad-CAM++", None)
-    headline = answered(analysis, LUNG).split('class="xai-bars"')[0]
+    headline = answer_html(analysis, LUNG).split('class="xai-bars"')[0]
     assert "Uncertain" in headline
     assert analysis.report.decision.reason in headline
     assert "xai-number" not in headline
 
 
 def test_warnings_are_shown_before_the_answer() -> None:
-    html = answered(answer(LUNG, "silence.wav", "Grad-CAM++", None), LUNG)
+    html = answer_html(answer(LUNG, "silence.wav", "Grad-CAM++", None), LUNG)
     assert html.index("silent: there is nothing to explain") < html.index("xai-label")
 
 
 def test_of_many_labels_ten_are_shown_and_counted() -> None:
     big = MODELS[2]
-    html = answered(answer(big, "clip.wav", "Grad-CAM++", None), big)
+    html = answer_html(answer(big, "clip.wav", "Grad-CAM++", None), big)
     assert html.count("<li>") == 10
     assert "The 10 most probable of 527 labels" in html
 
 
 def test_a_label_asked_for_is_shown_however_improbable() -> None:
     big = MODELS[2]
-    html = answered(answer(big, "clip.wav", "Grad-CAM++", big.labels[526]), big)
+    html = answer_html(answer(big, "clip.wav", "Grad-CAM++", big.labels[526]), big)
     assert f"{big.labels[526]}, &lt; 0.1 %: show its heat" in html
     assert html.count("<li>") == 11
 
 
 def test_operating_points_are_marked_where_the_model_has_them() -> None:
-    html = answered(answer(LUNG, "clip.wav", "Grad-CAM++", None), LUNG)
+    html = answer_html(answer(LUNG, "clip.wav", "Grad-CAM++", None), LUNG)
     assert html.count('class="xai-tick" style="left:40.0%"') == len(LUNG.operating_points)
 
 
 @pytest.mark.parametrize(
-    "build_html", [lambda text: empty(text), lambda text: refused(text, advice=text)]
+    "build_html", [lambda text: empty_html(text), lambda text: refusal_html(text, advice=text)]
 )
 def test_words_of_others_cannot_become_markup(build_html) -> None:
     assert "<script>" not in build_html("<script>alert(1)</script>")
@@ -326,7 +328,7 @@ def test_words_of_others_cannot_become_markup(build_html) -> None:
 def test_file_names_and_warnings_cannot_become_markup() -> None:
     analysis = answer(LUNG, "silence<img src=x onerror=alert(1)>.wav", "Grad-CAM++", None)
     analysis = replace(analysis, report=replace(analysis.report, warnings=("<b>x</b>",)))
-    html = answered(analysis, LUNG) + details.details(analysis, LUNG)
+    html = answer_html(analysis, LUNG) + details.details_html(analysis, LUNG)
     assert "<img src=x" not in html
     assert "<b>x</b>" not in html
 
@@ -335,14 +337,15 @@ def test_file_names_and_warnings_cannot_become_markup() -> None:
 
 
 def test_details_give_figures_with_intervals_and_the_whole_origin() -> None:
-    html = details.details(answer(LUNG, "clip.wav", "Grad-CAM++", None), LUNG)
+    html = details.details_html(answer(LUNG, "clip.wav", "Grad-CAM++", None), LUNG)
     for part in ("0.912 (0.890 to 0.934)", LUNG.data, LUNG.licence, LUNG.citation, LUNG.sha256):
         assert part in html
 
 
 def downloads(analysis: Analysis, model: Model) -> dict[str, bytes]:
     links = re.findall(
-        r'download="([^"]+)" href="data:[^,]+;base64,([^"]+)"', details.details(analysis, model)
+        r'download="([^"]+)" href="data:[^,]+;base64,([^"]+)"',
+        details.details_html(analysis, model),
     )
     return {name: base64.b64decode(data) for name, data in links}
 
@@ -359,7 +362,7 @@ def test_downloads_hold_what_they_say(answered_model: tuple[Analysis, Model]) ->
 
 
 def test_the_snippet_asks_the_same_again() -> None:
-    html = details.details(answer(XRAY, 'fi"lm.png', "LayerCAM", "Normal"), XRAY)
+    html = details.details_html(answer(XRAY, 'fi"lm.png', "LayerCAM", "Normal"), XRAY)
     code = re.sub("<[^>]+>", "", re.search("<pre.*</pre>", html, re.DOTALL).group())
     code = code.replace("&quot;", '"')
     compile(code, "snippet", "exec")
@@ -478,7 +481,7 @@ def test_agreement_is_said_in_words_and_as_a_number(
     other: np.ndarray, said: str, number: str
 ) -> None:
     one = replace(heat(3, 4, time_s=0.0, frequency_hz=100.0), heatmap=RISING)
-    sentence = agreement(*pair(one, replace(one, heatmap=other)))
+    sentence = explainer_agreement(*pair(one, replace(one, heatmap=other)))
     assert said in sentence
     assert number in sentence
     assert "Grad-CAM++ and LIME" in sentence
@@ -486,17 +489,17 @@ def test_agreement_is_said_in_words_and_as_a_number(
 
 def test_two_explainers_stand_side_by_side() -> None:
     first = answer(LUNG, "clip.wav", "Grad-CAM++", None)
-    html = answered(first, LUNG, answer(LUNG, "clip.wav", "LIME (<b>)", None))
+    html = answer_html(first, LUNG, answer(LUNG, "clip.wav", "LIME (<b>)", None))
     section = re.search('<section class="xai-comparison">.*</section>', html, re.DOTALL).group()
     assert section.count('class="xai-heat"') == 2
     assert "LIME (&lt;b&gt;)" in section
     assert "agree closely" in section
-    assert "xai-comparison" not in answered(first, LUNG)
+    assert "xai-comparison" not in answer_html(first, LUNG)
 
 
 def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
     first = answer(LUNG, "clip.wav", "Grad-CAM++", None)
-    html = answered(first, LUNG, Refusal(title="No", message="LIME was <b>ill</b>.", advice=""))
+    html = answer_html(first, LUNG, Refusal(title="No", message="LIME was <b>ill</b>.", advice=""))
     assert "nothing to compare with: LIME was &lt;b&gt;ill" in html
     assert "xai-figure" in html
 
@@ -646,23 +649,23 @@ def test_a_stand_in_is_announced(config: dict) -> None:
 
 
 def test_a_stand_in_that_knows_as_much_is_announced_without_a_list() -> None:
-    assert phrases.fewer(["Dog"] * 527, 527) == ""
-    assert phrases.fewer(["dog", "Rain"], 3) == "; it knows 2 labels, not 3: Dog and Rain"
-    assert phrases.fewer(["Dog"] * 200, 527) == "; it knows 200 labels, not 527"
+    assert phrases.missing_labels(["Dog"] * 527, 527) == ""
+    assert phrases.missing_labels(["dog", "Rain"], 3) == "; it knows 2 labels, not 3: Dog and Rain"
+    assert phrases.missing_labels(["Dog"] * 200, 527) == "; it knows 200 labels, not 527"
 
 
 def test_a_stand_ins_answer_says_whose_it_is() -> None:
     by_name = {m.name: m for m in MODELS}
     stand_in, real = by_name["everyday-cnn6"], by_name["big-cnn14"]
-    html = answered(answer(stand_in, "clip.wav", "Grad-CAM++", None), stand_in)
+    html = answer_html(answer(stand_in, "clip.wav", "Grad-CAM++", None), stand_in)
     said = "everyday-cnn6 said so, the small network that stands in for cnn14. It tells 8 kinds of"
     assert said in html
     assert "no other names" not in html  # its labels are independent here
     one_of = replace(stand_in, activation="softmax")
-    assert "it knows no other names" in answered(
+    assert "it knows no other names" in answer_html(
         answer(one_of, "clip.wav", "Grad-CAM++", None), one_of
     )
-    assert "stands in for" not in answered(answer(real, "clip.wav", "Grad-CAM++", None), real)
+    assert "stands in for" not in answer_html(answer(real, "clip.wav", "Grad-CAM++", None), real)
 
 
 def test_the_page_is_built_though_no_model_is_here() -> None:

@@ -16,11 +16,12 @@ import numpy as np
 import soundfile
 
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.bench.memory import Phase, watched
 from xai_demo.engine.backends import resident_mb
 from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.records import LogMel, Task
-from xai_demo.tabs.live import Live
+from xai_demo.tabs.live import AudioBuffer
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Progress
@@ -177,7 +178,7 @@ def text(result: dict[str, Any]) -> str:
 
 def _analysed(analyser: Analyser, model: str, path: Path) -> Taken:
     def ask() -> int:
-        line = analyser.analyse(_TASK, path, model=model).timeline
+        line = analyser.analyse(AnalysisRequest(task=_TASK, model=model), path).timeline
         return 0 if line is None else len(line.starts_s)
 
     return watched_peak(ask)
@@ -187,7 +188,7 @@ def _mouth(analyser: Analyser, model: str, answers_ms: list[float]) -> Callable[
     """Hears a chunk and, once a second, answers; notes what each answer took."""
     spec = analyser.hub.model(model).preprocessing
     assert isinstance(spec, LogMel)  # noqa: S101
-    live = Live(sample_rate_hz=spec.sample_rate_hz)
+    live = AudioBuffer(sample_rate_hz=spec.sample_rate_hz)
     recent = round(ANSWERED_S * spec.sample_rate_hz)
 
     def hear(chunk: Floats) -> None:

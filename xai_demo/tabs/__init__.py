@@ -100,17 +100,17 @@ def build(analyser: Analyser) -> gr.Blocks:
                     connect(panels[-1], analyser, running)
         publish(analyser, running)
         restored = page.load(
-            _restorer(analyser, panels),
+            _make_restore(analyser, panels),
             None,
             [each for p in panels for each in (p.pickers.model, *p.following)],
             **INSTANT,
         )
         restored.then(None, None, None, js="() => { xaiRestore(); }", **PRIVATE)
-        page.unload(_leaver(running))
+        page.unload(_make_leave(running))
     return page
 
 
-def _restorer(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Request], list[Any]]:
+def _make_restore(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Request], list[Any]]:
     def restore(request: gr.Request) -> list[Any]:
         """The model that a shared link names, picked on its tab; a name nobody knows is ignored."""
         wanted = request.query_params.get("model")
@@ -125,7 +125,7 @@ def _restorer(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Request],
     return restore
 
 
-def _leaver(running: Running) -> Callable[[gr.Request], None]:
+def _make_leave(running: Running) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
         """Nobody waits any more for the answers of a visitor, or a program, that has gone."""
         running.stop(request.session_hash or "")

@@ -11,7 +11,7 @@ from xai_demo.analysis import heatmap
 from xai_demo.analysis.faithfulness import rank_correlation
 from xai_demo.records import Analysis, Explanation, View
 from xai_demo.tabs import phrases
-from xai_demo.tabs.figure import grey_uri, layer
+from xai_demo.tabs.figure import heatmap_layer, image_uri
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -26,24 +26,24 @@ _AGREEMENT = (
 )
 
 
-def side_by_side(one: Analysis, other: Analysis) -> str:
+def comparison_html(one: Analysis, other: Analysis) -> str:
     """Both overlays, and one sentence."""
     first, second = one.report.explanations[0], other.report.explanations[0]
     models = one.report.model.name != other.report.model.name
     title = "Two models, one file" if models else "Two explainers, one label"
     names = [
-        _answered(each) if models else each.report.explanations[0].explainer
+        _model_caption(each) if models else each.report.explanations[0].explainer
         for each in (one, other)
     ]
     # The page's script fills in the picture that is there already.
-    bases = (None, grey_uri(other.view.pixels) if models else None)
+    bases = (None, image_uri(other.view.pixels) if models else None)
     panes = "".join(
-        pane(each.view, explanation, name, base=base)
+        heatmap_pane(each.view, explanation, name, base=base)
         for each, explanation, name, base in zip(
             (one, other), (first, second), names, bases, strict=True
         )
     )
-    said = of_models(one, other) if models else agreement(first, second)
+    said = model_agreement(one, other) if models else explainer_agreement(first, second)
     return (
         f'<section class="xai-comparison"><h3 class="xai-title">{title}</h3>'
         f'<p class="xai-agreement">{escape(said)}</p>'
@@ -51,30 +51,30 @@ def side_by_side(one: Analysis, other: Analysis) -> str:
     )
 
 
-def agreement(one: Explanation, other: Explanation) -> str:
+def explainer_agreement(one: Explanation, other: Explanation) -> str:
     """How far two heat maps of one size rank the places alike, with what that does not mean."""
-    label = phrases.within(phrases.plain(one.target))
+    label = phrases.mid_sentence(phrases.display_label(one.target))
     names = f"{one.explainer} and {other.explainer}"
     if min(float(one.heatmap.max()), float(other.heatmap.max())) <= 0:
         return f"{names} cannot be compared for {label}: one of them found no heat."
-    said = agreement_in_words(rank_correlation(one.heatmap, other.heatmap))
+    said = agreement_phrase(rank_correlation(one.heatmap, other.heatmap))
     return f"{names} on {label}: {said}. That two agree does not make them right."
 
 
-def of_models(one: Analysis, other: Analysis) -> str:
+def model_agreement(one: Analysis, other: Analysis) -> str:
     """How far the heat of two models ranks the places alike, where both saw them."""
     first, second = one.report.explanations[0], other.report.explanations[0]
     names = f"{one.report.model.name} and {other.report.model.name}"
-    label = phrases.within(phrases.plain(first.target))
+    label = phrases.mid_sentence(phrases.display_label(first.target))
     if first.target != second.target:
         return (
             f"{other.report.model.name} has no label {label}: its heat is for its own answer, "
-            f"{phrases.within(phrases.plain(second.target))}, and is not compared."
+            f"{phrases.mid_sentence(phrases.display_label(second.target))}, and is not compared."
         )
-    pair = on_one_grid((one.view, first.heatmap), (other.view, second.heatmap))
+    pair = resample_to_shared_grid((one.view, first.heatmap), (other.view, second.heatmap))
     if pair is None or min(float(each.max()) for each in pair) <= 0:
         return f"{names} cannot be compared for {label}: one of them found no heat."
-    said = agreement_in_words(rank_correlation(*pair))
+    said = agreement_phrase(rank_correlation(*pair))
     shared = ", over the frequencies that both hear" if one.view.duration_s is not None else ""
     return (
         f"{names} on {label}, {_percent(first)} and {_percent(second)}: {said}{shared}. That two "
@@ -82,7 +82,7 @@ def of_models(one: Analysis, other: Analysis) -> str:
     )
 
 
-def on_one_grid(
+def resample_to_shared_grid(
     one: tuple[View, Floats], other: tuple[View, Floats]
 ) -> tuple[Floats, Floats] | None:
     """Two heat maps, (rows, columns), of one file at the places of the first that both saw.
@@ -105,7 +105,7 @@ def on_one_grid(
     return first[shared], heatmap.resized(read.astype(np.float32), len(rows), first.shape[1])
 
 
-def agreement_in_words(rho: float) -> str:
+def agreement_phrase(rho: float) -> str:
     """Spearman's coefficient with what it means."""
     said = next(text for least, text in _AGREEMENT if rho >= least - 1e-9)
     number = f"{rho:.2f}".replace("-", "\u2212")
@@ -115,13 +115,15 @@ def agreement_in_words(rho: float) -> str:
     )
 
 
-def pane(view: View, explanation: Explanation, title: str, *, base: str | None = None) -> str:
+def heatmap_pane(
+    view: View, explanation: Explanation, title: str, *, base: str | None = None
+) -> str:
     """One overlay under its title; `base` is the picture, None that of the figure above."""
     rows, columns = view.pixels.shape
     ratio = "" if view.duration_s is not None else f' style="aspect-ratio:{columns}/{rows}"'
     kind = "film" if view.duration_s is None else "sound"
-    alternative = f"Heat of {title}. {phrases.where(view, explanation)}"
-    believed = phrases.believed(explanation)
+    alternative = f"Heat of {title}. {phrases.heatmap_location(view, explanation)}"
+    believed = phrases.faithfulness_sentence(explanation)
     picture = (
         '<img class="xai-copy" alt="">'
         if base is None
@@ -131,16 +133,16 @@ def pane(view: View, explanation: Explanation, title: str, *, base: str | None =
         f'<div class="xai-pane"><p class="xai-pane-title">{escape(title)}</p>'
         f'<div class="xai-plot xai-pair-{kind}" role="img" '
         f'aria-label="{escape(alternative)}"{ratio}>'
-        f"{picture}{layer(view, explanation, 0)}</div>"
+        f"{picture}{heatmap_layer(view, explanation, 0)}</div>"
         f'<p class="xai-quiet">{escape(believed)}</p></div>'
     )
 
 
-def _answered(analysis: Analysis) -> str:
+def _model_caption(analysis: Analysis) -> str:
     first = analysis.report.explanations[0]
     used = analysis.report.model
     return (
-        f"{used.name}: {phrases.plain(first.target)} {_percent(first)}, {first.explainer} at "
+        f"{used.name}: {phrases.display_label(first.target)} {_percent(first)}, {first.explainer} at "
         f"{first.layer}"
     )
 

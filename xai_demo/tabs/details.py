@@ -14,7 +14,7 @@ from xai_demo import render
 from xai_demo.export import events_csv
 from xai_demo.records import Analysis, Model, ModelInUse
 from xai_demo.tabs import phrases
-from xai_demo.tabs.timeline import link
+from xai_demo.tabs.timeline import download_link
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,13 +46,13 @@ _STEPS = {
 }
 
 
-def details(analysis: Analysis, model: Model) -> str:
+def details_html(analysis: Analysis, model: Model) -> str:
     """Everything a careful reader wants to know about one answer."""
     return (
         '<div class="xai-details">'
         f"{_section('How good this model is', _quality(model))}"
         f"{_section('Where the weights come from', _origin(analysis.report.model, model))}"
-        f"{_section('What was read, and how long it took', _timing(analysis))}"
+        f"{_section('What was read, and how long it took', _facts_and_timing(analysis))}"
         f"{_section('Take it with you', _downloads(analysis))}"
         f"{_section('The same from Python', _snippet(analysis))}"
         "</div>"
@@ -96,19 +96,19 @@ def _origin(used: ModelInUse, model: Model) -> str:
     )
 
 
-def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What was read, with what is grouped named after its group: "window center"."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            yield from ((f"{name} {inner}", v) for inner, v in _flat(value))
+            yield from ((f"{name} {inner}", v) for inner, v in _flatten(value))
         else:
             yield name, value
 
 
-def _timing(analysis: Analysis) -> str:
+def _facts_and_timing(analysis: Analysis) -> str:
     facts = [
         (k.replace("_", " "), str(v))
-        for k, v in _flat(analysis.report.input)
+        for k, v in _flatten(analysis.report.input)
         if isinstance(v, str | int | float | bool) and v != ""
     ]
     steps = [
@@ -129,25 +129,34 @@ def _timing(analysis: Analysis) -> str:
 
 def _downloads(analysis: Analysis) -> str:
     links = [
-        link("overlay.png", "image/png", _png(analysis), "Picture with heat"),
-        link("report.json", "application/json", report_json(analysis).encode(), "Report"),
+        download_link("overlay.png", "image/png", _overlay_png(analysis), "Picture with heat"),
+        download_link("report.json", "application/json", report_json(analysis).encode(), "Report"),
     ]
     if analysis.report.explanations:
-        links.insert(1, link("heatmap.npy", "application/octet-stream", _npy(analysis), "Heatmap"))
+        links.insert(
+            1,
+            download_link(
+                "heatmap.npy", "application/octet-stream", _heatmap_npy(analysis), "Heatmap"
+            ),
+        )
     if analysis.report.events:
         table = events_csv(analysis.report.events).encode()
-        links.append(link("events.csv", "text/csv", table, "Events"))
+        links.append(download_link("events.csv", "text/csv", table, "Events"))
     return f'<p class="xai-downloads">{"".join(links)}</p>'
 
 
 def overlay(analysis: Analysis) -> Image:
     """The picture with the heat of the label asked for, as a finished figure."""
     first = analysis.report.explanations[0] if analysis.report.explanations else None
-    title = f"{phrases.plain(first.target)} {phrases.percent(first.probability)}" if first else ""
+    title = (
+        f"{phrases.display_label(first.target)} {phrases.percent(first.probability)}"
+        if first
+        else ""
+    )
     return render.overlay(analysis.view, first, events=analysis.report.events, title=title)
 
 
-def _png(analysis: Analysis) -> bytes:
+def _overlay_png(analysis: Analysis) -> bytes:
     stream = io.BytesIO()
     overlay(analysis).save(stream, "PNG")
     return stream.getvalue()
@@ -158,7 +167,7 @@ def report_json(analysis: Analysis) -> str:
     return json.dumps(analysis.report.to_json(), indent=1, ensure_ascii=False)
 
 
-def _npy(analysis: Analysis) -> bytes:
+def _heatmap_npy(analysis: Analysis) -> bytes:
     stream = io.BytesIO()
     np.save(stream, analysis.report.explanations[0].heatmap.astype(np.float32), allow_pickle=False)
     return stream.getvalue()

@@ -20,39 +20,37 @@ if TYPE_CHECKING:
 
 _NICE_STEPS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 _NICE_HZ = (50, 100, 200, 300, 500, 1000, 2000, 3000, 4000, 6000, 8000, 12000, 16000)
-_TICKS = 9  # at most: more do not fit on a phone
-_LEAST_GAP = 0.075  # of the height, between two frequency labels
-_LARGE = 400_000  # pixels: from here on JPEG, a tenth of PNG's size at no visible loss
+_MAX_TICKS = 9  # at most: more do not fit on a phone
+_MIN_TICK_GAP = 0.075  # of the height, between two frequency labels
+_JPEG_PIXELS = 400_000  # pixels: from here on JPEG, a tenth of PNG's size at no visible loss
 _START_OPACITY = 60  # per cent
 
 
-def figure(analysis: Analysis) -> str:
+def figure_html(analysis: Analysis) -> str:
     """The whole figure: bare and with the heat of every explained label, one of which is shown."""
     view = analysis.view
     sound = view.duration_s is not None
     explanations = analysis.report.explanations
-    base = f'<img class="xai-base" alt="" src="{grey_uri(view.pixels)}">'
-    layers = "".join(layer(view, e, i) for i, e in enumerate(explanations))
-    alt = _alternative(analysis, explanations[0]) if explanations else _bare_alternative(analysis)
+    base = f'<img class="xai-base" alt="" src="{image_uri(view.pixels)}">'
+    layers = "".join(heatmap_layer(view, e, i) for i, e in enumerate(explanations))
+    alt = _alt_text(analysis, explanations[0]) if explanations else _bare_alt_text(analysis)
     # Over a timeline the events have a lane of their own.
     marks = (
         () if analysis.timeline and len(analysis.timeline.starts_s) > 1 else analysis.report.events
     )
     heat = _pane(view, base + layers, "heat", alt, marks)
     # The bare picture is filled in by the page's script from the first one: it travels once.
-    bare = _pane(
-        view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alternative(analysis)
-    )
+    bare = _pane(view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alt_text(analysis))
     kind = "sound" if sound else "film"
     return (
-        f'{gallery(analysis)}<figure class="xai-figure xai-{kind}" '
+        f'{findings_gallery(analysis)}<figure class="xai-figure xai-{kind}" '
         f'data-view="{"heat" if sound else "both"}">'
-        f"{_where_lines(analysis)}{_controls(view, bool(explanations))}"
+        f"{_captions(analysis)}{_controls(view, bool(explanations))}"
         f'<div class="xai-panes">{heat}{bare}</div></figure>'
     )
 
 
-def gallery(analysis: Analysis) -> str:
+def findings_gallery(analysis: Analysis) -> str:
     """Where there are several findings: the heat of each, small; one press enlarges it.
 
     The pictures are filled in by the page's script from the large ones: they travel once.
@@ -73,17 +71,17 @@ def gallery(analysis: Analysis) -> str:
 
 
 def _thumb(view: View, explanation: Explanation, index: int) -> str:
-    name = f"{phrases.plain(explanation.target)} {phrases.percent(explanation.probability)}"
+    name = f"{phrases.display_label(explanation.target)} {phrases.percent(explanation.probability)}"
     return (
         f'<button type="button" class="xai-thumb" data-target="{index}" data-enlarge '
         f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(name)}: enlarge its heat">'
-        f'<span class="xai-plot"{_ratio(view)}><img class="xai-copy" alt="">'
+        f'<span class="xai-plot"{_aspect_ratio(view)}><img class="xai-copy" alt="">'
         f'<img class="xai-heat" data-heat="{index}" alt=""></span>'
         f"<span>{escape(name)}</span></button>"
     )
 
 
-def heat_uri(heatmap: Floats) -> str:
+def heatmap_uri(heatmap: Floats) -> str:
     """A heatmap, row 0 at the top, as a PNG of 256 translucent colours in a data URI."""
     from PIL import Image
 
@@ -91,38 +89,42 @@ def heat_uri(heatmap: Floats) -> str:
     levels = np.clip(np.rint(255 * heatmap), 0, 255).astype(np.uint8)
     picture = Image.fromarray(levels)  # putpalette turns grey levels into indices as they are
     picture.putpalette(scale[:, :3].tobytes())
-    return _uri(picture, "PNG", transparency=scale[:, 3].tobytes())
+    return _data_uri(picture, "PNG", transparency=scale[:, 3].tobytes())
 
 
-def grey_uri(pixels: Pixels) -> str:
+def image_uri(pixels: Pixels) -> str:
     """A grey picture in a data URI."""
     from PIL import Image
 
     picture = Image.fromarray(pixels)
-    return _uri(picture, "JPEG", quality=92) if pixels.size > _LARGE else _uri(picture, "PNG")
+    return (
+        _data_uri(picture, "JPEG", quality=92)
+        if pixels.size > _JPEG_PIXELS
+        else _data_uri(picture, "PNG")
+    )
 
 
-def _uri(picture: object, kind: str, **options: object) -> str:
+def _data_uri(picture: object, kind: str, **options: object) -> str:
     stream = io.BytesIO()
     picture.save(stream, kind, **options)  # type: ignore[attr-defined]
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def layer(view: View, explanation: Explanation, index: int) -> str:
+def heatmap_layer(view: View, explanation: Explanation, index: int) -> str:
     """The heat of one label and the ring round its peak; only the first is shown at first."""
     sound = view.duration_s is not None
     heatmap = explanation.heatmap[::-1] if sound else explanation.heatmap
-    x, y = _peak(view, explanation)
+    x, y = _peak_position(view, explanation)
     hidden = " hidden" if index else ""
     ring = f'<span class="xai-peak" style="left:{x:.2%};top:{y:.2%}"></span>'
     return (
         f'<div class="xai-layer" data-layer="{index}"{hidden}>'
-        f'<img class="xai-heat" alt="" src="{heat_uri(heatmap)}">'
+        f'<img class="xai-heat" alt="" src="{heatmap_uri(heatmap)}">'
         f"{ring if float(explanation.heatmap.max()) > 0 else ''}</div>"
     )
 
 
-def _peak(view: View, explanation: Explanation) -> tuple[float, float]:
+def _peak_position(view: View, explanation: Explanation) -> tuple[float, float]:
     peak = explanation.peak
     if view.duration_s is None:
         return peak["x"], peak["y"]
@@ -131,12 +133,12 @@ def _peak(view: View, explanation: Explanation) -> tuple[float, float]:
 
 def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] = ()) -> str:
     title = {"heat": "With heat", "bare": "Original"}[name]
-    ratio = "" if view.duration_s is not None else _ratio(view)
+    ratio = "" if view.duration_s is not None else _aspect_ratio(view)
     plot = f'<div class="xai-plot" role="img" aria-label="{escape(alt)}"{ratio}>{images}</div>'
     if view.duration_s is not None:
         plot = (
             f'<div class="xai-axes">{frequency_axis(view)}{plot}'
-            f"{time_axis(view.duration_s)}{_marks(events, view.duration_s)}</div>"
+            f"{time_axis(view.duration_s)}{_event_lanes(events, view.duration_s)}</div>"
         )
     elif name == "heat":
         plot = (
@@ -149,12 +151,12 @@ def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] 
     )
 
 
-def _ratio(view: View) -> str:
+def _aspect_ratio(view: View) -> str:
     rows, columns = view.pixels.shape
     return f' style="aspect-ratio:{columns}/{rows};--ratio:{columns / rows:.4f}"'
 
 
-def time_ticks(duration_s: float, most: int = _TICKS) -> list[float]:
+def time_ticks(duration_s: float, most: int = _MAX_TICKS) -> list[float]:
     """Round times from 0 to the end, few enough for a phone."""
     step = next((s for s in _NICE_STEPS_S if duration_s / s <= most), duration_s / most)
     return [step * i for i in range(math.floor(duration_s / step + 1e-9) + 1)]
@@ -166,7 +168,7 @@ def frequency_ticks(view: View) -> list[tuple[float, float]]:
     ticks: list[tuple[float, float]] = []
     for frequency in (f for f in _NICE_HZ if low <= f <= high):
         height = render.height_of(view, frequency)
-        if not ticks or height - ticks[-1][1] >= _LEAST_GAP:
+        if not ticks or height - ticks[-1][1] >= _MIN_TICK_GAP:
             ticks.append((float(frequency), height))
     return ticks
 
@@ -184,7 +186,7 @@ def frequency_axis(view: View) -> str:
 
 def time_axis(duration_s: float, *, zoom: int = 1) -> str:
     """Ticks in seconds, or in minutes where they stand at whole minutes; more for a zoom."""
-    ticks = time_ticks(duration_s, zoom * _TICKS)
+    ticks = time_ticks(duration_s, zoom * _MAX_TICKS)
     in_minutes = len(ticks) > 1 and ticks[1] % 60 == 0
     scale, name = (60, " min") if in_minutes else (1, " s")
     places = max(0, *(len(f"{t / scale:.2f}".rstrip("0").split(".")[1]) for t in ticks))
@@ -201,21 +203,21 @@ def time_axis(duration_s: float, *, zoom: int = 1) -> str:
     return f'<svg class="xai-axis xai-axis-x{close}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _marks(events: Sequence[Event], duration_s: float) -> str:
+def _event_lanes(events: Sequence[Event], duration_s: float) -> str:
     """One line for each label: where it was found; a press plays from there."""
     rows = []
     for label in dict.fromkeys(e.label for e in events):
-        buttons = "".join(_mark(e, duration_s) for e in events if e.label == label)
+        buttons = "".join(_event_button(e, duration_s) for e in events if e.label == label)
         rows.append(
-            f'<span class="xai-lane-name">{escape(phrases.plain(label))}</span>'
+            f'<span class="xai-lane-name">{escape(phrases.display_label(label))}</span>'
             f'<div class="xai-lane">{buttons}</div>'
         )
     return "".join(rows)
 
 
-def _mark(event: Event, duration_s: float) -> str:
+def _event_button(event: Event, duration_s: float) -> str:
     span = f"{event.start_s:.2f} to {phrases.seconds(event.end_s)}"
-    words_ = f"{phrases.plain(event.label)}, {span}, {phrases.percent(event.probability)}"
+    words_ = f"{phrases.display_label(event.label)}, {span}, {phrases.percent(event.probability)}"
     return (
         f'<button type="button" class="xai-event" data-start="{event.start_s:.3f}" '
         f'data-end="{event.end_s:.3f}" aria-label="Play {escape(words_)}" '
@@ -267,28 +269,28 @@ def _legend(name: str, low: str, high: str, colours: str) -> str:
     )
 
 
-def _where_lines(analysis: Analysis) -> str:
+def _captions(analysis: Analysis) -> str:
     lines = "".join(
         f'<p data-layer="{i}"{" hidden" if i else ""} '
-        f'data-alt="{escape(_alternative(analysis, e))}">'
-        f"<b>{escape(phrases.plain(e.target))}, {phrases.percent(e.probability)}.</b> "
-        f"{escape(phrases.where(analysis.view, e))}"
-        f'<span class="xai-believed">{escape(phrases.believed(e))}</span></p>'
+        f'data-alt="{escape(_alt_text(analysis, e))}">'
+        f"<b>{escape(phrases.display_label(e.target))}, {phrases.percent(e.probability)}.</b> "
+        f"{escape(phrases.heatmap_location(analysis.view, e))}"
+        f'<span class="xai-believed">{escape(phrases.faithfulness_sentence(e))}</span></p>'
         for i, e in enumerate(analysis.report.explanations)
     )
     return f'<figcaption aria-live="polite">{lines}</figcaption>'
 
 
-def _alternative(analysis: Analysis, explanation: Explanation) -> str:
+def _alt_text(analysis: Analysis, explanation: Explanation) -> str:
     """What a screen reader says for the picture: the finding, and the region that spoke for it."""
     return (
-        f"{_bare_alternative(analysis)} with the heat of {explanation.explainer} for "
-        f"{phrases.plain(explanation.target)} ({phrases.percent(explanation.probability)}). "
-        f"{phrases.where(analysis.view, explanation)}"
+        f"{_bare_alt_text(analysis)} with the heat of {explanation.explainer} for "
+        f"{phrases.display_label(explanation.target)} ({phrases.percent(explanation.probability)}). "
+        f"{phrases.heatmap_location(analysis.view, explanation)}"
     )
 
 
-def _bare_alternative(analysis: Analysis) -> str:
+def _bare_alt_text(analysis: Analysis) -> str:
     if analysis.view.duration_s is None:
         return "The radiograph as the network saw it"
     return f"Spectrogram of {phrases.seconds(analysis.view.duration_s)} of sound"

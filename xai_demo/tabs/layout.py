@@ -23,7 +23,7 @@ from xai_demo.tabs.controls import Pickers, as_path
 from xai_demo.tabs.live import LiveWidgets
 from xai_demo.tabs.noise import NoiseWidgets
 from xai_demo.tabs.requests import Analyser
-from xai_demo.tabs.result import empty
+from xai_demo.tabs.result import empty_html
 from xai_demo.tabs.signal_path import SignalWidgets
 from xai_demo.tabs.theme import FIGURE_JS
 
@@ -122,7 +122,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
     listening = live.lay_out(tab.task) if tab.breath else None
     doubt = _doubt(tab) if tab.brings == "film" else None
     result = gr.HTML(
-        empty(tab.invitation),
+        empty_html(tab.invitation),
         js_on_load=FIGURE_JS,
         apply_default_css=False,
         elem_id=f"{tab.task}-result",
@@ -192,7 +192,7 @@ def _stand_in(tab: Tab, analyser: Analyser) -> str:
     return (
         f'<p class="xai-notice xai-stand-in" role="note"><b>{escape(first["title"])}</b> is not on '
         f"this machine. In its stead <b>{escape(chosen['title'])}</b>, {escape(chosen['name'])}, "
-        f"answers{escape(phrases.fewer(chosen['labels'], len(first['labels'])))}.</p>"
+        f"answers{escape(phrases.missing_labels(chosen['labels'], len(first['labels'])))}.</p>"
     )
 
 

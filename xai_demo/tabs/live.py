@@ -20,7 +20,7 @@ from xai_demo import render
 from xai_demo.errors import UnsuitableError, XaiDemoError
 from xai_demo.records import Decision, LogMel, Model, Prediction
 from xai_demo.tabs import phrases
-from xai_demo.tabs.figure import frequency_axis, grey_uri
+from xai_demo.tabs.figure import frequency_axis, image_uri
 
 if TYPE_CHECKING:
     import soxr
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 KEEP_S = 10.0  # drawn
 STEP_S = 1.0  # between two answers
-ANSWERED_S = 5.0  # what an answer is about, or a window of the network if that is longer
+ANSWER_S = 5.0  # what an answer is about, or a window of the network if that is longer
 CHUNK_S = 0.5
 _LIMIT_S = 600
-_VISITORS = 8  # who listen at the same moment; the next one waits
-_FILES = 20  # chunks left on the server behind the newest, as two equal ones share a file
-_QUIETEST_WHITE_DB = -50.0  # so that a silent room is drawn dark
+_MAX_LISTENERS = 8  # who listen at the same moment; the next one waits
+_KEPT_CHUNKS = 20  # chunks left on the server behind the newest, as two equal ones share a file
+_MIN_WHITE_DB = -50.0  # so that a silent room is drawn dark
 
 _INVITATION = (
     '<p class="xai-quiet">Press Record and hold the microphone still: about once a second the '
@@ -44,21 +44,24 @@ _INVITATION = (
 )
 
 
-class Ear:
+class LiveSession:
     """What one visitor's microphone has brought; a fresh one can be copied."""
 
     def __init__(self) -> None:
-        self.live: Live | None = None
+        self.live: AudioBuffer | None = None
         self.model = ""
         self._files: deque[str] = deque()
 
     def hear(self, path: str, model: Model) -> bool:
         """Take a chunk, a WAV file, which is wiped soon after; whether an answer is due."""
         if self.live is None or self.model != model.name:
-            self.live, self.model = Live(sample_rate_hz=_rate(model), keep_s=KEEP_S), model.name
+            self.live, self.model = (
+                AudioBuffer(sample_rate_hz=_model_rate_hz(model), keep_s=KEEP_S),
+                model.name,
+            )
         rate_hz, samples = wav_samples(Path(path).read_bytes())
         self._files.append(path)
-        if len(self._files) > _FILES:
+        if len(self._files) > _KEPT_CHUNKS:
             oldest = self._files.popleft()
             if oldest not in self._files:
                 Path(oldest).unlink(missing_ok=True)
@@ -93,7 +96,7 @@ def lay_out(task: str) -> LiveWidgets:
                 )
             with gr.Column(scale=3, min_width=280):
                 shown = gr.HTML(_INVITATION, elem_id=f"{task}-live", apply_default_css=False)
-        ear = gr.State(Ear())
+        ear = gr.State(LiveSession())
     return LiveWidgets(microphone=microphone, shown=shown, ear=ear)
 
 
@@ -107,7 +110,7 @@ def connect(widgets: LiveWidgets, model: gr.Dropdown, analyser: Analyser) -> Non
         lambda ear: ear.rest(), widgets.ear, None, api_visibility="private", queue=False
     )
     widgets.microphone.stream(
-        functools.partial(listened, analyser),
+        functools.partial(answer_chunk, analyser),
         [widgets.microphone, model, widgets.ear],
         widgets.shown,
         stream_every=CHUNK_S,
@@ -115,12 +118,12 @@ def connect(widgets: LiveWidgets, model: gr.Dropdown, analyser: Analyser) -> Non
         show_progress="hidden",
         trigger_mode="multiple",
         concurrency_id="live",
-        concurrency_limit=_VISITORS,
+        concurrency_limit=_MAX_LISTENERS,
         api_visibility="private",
     )
 
 
-def listened(analyser: Analyser, chunk: str | None, model: str | None, ear: Ear) -> Any:
+def answer_chunk(analyser: Analyser, chunk: str | None, model: str | None, ear: LiveSession) -> Any:
     """What to show once a chunk has come; nothing new between two answers."""
     if not chunk:
         return gr.skip()
@@ -129,14 +132,14 @@ def listened(analyser: Analyser, chunk: str | None, model: str | None, ear: Ear)
         if not ear.hear(chunk, facts) or ear.live is None:
             return gr.skip()
         samples, rate = ear.live.take(), ear.live.sample_rate_hz
-        recent = samples[-round(_answered_s(facts) * rate) :]
+        recent = samples[-round(_answer_span_s(facts) * rate) :]
         predictions, decision = analyser.live("stethoscope", recent, rate, model=facts.name)
-        return drawn(facts, predictions, decision, samples, rate, ear.live.heard_s)
+        return live_view(facts, predictions, decision, samples, rate, ear.live.heard_s)
     except XaiDemoError as error:
         return f'<p class="xai-notice xai-warning" role="note">{escape(str(error))}</p>'
 
 
-def drawn(
+def live_view(
     model: Model,
     predictions: tuple[Prediction, ...],
     decision: Decision,
@@ -145,15 +148,15 @@ def drawn(
     heard_s: float,
 ) -> str:
     """The answer in a word, every label as a bar that keeps its place, and the last seconds."""
-    label = "Uncertain" if decision.label is None else phrases.plain(decision.label)
+    label = "Uncertain" if decision.label is None else phrases.display_label(decision.label)
     chances = {p.label: p.probability for p in predictions}
     bars = "".join(_bar(each, chances[each]) for each in model.labels if each in chances)
     return (
         f'<div class="xai-live" data-heard="{heard_s:.2f}"><div class="xai-live-now">'
-        f'<p class="xai-kicker">The last {_answered_s(model):g} s</p>'
+        f'<p class="xai-kicker">The last {_answer_span_s(model):g} s</p>'
         f'<p class="xai-live-label">{escape(label)}</p>'
         f'<p class="xai-quiet">{escape(decision.reason)}</p></div>'
-        f'<div class="xai-bars"><ul>{bars}</ul></div>{_rolling(samples, sample_rate_hz)}</div>'
+        f'<div class="xai-bars"><ul>{bars}</ul></div>{_recent_spectrogram(samples, sample_rate_hz)}</div>'
     )
 
 
@@ -178,10 +181,10 @@ def wav_samples(content: bytes) -> tuple[int, NDArray[np.int16]]:
     return rate_hz, np.frombuffer(samples, "<i2", whole * channels).reshape(whole, channels)
 
 
-def _rolling(samples: Floats, sample_rate_hz: int) -> str:
+def _recent_spectrogram(samples: Floats, sample_rate_hz: int) -> str:
     missing = round(KEEP_S * sample_rate_hz) - len(samples)
     whole = np.pad(samples, (max(missing, 0), 0))
-    view = render.spectrogram(whole, sample_rate_hz, columns=400, least_loud_db=_QUIETEST_WHITE_DB)
+    view = render.spectrogram(whole, sample_rate_hz, columns=400, least_loud_db=_MIN_WHITE_DB)
     times = "".join(
         f'<text x="{x:.0%}" y="19" text-anchor="{anchor}">{text}</text>'
         for x, anchor, text in (
@@ -193,7 +196,7 @@ def _rolling(samples: Floats, sample_rate_hz: int) -> str:
     return (
         f'<div class="xai-sound xai-axes">{frequency_axis(view)}'
         f'<div class="xai-plot" role="img" aria-label="Spectrogram of the last {KEEP_S:g} s">'
-        f'<img alt="" src="{grey_uri(view.pixels)}"></div>'
+        f'<img alt="" src="{image_uri(view.pixels)}"></div>'
         f'<svg class="xai-axis xai-axis-x" aria-hidden="true">{times}</svg></div>'
     )
 
@@ -201,30 +204,30 @@ def _rolling(samples: Floats, sample_rate_hz: int) -> str:
 def _bar(label: str, probability: float) -> str:
     return (
         '<li><div class="xai-bar"><span class="xai-bar-label">'
-        f"{escape(phrases.plain(label))}</span>"
+        f"{escape(phrases.display_label(label))}</span>"
         f'<span class="xai-track"><i class="xai-fill" style="width:{probability:.1%}"></i></span>'
         f'<span class="xai-bar-number">{escape(phrases.percent(probability))}</span></div></li>'
     )
 
 
-def _answered_s(model: Model) -> float:
+def _answer_span_s(model: Model) -> float:
     spec = model.preprocessing
     longest = spec.window_s if isinstance(spec, LogMel) else 0.0
-    return min(max(ANSWERED_S, longest), KEEP_S)
+    return min(max(ANSWER_S, longest), KEEP_S)
 
 
-def _rate(model: Model) -> int:
+def _model_rate_hz(model: Model) -> int:
     if not isinstance(model.preprocessing, LogMel):
         raise UnsuitableError(f"{model.name} takes pictures; wanted: a model for sounds.")
     return model.preprocessing.sample_rate_hz
 
 
 _RATES_HZ = (1000, 768_000)
-_MOST_CHANNELS = 32
+_MAX_CHANNELS = 32
 _PIECE_S = 1.0  # resampled at once
 
 
-class Live:
+class AudioBuffer:
     """The last seconds of a microphone's sound, mono at one rate; memory never grows.
 
     One for each visitor, fed from one thread at a time. A fresh one can be copied.
@@ -271,7 +274,7 @@ class Live:
             self._stream = self._resampler(sample_rate_hz)
         piece = round(_PIECE_S * sample_rate_hz)
         for start in range(0, len(chunk), piece):
-            mono = _mono(chunk[start : start + piece])
+            mono = _to_mono(chunk[start : start + piece])
             self._keep(mono if self._stream is None else self._stream.resample_chunk(mono))
         return self.due
 
@@ -304,12 +307,12 @@ class Live:
         self.heard += len(new)
 
 
-def _mono(chunk: NDArray[Any]) -> Floats:
+def _to_mono(chunk: NDArray[Any]) -> Floats:
     kind = chunk.dtype
-    if kind.kind not in "iuf" or chunk.ndim not in (1, 2) or not _channels(chunk) >= 1:
+    if kind.kind not in "iuf" or chunk.ndim not in (1, 2) or not _channel_count(chunk) >= 1:
         raise UnsuitableError(
             f"The microphone gives {kind} of shape {chunk.shape}; wanted: integers or floats of"
-            f" shape (time,) or (time, channels), at most {_MOST_CHANNELS} channels."
+            f" shape (time,) or (time, channels), at most {_MAX_CHANNELS} channels."
         )
     wide = chunk.astype(np.float64)
     if kind.kind in "iu":
@@ -319,7 +322,7 @@ def _mono(chunk: NDArray[Any]) -> Floats:
     return mono.astype(np.float32)
 
 
-def _channels(chunk: NDArray[Any]) -> int:
+def _channel_count(chunk: NDArray[Any]) -> int:
     """How many; 0: none or absurdly many."""
     count = 1 if chunk.ndim == 1 else chunk.shape[1]
-    return count if count <= _MOST_CHANNELS else 0
+    return count if count <= _MAX_CHANNELS else 0

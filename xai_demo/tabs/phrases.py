@@ -12,9 +12,9 @@ from xai_demo.records import Explanation, ModelInUse, Prediction, View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HOT = 0.5  # of the strongest heat: what counts as "mostly"
-_SPREAD = 0.85  # of an axis: more than this is "all of it", which is worth saying plainly
-_FEW = 12  # labels that can be named in a sentence
+_HALF_MAXIMUM = 0.5  # of the strongest heat: what counts as "mostly"
+_WHOLE_AXIS = 0.85  # of an axis: more than this is "all of it", which is worth saying plainly
+_MAX_LISTED = 12  # labels that can be named in a sentence
 _NAMES = {"both": "Crackle and wheeze"}  # labels that say nothing outside their data set
 _SOURCES = {
     "bundled": "shipped with this page",
@@ -24,7 +24,7 @@ _SOURCES = {
 }
 
 
-def plain(label: str) -> str:
+def display_label(label: str) -> str:
     """A label as a person writes it: "Pleural_Thickening" -> "Pleural thickening"."""
     if label.lower() in _NAMES:
         return _NAMES[label.lower()]
@@ -84,9 +84,9 @@ def region(x: float, y: float) -> str:
     return {"middle centre": "centre"}.get(f"{row} {column}", f"{row} {column}")
 
 
-def hot_span(profile: NDArray[np.floating]) -> tuple[float, float]:
+def half_maximum_span(profile: NDArray[np.floating]) -> tuple[float, float]:
     """The stretch round the maximum where a profile stays above half of it, as fractions 0..1."""
-    hot = profile >= _HOT * profile.max()
+    hot = profile >= _HALF_MAXIMUM * profile.max()
     first = last = int(np.argmax(profile))
     while first > 0 and hot[first - 1]:
         first -= 1
@@ -95,23 +95,23 @@ def hot_span(profile: NDArray[np.floating]) -> tuple[float, float]:
     return first / len(profile), (last + 1) / len(profile)
 
 
-def where(view: View, explanation: Explanation) -> str:
+def heatmap_location(view: View, explanation: Explanation) -> str:
     """One sentence that says where the heat lies, in the units of the picture."""
     if float(np.max(explanation.heatmap)) <= 0:
-        return f"Nothing in it spoke for {plain(explanation.target).lower()}: the heat is zero."
+        return f"Nothing in it spoke for {display_label(explanation.target).lower()}: the heat is zero."
     if view.duration_s is None:
-        return _where_in_picture(explanation)
-    return _where_in_sound(view, explanation)
+        return _location_in_picture(explanation)
+    return _location_in_sound(view, explanation)
 
 
-def believed(explanation: Explanation) -> str:
+def faithfulness_sentence(explanation: Explanation) -> str:
     """One sentence that says how far to believe the heat; empty where nobody asked."""
     return str(explanation.faithfulness["sentence"]) if explanation.faithfulness else ""
 
 
-def _where_in_picture(explanation: Explanation) -> str:
+def _location_in_picture(explanation: Explanation) -> str:
     x, y = explanation.peak["x"], explanation.peak["y"]
-    hot = float(np.mean(explanation.heatmap >= _HOT * explanation.heatmap.max()))
+    hot = float(np.mean(explanation.heatmap >= _HALF_MAXIMUM * explanation.heatmap.max()))
     return (
         f"It looked mostly at the {region(x, y)} of the picture; the strongest heat is "
         f"{100 * x:.0f} % from the left and {100 * y:.0f} % from the top, and {100 * hot:.0f} % of "
@@ -120,19 +120,19 @@ def _where_in_picture(explanation: Explanation) -> str:
     )
 
 
-def _where_in_sound(view: View, explanation: Explanation) -> str:
+def _location_in_sound(view: View, explanation: Explanation) -> str:
     duration = view.duration_s or 0.0
-    start, end = (duration * f for f in hot_span(explanation.heatmap.max(axis=0)))
-    low, high = hot_span(explanation.heatmap.max(axis=1))
+    start, end = (duration * f for f in half_maximum_span(explanation.heatmap.max(axis=0)))
+    low, high = half_maximum_span(explanation.heatmap.max(axis=1))
     places = 1 if duration >= 5 else 2
     when = (
         "over the whole recording"
-        if end - start > _SPREAD * duration
+        if end - start > _WHOLE_AXIS * duration
         else f"mostly between {start:.{places}f} and {end:.{places}f} s"
     )
     pitch = (
         "at all frequencies"
-        if high - low > _SPREAD
+        if high - low > _WHOLE_AXIS
         else f"between {hertz(frequency_at(view, low))} and {hertz(frequency_at(view, high))}"
     )
     peak = explanation.peak
@@ -156,7 +156,7 @@ _GATE = {
 }
 
 
-def film(facts: Mapping[str, Any]) -> str:
+def radiograph_summary(facts: Mapping[str, Any]) -> str:
     """What a radiograph is, in one line: format, modality, view, size, window, what it looks like.
 
     "DICOM, DX, PA view, 2048 × 2500 pixels, window 600 to 1400, looks like a frontal chest X-ray".
@@ -178,14 +178,14 @@ def film(facts: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def steady(prediction: Prediction, point: float | None, looks: int) -> str:
+def stability(prediction: Prediction, point: float | None, looks: int) -> str:
     """How far a probability moves where the radiograph hardly does; empty where nobody asked."""
     if prediction.interval is None:
         return ""
     low, high = prediction.interval
     said = (
         f"Slightly shifted, turned and brightened {looks} times, the same film got "
-        f"{percent(low)} to {percent(high)} for {within(plain(prediction.label))}"
+        f"{percent(low)} to {percent(high)} for {mid_sentence(display_label(prediction.label))}"
     )
     if point is not None and low < point <= high:
         return (
@@ -195,7 +195,7 @@ def steady(prediction: Prediction, point: float | None, looks: int) -> str:
     return f"{said}. That says how steady the answer is, not how right."
 
 
-def who(model: ModelInUse, title: str) -> str:
+def provenance(model: ModelInUse, title: str) -> str:
     """One sentence that says which weights answered, and on what."""
     origin = _SOURCES.get(model.source, model.source)
     if model.repo_id:
@@ -209,19 +209,23 @@ def who(model: ModelInUse, title: str) -> str:
     )
 
 
-def within(name: str) -> str:
+def mid_sentence(name: str) -> str:
     """A name within a sentence: small letters, but for words that are more than one capital."""
     return " ".join(w if sum(map(str.isupper, w)) > 1 else w.lower() for w in name.split(" "))
 
 
-def listing(items: Sequence[str]) -> str:
+def join_words(items: Sequence[str]) -> str:
     """Words joined as in a sentence: "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def fewer(labels: Sequence[str], wanted: int) -> str:
+def missing_labels(labels: Sequence[str], wanted: int) -> str:
     """What is missed with a network that knows fewer labels, all of them named if they are few."""
     if len(labels) >= wanted:
         return ""
-    which = f": {listing([plain(label) for label in labels])}" if len(labels) <= _FEW else ""
+    which = (
+        f": {join_words([display_label(label) for label in labels])}"
+        if len(labels) <= _MAX_LISTED
+        else ""
+    )
     return f"; it knows {len(labels)} labels, not {wanted}{which}"

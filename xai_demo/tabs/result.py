@@ -14,10 +14,10 @@ from xai_demo.decision import points
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis, Model, Prediction, Radiograph
 from xai_demo.tabs import phrases
-from xai_demo.tabs.comparison import side_by_side
-from xai_demo.tabs.figure import figure, grey_uri
+from xai_demo.tabs.comparison import comparison_html
+from xai_demo.tabs.figure import figure_html, image_uri
 from xai_demo.tabs.requests import Analyser, Refusal, forget_patient
-from xai_demo.tabs.timeline import events_table, has_timeline, timeline
+from xai_demo.tabs.timeline import events_table, has_timeline, timeline_html
 
 _BARS = 10
 _UNSAID = {"nothing found": "No finding", "no answer": "No answer"}
@@ -27,13 +27,13 @@ _WITHHELD = (
 )
 
 
-def answered(analysis: Analysis, model: Model, second: Analysis | Refusal | None = None) -> str:
+def answer_html(analysis: Analysis, model: Model, second: Analysis | Refusal | None = None) -> str:
     """The answer, its bars and its picture; and beside it the heat of a second explainer."""
     return (
-        f'<div class="xai-result" data-state="answered">{_warned(analysis)}{_warnings(analysis)}'
+        f'<div class="xai-result" data-state="answered">{_gate_notice_above(analysis)}{_warnings(analysis)}'
         f'<div class="xai-answer">{_headline(analysis, model)}{_bars(analysis, model)}</div>'
-        f"{figure(analysis)}{_second(analysis, second)}{timeline(analysis)}"
-        f"{_events(analysis)}{_source(analysis, model)}</div>"
+        f"{figure_html(analysis)}{_comparison(analysis, second)}{timeline_html(analysis)}"
+        f"{_events(analysis)}{_provenance(analysis, model)}</div>"
     )
 
 
@@ -42,7 +42,7 @@ def _events(analysis: Analysis) -> str:
     return events_table(analysis) if told else ""
 
 
-def _second(analysis: Analysis, second: Analysis | Refusal | None) -> str:
+def _comparison(analysis: Analysis, second: Analysis | Refusal | None) -> str:
     if isinstance(second, Refusal):
         return (
             '<p class="xai-notice xai-warning" role="note">There is nothing to compare with: '
@@ -50,10 +50,10 @@ def _second(analysis: Analysis, second: Analysis | Refusal | None) -> str:
         )
     if second is None or not (analysis.report.explanations and second.report.explanations):
         return ""
-    return side_by_side(analysis, second)
+    return comparison_html(analysis, second)
 
 
-def empty(invitation: str) -> str:
+def empty_html(invitation: str) -> str:
     """What is shown before anything was asked."""
     return (
         '<div class="xai-result" data-state="empty"><div class="xai-empty">'
@@ -61,7 +61,7 @@ def empty(invitation: str) -> str:
     )
 
 
-def refused(message: str, *, advice: str, title: str = "This could not be analysed") -> str:
+def refusal_html(message: str, *, advice: str, title: str = "This could not be analysed") -> str:
     """What was met, what is wanted, what to try."""
     return (
         '<div class="xai-result" data-state="refused"><div class="xai-notice xai-refused" '
@@ -70,12 +70,12 @@ def refused(message: str, *, advice: str, title: str = "This could not be analys
     )
 
 
-def _warned(analysis: Analysis) -> str:
+def _gate_notice_above(analysis: Analysis) -> str:
     """The verdict, unless it stands above with what can be done about it."""
-    return "" if analysis.report.decision.kind == "no answer" else verdict(analysis)
+    return "" if analysis.report.decision.kind == "no answer" else gate_notice(analysis)
 
 
-def verdict(analysis: Analysis) -> str:
+def gate_notice(analysis: Analysis) -> str:
     """What the gate says of a radiograph that is none, or that stands otherwise."""
     gate = analysis.report.input.get("gate", {})
     if not gate.get("sentence") or gate.get("corrected"):
@@ -94,7 +94,7 @@ def _headline(analysis: Analysis, model: Model) -> str:
     label = (
         _UNSAID.get(decision.kind, "Uncertain")
         if decision.label is None
-        else phrases.plain(decision.label)
+        else phrases.display_label(decision.label)
     )
     kind = (
         "uncertain" if uncertain else "normal" if decision.label == model.normal_label else "found"
@@ -106,14 +106,14 @@ def _headline(analysis: Analysis, model: Model) -> str:
     )
     return (
         f'<div class="xai-headline xai-{kind}" role="status">'
-        f'<p class="xai-kicker">{escape(_kicker(analysis))}</p>'
-        f'<p class="xai-label">{escape(label)} {number}</p>{_others(analysis)}'
-        f'<p class="xai-reason">{escape(_reason(analysis))}</p>{_steady(analysis, model)}'
-        f"{_in_stead(analysis, model)}</div>"
+        f'<p class="xai-kicker">{escape(_file_line(analysis))}</p>'
+        f'<p class="xai-label">{escape(label)} {number}</p>{_other_findings(analysis)}'
+        f'<p class="xai-reason">{escape(_reason(analysis))}</p>{_stability(analysis, model)}'
+        f"{_stand_in_note(analysis, model)}</div>"
     )
 
 
-def _in_stead(analysis: Analysis, model: Model) -> str:
+def _stand_in_note(analysis: Analysis, model: Model) -> str:
     """Beside the answer of a stand-in, which network that was and what it cannot know."""
     entry = MODELS.get(analysis.report.model.name)
     if entry is None or entry.stand_in_for is None:
@@ -128,8 +128,12 @@ def _in_stead(analysis: Analysis, model: Model) -> str:
     )
 
 
-def _kicker(analysis: Analysis) -> str:
-    film = phrases.film(analysis.report.input) if analysis.report.task == "chest_xray" else ""
+def _file_line(analysis: Analysis) -> str:
+    film = (
+        phrases.radiograph_summary(analysis.report.input)
+        if analysis.report.task == "chest_xray"
+        else ""
+    )
     return " · ".join(filter(None, (analysis.report.file, film)))
 
 
@@ -138,18 +142,18 @@ def _reason(analysis: Analysis) -> str:
     return _WITHHELD if stopped else analysis.report.decision.reason
 
 
-def _others(analysis: Analysis) -> str:
+def _other_findings(analysis: Analysis) -> str:
     """The findings beside the one in large type."""
     by_label = {p.label: p.probability for p in analysis.report.predictions}
     others = [
-        f"{phrases.plain(label)} {phrases.percent(by_label[label])}"
+        f"{phrases.display_label(label)} {phrases.percent(by_label[label])}"
         for label in analysis.report.decision.findings
         if label != analysis.report.decision.label
     ]
-    return f'<p class="xai-others">and {escape(phrases.listing(others))}</p>' if others else ""
+    return f'<p class="xai-others">and {escape(phrases.join_words(others))}</p>' if others else ""
 
 
-def _steady(analysis: Analysis, model: Model) -> str:
+def _stability(analysis: Analysis, model: Model) -> str:
     """In words, how steady the answer is; of no finding, the nearest."""
     report = analysis.report
     if report.uncertainty is None or report.decision.kind == "no answer":
@@ -160,7 +164,7 @@ def _steady(analysis: Analysis, model: Model) -> str:
         nearest = max(report.predictions, key=lambda p: p.probability / of.get(p.label, 0.5))
         label = nearest.label
     prediction = next(p for p in report.predictions if p.label == label)
-    said = phrases.steady(prediction, of.get(label), report.uncertainty["passes"])
+    said = phrases.stability(prediction, of.get(label), report.uncertainty["passes"])
     return f'<p class="xai-quiet xai-steady">{escape(said)}</p>' if said else ""
 
 
@@ -186,11 +190,11 @@ def _bars(analysis: Analysis, model: Model) -> str:
     press = " Press a label to see its heat." if len(layers) > 1 else ""
     return (
         f'<div class="xai-bars"><ul>{rows}</ul>'
-        f'<p class="xai-quiet">{which}.{press}{tick}{_calibrated(analysis)}</p></div>'
+        f'<p class="xai-quiet">{which}.{press}{tick}{_calibration_note(analysis)}</p></div>'
     )
 
 
-def _calibrated(analysis: Analysis) -> str:
+def _calibration_note(analysis: Analysis) -> str:
     """What the numbers are, and what the thin lines on the bars."""
     temperature = analysis.report.calibration.get("temperature")
     said = ""
@@ -207,7 +211,7 @@ def _calibrated(analysis: Analysis) -> str:
 
 
 def _bar(prediction: Prediction, operating_point: float | None, layer: int | None) -> str:
-    label = escape(phrases.plain(prediction.label))
+    label = escape(phrases.display_label(prediction.label))
     number = escape(phrases.percent(prediction.probability))
     tick = (
         ""
@@ -218,7 +222,7 @@ def _bar(prediction: Prediction, operating_point: float | None, layer: int | Non
     inside = (
         f'<span class="xai-bar-label">{label}</span><span class="xai-track">'
         f'<i class="xai-fill" style="width:{prediction.probability:.1%}"></i>'
-        f"{_range(prediction)}{tick}</span>"
+        f"{_interval_mark(prediction)}{tick}</span>"
         f'<span class="xai-bar-number">{number}</span>'
     )
     if layer is None:
@@ -230,7 +234,7 @@ def _bar(prediction: Prediction, operating_point: float | None, layer: int | Non
     )
 
 
-def _range(prediction: Prediction) -> str:
+def _interval_mark(prediction: Prediction) -> str:
     if prediction.interval is None:
         return ""
     low, high = prediction.interval
@@ -247,19 +251,19 @@ def _warnings(analysis: Analysis) -> str:
     return f'<div class="xai-notice xai-warning" role="note"><ul>{lines}</ul></div>'
 
 
-def _source(analysis: Analysis, model: Model) -> str:
+def _provenance(analysis: Analysis, model: Model) -> str:
     total = sum(analysis.report.timing_ms.values())
     return (
         f'<p class="xai-quiet xai-source"><b>Who said so:</b> '
-        f"{escape(phrases.who(analysis.report.model, model.title))} It took {total / 1000:.2g} s. "
+        f"{escape(phrases.provenance(analysis.report.model, model.title))} It took {total / 1000:.2g} s. "
         f"<b>Learned from:</b> {escape(model.data)}</p>"
     )
 
 
-_HIGH = 512  # pixels: more than twice what is shown
+_PREVIEW_HEIGHT = 512  # pixels: more than twice what is shown
 
 
-def preview(analyser: Analyser, path: str | None) -> str:
+def preview_html(analyser: Analyser, path: str | None) -> str:
     """The film in the box as the reader has it; why not, where it cannot be read."""
     if not path:
         return ""
@@ -270,17 +274,19 @@ def preview(analyser: Analyser, path: str | None) -> str:
         return f'<p class="xai-notice xai-refused" role="alert">{escape(str(error))}</p>'
     doubt = f'<p class="xai-notice xai-warning">{escape(film.doubt)}</p>' if film.doubt else ""
     return (
-        f'<figure><img alt="Your picture" src="{_uri(film)}">'
-        f'<figcaption class="xai-quiet">{escape(phrases.film(film.facts))}</figcaption></figure>'
+        f'<figure><img alt="Your picture" src="{_preview_uri(film)}">'
+        f'<figcaption class="xai-quiet">{escape(phrases.radiograph_summary(film.facts))}</figcaption></figure>'
         f"{doubt}"
     )
 
 
-def _uri(film: Radiograph) -> str:
+def _preview_uri(film: Radiograph) -> str:
     from PIL import Image
 
-    step = max(1, min(film.pixels.shape) // _HIGH)  # 100 megapixels need not be made bytes of
+    step = max(
+        1, min(film.pixels.shape) // _PREVIEW_HEIGHT
+    )  # 100 megapixels need not be made bytes of
     thin = np.rint(255 * film.pixels[::step, ::step]).astype(np.uint8)
     picture = Image.fromarray(thin)
-    picture.thumbnail((2 * _HIGH, _HIGH))
-    return grey_uri(np.asarray(picture))
+    picture.thumbnail((2 * _PREVIEW_HEIGHT, _PREVIEW_HEIGHT))
+    return image_uri(np.asarray(picture))

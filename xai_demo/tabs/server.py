@@ -15,8 +15,8 @@ from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.settings import Settings
 from xai_demo.tabs import build, theme
 
-_WAITING = 32  # visitors in the queue; the next one is told to come back
-_AT_ONCE = 2  # answers worked on at the same moment
+_MAX_QUEUED = 32  # visitors in the queue; the next one is told to come back
+_CONCURRENT = 2  # answers worked on at the same moment
 
 
 def launch(settings: Settings, *, host: str | None = None, port: int | None = None) -> None:
@@ -37,7 +37,7 @@ def serve(
     page: gr.Blocks, settings: Settings, *, host: str | None = None, port: int | None = None
 ) -> gr.Blocks:
     """Start serving and return at once; the address is the page's `local_url`."""
-    page.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
+    page.queue(max_size=_MAX_QUEUED, default_concurrency_limit=_CONCURRENT)
     page.launch(
         theme=theme.theme(),
         css=theme.CSS,
