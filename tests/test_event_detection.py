@@ -13,7 +13,7 @@ from xai_demo import decision
 from xai_demo.analysis import inference, inputs
 from xai_demo.records import Recording
 from xai_demo.training import calibration
-from xai_demo.training.datasets import Recordings
+from xai_demo.training.datasets import RecordingPredictions
 
 PLAIN = model_of("cnn14")
 MODEL = dataclasses.replace(PLAIN, event_points={"crackle": 0.4, "wheeze": 0.6})
@@ -160,11 +160,11 @@ def test_a_single_window_is_decided_as_ever():
 # The points, chosen on validation
 
 
-def recordings(scores: list[float], sounding_s: list[float]) -> Recordings:
+def recordings(scores: list[float], sounding_s: list[float]) -> RecordingPredictions:
     """Moments of two seconds, of which the crackle sounds for some."""
     sounding = np.array(sounding_s)
     calm = np.zeros_like(sounding)
-    return Recordings(
+    return RecordingPredictions(
         probabilities=np.full((2, 3), 1 / 3),
         targets=np.array([0, 1]),
         moments=np.column_stack([1 - np.array(scores), scores, calm]),

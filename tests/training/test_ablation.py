@@ -18,7 +18,7 @@ from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.records import Raster
 from xai_demo.training import ablation, class_imbalance
 from xai_demo.training.ablation import Budget, ablate
-from xai_demo.training.datasets import DataSet, one_hot
+from xai_demo.training.datasets import Dataset, one_hot
 from xai_demo.training.fold_metrics import compare, paired
 from xai_demo.training.recipes import RECIPES
 
@@ -26,13 +26,13 @@ NAME = "covid3-simplecnn"
 SMALL = Budget(epochs=1, most=48, folds=3, side=48)
 
 
-def made(data, model) -> DataSet:
+def made(data, model) -> Dataset:
     """Sixty pictures of thirty persons whose level is their label."""
     n = len(model.labels)
     targets = np.arange(60) // 2 % n
     rng = np.random.default_rng(0)
     pictures = (rng.normal(0, 0.5, (60, 48, 48)) + 2 * targets[:, None, None]).astype(np.float32)
-    return DataSet(
+    return Dataset(
         name="made",
         labels=model.labels,
         targets=targets,

@@ -20,7 +20,7 @@ from xai_demo.training.class_imbalance import (
     chosen,
     label_weights,
 )
-from xai_demo.training.datasets import DataSet, one_hot
+from xai_demo.training.datasets import Dataset, one_hot
 from xai_demo.training.recipes import RECIPES
 
 EXCLUSIVE = np.array([0] * 6 + [1] * 3 + [2])
@@ -142,12 +142,12 @@ def test_one_sample_of_a_label_is_not_multiplied():
     assert np.isfinite(weight).all()
 
 
-def small_data(n: int = 40) -> DataSet:
+def small_data(n: int = 40) -> Dataset:
     rng = np.random.default_rng(0)
     targets = (np.arange(n) % 4 == 0).astype(np.int64)
     pictures = rng.normal(0, 0.3, (n, 48, 48)) + targets[:, None, None]
     pictures = pictures.astype(np.float32)
-    return DataSet(
+    return Dataset(
         name="made",
         labels=("normal", "crackle", "wheeze"),
         targets=targets,

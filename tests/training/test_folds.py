@@ -155,7 +155,7 @@ def test_an_excerpt_of_a_clip_with_one_loud_moment_has_that_moment():
     mel = np.full((4, 100), -90, np.float32)
     mel[:, 70:73] = -10
     for seed in range(20):
-        taken = esc10.excerpt(mel, np.random.default_rng(seed), frames=50)
+        taken = esc10.draw_excerpt(mel, np.random.default_rng(seed), frames=50)
         assert taken.shape == (4, 50)
         assert taken.max() == -10
 

@@ -17,12 +17,12 @@ from xai_demo.imaging import gate
 from xai_demo.settings import Settings
 from xai_demo.synthesis.thorax import thorax
 from xai_demo.training import gate_eval
-from xai_demo.training.gate_eval import Asked, evaluate_gate, wilson
+from xai_demo.training.gate_eval import ImageFolders, evaluate_gate, wilson_interval
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(gate_eval, "EACH", 3)
+    monkeypatch.setattr(gate_eval, "IMAGES_PER_KIND", 3)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,14 @@ def folder(tmp_path_factory) -> Path:
 
 def measured(folder: Path, **asked) -> dict:
     settings = Settings(weights_dir=folder, cache_dir=folder, offline=True)
-    return evaluate_gate(Asked(films=folder / "films", **asked), settings=settings)
+    return evaluate_gate(ImageFolders(films=folder / "films", **asked), settings=settings)
 
 
 def test_the_interval_is_the_published_one():
     # Newcombe 1998, table I: 81 of 263, and 0 of 20, by Wilson's method
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=2e-4)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=2e-4)
-    assert wilson(20, 20)[1] == 1.0
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=2e-4)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=2e-4)
+    assert wilson_interval(20, 20)[1] == 1.0
 
 
 def test_films_others_and_turned_films_are_counted_by_folder(folder):
@@ -67,7 +67,7 @@ def test_films_others_and_turned_films_are_counted_by_folder(folder):
     assert ways == {"turned": 9, "inverted": 3, "turned and inverted": 9}
     kinds = {name: row["n"] for name, row in result["others"].items()}
     assert kinds == {"holidays": 1, "holidays, in grey": 1, "spectrograms": 1} | dict.fromkeys(
-        gate_eval.DRAWN, 3
+        gate_eval.DRAWINGS, 3
     )
     assert sum(row["n"] for row in result["others"].values()) == result["together"]["others"]["n"]
     assert "2 files could not be read, left out: broken.png, noise.wav." in result["notes"]
@@ -81,9 +81,9 @@ def test_no_more_films_are_asked_about_than_wanted(folder):
     assert result["others"]["spectrograms"]["n"] == 3  # made here, as no sounds were brought
 
 
-@pytest.mark.parametrize("kind", gate_eval.DRAWN)
+@pytest.mark.parametrize("kind", gate_eval.DRAWINGS)
 def test_what_is_drawn_is_a_picture_in_grey_that_no_seed_repeats(kind):
-    made = [gate_eval.DRAWN[kind](np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    made = [gate_eval.DRAWINGS[kind](np.random.default_rng(seed)) for seed in (0, 0, 1)]
     assert made[0].dtype == np.float32
     assert made[0].min() >= 0
     assert made[0].max() <= 1
@@ -92,10 +92,10 @@ def test_what_is_drawn_is_a_picture_in_grey_that_no_seed_repeats(kind):
     assert not np.array_equal(made[0], made[2])
 
 
-@pytest.mark.parametrize("kind", gate_eval.DRAWN)
+@pytest.mark.parametrize("kind", gate_eval.DRAWINGS)
 def test_the_gate_stops_nineteen_of_twenty_of_what_is_drawn(kind):
     stopped = [
-        gate.looked_at(gate_eval.DRAWN[kind](np.random.default_rng(seed))).kind != "frontal"
+        gate.looked_at(gate_eval.DRAWINGS[kind](np.random.default_rng(seed))).kind != "frontal"
         for seed in range(20)
     ]
     assert sum(stopped) >= 19
@@ -115,6 +115,6 @@ def test_the_command_prints_the_rates_and_refuses_what_is_no_folder(folder, caps
     assert "nowhere is no folder, wanted: one with a sound in it" in capsys.readouterr().err
     with pytest.raises(TrainingError, match="sounds holds no picture that can be read"):
         evaluate_gate(
-            Asked(films=folder / "sounds"),
+            ImageFolders(films=folder / "sounds"),
             settings=Settings(weights_dir=folder, cache_dir=folder, offline=True),
         )

@@ -13,7 +13,7 @@ from tests.support.tiny_network import TINY
 from xai_demo import networks
 from xai_demo.records import Raster
 from xai_demo.training import predict, train
-from xai_demo.training.datasets import DataSet, one_hot
+from xai_demo.training.datasets import Dataset, one_hot
 
 N = 40
 
@@ -28,9 +28,9 @@ def model(activation: str = "softmax"):
     return model_of("tiny", preprocessing=spec, activation=activation, normal_label=None)
 
 
-def data() -> DataSet:
+def data() -> Dataset:
     pictures = np.random.default_rng(0).normal(0, 1, (N, 48, 48)).astype(np.float32)
-    return DataSet(
+    return Dataset(
         name="made",
         labels=("normal", "crackle", "wheeze"),
         targets=np.arange(N) % 3,

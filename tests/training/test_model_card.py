@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from xai_demo.training import model_card
 from xai_demo.training.recipes import RECIPES
 
 FILMS = RECIPES["pneumonia-resnet18"].model
+BUNDLED = sorted((Path(__file__).resolve().parents[2] / "weights").iterdir())
 
 
 def figure(value: float) -> dict[str, float]:
@@ -188,3 +190,9 @@ def test_a_card_written_anew_keeps_the_section_while_the_weights_are_the_same(tm
 def test_without_a_card_there_is_nowhere_to_write(tmp_path):
     with pytest.raises(TrainingError, match=r"holds no MODEL_CARD\.md to write into, wanted: the"):
         model_card.write_trust(tmp_path, trusted(None))
+
+
+@pytest.mark.parametrize("file", ["config.json", "MODEL_CARD.md"])
+def test_no_bundled_model_claims_an_icbhi_score_for_sprsound(file):
+    for directory in BUNDLED:
+        assert "icbhi_score" not in (directory / file).read_text(encoding="utf-8")

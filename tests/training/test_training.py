@@ -23,7 +23,7 @@ from xai_demo.hub import Hub
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
 from xai_demo.training import calibration
-from xai_demo.training.datasets import split_by_group
+from xai_demo.training.datasets import split_groups
 from xai_demo.training.evaluate import evaluate_model
 from xai_demo.training.model_card import write_card
 from xai_demo.training.recipes import RECIPES
@@ -71,7 +71,7 @@ def films(tmp_path_factory) -> Path:
 
 def split_sizes() -> dict[str, int]:
     names = [f"IM-{i:04}" for i in PERSONS] + [f"person{i}" for i in PERSONS]
-    splits = split_by_group(names, seed="kermany")
+    splits = split_groups(names, seed="kermany")
     return {split: splits.count(split) for split in ("train", "validation", "test")}
 
 

@@ -161,7 +161,7 @@ def gate_measured(
     """How the gate judges films and other pictures, as JSON values and as text."""
     from xai_demo.training import gate_eval
 
-    asked = gate_eval.Asked(
+    asked = gate_eval.ImageFolders(
         films=arguments.data,
         others=arguments.others,
         sounds=arguments.sounds,

@@ -38,7 +38,7 @@ from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
     from xai_demo.records import Progress
-    from xai_demo.training.datasets import DataSet, Split
+    from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.recipe import Recipe
 
 ARCHITECTURES = ("resnet50", "resnet101", "densenet121")
@@ -208,18 +208,18 @@ class _Sets:
         kept = [i for i, group in enumerate(whole.groups) if group in taken]
         self.count, self.persons = len(kept), len(taken)
         self._fold_of = np.full(len(whole.groups), -1)
-        self._fold_of[kept] = datasets.folds(
+        self._fold_of[kept] = datasets.assign_folds(
             [whole.groups[i] for i in kept], whole.targets[kept], budget.folds, seed="ablation"
         )
 
-    def of(self, row: Row, fold: int) -> DataSet:
+    def of(self, row: Row, fold: int) -> Dataset:
         """The fold is the test part; of the rest one sixth of the persons is validation."""
         if row.masked not in self._read:
             model = self._recipe.model
             self._read[row.masked] = covid.read(self._data, model, masked=row.masked)
         whole = self._read[row.masked]
         learnt = np.flatnonzero((self._fold_of >= 0) & (self._fold_of != fold))
-        tuned = datasets.dealt(
+        tuned = datasets.assign_parts(
             [whole.groups[i] for i in learnt],
             whole.targets[learnt],
             (5 / 6, 1 / 6),
@@ -241,7 +241,7 @@ class _Sets:
         return found if row.varied else found.unvaried()
 
 
-def _measured(row: Row, data: DataSet, budget: Budget, fold: int) -> dict[str, float | None]:
+def _measured(row: Row, data: Dataset, budget: Budget, fold: int) -> dict[str, float | None]:
     """Train on the other folds and ask about this one."""
     check_part(data, "train", 2)
     check_part(data, "validation", 2)

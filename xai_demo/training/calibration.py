@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xai_demo.records import Model
-    from xai_demo.training.datasets import Recordings
+    from xai_demo.training.datasets import RecordingPredictions
     from xai_demo.training.metrics import Array, Labels
     from xai_demo.training.recipe import Recipe
 
@@ -53,7 +53,7 @@ def calibrated(recipe: Recipe, logits: Array, targets: Labels) -> Model:
     return dataclasses.replace(model, uncertain_margin=doubt)
 
 
-def of_recordings(recipe: Recipe, model: Model, found: Recordings) -> Model:
+def of_recordings(recipe: Recipe, model: Model, found: RecordingPredictions) -> Model:
     """The model with operating points and doubt for what several windows say together.
 
     What is heard in one breath of many is diluted in the mean over a recording's windows, so that
@@ -71,7 +71,7 @@ def of_recordings(recipe: Recipe, model: Model, found: Recordings) -> Model:
     return dataclasses.replace(model, recording_margin=doubt)
 
 
-def event_points(model: Model, found: Recordings) -> dict[str, float]:
+def event_points(model: Model, found: RecordingPredictions) -> dict[str, float]:
     """For each label but normal the point at which the moments above it agree best with the truth.
 
     That is the largest F1 of their time (Dice 1945). A label that sounds for less than half a

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xai_demo.records import Floats, Model
-    from xai_demo.training.datasets import DataSet
+    from xai_demo.training.datasets import Dataset
     from xai_demo.training.metrics import Array, Labels
     from xai_demo.training.recipe import Recipe, Schedule
 
@@ -105,7 +105,7 @@ def last_layer(model: Model, network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     return nn.Sequential(cut.features, *parts[:-1]).eval(), parts[-1]
 
 
-def refit(model: Model, network: nn.Module, data: DataSet) -> None:
+def refit(model: Model, network: nn.Module, data: Dataset) -> None:
     """Fit the last layer anew on balanced features of the training part."""
     import torch
 

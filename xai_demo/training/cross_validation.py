@@ -22,9 +22,9 @@ from xai_demo.training import folds as anew
 from xai_demo.training.calibration import softmax
 from xai_demo.training.datasets.breathing import BOTH, LABELS, NORMAL
 from xai_demo.training.evaluate import check_folder, trained
-from xai_demo.training.lung import classifier_head, lessons_in
+from xai_demo.training.lung import classifier_head, read_lung_dataset
 from xai_demo.training.lung import metrics as lung_scores
-from xai_demo.training.lung.regression import regression
+from xai_demo.training.lung.regression import fit_regression
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats, Progress
     from xai_demo.settings import Settings
-    from xai_demo.training.lung.regression import Learnt, Located
+    from xai_demo.training.lung.regression import LocalisedWindows, SourceFeatures
     from xai_demo.training.metrics import Array
 
 MOST = 6000  # of each other source, for speed
@@ -108,7 +108,7 @@ def _of_patients(
 ) -> dict[str, Any]:
     """Balanced accuracy and AUROC by patient-grouped folds."""
     record, network = trained(model, settings=settings, data=data)
-    lessons, notes = lessons_in(data, record, lambda done, doing: tell(0.4 * done, doing))
+    lessons, notes = read_lung_dataset(data, record, lambda done, doing: tell(0.4 * done, doing))
     chosen = [
         i
         for i, sound in enumerate(lessons.sounds)
@@ -117,15 +117,15 @@ def _of_patients(
     if not chosen:
         raise TrainingError(f"{data} holds no labelled recording of Fraiwan, wanted: some.")
     tell(0.4, "asking for features")
-    asked = classifier_head.of_recordings(network, lessons, chosen)
+    asked = classifier_head.recording_features(network, lessons, chosen)
     others = (
-        classifier_head.sources(network, lessons, most=MOST, recordings=False)
+        classifier_head.training_sources(network, lessons, most=MOST, recordings=False)
         if lessons.places
         else {}
     )
     rounds = []
-    located = classifier_head.located(network, lessons) if lessons.places else None
-    start = regression(list(others.values()), located=located) if others else None
+    located = classifier_head.localised_windows(network, lessons) if lessons.places else None
+    start = fit_regression(list(others.values()), located=located) if others else None
     for seed in range(seeds):
         tell(0.8 + 0.2 * seed / seeds, f"folds of seed {seed + 1} of {seeds}")
         rounds.append(_round(asked, list(others.values()), folds, seed, start, located))
@@ -151,17 +151,17 @@ def _of_patients(
 
 
 def _round(
-    asked: Learnt,
-    others: list[Learnt],
+    asked: SourceFeatures,
+    others: list[SourceFeatures],
     folds: int,
     seed: int,
     start: tuple[Floats, Floats] | None,
-    located: Located | None,
+    located: LocalisedWindows | None,
 ) -> _Round:
     probabilities = np.zeros((len(asked.kinds), len(LABELS)))
     above = np.zeros(len(asked.kinds), np.int64)
     for apart, held in _folds(asked, folds, seed):
-        weight, bias = regression([*others, asked.of(apart)], start, located)
+        weight, bias = fit_regression([*others, asked.of(apart)], start, located)
         answers = _answers(asked, weight, bias)
         odds = _log_odds(answers)
         sick = asked.kinds[apart] != NORMAL
@@ -170,13 +170,13 @@ def _round(
     return _Round(probabilities=probabilities, above=above)
 
 
-def _answers(asked: Learnt, weight: Floats, bias: Floats) -> Array:
+def _answers(asked: SourceFeatures, weight: Floats, bias: Floats) -> Array:
     """Probabilities by such a last layer, (recordings, classes)."""
     return softmax((asked.features @ weight.T + bias).astype(np.float64))
 
 
 def _folds(
-    asked: Learnt, folds: int, seed: int
+    asked: SourceFeatures, folds: int, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Samples to learn from and samples held back; no patient is among both."""
     from sklearn.model_selection import StratifiedGroupKFold
@@ -195,7 +195,7 @@ def _log_odds(answers: Array) -> Array:
     return odds
 
 
-def _figures(asked: Learnt, rounds: list[_Round]) -> dict[str, Any]:
+def _figures(asked: SourceFeatures, rounds: list[_Round]) -> dict[str, Any]:
     targets = asked.kinds
     sick = (targets != NORMAL).astype(np.int64)
 

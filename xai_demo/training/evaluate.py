@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Model, Progress
     from xai_demo.settings import Settings
-    from xai_demo.training.datasets import DataSet, Split
+    from xai_demo.training.datasets import Dataset, Split
 
 PERSONS = "persons.json"  # beside the weights: whom the network learnt from
 FILE = "evaluation.json"
@@ -90,7 +90,7 @@ def check_folder(data: Path) -> None:
         raise TrainingError(f"{data} is no directory, wanted: a data set in its published layout.")
 
 
-def check_part(data: DataSet, split: Split, n_labels: int) -> None:
+def check_part(data: Dataset, split: Split, n_labels: int) -> None:
     """Raise TrainingError where a split has samples of fewer labels than that."""
     targets = data.targets[data.indices(split)]
     if data.is_independent:  # a label is met where some samples have it; without any is one too

@@ -53,7 +53,7 @@ _READINGS = {
 def table(result: dict[str, Any]) -> str:
     """The figures as Markdown tables with 95 % intervals in brackets, and the verdict."""
     asked = f"{result['model']}, {result['n']} samples, one a person, that it got right."
-    return "\n".join([*_tables(result), "", asked, *_about(result), "", *verdict(result)])
+    return "\n".join([*_tables(result), "", asked, *_coverage_notes(result), "", *verdict(result)])
 
 
 def card_section(result: dict[str, Any]) -> list[str]:
@@ -72,8 +72,8 @@ def card_section(result: dict[str, Any]) -> list[str]:
         "How to read the columns:",
         "",
         *(f"- `{name}`: {_READINGS[name]}" for name in shown),
-        *([""] if _about(result) else []),
-        *_about(result),
+        *([""] if _coverage_notes(result) else []),
+        *_coverage_notes(result),
     ]
 
 
@@ -84,31 +84,35 @@ def verdict(result: dict[str, Any]) -> list[str]:
     pointed = {name: counts.get(name, {}).get("persons", FEWEST) for name in rows}
     better = "Points at the finding better than"
     lines = [
-        _stood("Heat depends on the weights", rows, tried, _depends),
-        _stood("Hiding the heat costs more than hiding the rest", rows, tried, _above("road")),
+        _verdict_line("Heat depends on the weights", rows, tried, _depends_on_weights),
+        _verdict_line(
+            "Hiding the heat costs more than hiding the rest", rows, tried, _is_above_zero("road")
+        ),
         *(
-            _stood(f"{better} {what}", rows, pointed, _above(f"pointing_above_{than}"))
+            _verdict_line(
+                f"{better} {what}", rows, pointed, _is_above_zero(f"pointing_above_{than}")
+            )
             for than, what in _RULES.items()
         ),
-        *_made_verdict(result),
+        *_mixture_verdict(result),
     ]
     return ["\n".join(line for line in lines if line) or "Nothing could be judged."]
 
 
-def _made_verdict(result: dict[str, Any]) -> Iterator[str]:
+def _mixture_verdict(result: dict[str, Any]) -> Iterator[str]:
     rows = {name: parts.get(_SNR_DB, {}) for name, parts in result.get("synthesised", {}).items()}
     persons = {name: row.get("persons", 0) for name, row in rows.items()}
     for what in ("time", "band"):
         for than in ("chance", "energy"):
-            yield _stood(
+            yield _verdict_line(
                 f"Finds the {what} of sounds made at {_SNR_DB} dB better than {_RULES[than]}",
                 rows,
                 persons,
-                _above(f"{what}_above_{than}"),
+                _is_above_zero(f"{what}_above_{than}"),
             )
 
 
-def _stood(
+def _verdict_line(
     what: str,
     rows: dict[str, dict[str, Any]],
     persons: dict[str, int],
@@ -130,20 +134,20 @@ def _stood(
     return f"- {what}: {', '.join(stood) or f'none of {len(asked)}'}.{few}"
 
 
-def _depends(row: dict[str, Any]) -> bool | None:
-    high = _bound(row, "randomisation", "high")
+def _depends_on_weights(row: dict[str, Any]) -> bool | None:
+    high = _interval_end(row, "randomisation", "high")
     return None if high is None else high < ALIKE
 
 
-def _above(name: str) -> Callable[[dict[str, Any]], bool | None]:
+def _is_above_zero(name: str) -> Callable[[dict[str, Any]], bool | None]:
     def check(row: dict[str, Any]) -> bool | None:
-        low = _bound(row, name, "low")
+        low = _interval_end(row, name, "low")
         return None if low is None else low > 0
 
     return check
 
 
-def _bound(row: dict[str, Any], name: str, end: str) -> float | None:
+def _interval_end(row: dict[str, Any], name: str, end: str) -> float | None:
     """One end of a figure's interval; None where it was not measured or is not defined."""
     figure = row.get(name)
     value: float | None = figure[end] if isinstance(figure, dict) else None
@@ -152,18 +156,23 @@ def _bound(row: dict[str, Any], name: str, end: str) -> float | None:
 
 def _tables(result: dict[str, Any]) -> list[str]:
     rows = result["explainers"]
-    columns = _present(_COLUMNS, rows)
+    columns = _measured_columns(_COLUMNS, rows)
     lines = [*_table([*columns, "cost_ms"], rows)]
     if result.get("truth"):
-        lines += ["", f"Against {result['truth']}:", "", *_table(_present(_PLACES, rows), rows)]
+        lines += [
+            "",
+            f"Against {result['truth']}:",
+            "",
+            *_table(_measured_columns(_PLACES, rows), rows),
+        ]
         lines += _label_table(result)
         lines += _box_table(result)
     if result.get("synthesised"):
-        lines += _made_table(result)
+        lines += _mixture_table(result)
     return lines
 
 
-def _present(names: Sequence[str], rows: dict[str, dict[str, Any]]) -> list[str]:
+def _measured_columns(names: Sequence[str], rows: dict[str, dict[str, Any]]) -> list[str]:
     return [name for name in names if any(name in row for row in rows.values())]
 
 
@@ -171,7 +180,9 @@ def _table(columns: Sequence[str], rows: dict[str, dict[str, Any]]) -> Iterator[
     yield "| explainer | " + " | ".join(columns) + " |"
     yield "| --- " * (len(columns) + 1) + "|"
     for name, row in rows.items():
-        yield f"| {name} | " + " | ".join(_shown(row.get(column)) for column in columns) + " |"
+        yield (
+            f"| {name} | " + " | ".join(_format_cell(row.get(column)) for column in columns) + " |"
+        )
 
 
 def _label_table(result: dict[str, Any]) -> list[str]:
@@ -212,7 +223,7 @@ def _box_table(result: dict[str, Any]) -> list[str]:
     ]
     for label, name, row in sorted(each, key=lambda found: found[0]):
         counts = f"{asked[label]['files']} | {asked[label]['right']}"
-        cells = " | ".join(_shown(row.get(column)) for column in _OF_BOXES)
+        cells = " | ".join(_format_cell(row.get(column)) for column in _OF_BOXES)
         lines.append(f"| {label} | {counts} | {name} | {cells} |")
     missed = [label for label, n in asked.items() if not n["right"]]
     if missed:
@@ -220,7 +231,7 @@ def _box_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _made_table(result: dict[str, Any]) -> list[str]:
+def _mixture_table(result: dict[str, Any]) -> list[str]:
     made = result["synthesised"]
     snrs = list(next(iter(made.values())))
     lines = [
@@ -247,7 +258,7 @@ def _made_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _about(result: dict[str, Any]) -> list[str]:
+def _coverage_notes(result: dict[str, Any]) -> list[str]:
     """On how much each figure rests, and what was left out."""
     counts = result.get("counts", {})
     few = [f"{name} {c['trial']} and {c['pointing']}" for name, c in counts.items()]
@@ -262,7 +273,7 @@ def _about(result: dict[str, Any]) -> list[str]:
     return lines + [line for note in result.get("notes", []) for line in ("", note)]
 
 
-def _shown(figure: Any) -> str:
+def _format_cell(figure: Any) -> str:
     if isinstance(figure, dict) and figure.get("value") is not None:
         return f"{figure['value']:.2f} ({figure['low']:.2f}-{figure['high']:.2f})"
     return f"{figure:.0f}" if isinstance(figure, float | int) else "-"

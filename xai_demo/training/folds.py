@@ -38,7 +38,7 @@ from xai_demo.training.recipes import recipe_of
 if TYPE_CHECKING:
     from xai_demo.records import Progress
     from xai_demo.settings import Settings
-    from xai_demo.training.datasets import DataSet, Split
+    from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.recipe import Recipe
 
 USUAL = 5  # folds of persons, where nobody says how many
@@ -89,15 +89,15 @@ def cross_validate(recipe: Recipe, *, data: Path, plan: Plan, progress: Progress
     return result
 
 
-def of_persons(data: DataSet, count: int) -> Iterator[tuple[str, DataSet]]:
+def of_persons(data: Dataset, count: int) -> Iterator[tuple[str, Dataset]]:
     """The data once for each fold, that one being the test part; a person is in one fold only.
 
     Of the other folds' persons so many are validation that it is as large as in one training.
     """
-    fold_of = datasets.folds(data.groups, data.targets, count, seed=f"folds:{data.name}")
+    fold_of = datasets.assign_folds(data.groups, data.targets, count, seed=f"folds:{data.name}")
     for fold in range(count):
         learnt = np.flatnonzero(fold_of != fold)
-        tuned = datasets.dealt(
+        tuned = datasets.assign_parts(
             [data.groups[i] for i in learnt],
             data.targets[learnt],
             (1 - _TUNED_ON, _TUNED_ON),
@@ -109,7 +109,7 @@ def of_persons(data: DataSet, count: int) -> Iterator[tuple[str, DataSet]]:
         yield str(fold + 1), dataclasses.replace(data, splits=tuple(splits))
 
 
-def _parts(recipe: Recipe, data: Path, count: int | None) -> Iterator[tuple[str, DataSet]]:
+def _parts(recipe: Recipe, data: Path, count: int | None) -> Iterator[tuple[str, Dataset]]:
     if recipe.folds is None:
         yield from of_persons(recipe.read(data, recipe.model), count or USUAL)
         return
@@ -136,7 +136,7 @@ def _share(progress: Progress, index: int, count: int, name: str) -> Progress:
 
 def _fold(
     recipe: Recipe,
-    part: tuple[str, DataSet],
+    part: tuple[str, Dataset],
     out: Path,
     seed: int,
     settings: Settings,

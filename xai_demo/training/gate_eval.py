@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Progress
     from xai_demo.settings import Settings
 
-SEEN = (
+CAVEAT = (
     "The gate was fitted on films of NIH ChestX-ray14, Kermany et al. and COVID-CXNet, so that "
     "rates on these are of films that it may have met; xai_demo/training/gate.py has those of "
     "persons left out of the fit."
 )
-FILMS_WANTED, OTHERS_WANTED = 0.99, 0.95  # let through; stopped or warned of
-EACH = 60  # pictures of every kind that is made here
+RADIOGRAPH_TARGET, OTHERS_TARGET = 0.99, 0.95  # let through; stopped or warned of
+IMAGES_PER_KIND = 60  # pictures of every kind that is made here
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ImageFolders:
     """Which pictures to try."""
 
     films: Path
@@ -63,7 +63,7 @@ class _Tally:
         self.right += is_right
 
     def to_json(self) -> dict[str, Any]:
-        low, high = wilson(self.right, self.n)
+        low, high = wilson_interval(self.right, self.n)
         return {
             "n": self.n,
             "right": self.right,
@@ -72,7 +72,7 @@ class _Tally:
 
 
 def evaluate_gate(
-    asked: Asked, *, settings: Settings, progress: Progress | None = None
+    asked: ImageFolders, *, settings: Settings, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Rates by folder and by kind, with 95 % intervals (Wilson 1927).
 
@@ -84,27 +84,27 @@ def evaluate_gate(
     turned: dict[str, _Tally] = {}
     others: dict[str, _Tally] = {}
     unread: list[str] = []
-    folders = _folders(asked.films, "a radiograph", asked.most)
+    folders = _files_by_folder(asked.films, "a radiograph", asked.most)
     for number, (name, paths) in enumerate(folders.items()):
         tell(0.8 * number / len(folders), f"films in {name}")
         for i, path in enumerate(paths):
-            pixels = _pixels(path, settings, unread)
+            pixels = _read_pixels(path, settings, unread)
             if pixels is None:
                 continue
             verdict = gate.looked_at(pixels[0], colour=pixels[1])
             films.setdefault(name, _Tally()).count(verdict.kind == "frontal")
-            for way, is_right in _ways(pixels[0]) if i < asked.turned else ():
+            for way, is_right in _misoriented(pixels[0]) if i < asked.turned else ():
                 turned.setdefault(way, _Tally()).count(is_right)
     if not films:
         raise TrainingError(f"{asked.films} holds no picture that can be read, wanted: films.")
     tell(0.8, "what is no film")
-    for kind, shown, colour in _strangers(asked, settings, unread):
+    for kind, shown, colour in _other_images(asked, settings, unread):
         stopped = gate.looked_at(shown, colour=colour).kind != "frontal"
         others.setdefault(kind, _Tally()).count(stopped)
     return _result(films, turned, others, unread)
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def wilson_interval(right: int, n: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927)."""
     z, share = 1.96, right / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -134,11 +134,11 @@ def _result(
     others: dict[str, _Tally],
     unread: Sequence[str],
 ) -> dict[str, Any]:
-    together = {"films": _sum(films) | {"wanted": FILMS_WANTED}}
+    together = {"films": _sum(films) | {"wanted": RADIOGRAPH_TARGET}}
     if turned:
-        together["turned or inverted films"] = _sum(turned) | {"wanted": OTHERS_WANTED}
-    together["others"] = _sum(others) | {"wanted": OTHERS_WANTED}
-    notes = [SEEN]
+        together["turned or inverted films"] = _sum(turned) | {"wanted": OTHERS_TARGET}
+    together["others"] = _sum(others) | {"wanted": OTHERS_TARGET}
+    notes = [CAVEAT]
     few = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
     if unread:
         notes.append(f"{len(unread)} files could not be read, left out: {few}.")
@@ -158,7 +158,7 @@ def _sum(tallies: dict[str, _Tally]) -> dict[str, Any]:
     return total.to_json()
 
 
-def _ways(upright: Floats) -> Iterator[tuple[str, bool]]:
+def _misoriented(upright: Floats) -> Iterator[tuple[str, bool]]:
     """The film in the seven wrong ways, and whether correcting it as told puts it right."""
     for inverted in (False, True):
         for quarters in range(4):
@@ -174,37 +174,37 @@ def _ways(upright: Floats) -> Iterator[tuple[str, bool]]:
             yield way, seen and told == (inverted, quarters)
 
 
-def _strangers(
-    asked: Asked, settings: Settings, unread: list[str]
+def _other_images(
+    asked: ImageFolders, settings: Settings, unread: list[str]
 ) -> Iterator[tuple[str, Floats, bool | None]]:
     """What is no film, by kind, and whether it is in colour; colour pictures are tried in grey too,
     as who photographs a page may have taken the colour away."""
-    folders = _folders(asked.others, "another picture", None) if asked.others else {}
+    folders = _files_by_folder(asked.others, "another picture", None) if asked.others else {}
     for name, paths in folders.items():
         for path in paths:
-            found = _pixels(path, settings, unread)
+            found = _read_pixels(path, settings, unread)
             if found is None:
                 continue
             yield name, found[0], found[1]
             if found[1]:
                 yield f"{name}, in grey", found[0], False
-    for kind, make in DRAWN.items():
-        for seed in range(EACH):
+    for kind, make in DRAWINGS.items():
+        for seed in range(IMAGES_PER_KIND):
             yield kind, make(np.random.default_rng(seed)), None
     yield from (("spectrograms", shown, None) for shown in _spectrograms(asked, settings, unread))
 
 
-def _spectrograms(asked: Asked, settings: Settings, unread: list[str]) -> Iterator[Floats]:
+def _spectrograms(asked: ImageFolders, settings: Settings, unread: list[str]) -> Iterator[Floats]:
     """Of the sounds of a folder or, without one, of sounds made here."""
     spec = CNN14.preprocessing
     if not isinstance(spec, LogMel):
         raise TypeError(f"Cnn14 takes a {type(spec).__name__}, wanted: a LogMel.")
     if asked.sounds is None:
-        for seed in range(EACH):
+        for seed in range(IMAGES_PER_KIND):
             label = list(everyday.SOUNDS)[seed % len(everyday.SOUNDS)]
-            yield spectrogram_picture(everyday.everyday_sound(label, seed=seed).samples, spec)
+            yield spectrogram_image(everyday.everyday_sound(label, seed=seed).samples, spec)
         return
-    _want(asked.sounds, "a sound")
+    _require_folder(asked.sounds, "a sound")
     for path in sorted(p for p in asked.sounds.rglob("*") if p.suffix.lower() in _SOUNDS):
         try:
             found = audio.read_audio(
@@ -213,17 +213,17 @@ def _spectrograms(asked: Asked, settings: Settings, unread: list[str]) -> Iterat
         except UnreadableFileError:
             unread.append(path.name)
             continue
-        yield spectrogram_picture(spectrogram.repeated(found.samples, spec.n_fft), spec)
+        yield spectrogram_image(spectrogram.repeated(found.samples, spec.n_fft), spec)
 
 
-def _want(root: Path, what: str) -> None:
+def _require_folder(root: Path, what: str) -> None:
     if not root.is_dir():
         raise TrainingError(f"{root} is no folder, wanted: one with {what} in it.")
 
 
-def _folders(root: Path, what: str, most: int | None) -> dict[str, list[Path]]:
+def _files_by_folder(root: Path, what: str, most: int | None) -> dict[str, list[Path]]:
     """Pictures by the folder that they lie in, at most so many of each, in an order of chance."""
-    _want(root, what)
+    _require_folder(root, what)
     found: dict[str, list[Path]] = {}
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES):
         found.setdefault(str(path.parent.relative_to(root)), []).append(path)
@@ -234,7 +234,9 @@ def _folders(root: Path, what: str, most: int | None) -> dict[str, list[Path]]:
     }
 
 
-def _pixels(path: Path, settings: Settings, unread: list[str]) -> tuple[Floats, bool | None] | None:
+def _read_pixels(
+    path: Path, settings: Settings, unread: list[str]
+) -> tuple[Floats, bool | None] | None:
     try:
         found = imaging.read_image(path, max_pixels=settings.max_pixels)
     except UnreadableFileError:
@@ -254,7 +256,7 @@ _DECIBELS = 80.0  # of a spectrogram, from its loudest down to black
 _WORDS = ("lung", "rib", "heart", "left", "right", "clear", "no", "acute", "finding", "normal")
 
 
-def page(rng: np.random.Generator) -> Floats:
+def text_page(rng: np.random.Generator) -> Floats:
     """A page of black words on white, or of white on black."""
     from PIL import Image, ImageDraw
 
@@ -300,7 +302,7 @@ def noise(rng: np.random.Generator) -> Floats:
     return np.asarray(smooth, np.float32) / np.float32(255)
 
 
-def ramp(rng: np.random.Generator) -> Floats:
+def gradient(rng: np.random.Generator) -> Floats:
     """From dark to light, straight or round."""
     y, x = np.mgrid[-1:1:200j, -1:1:240j]
     angle = rng.uniform(0, 2 * np.pi)
@@ -310,16 +312,16 @@ def ramp(rng: np.random.Generator) -> Floats:
     return np.asarray((shown - shown.min()) / spread, np.float32)
 
 
-def spectrogram_picture(samples: Floats, spec: LogMel) -> Floats:
+def spectrogram_image(samples: Floats, spec: LogMel) -> Floats:
     """As the page draws it: high frequencies at the top, 0..1."""
     decibels = spectrogram.log_mel(samples, spec)
     shown = np.clip((decibels - decibels.max()) / _DECIBELS + 1, 0, 1)
     return np.ascontiguousarray(shown[::-1], np.float32)
 
 
-DRAWN: dict[str, Callable[[np.random.Generator], Floats]] = {
-    "text pages": page,
+DRAWINGS: dict[str, Callable[[np.random.Generator], Floats]] = {
+    "text pages": text_page,
     "charts": chart,
     "noise": noise,
-    "gradients": ramp,
+    "gradients": gradient,
 }

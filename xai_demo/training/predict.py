@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xai_demo.records import Model
-    from xai_demo.training.datasets import DataSet, Split
+    from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.metrics import Array, Labels
 
 
-def evaluation(model: Model, data: DataSet, probabilities: Array, targets: Labels) -> Evaluation:
+def evaluation(model: Model, data: Dataset, probabilities: Array, targets: Labels) -> Evaluation:
     """Of the test part of a data set; labels are exclusive or independent as the data has them."""
     groups = [data.groups[i] for i in data.indices("test")]
     if data.is_independent:
@@ -77,7 +77,7 @@ def _exclusive(
 
 
 def probabilities(
-    network: nn.Module, model: Model, data: DataSet, split: Split
+    network: nn.Module, model: Model, data: Dataset, split: Split
 ) -> tuple[Array, Labels]:
     """Calibrated, (samples, labels), and the targets of one part."""
     logits, targets = trainer.outputs(network, data, split)
@@ -86,6 +86,6 @@ def probabilities(
     return of(scaled), targets.numpy()
 
 
-def answered(network: nn.Module, model: Model, data: DataSet) -> Evaluation:
+def answered(network: nn.Module, model: Model, data: Dataset) -> Evaluation:
     """What it makes of the test part."""
     return evaluation(model, data, *probabilities(network, model, data, "test"))

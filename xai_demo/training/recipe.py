@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.records import Model, Progress
-from xai_demo.training.datasets import DataSet
+from xai_demo.training.datasets import Dataset
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,12 +72,12 @@ class Recipe:
     """One trainable model."""
 
     model: Model  # without weights and figures
-    read: Callable[[Path, Model], DataSet]
+    read: Callable[[Path, Model], Dataset]
     schedule: Schedule
     failures: str  # known failures, for the card
     uncertainty: float  # share of validation cases, the least sure, that are answered "uncertain"
     sources: int = 0  # of how many kinds the data are, each with a classifier while it learns
     # The data once for each fold that its makers published, that one being the test part.
-    folds: Callable[[Path, Model], Iterator[tuple[str, DataSet]]] | None = None
+    folds: Callable[[Path, Model], Iterator[tuple[str, Dataset]]] | None = None
     judge: Judge | None = None  # how it is evaluated; None: one label a sample of the test split
     start: str | None = None  # the bundled model whose layers it starts from; None: from nothing

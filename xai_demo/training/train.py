@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from xai_demo.records import Progress
-    from xai_demo.training.datasets import DataSet
+    from xai_demo.training.datasets import Dataset
     from xai_demo.training.recipe import Recipe
 
 
@@ -146,7 +146,7 @@ def _run(
 def learnt(
     network: torch.nn.Module,
     recipe: Recipe,
-    data: DataSet,
+    data: Dataset,
     *,
     out: Path,
     options: Options,
@@ -173,7 +173,7 @@ def learnt(
         data.finish(network)
 
 
-def tuned(network: torch.nn.Module, recipe: Recipe, data: DataSet) -> Model:
+def tuned(network: torch.nn.Module, recipe: Recipe, data: Dataset) -> Model:
     """The recipe's model with what is chosen on validation; may shift the network's last layer."""
     logits, targets = trainer.outputs(network, data, "validation")
     values = logits.numpy().astype(np.float64)
@@ -191,7 +191,7 @@ def tuned(network: torch.nn.Module, recipe: Recipe, data: DataSet) -> Model:
     return model
 
 
-def _write(out: Path, model: Model, state: dict[str, torch.Tensor], data: DataSet) -> None:
+def _write(out: Path, model: Model, state: dict[str, torch.Tensor], data: Dataset) -> None:
     content = save(state, metadata={"format": "pt"})
     learnt_from = json.dumps({"learnt_from": sorted(data.learnt_from())}, indent=1) + "\n"
     write_atomically(out / "model.safetensors", content)
@@ -230,7 +230,7 @@ def started(network: nn.Module, recipe: Recipe, settings: Settings) -> tuple[str
 MOST_MOVED = 1e-3  # of any probability
 
 
-def stored(network: nn.Module, model: Model, data: DataSet) -> tuple[dict[str, Tensor], str]:
+def stored(network: nn.Module, model: Model, data: Dataset) -> tuple[dict[str, Tensor], str]:
     """What to keep of a trained network, and what to say of it.
 
     float32 only where float16 would move a probability of a validation sample by more than
@@ -251,7 +251,7 @@ def stored(network: nn.Module, model: Model, data: DataSet) -> tuple[dict[str, T
 
 
 def _moved(
-    network: nn.Module, half: dict[str, Tensor], model: Model, data: DataSet
+    network: nn.Module, half: dict[str, Tensor], model: Model, data: Dataset
 ) -> tuple[float, int]:
     """The largest change of a probability, and of how many samples."""
     rounded = copy.deepcopy(network)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from xai_demo.files import open_atomically
 from xai_demo.training import class_imbalance, metrics
-from xai_demo.training.datasets import DataSet, Split
+from xai_demo.training.datasets import Dataset, Split
 from xai_demo.training.losses import Objective
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _BEGINNING = (0, float("inf"), 0)
 
 def fit(
     objective: Objective,
-    data: DataSet,
+    data: Dataset,
     schedule: Schedule,
     *,
     out: Path,
@@ -111,7 +111,7 @@ def _epoch(
     return total / count
 
 
-def _validated(network: nn.Module, data: DataSet) -> dict[str, float]:
+def _validated(network: nn.Module, data: Dataset) -> dict[str, float]:
     logits, truth = outputs(network, data, "validation")
     if not data.is_independent:
         accuracy = float((logits.argmax(1) == truth).float().mean())
@@ -165,7 +165,7 @@ def _parts(objective: Objective, schedule: Schedule, steps: int) -> dict[str, An
     return {"network": objective, "average": average, "optimiser": optimiser, "cycle": cycle}
 
 
-def outputs(network: nn.Module, data: DataSet, split: Split) -> tuple[Tensor, Tensor]:
+def outputs(network: nn.Module, data: Dataset, split: Split) -> tuple[Tensor, Tensor]:
     """Logits (samples, labels) and the targets of one split, without variation."""
     network.eval()
     device = next(network.parameters()).device
@@ -196,7 +196,7 @@ def _loss(
 
 
 def _batches(
-    data: DataSet, schedule: Schedule, rng: np.random.Generator, device: torch.device
+    data: Dataset, schedule: Schedule, rng: np.random.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch: as many samples as there are, labels drawn by their size to a power."""
     train = data.indices("train")
@@ -220,13 +220,13 @@ def _batches(
 
 
 def _loader(
-    data: DataSet, rng: np.random.Generator
+    data: Dataset, rng: np.random.Generator
 ) -> Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]:
     seeds = np.random.default_rng(rng.integers(2**63))
     return lambda chunk: _loaded(data, chunk, seeds.spawn(len(chunk)))
 
 
-def _loaded(data: DataSet, chunk: NDArray[np.int64], rngs: list[Any]) -> tuple[Tensor, Tensor]:
+def _loaded(data: Dataset, chunk: NDArray[np.int64], rngs: list[Any]) -> tuple[Tensor, Tensor]:
     samples = [data.load(int(i), rng) for i, rng in zip(chunk, rngs, strict=True)]
     inputs = torch.from_numpy(np.stack([s[0] for s in samples]))[:, None]
     return inputs, torch.from_numpy(np.stack([s[1] for s in samples]))

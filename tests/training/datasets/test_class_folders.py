@@ -56,7 +56,7 @@ def test_folders_are_known_by_their_label_however_it_is_written(tmp_path):
 
 def test_a_person_is_told_by_the_name_or_by_the_picture_alone(tmp_path):
     persons = [
-        radiographs.person(picture(tmp_path / name, 90, seed))
+        radiographs.patient_of(picture(tmp_path / name, 90, seed))
         for name, seed in (
             ("person12_virus_3.jpeg", 0),
             ("NORMAL2-IM-0003-0001.jpeg", 1),

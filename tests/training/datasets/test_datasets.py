@@ -12,7 +12,12 @@ from PIL import Image
 
 from xai_demo.errors import TrainingError
 from xai_demo.training import augmentation, lung
-from xai_demo.training.datasets import esc10, kermany, one_hot, split_by_group
+from xai_demo.training.datasets import (
+    esc10,
+    kermany,
+    one_hot,
+    split_groups,
+)
 from xai_demo.training.recipes import RECIPES
 
 LABELS = Path(esc10.__file__).parents[2] / "catalog" / "labels" / "audioset.txt"
@@ -26,12 +31,12 @@ FILMS, LUNGS, EVERYDAY = (
 
 def test_a_person_is_never_in_two_splits():
     groups = [f"person{i % 300}" for i in range(2000)]
-    splits = split_by_group(groups, seed="any")
+    splits = split_groups(groups, seed="any")
     assert len(set(zip(groups, splits, strict=True))) == 300
 
 
 def test_the_splits_have_about_the_sizes_asked_for():
-    counts = Counter(split_by_group([str(i) for i in range(10_000)], seed="any"))
+    counts = Counter(split_groups([str(i) for i in range(10_000)], seed="any"))
     assert counts["train"] == pytest.approx(7000, abs=150)
     assert counts["validation"] == pytest.approx(1500, abs=120)
     assert counts["test"] == pytest.approx(1500, abs=120)
@@ -39,9 +44,9 @@ def test_the_splits_have_about_the_sizes_asked_for():
 
 def test_the_split_of_a_name_never_changes():
     # Published figures and weights hold for exactly this split.
-    splits = split_by_group(["person3", "person5", "person4"], seed="kermany")
+    splits = split_groups(["person3", "person5", "person4"], seed="kermany")
     assert splits == ("train", "validation", "test")
-    assert split_by_group(["41146240", "1"], seed="sprsound") == ("train", "validation")
+    assert split_groups(["41146240", "1"], seed="sprsound") == ("train", "validation")
 
 
 def test_a_target_is_a_row_of_probabilities():
@@ -64,13 +69,13 @@ def test_a_target_is_a_row_of_probabilities():
     ],
 )
 def test_a_published_file_name_tells_the_person(file_name, who):
-    assert kermany.person(file_name) == who
+    assert kermany.patient_of(file_name) == who
 
 
 @pytest.mark.parametrize("file_name", ["cat.jpeg", "person_1.jpeg", "xperson1_virus_1.jpeg", ""])
 def test_a_file_name_without_a_person_is_refused_by_name(file_name):
     with pytest.raises(TrainingError, match=f"{file_name} names no person, wanted: person<N>"):
-        kermany.person(file_name)
+        kermany.patient_of(file_name)
 
 
 def write_film(path: Path, grey: int = 128) -> None:

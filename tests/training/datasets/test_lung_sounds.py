@@ -23,10 +23,10 @@ from xai_demo.training.datasets.breathing import (
     LABELS,
     NORMAL,
     WHEEZE,
-    Annotated,
+    Annotation,
     Ledger,
-    checked_splits,
-    sounding,
+    check_splits,
+    usable_events,
 )
 
 CHILD = "41000001_3.2_1_p2_17"
@@ -73,10 +73,10 @@ def one(corpus):
 def kept(*events: tuple[float, float], duration_s: float = 4.0):
     ledger = Ledger("Here")
     rows = [
-        (f"line {n}", Annotated(start_s=start, end_s=end, kind=NORMAL))
+        (f"line {n}", Annotation(start_s=start, end_s=end, kind=NORMAL))
         for n, (start, end) in enumerate(events, 1)
     ]
-    found = sounding(rows, duration_s=duration_s, ledger=ledger)
+    found = usable_events(rows, duration_s=duration_s, ledger=ledger)
     return [(event.start_s, event.end_s) for event in found], ledger.notes()
 
 
@@ -118,9 +118,9 @@ def test_a_note_counts_all_and_names_the_first_five():
 
 
 def test_a_patient_in_two_splits_is_refused_with_both_of_them():
-    checked_splits(["a", "b", "a"], ["train", "test", "train"])
+    check_splits(["a", "b", "a"], ["train", "test", "train"])
     with pytest.raises(TrainingError, match="Patient a is in the splits 'train' and 'test'"):
-        checked_splits(["a", "b", "a"], ["train", "test", "test"])
+        check_splits(["a", "b", "a"], ["train", "test", "test"])
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_the_class_of_what_is_heard(crackles, wheezes, kind):
 
 def test_a_file_that_is_no_sound_has_no_duration(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF, or so it says")
-    assert breathing.duration_of(tmp_path / "a.wav") is None
-    assert breathing.duration_of(write_sound(tmp_path / "none.wav", seconds=0)) is None
-    assert breathing.duration_of(write_sound(tmp_path / "b.wav", seconds=2.5)) == 2.5
+    assert breathing.sound_duration_s(tmp_path / "a.wav") is None
+    assert breathing.sound_duration_s(write_sound(tmp_path / "none.wav", seconds=0)) is None
+    assert breathing.sound_duration_s(write_sound(tmp_path / "b.wav", seconds=2.5)) == 2.5
 
 
 # Any mixture
@@ -401,7 +401,7 @@ def test_a_patient_whom_the_official_file_puts_in_both_splits_stays_in_test_alon
         "158_1b1_Al_sc_Meditron.",
     )
     told = [take for take in corpus.takes if take.official_split]
-    checked_splits([t.patient for t in told], [t.official_split for t in told])
+    check_splits([t.patient for t in told], [t.official_split for t in told])
 
 
 def test_icbhi_excerpts_are_one_take_a_file_that_spans_its_rows(tmp_path):

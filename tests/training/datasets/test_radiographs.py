@@ -18,7 +18,7 @@ from xai_demo.catalog.hub_models import NIH_FINDINGS
 from xai_demo.errors import TrainingError
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
-from xai_demo.training.datasets import covid, nih, split_by_group
+from xai_demo.training.datasets import covid, nih, split_groups
 from xai_demo.training.evaluate import evaluate_model
 from xai_demo.training.model_card import write_card
 from xai_demo.training.recipes import RECIPES, chest
@@ -57,10 +57,10 @@ ROWS = ("00000007_000.png,Mass|Edema,0,7", "00000007_001.png,No Finding,1,7")
 
 
 def test_findings_and_patients_are_read_and_no_finding_is_none(tmp_path):
-    films, notes = nih.found(nih_folder(tmp_path, *ROWS))
+    films, notes = nih.list_radiographs(nih_folder(tmp_path, *ROWS))
     assert [film.person for film in films] == ["nih:7", "nih:7"]
     assert films[0].labels == ("Mass", "Edema")
-    rows = nih.rows_of(films, NIH14)
+    rows = nih.label_matrix(films, NIH14)
     assert [NIH14.labels[k] for k in np.flatnonzero(rows[0])] == ["Mass", "Edema"]
     assert not rows[1].any()
     assert notes == ()
@@ -69,7 +69,7 @@ def test_findings_and_patients_are_read_and_no_finding_is_none(tmp_path):
 def test_a_picture_saved_in_another_format_still_has_its_row(tmp_path):
     folder = nih_folder(tmp_path, ROWS[0], pictures=False)
     picture(folder / "images_001" / "images" / "00000007_000.JPG", 90)
-    assert len(nih.found(folder)[0]) == 1
+    assert len(nih.list_radiographs(folder)[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_picture_saved_in_another_format_still_has_its_row(tmp_path):
 )
 def test_a_row_that_will_not_do_is_named_with_its_line_and_value(tmp_path, row, said):
     with pytest.raises(TrainingError, match=said):
-        nih.found(nih_folder(tmp_path, ROWS[0], row))
+        nih.list_radiographs(nih_folder(tmp_path, ROWS[0], row))
 
 
 def test_rows_without_pictures_and_pictures_without_rows_are_counted_and_named(tmp_path):
@@ -91,7 +91,7 @@ def test_rows_without_pictures_and_pictures_without_rows_are_counted_and_named(t
     with (folder / nih.TABLE).open("a") as file:
         file.write("00000009_000.png,Mass,0,9\n00000009_001.png,Mass,1,9\n")
     picture(folder / "images" / "stranger.png", 90)
-    films, (without, stranger) = nih.found(folder)
+    films, (without, stranger) = nih.list_radiographs(folder)
     assert len(films) == 1
     assert "rows without a picture, left out (2): 00000009_000.png; 00000009_001.png" in without
     assert "pictures without a row, left out (1): stranger.png" in stranger
@@ -100,16 +100,16 @@ def test_rows_without_pictures_and_pictures_without_rows_are_counted_and_named(t
 def test_a_table_of_other_columns_or_bytes_or_without_any_picture_is_refused(tmp_path):
     folder = nih_folder(tmp_path / "columns", "a.png,7", header="Image Index,Patient ID")
     with pytest.raises(TrainingError, match="Image Index, Patient ID, wanted: Finding Labels as"):
-        nih.found(folder)
+        nih.list_radiographs(folder)
     folder = nih_folder(tmp_path / "none", ROWS[0], pictures=False)
     with pytest.raises(TrainingError, match=r"names no picture that is below .*00000007_000\.png"):
-        nih.found(folder)
+        nih.list_radiographs(folder)
     (folder / nih.TABLE).write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(TrainingError, match=r"Data_Entry_2017\.csv cannot be read"):
-        nih.found(folder)
+        nih.list_radiographs(folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match=r"holds no Data_Entry_2017\.csv, wanted"):
-        nih.found(tmp_path / "empty")
+        nih.list_radiographs(tmp_path / "empty")
 
 
 def many(folder: Path, n: int = 60) -> Path:
@@ -176,7 +176,7 @@ def test_children_with_pneumonia_are_as_many_as_normal_ones_and_adults_are_kept_
     assert np.bincount(data.targets).tolist() == [30, 30, 30]
     assert not any(group.startswith("nih:") for group in data.groups)
     splits = dict(zip(data.groups, data.splits, strict=True))
-    assert splits["kermany:IM-0001"] == split_by_group(["IM-0001"], seed="kermany")[0]
+    assert splits["kermany:IM-0001"] == split_groups(["IM-0001"], seed="kermany")[0]
     abroad = covid.external(films, COVID3)
     assert set(abroad.splits) == {"test"}
     assert np.bincount(abroad.targets, minlength=3).tolist() == [0, 4, 4]
@@ -186,12 +186,12 @@ def test_pictures_much_alike_are_one_persons(tmp_path):
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 400))
     small = np.stack([one, other, one + 0.05 * rng.normal(size=400), 3 * one + 2])
-    assert covid.alike(small, ["d", "c", "b", "a"]) == ["a", "c", "a", "a"]
+    assert covid.group_similar(small, ["d", "c", "b", "a"]) == ["a", "c", "a", "a"]
 
 
 def test_a_masked_picture_has_its_frame_and_no_lungs():
     held = np.random.default_rng(0).integers(0, 255, (2, 100, 100)).astype(np.uint8)
-    bare = covid.blotted(held)
+    bare = covid.mask_lungs(held)
     assert (bare[:, 8:90, 8:92] == 128).all()
     frame = np.ones((100, 100), bool)
     frame[8:90, 8:92] = False

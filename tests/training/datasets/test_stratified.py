@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xai_demo.errors import TrainingError
-from xai_demo.training.datasets import dealt, folds, split_stratified
+from xai_demo.training.datasets import assign_folds, assign_parts, split_stratified
 
 
 def findings(n: int = 1000, labels: int = 4) -> tuple[list[str], np.ndarray]:
@@ -36,27 +36,27 @@ def test_four_of_a_rare_label_are_dealt_to_all_three_parts():
 
 def test_exclusive_labels_and_samples_without_a_label_have_their_share_too():
     groups = [str(i) for i in range(200)]
-    parts = dealt(groups, np.repeat([0, 1], 100), (0.5, 0.5), seed="any")
+    parts = assign_parts(groups, np.repeat([0, 1], 100), (0.5, 0.5), seed="any")
     assert [int((parts[:100] == p).sum()) for p in (0, 1)] == [50, 50]
     targets = np.zeros((200, 1), np.int64)
     targets[100:] = 1
-    parts = dealt(groups, targets, (0.8, 0.2), seed="any")
+    parts = assign_parts(groups, targets, (0.8, 0.2), seed="any")
     assert [int((parts[:100] == p).sum()) for p in (0, 1)] == [80, 20]
 
 
 def test_the_parts_do_not_hang_on_the_order_of_the_samples_and_the_seed_changes_them():
     groups, targets = findings()
-    parts = dealt(groups, targets, (0.7, 0.3), seed="one")
-    turned = dealt(groups[::-1], targets[::-1], (0.7, 0.3), seed="one")
+    parts = assign_parts(groups, targets, (0.7, 0.3), seed="one")
+    turned = assign_parts(groups[::-1], targets[::-1], (0.7, 0.3), seed="one")
     np.testing.assert_array_equal(parts, turned[::-1])
-    assert (parts != dealt(groups, targets, (0.7, 0.3), seed="two")).any()
+    assert (parts != assign_parts(groups, targets, (0.7, 0.3), seed="two")).any()
 
 
 def test_folds_are_as_many_as_asked_for_and_need_a_person_each():
     groups, targets = findings()
-    found = folds(groups, targets, 5, seed="any")
+    found = assign_folds(groups, targets, 5, seed="any")
     assert np.bincount(found).tolist() == pytest.approx([200] * 5, abs=10)
     with pytest.raises(TrainingError, match="1 persons in 2 folds, wanted: at least two folds"):
-        folds(["a", "a"], np.zeros(2, np.int64), 2, seed="any")
+        assign_folds(["a", "a"], np.zeros(2, np.int64), 2, seed="any")
     with pytest.raises(TrainingError, match="in 1 folds"):
-        folds(["a", "b"], np.zeros(2, np.int64), 1, seed="any")
+        assign_folds(["a", "b"], np.zeros(2, np.int64), 1, seed="any")

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def listed(folder: Path, *rows: str, header: str = HEADER) -> nih.BoxList:
     path = folder / nih.FILE
     path.write_text("\n".join([header, *rows]) + "\n")
-    assert nih.has_boxes(folder) == path
+    assert nih.find_box_list(folder) == path
     return nih.read_boxes(path, folder)
 
 
@@ -109,7 +109,7 @@ def test_a_list_without_a_usable_row_is_refused_with_the_reason(folder):
 def masks(folder: Path, spec: Raster) -> np.ndarray:
     model = model_of("resnet18", labels=("Mass", "Hernia"), normal_label=None, preprocessing=spec)
     settings = Settings(weights_dir=folder, cache_dir=folder)
-    (case,) = ground_truth.boxed(listed(folder, GOOD).pictures, model, settings)
+    (case,) = ground_truth.boxed_radiographs(listed(folder, GOOD).pictures, model, settings)
     assert set(case.truths) == {"Mass"}
     assert case.group == "7"
     return case.truths["Mass"].masks[0]

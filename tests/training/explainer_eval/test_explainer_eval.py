@@ -20,9 +20,9 @@ from xai_demo.hub import Hub
 from xai_demo.settings import Settings
 from xai_demo.synthesis import EVERYDAY_LABELS, everyday_mixture, lung, lung_mixture
 from xai_demo.training import explainer_eval, explainer_report, model_card
-from xai_demo.training.datasets import DataSet
+from xai_demo.training.datasets import Dataset
 from xai_demo.training.explainer_eval import ground_truth, trials
-from xai_demo.training.explainer_eval.ground_truth import Unseen
+from xai_demo.training.explainer_eval.ground_truth import HeldOutPatients
 from xai_demo.training.recipes import RECIPES
 
 ASKED = ["Grad-CAM", "Occlusion"]
@@ -56,7 +56,7 @@ def sounds(tmp_path_factory) -> Path:
     return sprsound(tmp_path_factory.mktemp("sounds") / "sprsound")
 
 
-class Everybody(Unseen):
+class Everybody(HeldOutPatients):
     """Nobody was trained on."""
 
     def __contains__(self, person: str) -> bool:
@@ -68,8 +68,8 @@ MODEL = model_of("resnet18-fine", labels=LABELS)
 
 
 def test_an_annotated_recording_has_the_events_of_each_kind(sounds):
-    takes = ground_truth.sprsound(sounds).takes
-    cases = {c.group: c for c in ground_truth.annotated(takes, MODEL, EVERYBODY)}
+    takes = ground_truth.read_sprsound(sounds).takes
+    cases = {c.group: c for c in ground_truth.annotated_recordings(takes, MODEL, EVERYBODY)}
     assert set(cases) == {"sprsound:0", "sprsound:1", "sprsound:2"}  # normal ones hold nothing
     assert {k: t.spans for k, t in cases["sprsound:0"].truths.items()} == {"crackle": ((1, 2),)}
     assert {k: t.spans for k, t in cases["sprsound:2"].truths.items()} == {
@@ -81,16 +81,18 @@ def test_an_annotated_recording_has_the_events_of_each_kind(sounds):
 
 
 def test_persons_that_were_trained_on_are_not_asked(sounds):
-    takes = ground_truth.sprsound(sounds).takes
+    takes = ground_truth.read_sprsound(sounds).takes
     splits = {"0": "train", "sprsound:1": "validation", "sprsound:2": "test"}
-    cases = ground_truth.annotated(takes, MODEL, Unseen(splits=splits, seed="sprsound"))
+    cases = ground_truth.annotated_recordings(
+        takes, MODEL, HeldOutPatients(splits=splits, seed="sprsound")
+    )
     assert [c.group for c in cases] == ["sprsound:2"]
-    known = Unseen(splits={"13": "train"}, seed="sprsound")
+    known = HeldOutPatients(splits={"13": "train"}, seed="sprsound")
     assert "nih:00000013" not in known
 
 
 def test_real_normal_breathing_is_the_background_where_there_is_some(sounds):
-    takes = ground_truth.sprsound(sounds).takes
+    takes = ground_truth.read_sprsound(sounds).takes
     cases = list(ground_truth.lung_mixtures(takes, MODEL, EVERYBODY, 9))
     assert {c.group for c in cases} == {"sprsound:3", "sprsound:4"}
     assert len(cases) == 2 * 2 * 5  # children, kinds, ratios
@@ -104,7 +106,7 @@ def test_each_person_comes_once_before_anybody_comes_twice():
         def __init__(self, patient):
             self.patient = patient
 
-    order = [f.patient for f in ground_truth._in_turn([File(p) for p in "aaaaabbc"])]
+    order = [f.patient for f in ground_truth._round_robin([File(p) for p in "aaaaabbc"])]
     assert set(order[:3]) == {"a", "b", "c"}
     assert set(order[3:5]) == {"a", "b"}
     assert order[5:] == ["a"] * 3
@@ -174,7 +176,7 @@ def tiny_lung(tmp_path, monkeypatch, without) -> Settings:
 def test_a_model_without_a_recipe_is_still_asked_where_the_truth_is_known(
     sounds, tiny_lung, monkeypatch
 ):
-    monkeypatch.setattr(Unseen, "__contains__", lambda self, person: True)
+    monkeypatch.setattr(HeldOutPatients, "__contains__", lambda self, person: True)
     told = []
     result = explainer_eval.evaluate_explainers(
         "lung-resnet18", settings=tiny_lung, data=sounds, most=2, only=ASKED,
@@ -304,7 +306,7 @@ def test_a_trial_asks_about_abnormal_test_samples_that_are_right_one_a_person(so
     rng = np.random.default_rng(0)
     windows = rng.normal(size=(6, 64, 201)).astype(np.float32)
     targets = np.array([2, 2, 2, 1, 0, 2])  # the network says 2 to everything
-    data = DataSet(
+    data = Dataset(
         name="hand-made",
         labels=LABELS,
         targets=targets,
@@ -313,11 +315,13 @@ def test_a_trial_asks_about_abnormal_test_samples_that_are_right_one_a_person(so
         load=lambda i, rng: (windows[i], np.eye(4, dtype=np.float32)[targets[i]]),
     )
     network = Engine(Hub(tiny_lung)).network("lung-resnet18", backend="torch")
-    asked = trials.samples(network, data, 9)
+    asked = trials.select_samples(network, data, 9)
     assert sorted(sample.group for sample in asked) == ["a", "b"]
     assert {sample.target for sample in asked} == {2}
-    assert len(trials.samples(network, data, 1)) == 1
-    row = trials.row("Grad-CAM", network, trials.randomised(network), asked, 8, lambda done: None)
+    assert len(trials.select_samples(network, data, 1)) == 1
+    row = trials.explainer_figures(
+        "Grad-CAM", network, trials.randomise_weights(network), asked, 8, lambda done: None
+    )
     assert (row.n, row.cost_ms > 0) == (2, True)
     assert list(row.figures) == [
         "insertion_auc",
@@ -330,7 +334,7 @@ def test_a_trial_asks_about_abnormal_test_samples_that_are_right_one_a_person(so
     said = [dict(sample.said) for sample in asked]
     # Two curves of 11 pictures, both with the bare window, one through the heat, eight for ROAD.
     assert all(8 < len(one) <= 30 for one in said)
-    same = trials.row("Grad-CAM", network, network, asked, 8, lambda done: None)
+    same = trials.explainer_figures("Grad-CAM", network, network, asked, 8, lambda done: None)
     assert same.figures["randomisation"]["value"] in {0.0, 1.0}  # 0: heat that is flat
     assert [dict(sample.said) for sample in asked] == said  # the same heat costs nothing more
 

@@ -11,8 +11,8 @@ from xai_demo.training.explainer_eval.pointing import (
     Boxes,
     Canvas,
     Tally,
-    Times,
-    TimesAndBands,
+    TimeFrequencyEvents,
+    TimeSpans,
 )
 
 # Ten columns of a second each, four rows at 100, 200, 300 and 400 Hz; cells of one by one.
@@ -32,7 +32,7 @@ def spot(row: int, column: int, shape=(4, 10)) -> np.ndarray:
 
 
 def test_heat_in_an_annotated_event_is_a_hit_and_elsewhere_is_not():
-    truth = Times(spans=((2.0, 4.0), (7.0, 8.0)))  # columns 2, 3 and 7
+    truth = TimeSpans(spans=((2.0, 4.0), (7.0, 8.0)))  # columns 2, 3 and 7
     hit = truth.figures(spot(1, 7), canvas(brightest=(0, 3)))
     assert (hit["pointing"], hit["pointing_chance"], hit["pointing_energy"]) == (1, 0.3, 1)
     assert hit["heat_inside"] == 1
@@ -45,28 +45,28 @@ def test_heat_in_an_annotated_event_is_a_hit_and_elsewhere_is_not():
 
 
 def test_a_peak_where_nobody_judged_is_told_from_one_in_another_event():
-    truth = Times(spans=((2.0, 4.0),), judged=((2.0, 4.0), (6.0, 7.0)))
+    truth = TimeSpans(spans=((2.0, 4.0),), judged=((2.0, 4.0), (6.0, 7.0)))
     found = {column: truth.figures(spot(1, column), canvas()) for column in (3, 6, 8)}
     assert [found[c]["pointing"] for c in (3, 6, 8)] == [1, 0, 0]
     assert [found[c]["pointing_judged"] for c in (3, 6, 8)] == [1, 1, 0]
-    alone = Times(spans=((2.0, 4.0),)).figures(spot(1, 3), canvas())
+    alone = TimeSpans(spans=((2.0, 4.0),)).figures(spot(1, 3), canvas())
     assert alone["pointing_judged"] == 1
 
 
 def test_heat_equal_to_the_events_is_perfect():
     heat = np.zeros((4, 10), np.float32)
     heat[2, 2:4] = 1
-    found = Times(spans=((2.0, 4.0),)).figures(heat, canvas())
+    found = TimeSpans(spans=((2.0, 4.0),)).figures(heat, canvas())
     assert (found["pointing"], found["heat_inside"], found["iou"]) == (1, 1, 1)
 
 
 def test_even_heat_scores_what_chance_does():
-    found = Times(spans=((2.0, 4.0),)).figures(np.zeros((4, 10), np.float32), canvas())
+    found = TimeSpans(spans=((2.0, 4.0),)).figures(np.zeros((4, 10), np.float32), canvas())
     assert found["pointing"] == pytest.approx(found["pointing_chance"]) == pytest.approx(0.2)
 
 
 def test_time_and_band_are_judged_apart_each_with_its_tolerance():
-    truth = TimesAndBands(events=((4.0, 5.0, 300.0, 300.0),))
+    truth = TimeFrequencyEvents(events=((4.0, 5.0, 300.0, 300.0),))
     at = {
         (row, column): truth.figures(spot(row, column), canvas())
         for row in range(4)
@@ -81,14 +81,14 @@ def test_time_and_band_are_judged_apart_each_with_its_tolerance():
 
 
 def test_a_coarser_network_has_a_larger_tolerance_and_so_has_chance():
-    truth = TimesAndBands(events=((4.0, 5.0, 300.0, 300.0),))
+    truth = TimeFrequencyEvents(events=((4.0, 5.0, 300.0, 300.0),))
     coarse = truth.figures(spot(1, 2), canvas(cell=(2.0, 2.0)))
     assert (coarse["time_hit"], coarse["band_hit"]) == (1, 1)
     assert (coarse["chance_time"], coarse["chance_band"]) == pytest.approx((0.5, 0.75))
 
 
 def test_the_brightest_cell_is_the_rule_to_beat():
-    truth = TimesAndBands(events=((4.0, 5.0, 300.0, 300.0),))
+    truth = TimeFrequencyEvents(events=((4.0, 5.0, 300.0, 300.0),))
     found = truth.figures(spot(2, 4), canvas(brightest=(0, 4)))
     assert (found["energy_time"], found["energy_band"]) == (1, 0)
     assert (found["time_above_energy"], found["band_above_energy"]) == (0, 1)
@@ -137,11 +137,11 @@ def test_the_hot_box_is_that_of_the_region_with_the_peak():
 
 def test_brightness_is_averaged_over_cells():
     values = np.arange(24, dtype=np.float32).reshape(4, 6)
-    found = pointing.in_cells(values, (2, 3))
+    found = pointing.cell_means(values, (2, 3))
     assert found.shape == (4, 6)
     assert found[0, 0] == found[1, 1] == pytest.approx((0 + 1 + 6 + 7) / 4)
     assert found[3, 5] == pytest.approx((16 + 17 + 22 + 23) / 4)
-    assert np.array_equal(pointing.in_cells(values, (40, 60)), values)
+    assert np.array_equal(pointing.cell_means(values, (40, 60)), values)
 
 
 def test_a_tally_gives_means_with_intervals_over_persons():

@@ -16,9 +16,9 @@ from xai_demo.training.lung import classifier_head
 def test_the_network_answers_with_what_is_put_into_it():
     network = TinyLung(4).eval()
     weight = np.random.default_rng(0).normal(size=(4, 12)).astype(np.float32)
-    classifier_head.put(network, weight, np.arange(4, dtype=np.float32))
+    classifier_head.set_classifier(network, weight, np.arange(4, dtype=np.float32))
     windows = [np.random.default_rng(i).normal(size=(64, 50)).astype(np.float32) for i in range(70)]
-    found = classifier_head.features(network, iter(windows))  # more than one batch
+    found = classifier_head.pooled_features(network, iter(windows))  # more than one batch
     assert found.shape == (70, 12)
     with torch.inference_mode():
         logits = network(torch.from_numpy(np.stack(windows))[:, None])
@@ -33,16 +33,19 @@ def lessons(tmp_path):
         lung_datasets.write_child(
             tmp_path, lung_datasets.TRAINED, found, number=number, record="DAS"
         )
-    return lung.lessons_in(tmp_path, lung_datasets.TINY_MODEL)[0]
+    return lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)[0]
 
 
 def test_some_are_drawn_once_for_all_and_keep_their_order():
-    some = classifier_head.drawn(240, 50)
-    assert np.array_equal(some, classifier_head.drawn(240, 50))
+    some = classifier_head.sample_indices(240, 50)
+    assert np.array_equal(some, classifier_head.sample_indices(240, 50))
     assert len(set(some.tolist())) == 50
     assert (np.diff(some) > 0).all()
-    assert classifier_head.drawn(240, 240).tolist() == classifier_head.drawn(240, None).tolist()
-    assert classifier_head.drawn(3, 50).tolist() == [0, 1, 2]
+    assert (
+        classifier_head.sample_indices(240, 240).tolist()
+        == classifier_head.sample_indices(240, None).tolist()
+    )
+    assert classifier_head.sample_indices(3, 50).tolist() == [0, 1, 2]
 
 
 def test_of_sources_that_are_cut_short_the_features_are_those_of_the_whole(tmp_path):
@@ -50,10 +53,10 @@ def test_of_sources_that_are_cut_short_the_features_are_those_of_the_whole(tmp_p
     lung_datasets.write_child(tmp_path / "spr", lung_datasets.TRAINED, events, record="CAS")
     for patient in (1, 2):
         lung_datasets.write_adult(tmp_path / "fraiwan", patient, "N")
-    lessons, _ = lung.lessons_in(tmp_path, lung_datasets.TINY_MODEL)
+    lessons, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
     network = TinyLung(4).eval()
-    whole = classifier_head.sources(network, lessons)
-    some = classifier_head.sources(network, lessons, most=6, recordings=False)
+    whole = classifier_head.training_sources(network, lessons)
+    some = classifier_head.training_sources(network, lessons, most=6, recordings=False)
     assert {name: len(learnt.kinds) for name, learnt in some.items()} == {
         "events": 6,
         "varied": 6,
@@ -61,16 +64,16 @@ def test_of_sources_that_are_cut_short_the_features_are_those_of_the_whole(tmp_p
     }
     assert "recordings" in whole
     for name, learnt in some.items():
-        at = classifier_head.drawn(len(whole[name].kinds), 6)
+        at = classifier_head.sample_indices(len(whole[name].kinds), 6)
         assert learnt.kinds.tolist() == whole[name].kinds[at].tolist()
         np.testing.assert_allclose(learnt.features, whole[name].features[at], atol=1e-2)
     assert some["varied"].labels is not None
-    at = classifier_head.drawn(len(whole["varied"].kinds), 6)
+    at = classifier_head.sample_indices(len(whole["varied"].kinds), 6)
     assert some["varied"].labels.tolist() == whole["varied"].labels[at].tolist()
 
 
 def test_windows_with_one_kind_of_event_are_located(lessons):
-    where = classifier_head.located(TinyLung(4).eval(), lessons)
+    where = classifier_head.localised_windows(TinyLung(4).eval(), lessons)
     assert where is not None
     windows, columns = where.inside.shape
     assert where.parts.shape == (windows, columns, 12)
@@ -84,26 +87,26 @@ def test_windows_with_one_kind_of_event_are_located(lessons):
 
 def test_what_the_columns_add_is_what_the_classifier_sees(lessons):
     network = TinyLung(4).eval()
-    where = classifier_head.located(network, lessons)
+    where = classifier_head.localised_windows(network, lessons)
     assert where is not None
-    first = classifier_head.whole(lessons, 0, classifier_head.starts(lessons, 0)[0])
-    seen = classifier_head.features(network, iter([first]))
+    first = classifier_head.whole_window(lessons, 0, classifier_head.window_starts(lessons, 0)[0])
+    seen = classifier_head.pooled_features(network, iter([first]))
     np.testing.assert_allclose(where.parts[0].sum(0), seen[0], rtol=2e-2, atol=1e-3)
 
 
 def test_children_without_an_event_tell_nothing_of_where(tmp_path):
     lung_datasets.write_child(tmp_path, lung_datasets.TRAINED, [(0, 2000, "Normal")])
-    lessons, _ = lung.lessons_in(tmp_path, lung_datasets.TINY_MODEL)
-    assert classifier_head.located(TinyLung(4).eval(), lessons) is None
+    lessons, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
+    assert classifier_head.localised_windows(TinyLung(4).eval(), lessons) is None
 
 
 def test_of_whole_recordings_every_moment_is_told_with_what_sounds_in_it(tmp_path):
     events = [(500, 1500, "Fine Crackle"), (1000, 2000, "Wheeze"), (3000, 3500, "Normal")]
     lung_datasets.write_child(tmp_path, lung_datasets.TRAINED, [(0, 900, "Normal")])
     lung_datasets.write_child(tmp_path, lung_datasets.VALIDATED, events, record="CAS & DAS")
-    lessons, _ = lung.lessons_in(tmp_path, lung_datasets.TINY_MODEL)
+    lessons, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
     network = TinyLung(4).eval()
-    found = classifier_head.recordings(network, lung_datasets.TINY_MODEL, lessons=lessons)
+    found = classifier_head.predict_recordings(network, lung_datasets.TINY_MODEL, lessons=lessons)
     assert found.targets.tolist() == [3]
     assert found.probabilities.shape == (1, 4)
     assert found.moments.shape == found.sounding_s.shape

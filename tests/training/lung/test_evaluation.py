@@ -29,7 +29,7 @@ from xai_demo.hub.checkpoint import read_model
 from xai_demo.settings import Settings
 from xai_demo.training import cross_validation, metrics
 from xai_demo.training.datasets import breathing
-from xai_demo.training.datasets.breathing import Annotated, Take
+from xai_demo.training.datasets.breathing import Annotation, Take
 from xai_demo.training.evaluate import evaluate_model
 from xai_demo.training.lung import evaluation, windows
 from xai_demo.training.lung import regression as lung_regression
@@ -44,8 +44,10 @@ NAME = "lung-resnet18"
 def small_recipe():
     """Two epochs of a tiny network, three synthesised events, twenty bootstrap draws."""
     patch = pytest.MonkeyPatch()
-    few = windows.bank(3, 0, MODEL.preprocessing)
-    patch.setattr(windows, "bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()})
+    few = windows.event_bank(3, 0, MODEL.preprocessing)
+    patch.setattr(
+        windows, "event_bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
+    )
     patch.setattr(metrics, "DRAWS", 20)
     recipe = RECIPES[NAME]
     schedule = dataclasses.replace(recipe.schedule, epochs=2, batch_size=4)
@@ -128,8 +130,16 @@ def test_a_mixture_is_evaluated_site_by_site(data, settings, tmp_path):
     assert result["recordings"]["record_level"]["poor_quality"] == 1
     assert "events" not in result["sites"]["fraiwan"]
     assert result["sites"]["fraiwan"]["recordings"]["n"] == 12
-    for name in ("auroc_abnormal", "average_score", "average_score_4", "icbhi_score", "ece"):
+    for name in ("auroc_abnormal", "average_score", "average_score_4", "ece"):
         assert set(result["metrics"][name]) == {"value", "low", "high"}
+    named = {
+        (site, level)
+        for site, levels in result["sites"].items()
+        for level in ("events", "recordings")
+        if "icbhi_score" in levels.get(level, {}).get("metrics", {})
+    }
+    assert named == {("icbhi", "events")}
+    assert "icbhi_score" not in result["metrics"]  # of SPRSound
     assert any("Fraiwan: the model learnt from all of these 6" in n for n in result["notes"])
     assert any(
         "SPRSound: 2 patients that the model learnt from are left" in n for n in result["notes"]
@@ -225,7 +235,7 @@ def test_a_hospital_that_is_new_to_the_network_has_figures_of_its_own(
 
     def regression(learnt, *rest, **named):
         heads.append(sum(len(each.kinds) for each in learnt))
-        return lung_regression.regression(learnt, *rest, **named)
+        return lung_regression.fit_regression(learnt, *rest, **named)
 
     monkeypatch.setattr(cross_validation, "regression", regression)
     result = cross_validation.cross_validate(NAME, settings=settings, data=data, folds=2, seeds=1)
@@ -258,7 +268,7 @@ def test_cross_validation_says_what_is_missing(data, settings):
 
 
 def take(site, kinds=(), kind=None, quality="") -> Take:
-    cycles = tuple(Annotated(start_s=i, end_s=i + 1, kind=k) for i, k in enumerate(kinds))
+    cycles = tuple(Annotation(start_s=i, end_s=i + 1, kind=k) for i, k in enumerate(kinds))
     return Take(
         path=None,  # type: ignore[arg-type]
         name="x",
@@ -271,11 +281,11 @@ def take(site, kinds=(), kind=None, quality="") -> Take:
 
 
 def test_a_recording_is_what_its_label_or_its_cycles_say():
-    assert evaluation.kind_of(take("fraiwan", kind=2)) == 2
-    assert evaluation.kind_of(take("fraiwan")) is None
-    assert evaluation.kind_of(take("icbhi", kinds=(0, 0))) == 0
-    assert evaluation.kind_of(take("icbhi", kinds=(0, 1, 2))) == 3
-    assert evaluation.kind_of(take("sprsound", kinds=(1,), quality="poor")) == 4
+    assert evaluation.recording_kind(take("fraiwan", kind=2)) == 2
+    assert evaluation.recording_kind(take("fraiwan")) is None
+    assert evaluation.recording_kind(take("icbhi", kinds=(0, 0))) == 0
+    assert evaluation.recording_kind(take("icbhi", kinds=(0, 1, 2))) == 3
+    assert evaluation.recording_kind(take("sprsound", kinds=(1,), quality="poor")) == 4
 
 
 def test_poor_quality_is_a_class_that_is_never_right():
@@ -291,7 +301,7 @@ def test_poor_quality_is_a_class_that_is_never_right():
 
 def test_without_a_list_of_persons_the_splits_tell_whom_a_model_knows():
     corpus = breathing.Corpus(takes=(take("fraiwan", kind=1), take("folders", kind=1)), notes=())
-    chosen, notes, known = evaluation.unlearnt(corpus, None)
+    chosen, notes, known = evaluation.held_out_takes(corpus, None)
     assert known == ["fraiwan"]
     assert [t.site for t in chosen] == ["folders", "fraiwan"]
     assert len(notes) == 1

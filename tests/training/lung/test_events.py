@@ -10,7 +10,7 @@ from xai_demo.training.datasets.breathing import (
     CRACKLE,
     NORMAL,
     WHEEZE,
-    Annotated,
+    Annotation,
 )
 from xai_demo.training.lung import metrics
 
@@ -19,8 +19,8 @@ def event(label: str, start_s: float, end_s: float) -> Event:
     return Event(label=label, start_s=start_s, end_s=end_s, probability=0.9)
 
 
-def truth(kind: int, start_s: float, end_s: float) -> Annotated:
-    return Annotated(start_s=start_s, end_s=end_s, kind=kind)
+def truth(kind: int, start_s: float, end_s: float) -> Annotation:
+    return Annotation(start_s=start_s, end_s=end_s, kind=kind)
 
 
 def test_seconds_are_counted_for_crackles_and_wheezes_each():

@@ -11,7 +11,7 @@ from xai_demo.training.lung import windows
 
 
 def test_the_bank_holds_short_events_of_finite_power_and_is_reproducible():
-    bank, again = (windows.bank(5, 3, SPEC) for _ in range(2))
+    bank, again = (windows.event_bank(5, 3, SPEC) for _ in range(2))
     assert set(bank) == {"crackle", "wheeze"}
     for kind, sounds in bank.items():
         assert len(sounds) == 5
@@ -24,7 +24,7 @@ def test_the_bank_holds_short_events_of_finite_power_and_is_reproducible():
 
 
 def test_a_wheeze_stands_on_few_bands_and_a_crackle_on_many():
-    bank = windows.bank(12, 0, SPEC)
+    bank = windows.event_bank(12, 0, SPEC)
 
     def bands(power):
         mean = np.sort(power.mean(1))[::-1]
@@ -36,7 +36,7 @@ def test_a_wheeze_stands_on_few_bands_and_a_crackle_on_many():
 
 def test_a_stethoscope_comes_four_times_in_five_and_noise_two_times_in_five():
     rng = np.random.default_rng(0)
-    changes = [windows.change(rng, made(levels()), 200, SPEC, 1) for _ in range(300)]
+    changes = [windows.draw_augmentation(rng, made(levels()), 200, SPEC, 1) for _ in range(300)]
     assert {c.stage for c in changes} == {1}
     assert np.mean([c.gain_db is not None for c in changes]) == pytest.approx(0.8, abs=0.08)
     assert np.mean([c.noise is not None for c in changes]) == pytest.approx(0.4, abs=0.09)
@@ -52,7 +52,7 @@ def test_known_times_go_along_with_a_changed_pace():
     window = np.zeros((64, 200), np.float32)
     window[:, 90:110] = 50.0
     for seed in range(30):
-        changed, moved = windows.varied(window, times, np.random.default_rng(seed))
+        changed, moved = windows.augment(window, times, np.random.default_rng(seed))
         assert changed.shape == (64, 200)
         assert changed.dtype == np.float32
         assert moved.shape == (2, 200)

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from xai_demo.training.lung import regression as lung_regression
-from xai_demo.training.lung.regression import Learnt, Located, regression
+from xai_demo.training.lung.regression import LocalisedWindows, SourceFeatures, fit_regression
 
 
-def toy(n=240, weight=1.0, power=1.0, seed=0, kinds=4) -> Learnt:
+def toy(n=240, weight=1.0, power=1.0, seed=0, kinds=4) -> SourceFeatures:
     """Classes around corners of a square, on scales that differ by a thousand, and a flat one."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % kinds
     corners = np.array([[0, 0], [6, 0], [0, 6], [6, 6]])[labels]
     spread = corners + rng.normal(0, 0.7, (n, 2))
     features = np.column_stack([spread[:, 0] * 100 + 50, spread[:, 1] / 10, np.full(n, 7.0)])
-    return Learnt(
+    return SourceFeatures(
         features=features.astype(np.float32),
         kinds=labels,
         groups=tuple(f"p{i // 4}" for i in range(n)),
@@ -28,7 +28,7 @@ def toy(n=240, weight=1.0, power=1.0, seed=0, kinds=4) -> Learnt:
     )
 
 
-def answers(learnt: Learnt, weight, bias) -> np.ndarray:
+def answers(learnt: SourceFeatures, weight, bias) -> np.ndarray:
     return (learnt.features @ weight.T + bias).argmax(1)
 
 
@@ -40,7 +40,7 @@ def strong(monkeypatch):
 
 def test_classes_apart_are_learnt_and_the_standardisation_is_folded_in(strong):
     learnt = toy()
-    weight, bias = regression([learnt])
+    weight, bias = fit_regression([learnt])
     assert (weight.shape, bias.shape) == ((4, 3), (4,))
     assert (answers(learnt, weight, bias) == learnt.kinds).mean() > 0.99
     unseen = toy(seed=1)
@@ -52,7 +52,7 @@ def test_the_solution_is_that_of_scikit_learn():
     from sklearn.preprocessing import StandardScaler
 
     learnt = toy()
-    weight, bias = regression([learnt])
+    weight, bias = fit_regression([learnt])
     scaler = StandardScaler().fit(learnt.features)
     model = LogisticRegression(
         C=1 / (lung_regression._RIDGE * len(learnt.kinds)), max_iter=1000, tol=1e-9
@@ -65,9 +65,9 @@ def test_the_solution_is_that_of_scikit_learn():
 
 def test_a_start_makes_no_difference_and_the_result_is_always_the_same():
     learnt = toy()
-    first, again = regression([learnt]), regression([learnt])
+    first, again = fit_regression([learnt]), fit_regression([learnt])
     np.testing.assert_array_equal(first[0], again[0])
-    started = regression([learnt], first)
+    started = fit_regression([learnt], first)
     before, after = (
         torch.from_numpy(learnt.features @ w.T + b).softmax(1) for w, b in (first, started)
     )
@@ -76,7 +76,7 @@ def test_a_start_makes_no_difference_and_the_result_is_always_the_same():
 
 def test_a_class_that_nobody_taught_is_never_answered(strong):
     learnt = toy(kinds=3)
-    weight, bias = regression([learnt])
+    weight, bias = fit_regression([learnt])
     assert bias[3] == -20
     assert not weight[3].any()
     assert set(answers(learnt, weight, bias)) == {0, 1, 2}
@@ -94,20 +94,20 @@ def test_the_weights_of_a_source_sum_up_to_its_own_and_rare_classes_count_more()
 
 def test_a_heavier_source_is_followed_where_two_disagree(strong):
     learnt = toy(n=80)
-    against = Learnt(
+    against = SourceFeatures(
         features=learnt.features,
         kinds=(learnt.kinds + 1) % 4,
         groups=learnt.groups,
         weight=0.1,
         power=1.0,
     )
-    weight, bias = regression([learnt, against])
+    weight, bias = fit_regression([learnt, against])
     assert (answers(learnt, weight, bias) == learnt.kinds).mean() > 0.98
 
 
 def test_a_sample_may_be_half_of_one_kind_and_half_of_another(strong):
     learnt = dataclasses.replace(toy(), labels=np.full((240, 4), 0.25, np.float32))
-    weight, bias = regression([learnt])
+    weight, bias = fit_regression([learnt])
     logits = torch.from_numpy(learnt.features @ weight.T + bias)
     torch.testing.assert_close(logits.softmax(1), torch.full((240, 4), 0.25), atol=0.01, rtol=0)
     few = learnt.of(np.arange(3))
@@ -115,8 +115,8 @@ def test_a_sample_may_be_half_of_one_kind_and_half_of_another(strong):
     assert toy().of(np.arange(2)).wanted().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
 
 
-def located(parts: np.ndarray, inside: list[list[int]], kind: int = 1) -> Located:
-    return Located(
+def located(parts: np.ndarray, inside: list[list[int]], kind: int = 1) -> LocalisedWindows:
+    return LocalisedWindows(
         parts=parts.astype(np.float32),
         inside=np.array(inside, bool),
         kinds=np.full(len(parts), kind),
@@ -126,18 +126,18 @@ def located(parts: np.ndarray, inside: list[list[int]], kind: int = 1) -> Locate
 def test_of_two_features_that_tell_as_much_the_one_that_points_is_relied_on():
     kinds = np.arange(80) % 2
     told = kinds * 2.0 - 1
-    learnt = Learnt(
+    learnt = SourceFeatures(
         features=np.column_stack([told, told]).astype(np.float32),
         kinds=kinds,
         groups=("p",) * 80,
         weight=1.0,
         power=1.0,
     )
-    blind, _ = regression([learnt])
+    blind, _ = fit_regression([learnt])
     assert blind[1, 0] == pytest.approx(blind[1, 1], abs=1e-3)
     # In the first column, where the event is, the first feature is heard; the second elsewhere.
     where = located(np.tile(np.eye(2), (10, 1, 1)), [[1, 0]] * 10)
-    weight, bias = regression([learnt], located=where)
+    weight, bias = fit_regression([learnt], located=where)
     assert weight[1, 0] > blind[1, 0] + 0.1
     assert weight[1, 1] < blind[1, 1] - 0.1
     assert (answers(learnt, weight, bias) == kinds).all()
@@ -165,7 +165,7 @@ def test_an_event_everywhere_is_not_missed():
 
 
 def test_rare_kinds_are_pointed_at_by_the_root_of_their_number():
-    both = Located(
+    both = LocalisedWindows(
         parts=np.ones((5, 2, 1), np.float32),
         inside=np.ones((5, 2), bool),
         kinds=np.array([1, 1, 1, 1, 2]),
@@ -179,5 +179,5 @@ def test_rare_kinds_are_pointed_at_by_the_root_of_their_number():
 def test_a_kind_that_no_source_teaches_is_not_pointed_at():
     learnt = toy(kinds=3)
     where = located(np.ones((2, 2, 3)), [[1, 0], [0, 1]], kind=3)
-    plain, pointed = regression([learnt]), regression([learnt], located=where)
+    plain, pointed = fit_regression([learnt]), fit_regression([learnt], located=where)
     np.testing.assert_array_equal(plain[0], pointed[0])

@@ -24,16 +24,18 @@ from xai_demo.training.datasets.breathing import (
     NORMAL,
     WHEEZE,
 )
-from xai_demo.training.lung import lessons_in, splits_of, windows
-from xai_demo.training.lung.samples import SOURCES, Place
+from xai_demo.training.lung import assign_splits, read_lung_dataset, windows
+from xai_demo.training.lung.samples import SOURCES, Segment
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_bank():
     """Three synthesised events of each kind are enough."""
-    whole, patch = windows.bank, pytest.MonkeyPatch()
+    whole, patch = windows.event_bank, pytest.MonkeyPatch()
     few = whole(3, 0, MODEL.preprocessing)
-    patch.setattr(windows, "bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()})
+    patch.setattr(
+        windows, "event_bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
+    )
     yield
     patch.undo()
 
@@ -55,7 +57,7 @@ def everything(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lessons(everything):
-    return lessons_in(everything, MODEL)[0]
+    return read_lung_dataset(everything, MODEL)[0]
 
 
 def test_a_patient_is_in_one_split_and_those_of_training_are_told(everything):
@@ -147,7 +149,7 @@ def test_without_times_of_its_own_a_cycle_is_heard_from_beginning_to_end(lessons
     long = next(p for p in lessons.cycles if p.kind == WHEEZE)  # 2.5 s
     parts = lessons.parts(long)
     assert [p.shape for p in parts] == [(64, 200)] * 2
-    event = Place(recording=0, start=0, end=250, kind=NORMAL, split="test")
+    event = Segment(recording=0, start=0, end=250, kind=NORMAL, split="test")
     assert len(lessons.parts(event)) == 1
 
 
@@ -168,7 +170,7 @@ def test_recordings_with_a_label_alone_are_learnt_from_as_they_are(tmp_path):
         write_adult(tmp_path, patient, sound, filters="B")
     data = lung.read(tmp_path, MODEL)
     assert sorted(data.targets.tolist()) == [NORMAL, CRACKLE, WHEEZE]
-    lessons, _ = lessons_in(tmp_path, MODEL)
+    lessons, _ = read_lung_dataset(tmp_path, MODEL)
     assert lessons.labelled == []  # heard as events already
     draw = lessons._placed(lessons.events[0], np.random.default_rng(0), source=0)
     assert draw.times is None
@@ -183,6 +185,6 @@ def test_a_folder_of_sounds_without_any_label_is_refused(tmp_path):
 def test_fraiwan_is_for_training_beside_timed_sites_and_split_by_patient_alone(lessons):
     takes = [s.take for s in lessons.sounds]
     alone = [t for t in takes if t.site == "fraiwan"]
-    both = dict(zip([t.patient for t in takes], splits_of(takes), strict=True))
+    both = dict(zip([t.patient for t in takes], assign_splits(takes), strict=True))
     assert {both[t.patient] for t in alone} == {"train"}
-    assert len(splits_of(alone)) == 6
+    assert len(assign_splits(alone)) == 6

@@ -18,28 +18,28 @@ from xai_demo.audio.filters import SignalPath
 from xai_demo.training.datasets.breathing import (
     CRACKLE,
     NORMAL,
-    Annotated,
+    Annotation,
     Take,
 )
 from xai_demo.training.lung import windows
 from xai_demo.training.lung.windows import (
     STAGES,
-    Added,
-    Change,
-    Heard,
-    cut,
-    heard,
+    EventOverlay,
+    RecordingSpectrograms,
+    WindowAugmentation,
+    cut_window,
+    read_spectrograms,
     stage_gain_db,
 )
 
 RAW = dataclasses.replace(SPEC, top_db=None)
 
 
-def made(decibels: np.ndarray) -> Heard:
+def made(decibels: np.ndarray) -> RecordingSpectrograms:
     """A recording with the same spectrogram at every stage, every column in its statistics."""
     take = Take(path=None, name="made", site="sprsound", patient="sprsound:1", kind=0)  # type: ignore[arg-type]
     each = (decibels.astype(np.float16),) * len(STAGES)
-    return Heard(take=take, decibels=each, thin=each, events=())
+    return RecordingSpectrograms(take=take, decibels=each, thin=each, events=())
 
 
 def levels(frames: int = 300, seed: int = 0) -> np.ndarray:
@@ -57,11 +57,11 @@ def recording(tmp_path_factory):
         patient="sprsound:1",
         kind=1,
         annotated=(
-            Annotated(start_s=1.0, end_s=2.0, kind=CRACKLE),
-            Annotated(start_s=3.0, end_s=3.001, kind=NORMAL),
+            Annotation(start_s=1.0, end_s=2.0, kind=CRACKLE),
+            Annotation(start_s=3.0, end_s=3.001, kind=NORMAL),
         ),
     )
-    (found,) = heard([take], SPEC, lambda done, doing: None)
+    (found,) = read_spectrograms([take], SPEC, lambda done, doing: None)
     return found
 
 
@@ -75,7 +75,7 @@ def test_a_recording_is_held_after_every_step_with_its_events_in_frames(recordin
 
 def test_a_take_that_is_part_of_a_file_is_cut_out_of_it(tmp_path):
     path = write(tmp_path / "a.wav", noise(6.0))
-    event = Annotated(start_s=2.5, end_s=3.0, kind=CRACKLE)
+    event = Annotation(start_s=2.5, end_s=3.0, kind=CRACKLE)
     take = Take(
         path=path,
         name="a",
@@ -86,7 +86,7 @@ def test_a_take_that_is_part_of_a_file_is_cut_out_of_it(tmp_path):
         start_s=2.0,
         end_s=4.0,
     )
-    (found,) = heard([take], SPEC, lambda done, doing: None)
+    (found,) = read_spectrograms([take], SPEC, lambda done, doing: None)
     assert found.frames == spectrogram.frames(2 * RATE_HZ, SPEC)
     assert found.events == ((50, 100, CRACKLE),)
 
@@ -101,7 +101,7 @@ def test_an_unchanged_window_is_what_the_demo_makes_of_the_recording(recording, 
     )[stage]
     # Written as 16 bit, so nearly the same samples.
     whole = spectrogram.network_input(path.run(samples, RATE_HZ)[-1].samples, SPEC)
-    window = cut(recording, 150, 200, Change(stage=stage), SPEC)
+    window = cut_window(recording, 150, 200, WindowAugmentation(stage=stage), SPEC)
     assert window.shape == (64, 200)
     assert window.dtype == np.float32
     # Statistics of every seventh column, and decibels in float16.
@@ -111,15 +111,17 @@ def test_an_unchanged_window_is_what_the_demo_makes_of_the_recording(recording, 
 def test_with_all_columns_in_the_statistics_only_float16_is_lost():
     decibels = levels()
     whole = spectrogram.conditioned(decibels.astype(np.float32), SPEC)
-    window = cut(made(decibels), 40, 200, Change(stage=0), SPEC)
+    window = cut_window(made(decibels), 40, 200, WindowAugmentation(stage=0), SPEC)
     np.testing.assert_allclose(window, whole[:, 40:240], atol=2e-3)
 
 
 def test_beyond_the_recording_and_the_blot_there_is_the_mean():
-    window = cut(made(levels(100)), -50, 200, Change(stage=0), SPEC)
+    window = cut_window(made(levels(100)), -50, 200, WindowAugmentation(stage=0), SPEC)
     silent = (window == 0).all(axis=0)
     assert np.flatnonzero(~silent).tolist() == list(range(50, 150))
-    window = cut(made(levels(300)), 40, 200, Change(stage=0), SPEC, range(60, 90))
+    window = cut_window(
+        made(levels(300)), 40, 200, WindowAugmentation(stage=0), SPEC, range(60, 90)
+    )
     silent = (window == 0).all(axis=0)
     assert np.flatnonzero(~silent).tolist() == list(range(20, 50))
 
@@ -128,9 +130,9 @@ def test_the_stage_asked_for_is_the_one_that_is_cut():
     take = made(levels())
     stages = tuple(levels(seed=seed) for seed in range(3))
     take = dataclasses.replace(take, decibels=stages, thin=stages)
-    cuts = [cut(take, 0, 200, Change(stage=stage), SPEC) for stage in range(3)]
+    cuts = [cut_window(take, 0, 200, WindowAugmentation(stage=stage), SPEC) for stage in range(3)]
     for stage in range(3):
-        alone = cut(made(stages[stage]), 0, 200, Change(stage=0), SPEC)
+        alone = cut_window(made(stages[stage]), 0, 200, WindowAugmentation(stage=0), SPEC)
         np.testing.assert_array_equal(cuts[stage], alone)
     assert not np.allclose(cuts[0], cuts[1])
 
@@ -138,28 +140,34 @@ def test_the_stage_asked_for_is_the_one_that_is_cut():
 def test_a_gain_is_added_to_its_bands_before_the_standardisation():
     decibels = levels()
     gain = np.linspace(-12, 12, 64).astype(np.float32)
-    window = cut(made(decibels), 0, 200, Change(stage=0, gain_db=gain), RAW)
+    window = cut_window(made(decibels), 0, 200, WindowAugmentation(stage=0, gain_db=gain), RAW)
     whole = spectrogram.conditioned(decibels.astype(np.float32) + gain[:, None], RAW)
     np.testing.assert_allclose(window, whole[:, :200], atol=2e-3)
-    flat = cut(made(decibels), 0, 200, Change(stage=0, gain_db=np.full(64, 9.0)), SPEC)
-    np.testing.assert_allclose(flat, cut(made(decibels), 0, 200, Change(stage=0), SPEC), atol=2e-3)
+    flat = cut_window(
+        made(decibels), 0, 200, WindowAugmentation(stage=0, gain_db=np.full(64, 9.0)), SPEC
+    )
+    np.testing.assert_allclose(
+        flat, cut_window(made(decibels), 0, 200, WindowAugmentation(stage=0), SPEC), atol=2e-3
+    )
 
 
 def test_noise_adds_its_power():
     quiet = np.full((64, 300), -60.0)
     quiet[:, ::2] = -20.0
     noise_power = np.full((64, 200), 1e-4, np.float32)  # -40 dB
-    window = cut(made(quiet), 0, 200, Change(stage=0, noise=noise_power), RAW)
+    window = cut_window(made(quiet), 0, 200, WindowAugmentation(stage=0, noise=noise_power), RAW)
     # -20 and -60 dB become -19.957 and -39.957 dB: two values, one deviation from their mean.
     np.testing.assert_allclose(np.unique(window.round(3)), [-1, 1], atol=2e-3)
-    drowned = cut(made(levels()), 0, 200, Change(stage=0, noise=noise_power * 1e6), SPEC)
+    drowned = cut_window(
+        made(levels()), 0, 200, WindowAugmentation(stage=0, noise=noise_power * 1e6), SPEC
+    )
     assert np.abs(drowned).max() < 10
 
 
 def test_the_floor_is_that_far_below_the_loudest():
     decibels = levels()
     decibels[3, 7] = 60.0
-    window = cut(made(decibels), 0, 200, Change(stage=0), SPEC)
+    window = cut_window(made(decibels), 0, 200, WindowAugmentation(stage=0), SPEC)
     assert window.min() == pytest.approx(np.unique(window)[0])
     assert (window == window.min()).mean() > 0.5  # all below -15 dB
 
@@ -169,8 +177,10 @@ def test_an_event_is_as_loud_as_asked_where_it_is_put():
     power = np.zeros((64, 20), np.float32)
     power[10:14] = 3.0
     for snr_db in (-4.0, 0.0, 10.0):
-        change = Change(stage=0, added=(Added(power=power, at=30, snr_db=snr_db),))
-        louder = windows._with_events(flat[:, :200].astype(np.float32), change, SPEC)
+        change = WindowAugmentation(
+            stage=0, added=(EventOverlay(power=power, at=30, snr_db=snr_db),)
+        )
+        louder = windows._overlay_events(flat[:, :200].astype(np.float32), change, SPEC)
         gained = 10 ** (louder / 10) - 1e-5
         assert np.flatnonzero(gained.sum(0) > 1e-9).tolist() == list(range(30, 50))
         assert np.flatnonzero(gained.sum(1) > 1e-9).tolist() == list(range(10, 14))
@@ -197,4 +207,4 @@ def test_an_event_passes_the_filter_that_the_recording_has_passed():
 )
 def test_a_model_hears_the_stage_that_its_preprocessing_names(band_hz, denoise, stage):
     spec = dataclasses.replace(SPEC, band_hz=band_hz, denoise=denoise)
-    assert STAGES[windows.stage_of(spec)] == stage
+    assert STAGES[windows.default_stage(spec)] == stage

@@ -28,7 +28,7 @@ Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recordings:
+class RecordingPredictions:
     """What was answered about whole recordings, as the demo answers them, and what is true."""
 
     probabilities: NDArray[np.float64]  # (recordings, labels)
@@ -38,7 +38,7 @@ class Recordings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSet:
+class Dataset:
     """Samples and their labels; `load(i, rng)` gives one, varied if there is an rng."""
 
     name: str
@@ -51,7 +51,7 @@ class DataSet:
     ]  # (rows, columns), (labels,)
     notes: tuple[str, ...] = ()  # what was left out, counted
     finish: Callable[[nn.Module], None] | None = None  # what is done once the network has learnt
-    recordings: Callable[[nn.Module, Model], Recordings] | None = None  # of validation
+    recordings: Callable[[nn.Module, Model], RecordingPredictions] | None = None  # of validation
     heard: tuple[str, ...] = ()  # persons beside those of the samples that training makes use of
 
     def indices(self, split: Split) -> NDArray[np.int64]:
@@ -63,14 +63,14 @@ class DataSet:
         """Whether a sample may have several labels, or none."""
         return self.targets.ndim == 2
 
-    def apart_from(self, persons: frozenset[str]) -> DataSet:
+    def apart_from(self, persons: frozenset[str]) -> Dataset:
         """The same with everybody else in the test part, and those persons in the training part."""
         splits: tuple[Split, ...] = tuple(
             "train" if group in persons else "test" for group in self.groups
         )
         return dataclasses.replace(self, splits=splits)
 
-    def unvaried(self) -> DataSet:
+    def unvaried(self) -> Dataset:
         """The same as it is, without random changes while a network learns."""
         load = self.load
         return dataclasses.replace(self, load=lambda i, rng: load(i, None))
@@ -81,7 +81,7 @@ class DataSet:
         return frozenset(known | set(self.heard))
 
 
-def split_by_group(groups: Sequence[str], *, seed: str) -> tuple[Split, ...]:
+def split_groups(groups: Sequence[str], *, seed: str) -> tuple[Split, ...]:
     """70/15/15 by a hash of the group's name: the same person always falls into the same part."""
     return tuple(_split(group, seed) for group in groups)
 
@@ -106,10 +106,10 @@ def split_stratified(
     groups: Sequence[str], targets: NDArray[np.int64], *, seed: str
 ) -> tuple[Split, ...]:
     """70/15/15 by person; `targets` are labels (samples,) or many a sample (samples, labels)."""
-    return tuple(SPLITS[part] for part in dealt(groups, targets, SHARES, seed=seed))
+    return tuple(SPLITS[part] for part in assign_parts(groups, targets, SHARES, seed=seed))
 
 
-def folds(
+def assign_folds(
     groups: Sequence[str], targets: NDArray[np.int64], count: int, *, seed: str
 ) -> NDArray[np.int64]:
     """The fold of every sample; raises TrainingError where there are fewer persons than folds."""
@@ -118,10 +118,10 @@ def folds(
         raise TrainingError(
             f"{persons} persons in {count} folds, wanted: at least two folds, and a person for each"
         )
-    return dealt(groups, targets, (1 / count,) * count, seed=seed)
+    return assign_parts(groups, targets, (1 / count,) * count, seed=seed)
 
 
-def dealt(
+def assign_parts(
     groups: Sequence[str], targets: NDArray[np.int64], shares: Sequence[float], *, seed: str
 ) -> NDArray[np.int64]:
     """The part of every sample, by the wanted shares of the parts; a person is in one only."""

@@ -29,7 +29,7 @@ Site = Literal["sprsound", "icbhi", "fraiwan", "folders"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Annotated:
+class Annotation:
     """One event or one respiratory cycle."""
 
     start_s: float
@@ -47,7 +47,7 @@ class Take:
     patient: str  # unique over the sites: "icbhi:101"
     kind: int | None  # of the whole recording, where the data set gives one
     quality: Literal["", "poor"] = ""
-    annotated: tuple[Annotated, ...] = ()  # in seconds of the file
+    annotated: tuple[Annotation, ...] = ()  # in seconds of the file
     official_split: str | None = None
     device: str = ""  # as the data set names it
     start_s: float | None = None  # None: from the beginning of the file
@@ -75,7 +75,7 @@ class Ledger:
 
     def notes(self) -> tuple[str, ...]:
         """One sentence a kind: how many, and the names of the first."""
-        return tuple(f"{self.where}: {_counted(what, n)}" for what, n in self._named.items())
+        return tuple(f"{self.where}: {_sentence(what, n)}" for what, n in self._named.items())
 
 
 def read(folder: Path) -> Corpus:
@@ -86,10 +86,10 @@ def read(folder: Path) -> Corpus:
         raise TrainingError(f"{folder} is no directory, wanted: a folder of lung sounds.")
     corpora = []
     layouts = (
-        (sprsound.found, sprsound.read),
-        (icbhi.found, icbhi.read),
-        (fraiwan.found, fraiwan.read),
-        (is_in_folders, read_folders),
+        (sprsound.has_layout, sprsound.read),
+        (icbhi.has_layout, icbhi.read),
+        (fraiwan.has_layout, fraiwan.read),
+        (has_label_folders, read_label_folders),
     )
     for holds_layout, read_layout in layouts:
         below = (folder, *sorted(p for p in folder.iterdir() if p.is_dir()))
@@ -106,11 +106,11 @@ def read(folder: Path) -> Corpus:
     return Corpus(takes=takes, notes=notes)
 
 
-def sounding(
-    events: Iterable[tuple[str, Annotated]], *, duration_s: float, ledger: Ledger
-) -> tuple[Annotated, ...]:
+def usable_events(
+    events: Iterable[tuple[str, Annotation]], *, duration_s: float, ledger: Ledger
+) -> tuple[Annotation, ...]:
     """The events that lie in their sound, by time; each comes with the name of its place."""
-    kept: list[Annotated] = []
+    kept: list[Annotation] = []
     last_end_s = 0.0
     for place, event in sorted(events, key=lambda pair: (pair[1].start_s, pair[1].end_s)):
         start_s, end_s = event.start_s, event.end_s
@@ -123,12 +123,12 @@ def sounding(
         start_s, end_s = max(start_s, 0.0), min(end_s, duration_s)
         if start_s < last_end_s:
             ledger.add("events that overlap the one before, kept", place)
-        kept.append(Annotated(start_s=start_s, end_s=end_s, kind=event.kind))
+        kept.append(Annotation(start_s=start_s, end_s=end_s, kind=event.kind))
         last_end_s = max(last_end_s, end_s)
     return tuple(kept)
 
 
-def checked_splits(groups: Sequence[str], splits: Sequence[str]) -> None:
+def check_splits(groups: Sequence[str], splits: Sequence[str]) -> None:
     """Refuse a person in two splits with a TrainingError that names both."""
     first: dict[str, str] = {}
     for group, split in zip(groups, splits, strict=True):
@@ -139,7 +139,7 @@ def checked_splits(groups: Sequence[str], splits: Sequence[str]) -> None:
             )
 
 
-def duration_of(path: Path) -> float | None:
+def sound_duration_s(path: Path) -> float | None:
     """Seconds by the file's header; None where it cannot be read or holds nothing."""
     import soundfile
 
@@ -164,32 +164,32 @@ def _outermost(folders: Iterable[Path]) -> list[Path]:
     return kept
 
 
-def _counted(what: str, names: list[str]) -> str:
+def _sentence(what: str, names: list[str]) -> str:
     shown = "; ".join(names[:_MOST_NAMED])
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return f"{what} ({len(names)}): {shown}{more}."
 
 
 SUFFIXES = SOUND_SUFFIXES | {".ogg", ".mp3"}
-_PATIENT = re.compile(r"[^_-]+")
+_PATIENT_PREFIX = re.compile(r"[^_-]+")
 
 
-def is_in_folders(folder: Path) -> bool:
+def has_label_folders(folder: Path) -> bool:
     """Whether a folder named after a label, with a sound in it, lies in `folder`."""
-    return any(_sounds(place) for place, _ in _labelled(folder))
+    return any(_sound_files(place) for place, _ in _label_folders(folder))
 
 
-def read_folders(folder: Path) -> Corpus:
+def read_label_folders(folder: Path) -> Corpus:
     """Every sound with the label of its folder."""
     ledger = Ledger("Folders named after labels")
     takes, known = [], set()
-    for place, kind in _labelled(folder):
+    for place, kind in _label_folders(folder):
         known.add(place.name)
-        for path in _sounds(place):
-            named = _PATIENT.match(path.stem)
+        for path in _sound_files(place):
+            named = _PATIENT_PREFIX.match(path.stem)
             if named is None:
                 ledger.add("files whose name begins with no patient, left out", path.name)
-            elif duration_of(path) is None:
+            elif sound_duration_s(path) is None:
                 ledger.add("sounds that cannot be read, left out", path.name)
             else:
                 takes.append(
@@ -202,7 +202,7 @@ def read_folders(folder: Path) -> Corpus:
                     )
                 )
     for other in sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in known):
-        if _sounds(other):
+        if _sound_files(other):
             ledger.add(f"folders of sounds named after none of {', '.join(LABELS)}", other.name)
     notes = (
         f"Folders named after labels: {len({t.patient for t in takes})} patients in {len(takes)} "
@@ -211,10 +211,10 @@ def read_folders(folder: Path) -> Corpus:
     return Corpus(takes=tuple(takes), notes=notes + ledger.notes())
 
 
-def _labelled(folder: Path) -> list[tuple[Path, int]]:
+def _label_folders(folder: Path) -> list[tuple[Path, int]]:
     places = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in LABELS)
     return [(place, LABELS.index(place.name.lower())) for place in places]
 
 
-def _sounds(folder: Path) -> list[Path]:
+def _sound_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)

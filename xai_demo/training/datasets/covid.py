@@ -19,15 +19,15 @@ import numpy as np
 from xai_demo.errors import TrainingError
 from xai_demo.training import augmentation
 from xai_demo.training.datasets import (
-    DataSet,
+    Dataset,
     Split,
     kermany,
     nih,
     one_hot,
     radiographs,
-    split_by_group,
+    split_groups,
 )
-from xai_demo.training.datasets.radiographs import Film
+from xai_demo.training.datasets.radiographs import RadiographFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,12 +38,12 @@ COVID, PNEUMONIA, NORMAL = "COVID-19", "Pneumonia", "Normal"
 FOLDER = "COVID-19"
 # What is blotted out, as shares of height and width: both lungs and all between them.
 TOP, BOTTOM, LEFT, RIGHT = 0.08, 0.90, 0.08, 0.92
-_ALIKE = 0.985  # correlation of two small copies from which they count as one person's
+_SIMILAR = 0.985  # correlation of two small copies from which they count as one person's
 _SIDE = 24
 _PICTURES = {".jpg", ".jpeg", ".png"}
 
 
-def read(data: Path, model: Model, *, masked: bool = False) -> DataSet:
+def read(data: Path, model: Model, *, masked: bool = False) -> Dataset:
     """What is learnt from and tested on internally; raises TrainingError where a class is missing.
 
     Of children with pneumonia only so many are taken, by a hash of their number, that there are
@@ -52,11 +52,11 @@ def read(data: Path, model: Model, *, masked: bool = False) -> DataSet:
     """
     spec = radiographs.spec_of(model)
     if not kermany.is_published(data):
-        altered = blotted if masked else None
-        other = radiographs.read(data, model, vary=_changed, altered=altered)
+        altered = mask_lungs if masked else None
+        other = radiographs.read(data, model, vary=_augment, altered=altered)
         if other is not None and len(set(other.targets.tolist())) == len(model.labels):
             return other
-    listed = _internal(data)
+    listed = _internal_radiographs(data)
     for label in model.labels:
         if not any(label in film.labels for film in listed):
             raise TrainingError(
@@ -67,31 +67,31 @@ def read(data: Path, model: Model, *, masked: bool = False) -> DataSet:
     groups = tuple(film.person for film in listed)
     rows = np.stack([one_hot(int(t), len(model.labels)) for t in targets])
     held = radiographs.pixels(listed, spec)
-    return DataSet(
+    return Dataset(
         name="covid3",
         labels=model.labels,
         targets=targets,
         groups=groups,
         splits=_splits(groups),
-        load=radiographs.loader(blotted(held) if masked else held, rows, spec, _changed),
+        load=radiographs.loader(mask_lungs(held) if masked else held, rows, spec, _augment),
         notes=_notes(listed),
     )
 
 
-def external(data: Path, model: Model) -> DataSet | None:
+def external(data: Path, model: Model) -> Dataset | None:
     """NIH's adults, all of them in the test part; None where NIH's table is not there."""
-    if nih.table(data) is None:
+    if nih.find_table(data) is None:
         return None
     spec = radiographs.spec_of(model)
     meant: dict[tuple[str, ...], str] = {(nih.NO_FINDING,): NORMAL, ("Pneumonia",): PNEUMONIA}
-    found, notes = nih.found(data)
+    found, notes = nih.list_radiographs(data)
     listed = [film for film in found if film.labels in meant]
     if not listed:
         return None
     targets = np.array([model.labels.index(meant[film.labels]) for film in listed])
     asked: tuple[Split, ...] = tuple("test" for _ in listed)
     rows = np.stack([one_hot(int(t), len(model.labels)) for t in targets])
-    return DataSet(
+    return Dataset(
         name="nih",
         labels=model.labels,
         targets=targets,
@@ -102,7 +102,7 @@ def external(data: Path, model: Model) -> DataSet | None:
     )
 
 
-def blotted(held: Pixels) -> Pixels:
+def mask_lungs(held: Pixels) -> Pixels:
     """Pictures without lungs, (films, height, width): their frame is left, the rest is grey."""
     height, width = held.shape[1:]
     bare = held.copy()
@@ -115,31 +115,31 @@ def _span(size: int, start: float, end: float) -> slice:
     return slice(round(size * start), round(size * end))
 
 
-def _internal(data: Path) -> list[Film]:
-    pneumonia: list[Film] = []
-    normal: list[Film] = []
-    for film in kermany.found(data):
+def _internal_radiographs(data: Path) -> list[RadiographFile]:
+    pneumonia: list[RadiographFile] = []
+    normal: list[RadiographFile] = []
+    for film in kermany.list_radiographs(data):
         label = NORMAL if kermany.NORMAL in film.labels else PNEUMONIA
-        own = Film(path=film.path, person=f"kermany:{film.person}", labels=(label,))
+        own = RadiographFile(path=film.path, person=f"kermany:{film.person}", labels=(label,))
         (normal if label == NORMAL else pneumonia).append(own)
     taken = sorted(pneumonia, key=lambda film: _digest(f"drawn:{film.person}".encode()))
-    return [*_covid(data), *normal, *(taken[: len(normal)] if normal else taken)]
+    return [*_covid_radiographs(data), *normal, *(taken[: len(normal)] if normal else taken)]
 
 
-def _covid(data: Path) -> list[Film]:
+def _covid_radiographs(data: Path) -> list[RadiographFile]:
     """COVID-CXNet's pictures; who is on them is not published, so those much alike are one's."""
     paths = sorted(
         p for p in data.rglob("*") if p.parent.name == FOLDER and p.suffix.lower() in _PICTURES
     )
     names = [f"covid:{_digest(path.read_bytes())}" for path in paths]
-    person = alike(_small(paths), names) if paths else []
+    person = group_similar(_thumbnails(paths), names) if paths else []
     return [
-        Film(path=path, person=who, labels=(COVID,))
+        RadiographFile(path=path, person=who, labels=(COVID,))
         for path, who in zip(paths, person, strict=True)
     ]
 
 
-def alike(small: NDArray[np.float64], names: Sequence[str]) -> list[str]:
+def group_similar(small: NDArray[np.float64], names: Sequence[str]) -> list[str]:
     """For every picture the first name among those it hangs together with: (pictures, pixels)."""
     level = small - small.mean(axis=1, keepdims=True)
     level /= np.linalg.norm(level, axis=1, keepdims=True) + 1e-9
@@ -150,7 +150,7 @@ def alike(small: NDArray[np.float64], names: Sequence[str]) -> list[str]:
             i = root[i]
         return i
 
-    for i, j in zip(*np.nonzero(np.triu(level @ level.T >= _ALIKE, 1)), strict=True):
+    for i, j in zip(*np.nonzero(np.triu(level @ level.T >= _SIMILAR, 1)), strict=True):
         root[top(int(j))] = top(int(i))
     clusters: dict[int, list[str]] = {}
     for i, name in enumerate(names):
@@ -158,7 +158,7 @@ def alike(small: NDArray[np.float64], names: Sequence[str]) -> list[str]:
     return [min(clusters[top(i)]) for i in range(len(names))]
 
 
-def _small(paths: Sequence[Path]) -> NDArray[np.float64]:
+def _thumbnails(paths: Sequence[Path]) -> NDArray[np.float64]:
     from PIL import Image
 
     size = (_SIDE, _SIDE)
@@ -173,15 +173,15 @@ def _small(paths: Sequence[Path]) -> NDArray[np.float64]:
 def _splits(groups: Sequence[str]) -> tuple[Split, ...]:
     """Children as `pneumonia-resnet18` has them, so that no other model of theirs saw the test."""
     names = [group.removeprefix("kermany:") for group in groups]
-    own = split_by_group(names, seed="kermany")
-    other = split_by_group(names, seed="covid3")
+    own = split_groups(names, seed="kermany")
+    other = split_groups(names, seed="covid3")
     return tuple(
         a if group.startswith("kermany:") else b
         for group, a, b in zip(groups, own, other, strict=True)
     )
 
 
-def _notes(listed: Sequence[Film]) -> tuple[str, ...]:
+def _notes(listed: Sequence[RadiographFile]) -> tuple[str, ...]:
     covid = [film for film in listed if film.labels == (COVID,)]
     return (
         f"COVID-CXNet publishes no patients: its {len(covid)} pictures count as "
@@ -193,5 +193,5 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _changed(picture: Floats, rng: np.random.Generator) -> Floats:
+def _augment(picture: Floats, rng: np.random.Generator) -> Floats:
     return augmentation.varied(picture, rng, augmentation.COVID3)

@@ -18,7 +18,7 @@ from xai_demo.training.augmentation import (
     spectrogram_masked,
     stretched,
 )
-from xai_demo.training.datasets import DataSet, Split, one_hot
+from xai_demo.training.datasets import Dataset, Split, one_hot
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -35,22 +35,26 @@ AUDIOSET_NAMES = {
     "Rooster": "Crowing, cock-a-doodle-doo",
     "Fire crackling": "Fire",
 }
-LEARNT = ("1", "2", "3")  # the folds that the shipped weights learn from; all others test them
+TRAINING_FOLDS = (
+    "1",
+    "2",
+    "3",
+)  # the folds that the shipped weights learn from; all others test them
 _EXCERPT = 0.5  # of a clip, that training hears at once
 
 
-def read(data: Path, model: Model) -> DataSet:
+def read(data: Path, model: Model) -> Dataset:
     """All clips below `data`, split by fold; raises TrainingError where there are none."""
-    return _read(data, model)(lambda fold: fold not in LEARNT, LEARNT[-1])
+    return _clip_splitter(data, model)(lambda fold: fold not in TRAINING_FOLDS, TRAINING_FOLDS[-1])
 
 
-def folds(data: Path, model: Model) -> Iterator[tuple[str, DataSet]]:
+def folds(data: Path, model: Model) -> Iterator[tuple[str, Dataset]]:
     """The clips once for each fold that is there, that fold being the test part; and its name.
 
     Half of the sources of the fold before it, in a circle, are validation. Raises TrainingError as
     `read` does, or where there are fewer than three.
     """
-    split = _read(data, model)
+    split = _clip_splitter(data, model)
     names = sorted({p.name.partition("-")[0] for p in _clips(data)})
     if len(names) < 3:
         raise TrainingError(
@@ -61,7 +65,7 @@ def folds(data: Path, model: Model) -> Iterator[tuple[str, DataSet]]:
         yield name, split(name.__eq__, names[i - 1])
 
 
-def _read(data: Path, model: Model) -> Callable[[Callable[[str], bool], str], DataSet]:
+def _clip_splitter(data: Path, model: Model) -> Callable[[Callable[[str], bool], str], Dataset]:
     """The clips in memory: (is it a fold to test on, the fold to tune on) -> a data set."""
     spec = model.preprocessing
     if not isinstance(spec, LogMel):
@@ -78,10 +82,12 @@ def _read(data: Path, model: Model) -> Callable[[Callable[[str], bool], str], Da
 
     def load(i: int, rng: np.random.Generator | None) -> tuple[Floats, Floats]:
         mel = mels[i].astype(np.float32)
-        return mel if rng is None else varied(mel, rng), one_hot(int(targets[i]), len(model.labels))
+        return mel if rng is None else augment(mel, rng), one_hot(
+            int(targets[i]), len(model.labels)
+        )
 
-    def split(tested: Callable[[str], bool], tuned: str) -> DataSet:
-        return DataSet(
+    def split(tested: Callable[[str], bool], tuned: str) -> Dataset:
+        return Dataset(
             name="esc10",
             labels=model.labels,
             targets=targets,
@@ -93,16 +99,16 @@ def _read(data: Path, model: Model) -> Callable[[Callable[[str], bool], str], Da
     return split
 
 
-def varied(mel: Floats, rng: np.random.Generator) -> Floats:
+def augment(mel: Floats, rng: np.random.Generator) -> Floats:
     """An excerpt of a clip, at another pace, pitch, level and tone: (mel, frames / 2)."""
     mel = stretched(mel, rng, most=0.2)
-    mel = excerpt(mel, rng, frames=round(_EXCERPT * mel.shape[1]))
+    mel = draw_excerpt(mel, rng, frames=round(_EXCERPT * mel.shape[1]))
     mel = band_shifted(equalised(mel, rng, deviation=2.0), rng, most=2)
     louder = (mel + rng.uniform(-6, 6)).astype(np.float32)
     return spectrogram_masked(louder, rng, rows=10, columns=40, fill=float(mel.mean()))
 
 
-def excerpt(mel: Floats, rng: np.random.Generator, *, frames: int) -> Floats:
+def draw_excerpt(mel: Floats, rng: np.random.Generator, *, frames: int) -> Floats:
     """So many frames of a clip taken as a circle, one of which is likely to be a loud one.
 
     Much of a clip of one bark is silence, which says nothing of dogs.

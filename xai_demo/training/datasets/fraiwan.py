@@ -17,8 +17,8 @@ from xai_demo.training.datasets.breathing import (
     Corpus,
     Ledger,
     Take,
-    duration_of,
     kind_of,
+    sound_duration_s,
 )
 
 FOLDER = "Audio Files"
@@ -31,15 +31,15 @@ _OTHER = {"I", "E", "B", "BRONCHIAL"}  # inspiratory, expiratory, bronchial
 _UNKNOWN = -1  # no known sound; None is a known one that has no class here
 
 
-def found(folder: Path) -> bool:
+def has_layout(folder: Path) -> bool:
     """Whether sounds with such names lie in `folder` or in its 'Audio Files'."""
-    return any(_NAME.fullmatch(p.stem) for p in _sounds(folder))
+    return any(_NAME.fullmatch(p.stem) for p in _sound_files(folder))
 
 
 def read(folder: Path) -> Corpus:
     """Every recording; `other` sounds, as bronchial breathing, have no kind."""
     ledger = Ledger("Fraiwan")
-    sounds = _sounds(folder)
+    sounds = _sound_files(folder)
     labels = _labels(folder, ledger)
     takes = []
     for path in sounds:
@@ -50,7 +50,7 @@ def read(folder: Path) -> Corpus:
         kind = _kind(path, named["rest"], labels, ledger)
         if kind == _UNKNOWN:
             continue
-        if duration_of(path) is None:
+        if sound_duration_s(path) is None:
             ledger.add("sounds that cannot be read, left out", path.name)
             continue
         takes.append(
@@ -81,7 +81,7 @@ def sound_kind(sound: str) -> int | None:
 
 def _kind(path: Path, rest: str, labels: dict[str, int | None], ledger: Ledger) -> int | None:
     """By the table where it has the file, by the name otherwise."""
-    told = _told(rest)
+    told = _kind_in_name(rest)
     if labels and _key(path.stem) not in labels:
         ledger.add(f"sounds without a row in {TABLE}, labelled by their names", path.name)
     kind = labels.get(_key(path.stem), told)
@@ -95,7 +95,7 @@ def _kind(path: Path, rest: str, labels: dict[str, int | None], ledger: Ledger) 
     return kind
 
 
-def _told(rest: str) -> int | None:
+def _kind_in_name(rest: str) -> int | None:
     """The sound is the fourth field from the end; where that is none, the first that is one."""
     fields = rest.split(",")
     for field in (*fields[-4:-3], *fields[1:]):
@@ -122,7 +122,7 @@ def _labels(folder: Path, ledger: Ledger) -> dict[str, int | None]:
     return labels
 
 
-def _sounds(folder: Path) -> list[Path]:
+def _sound_files(folder: Path) -> list[Path]:
     place = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     return sorted(p for p in place.iterdir() if p.suffix.lower() in SOUND_SUFFIXES)
 

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from xai_demo.training.datasets.breathing import (
     SOUND_SUFFIXES,
-    Annotated,
+    Annotation,
     Corpus,
     Ledger,
     Take,
-    duration_of,
     kind_of,
-    sounding,
+    sound_duration_s,
+    usable_events,
 )
 
 DATABASE = "ICBHI_final_database"
@@ -31,7 +31,7 @@ _NAME = re.compile(r"(?P<patient>\d+)_[^_]+_[^_]+_(?:sc|mc)_(?P<device>[A-Za-z0-
 _COLUMNS = ("start_s", "end_s", "crackles", "wheezes")
 
 
-def found(folder: Path) -> bool:
+def has_layout(folder: Path) -> bool:
     """Whether the database, or a table of excerpts, lies in `folder`."""
     return _database(folder) is not None or _has_cycles(folder)
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> Corpus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Listed:
+class _AnnotatedSound:
     """A sound and the rows that annotate it, not yet looked at."""
 
     sound: Path
@@ -71,17 +71,19 @@ def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:
             lines = enumerate(texts[stem].read_text("utf-8-sig", "replace").splitlines(), 1)
             rows = [(f"{stem}.txt line {n}", line.split()) for n, line in lines if line.strip()]
             split = splits.get(stem)
-            yield from _take(_Listed(sound=sounds[stem], stem=stem, rows=rows, split=split), ledger)
+            yield from _take(
+                _AnnotatedSound(sound=sounds[stem], stem=stem, rows=rows, split=split), ledger
+            )
 
 
 def _excerpts(folder: Path, ledger: Ledger) -> Iterator[Take]:
     """One take for each file of the table: only what its first to last row span is annotated."""
-    listed: dict[str, _Listed] = {}
+    listed: dict[str, _AnnotatedSound] = {}
     with (folder / CYCLES).open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), 2):
             name = (row["file"] or "").strip()
             if name not in listed:
-                listed[name] = _Listed(
+                listed[name] = _AnnotatedSound(
                     sound=folder / name,
                     stem=Path(name).stem,
                     rows=[],
@@ -103,7 +105,7 @@ def _excerpts(folder: Path, ledger: Ledger) -> Iterator[Take]:
             yield replace(take, start_s=first_s, end_s=last_s)
 
 
-def _take(one: _Listed, ledger: Ledger) -> Iterator[Take]:
+def _take(one: _AnnotatedSound, ledger: Ledger) -> Iterator[Take]:
     """The take, if there is anything in it."""
     if not one.rows:
         ledger.add("empty annotations, left out", f"{one.stem}.txt")
@@ -113,11 +115,11 @@ def _take(one: _Listed, ledger: Ledger) -> Iterator[Take]:
     if not patient:
         ledger.add("files whose name tells no patient, left out", one.sound.name)
         return
-    duration_s = duration_of(one.sound)
+    duration_s = sound_duration_s(one.sound)
     if duration_s is None:
         ledger.add("sounds that cannot be read, left out", one.sound.name)
         return
-    annotated = sounding(_cycles(one.rows, ledger), duration_s=duration_s, ledger=ledger)
+    annotated = usable_events(_cycles(one.rows, ledger), duration_s=duration_s, ledger=ledger)
     if not annotated:
         ledger.add("recordings without a usable cycle, left out", one.sound.name)
         return
@@ -136,11 +138,11 @@ def _take(one: _Listed, ledger: Ledger) -> Iterator[Take]:
 class Cycle(NamedTuple):
     """A line of an annotation, and whether it was repaired."""
 
-    event: Annotated
+    event: Annotation
     repaired: bool
 
 
-def parsed(fields: list[str]) -> Cycle | None:
+def parse_cycle(fields: list[str]) -> Cycle | None:
     """The cycle that four fields tell, commas repaired; None where they tell none."""
     separated = fields[0].split(",") if len(fields) == 1 else fields  # commas for tabs
     points = [text.replace(",", ".") for text in separated]
@@ -151,14 +153,14 @@ def parsed(fields: list[str]) -> Cycle | None:
     if not {crackles, wheezes} <= {0.0, 1.0}:
         return None
     kind = kind_of(crackles=crackles == 1, wheezes=wheezes == 1)
-    return Cycle(Annotated(start_s=start_s, end_s=end_s, kind=kind), points != fields)
+    return Cycle(Annotation(start_s=start_s, end_s=end_s, kind=kind), points != fields)
 
 
 def _cycles(
     rows: Iterable[tuple[str, list[str]]], ledger: Ledger
-) -> Iterator[tuple[str, Annotated]]:
+) -> Iterator[tuple[str, Annotation]]:
     for place, fields in rows:
-        cycle = parsed(fields)
+        cycle = parse_cycle(fields)
         if cycle is None:
             problem = f"{place} ({' '.join(fields)!r})"
             ledger.add("lines that are not 'start end crackles wheezes', left out", problem)

@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xai_demo.errors import TrainingError
-from xai_demo.training.datasets import DataSet, one_hot, radiographs, split_by_group
-from xai_demo.training.datasets.radiographs import Film
+from xai_demo.training.datasets import (
+    Dataset,
+    one_hot,
+    radiographs,
+    split_groups,
+)
+from xai_demo.training.datasets.radiographs import RadiographFile
 
 if TYPE_CHECKING:
     from xai_demo.records import Model
@@ -30,7 +35,7 @@ NORMAL, PNEUMONIA, BACTERIAL, VIRAL = (
 )
 
 
-def read(data: Path, model: Model) -> DataSet:
+def read(data: Path, model: Model) -> Dataset:
     """All pictures below `data`, regrouped by person; raises TrainingError where there are none.
 
     A model that does not know "Pneumonia" is told bacterial from viral, and pictures whose names
@@ -39,34 +44,36 @@ def read(data: Path, model: Model) -> DataSet:
     spec = radiographs.spec_of(model)
     if not is_published(data) and (other := radiographs.read(data, model)) is not None:
         return other
-    listed = found(data)
+    listed = list_radiographs(data)
     if not listed:
         raise TrainingError(
             f"{data} holds no pictures, wanted: NORMAL/*.jpeg and PNEUMONIA/*.jpeg in it."
         )
     kept = [film for film in listed if set(film.labels) & set(model.labels)]
-    targets = np.array([_index(film, model) for film in kept])
+    targets = np.array([_label_index(film, model) for film in kept])
     left = [film.path.name for film in listed if film not in set(kept)]
     notes = (f"Left out, no kind of pneumonia in the name ({len(left)}): {', '.join(left[:5])}.",)
     groups = tuple(film.person for film in kept)
     rows = np.stack([one_hot(int(t), len(model.labels)) for t in targets])
-    return DataSet(
+    return Dataset(
         name="kermany",
         labels=model.labels,
         targets=targets,
         groups=groups,
-        splits=split_by_group(groups, seed="kermany"),
+        splits=split_groups(groups, seed="kermany"),
         load=radiographs.loader(radiographs.pixels(kept, spec), rows, spec),
         notes=notes if left else (),
     )
 
 
-def found(data: Path) -> list[Film]:
+def list_radiographs(data: Path) -> list[RadiographFile]:
     """Every picture in a folder NORMAL or PNEUMONIA at or below `data`."""
-    return [Film(path=p, person=person(p.name), labels=_labels(p)) for p in _paths(data)]
+    return [
+        RadiographFile(path=p, person=patient_of(p.name), labels=_labels(p)) for p in _paths(data)
+    ]
 
 
-def person(file_name: str) -> str:
+def patient_of(file_name: str) -> str:
     """Who is in the picture, by its published file name; raises TrainingError for others."""
     match = _PERSON.match(file_name)
     if not match:
@@ -92,5 +99,5 @@ def _labels(path: Path) -> tuple[str, ...]:
     return (PNEUMONIA,) + ({"bacteria": (BACTERIAL,), "virus": (VIRAL,)}[kind[1]] if kind else ())
 
 
-def _index(film: Film, model: Model) -> int:
+def _label_index(film: RadiographFile, model: Model) -> int:
     return next(i for i, label in enumerate(model.labels) if label in film.labels)

@@ -24,9 +24,15 @@ import numpy as np
 from xai_demo.catalog.hub_models import NIH_FINDINGS
 from xai_demo.errors import TrainingError
 from xai_demo.training import augmentation
-from xai_demo.training.datasets import DataSet, Split, dealt, radiographs, split_stratified
+from xai_demo.training.datasets import (
+    Dataset,
+    Split,
+    assign_parts,
+    radiographs,
+    split_stratified,
+)
 from xai_demo.training.datasets.breathing import Ledger
-from xai_demo.training.datasets.radiographs import Film
+from xai_demo.training.datasets.radiographs import RadiographFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,18 +45,18 @@ NO_FINDING = "No Finding"
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 
 
-def table(data: Path) -> Path | None:
+def find_table(data: Path) -> Path | None:
     """Where the labels are, at or below a folder; None where they are not."""
     return next(iter(sorted(data.rglob(TABLE))), None)
 
 
-def found(data: Path) -> tuple[list[Film], tuple[str, ...]]:
+def list_radiographs(data: Path) -> tuple[list[RadiographFile], tuple[str, ...]]:
     """Every picture with a row, labelled by its findings or "No Finding"; and what was left out.
 
     Raises TrainingError for a table without NIH's columns, for a finding that NIH has not, for a
     patient whose number is none, and where no picture has a row.
     """
-    path = table(data)
+    path = find_table(data)
     if path is None:
         raise TrainingError(f"{data} holds no {TABLE}, wanted: NIH's labels beside its pictures.")
     pictures = {
@@ -69,7 +75,7 @@ def found(data: Path) -> tuple[list[Film], tuple[str, ...]]:
         if picture is None:
             ledger.add("rows without a picture, left out", row["Image Index"] or "(no name)")
             continue
-        films.append(Film(path=picture, person=f"nih:{int(patient)}", labels=labels))
+        films.append(RadiographFile(path=picture, person=f"nih:{int(patient)}", labels=labels))
     if not films:
         raise TrainingError(
             f"{path.name} names no picture that is below {path.parent}, wanted: at least one. "
@@ -85,7 +91,7 @@ def published_parts(data: Path) -> dict[str, Split]:
 
     Raises TrainingError where a patient is in both lists, or one list is there alone.
     """
-    path = table(data)
+    path = find_table(data)
     lists = {name: path.parent / name for name in LISTS} if path else {}
     there = [name for name, at in lists.items() if at.is_file()]
     if not there:
@@ -145,41 +151,41 @@ SEED = "nih14"
 _TUNED_ON = 0.15 / 0.85  # of the published training part, so that validation is as usual
 
 
-def read(data: Path, model: Model) -> DataSet:
+def read(data: Path, model: Model) -> Dataset:
     """All pictures with a row, 70/15/15 by patient, stratified by finding.
 
     Where the published lists lie beside the table, the test part is theirs; where there is no
     table, films are taken from folders named after findings. Raises TrainingError where there is no
     such data.
     """
-    if table(data) is None:
-        other = radiographs.read(data, model, vary=_changed)
+    if find_table(data) is None:
+        other = radiographs.read(data, model, vary=_augment)
         if other is not None:
             return other
     spec = radiographs.spec_of(model)
-    listed, notes = found(data)
-    targets = rows_of(listed, model)
+    listed, notes = list_radiographs(data)
+    targets = label_matrix(listed, model)
     groups = tuple(film.person for film in listed)
-    return DataSet(
+    return Dataset(
         name="nih14",
         labels=model.labels,
         targets=targets,
         groups=groups,
         splits=_splits(listed, groups, targets, published_parts(data)),
         load=radiographs.loader(
-            radiographs.pixels(listed, spec), targets.astype(np.float32), spec, _changed
+            radiographs.pixels(listed, spec), targets.astype(np.float32), spec, _augment
         ),
         notes=notes,
     )
 
 
-def rows_of(listed: list[Film], model: Model) -> NDArray[np.int64]:
+def label_matrix(listed: list[RadiographFile], model: Model) -> NDArray[np.int64]:
     """Which of the model's labels each film has: (films, labels), 0 or 1."""
     return np.array([[int(label in film.labels) for label in model.labels] for film in listed])
 
 
 def _splits(
-    listed: list[Film],
+    listed: list[RadiographFile],
     groups: tuple[str, ...],
     targets: NDArray[np.int64],
     published: dict[str, Split],
@@ -189,13 +195,13 @@ def _splits(
     parts = [published.get(film.path.stem, "train") for film in listed]
     learnt = [i for i, part in enumerate(parts) if part != "test"]
     shares = (1 - _TUNED_ON, _TUNED_ON)
-    tuned = dealt([groups[i] for i in learnt], targets[learnt], shares, seed=SEED)
+    tuned = assign_parts([groups[i] for i in learnt], targets[learnt], shares, seed=SEED)
     for i, is_tuned in zip(learnt, tuned, strict=True):
         parts[i] = "validation" if is_tuned else "train"
     return tuple(parts)
 
 
-def _changed(picture: Floats, rng: np.random.Generator) -> Floats:
+def _augment(picture: Floats, rng: np.random.Generator) -> Floats:
     return augmentation.varied(picture, rng, augmentation.NIH14)
 
 
@@ -220,7 +226,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Boxed:
+class BoxedRadiograph:
     """One picture and all boxes on it."""
 
     path: Path
@@ -232,11 +238,11 @@ class Boxed:
 class BoxList:
     """What was read, and in words which rows were not."""
 
-    pictures: tuple[Boxed, ...]
+    pictures: tuple[BoxedRadiograph, ...]
     notes: tuple[str, ...]
 
 
-def has_boxes(data: Path) -> Path | None:
+def find_box_list(data: Path) -> Path | None:
     """The list of boxes in or below a folder."""
     return next(iter(sorted(data.rglob(FILE))), None)
 
@@ -252,7 +258,7 @@ def read_boxes(path: Path, data: Path) -> BoxList:
     for number, row in _box_rows(path):
         fault, value = "", ""
         try:
-            stem, box = Path(row[0]).stem, _box(row)
+            stem, box = Path(row[0]).stem, _parse_box(row)
         except ValueError as error:
             fault, value = error.args
         else:
@@ -262,13 +268,13 @@ def read_boxes(path: Path, data: Path) -> BoxList:
             faults.setdefault(fault, []).append(f"line {number} ({value})")
         else:
             kept.setdefault(stem, []).append(box)
-    notes = tuple(f"{path.name}: {_counted(fault, named)}" for fault, named in faults.items())
+    notes = tuple(f"{path.name}: {_fault_note(fault, named)}" for fault, named in faults.items())
     if not kept:
         what = " ".join(notes) or f"{path.name} has no rows."
         raise TrainingError(f"{what} Wanted: at least one box on a picture below {data}.")
     return BoxList(
         pictures=tuple(
-            Boxed(path=pictures[stem], patient=patient_of(stem), boxes=tuple(boxes))
+            BoxedRadiograph(path=pictures[stem], patient=patient_of(stem), boxes=tuple(boxes))
             for stem, boxes in kept.items()
         ),
         notes=notes,
@@ -308,7 +314,7 @@ def _box_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _box(row: list[str]) -> Box:
+def _parse_box(row: list[str]) -> Box:
     """Raises ValueError of what is wrong and the value met."""
     if len(row) < _BOX_COLUMNS:
         raise ValueError("of fewer than six fields, left out", ", ".join(row))
@@ -328,6 +334,6 @@ def _box(row: list[str]) -> Box:
     return Box(finding=finding, x=x / SIDE, y=y / SIDE, width=width / SIDE, height=height / SIDE)
 
 
-def _counted(what: str, named: list[str]) -> str:
+def _fault_note(what: str, named: list[str]) -> str:
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return f"{len(named)} boxes {what}: {'; '.join(named[:_MOST_NAMED])}{more}."

@@ -22,7 +22,7 @@ from xai_demo import imaging
 from xai_demo.errors import TrainingError
 from xai_demo.imaging import preprocess
 from xai_demo.records import Model, Raster
-from xai_demo.training.datasets import DataSet, one_hot, split_by_group
+from xai_demo.training.datasets import Dataset, one_hot, split_groups
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Pixels
@@ -33,7 +33,7 @@ _MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Film:
+class RadiographFile:
     """One radiograph of one person."""
 
     path: Path
@@ -48,7 +48,7 @@ def spec_of(model: Model) -> Raster:
     return model.preprocessing
 
 
-def pixels(films: Sequence[Film], spec: Raster) -> Pixels:
+def pixels(films: Sequence[RadiographFile], spec: Raster) -> Pixels:
     """All of them at the network's size: (films, height, width)."""
     return np.stack([_pixels(film.path, spec) for film in films])
 
@@ -57,7 +57,7 @@ def loader(
     held: Pixels, targets: Floats, spec: Raster, vary: Vary | None = None
 ) -> Callable[[int, np.random.Generator | None], tuple[Floats, Floats]]:
     """What a data set loads: a picture, varied if there is an rng, and its row of `targets`."""
-    change = vary or varied
+    change = vary or augment
 
     def load(i: int, rng: np.random.Generator | None) -> tuple[Floats, Floats]:
         picture = held[i].astype(np.float32) / 255
@@ -68,7 +68,7 @@ def loader(
     return load
 
 
-def varied(picture: Floats, rng: np.random.Generator) -> Floats:
+def augment(picture: Floats, rng: np.random.Generator) -> Floats:
     """A slightly turned, moved, scaled, brightened picture; mirrored half the time."""
     import cv2
 
@@ -105,12 +105,12 @@ def read(
     *,
     vary: Vary | None = None,
     altered: Callable[[Pixels], Pixels] | None = None,
-) -> DataSet | None:
+) -> Dataset | None:
     """All films below folders named after the model's labels; None where there are none.
 
     `altered` is done to all of them, (films, height, width), once and for all.
     """
-    listed = _found(data, model)
+    listed = _list_radiographs(data, model)
     if not listed:
         return None
     spec = spec_of(model)
@@ -122,12 +122,12 @@ def read(
     held = pixels(listed, spec)
     groups = tuple(film.person for film in listed)
     known = len({group for group in groups if not group.startswith("folders:")})
-    return DataSet(
+    return Dataset(
         name="folders",
         labels=model.labels,
         targets=each.astype(np.int64) if independent else each.argmax(axis=1),
         groups=groups,
-        splits=split_by_group(groups, seed="folders"),
+        splits=split_groups(groups, seed="folders"),
         load=loader(altered(held) if altered else held, rows, spec, vary),
         notes=(
             f"Folders named after labels: {len(listed)} pictures of {len(set(groups))} persons, "
@@ -136,7 +136,7 @@ def read(
     )
 
 
-def person(path: Path) -> str:
+def patient_of(path: Path) -> str:
     """Who is on a film, as the published layouts name persons; else the picture itself."""
     if match := _KERMANY.match(path.name):
         return match[1] or match[2]
@@ -145,18 +145,20 @@ def person(path: Path) -> str:
     return f"folders:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
-def _found(data: Path, model: Model) -> Sequence[Film]:
-    meant: dict[str, tuple[str, ...]] = {_plain(label): (label,) for label in model.labels}
+def _list_radiographs(data: Path, model: Model) -> Sequence[RadiographFile]:
+    meant: dict[str, tuple[str, ...]] = {_normalise_name(label): (label,) for label in model.labels}
     if model.activation == "sigmoid":
-        meant[_plain(NOTHING)] = ()
-    places = sorted(p for p in data.rglob("*") if p.is_dir() and _plain(p.name) in meant)
+        meant[_normalise_name(NOTHING)] = ()
+    places = sorted(p for p in data.rglob("*") if p.is_dir() and _normalise_name(p.name) in meant)
     return [
-        Film(path=path, person=person(path), labels=meant[_plain(place.name)])
+        RadiographFile(
+            path=path, person=patient_of(path), labels=meant[_normalise_name(place.name)]
+        )
         for place in places
         for path in sorted(place.iterdir())
         if path.suffix.lower() in SUFFIXES
     ]
 
 
-def _plain(name: str) -> str:
+def _normalise_name(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).lower()

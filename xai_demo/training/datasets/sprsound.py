@@ -17,12 +17,12 @@ from xai_demo.training.datasets.breathing import (
     NORMAL,
     SOUND_SUFFIXES,
     WHEEZE,
-    Annotated,
+    Annotation,
     Corpus,
     Ledger,
     Take,
-    duration_of,
-    sounding,
+    sound_duration_s,
+    usable_events,
 )
 
 EVENT_KINDS = {
@@ -46,7 +46,7 @@ _RECORD_KEYS = ("record_annotation", "recording_annotation")  # the README write
 _DEPTH = 3  # folder/sprsound/BioCAS2022/train2022_json
 
 
-def found(folder: Path) -> bool:
+def has_layout(folder: Path) -> bool:
     """Whether a folder of annotations lies in `folder` or little below it."""
     return any(_annotation_folders(folder, _DEPTH))
 
@@ -54,7 +54,7 @@ def found(folder: Path) -> bool:
 def read(folder: Path) -> Corpus:
     """Every recording with an annotation and a sound; the notes tell of the others."""
     ledger = Ledger("SPRSound")
-    sounds = _sounds(folder, ledger)
+    sounds = _sound_files(folder, ledger)
     used: set[str] = set()
     takes = []
     for path, split in _annotations(folder):
@@ -85,7 +85,7 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
         problem = f"{path.name} ({type(error).__name__}: {error})"
         ledger.add("files that are no SPRSound annotation, left out", problem)
         return None
-    duration_s = duration_of(sound)
+    duration_s = sound_duration_s(sound)
     if duration_s is None:
         ledger.add("sounds that cannot be read, left out", sound.name)
         return None
@@ -98,7 +98,7 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
         patient=f"sprsound:{path.stem.split('_')[0]}",
         kind=RECORD_KINDS.get(record),
         quality="poor" if record == "Poor Quality" else "",
-        annotated=sounding(_events(path, rows, ledger), duration_s=duration_s, ledger=ledger),
+        annotated=usable_events(_events(path, rows, ledger), duration_s=duration_s, ledger=ledger),
         official_split=split,
         device=DEVICE,
     )
@@ -106,7 +106,7 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
 
 def _events(
     path: Path, rows: list[tuple[str, Any, Any]], ledger: Ledger
-) -> Iterator[tuple[str, Annotated]]:
+) -> Iterator[tuple[str, Annotation]]:
     """The events that can be read, in seconds, each with its place."""
     for number, (kind, start, end) in enumerate(rows, 1):
         place = f"{path.name} event {number}"
@@ -121,7 +121,7 @@ def _events(
             continue
         if texts != [str(start), str(end)]:
             ledger.add("events with a decimal comma, repaired", place)
-        yield place, Annotated(start_s=start_s, end_s=end_s, kind=EVENT_KINDS[kind])
+        yield place, Annotation(start_s=start_s, end_s=end_s, kind=EVENT_KINDS[kind])
 
 
 def _annotations(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -129,10 +129,10 @@ def _annotations(folder: Path) -> Iterator[tuple[Path, str]]:
     for root in _annotation_folders(folder, _DEPTH):
         for path in sorted(root.rglob("*.json")):
             names = " ".join(path.relative_to(root.parent).parts[:-1]).lower()
-            yield path, _split(names)
+            yield path, _split_of(names)
 
 
-def _split(names: str) -> str:
+def _split_of(names: str) -> str:
     if "train" in names:
         return "train"
     if "intra" in names:  # recordings of the children that are trained on, by design
@@ -148,7 +148,7 @@ def _annotation_folders(folder: Path, depth: int) -> Iterator[Path]:
             yield from _annotation_folders(below, depth - 1)
 
 
-def _sounds(folder: Path, ledger: Ledger) -> dict[str, Path]:
+def _sound_files(folder: Path, ledger: Ledger) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*_wav/**/*")):
         if path.suffix.lower() not in SOUND_SUFFIXES:

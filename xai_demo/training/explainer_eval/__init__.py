@@ -24,14 +24,14 @@ from xai_demo.training import model_card
 from xai_demo.training.datasets import nih
 from xai_demo.training.evaluate import persons
 from xai_demo.training.explainer_eval import ground_truth, trials
-from xai_demo.training.explainer_eval.ground_truth import REAL, Case, Unseen
+from xai_demo.training.explainer_eval.ground_truth import REAL, AnnotatedFile, HeldOutPatients
 from xai_demo.training.explainer_eval.pointing import (
     BAND_CELLS,
     HOT,
     TIME_CELLS,
     Tally,
 )
-from xai_demo.training.explainer_eval.trials import Pointed, Run, point
+from xai_demo.training.explainer_eval.trials import PointingResults, Run, evaluate_pointing
 from xai_demo.training.explainer_report import card_section, table
 from xai_demo.training.recipes import recipe_of
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from xai_demo.engine import Network
     from xai_demo.records import Model, Progress
     from xai_demo.settings import Settings
-    from xai_demo.training.datasets import DataSet
+    from xai_demo.training.datasets import Dataset
 
 MOST = 24  # samples, and made sounds of each kind; of annotated files `_MORE` times as many
 PASSES = LEAST_PASSES  # that a slow explainer may spend on one window
@@ -73,9 +73,9 @@ def evaluate_explainers(
     tell(0.0, "waking the network")
     run = Run(_network(hub, name), names, most, PASSES)
     tell(0.01, "reading the data")
-    known = _Known.at(data, run, persons(settings.weights_dir / name))
-    rows = _tried(run, known, tell)
-    pointed = _pointed(run, known, settings, tell)
+    known = _GroundTruthData.at(data, run, persons(settings.weights_dir / name))
+    rows = _masking_rows(run, known, tell)
+    pointed = _pointing_results(run, known, settings, tell)
     if not rows and not pointed.tried:
         raise TrainingError(
             " ".join([f"{data} holds nothing that {name} can be put to the test on.", *run.notes])
@@ -99,22 +99,22 @@ def _network(hub: Hub, name: str) -> Network:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
+class _GroundTruthData:
     """What the data holds, by layout."""
 
-    samples: DataSet | None
+    samples: Dataset | None
     sounds: tuple[Any, ...]  # SPRSound's takes
-    pictures: tuple[nih.Boxed, ...]
-    unseen: Unseen
+    pictures: tuple[nih.BoxedRadiograph, ...]
+    unseen: HeldOutPatients
 
     @classmethod
-    def at(cls, data: Path, run: Run, learnt_from: frozenset[str] | None) -> _Known:
+    def at(cls, data: Path, run: Run, learnt_from: frozenset[str] | None) -> _GroundTruthData:
         model = run.model
         is_sound = isinstance(model.preprocessing, LogMel)
-        corpus = ground_truth.sprsound(data) if model.task == "stethoscope" else None
-        path = None if is_sound else nih.has_boxes(data)
+        corpus = ground_truth.read_sprsound(data) if model.task == "stethoscope" else None
+        path = None if is_sound else nih.find_box_list(data)
         listed = nih.read_boxes(path, data) if path else None
-        samples = _read(
+        samples = _read_test_samples(
             data, run, needed=not (corpus or listed or ground_truth.has_mixtures(model))
         )
         if samples is not None and learnt_from is not None and model.task == "chest_xray":
@@ -124,15 +124,15 @@ class _Known:
         splits: dict[str, str] = {}
         for group, split in zip(samples.groups, samples.splits, strict=True) if samples else ():
             splits[group] = split
-            splits.setdefault(ground_truth.bare(group), split)
+            splits.setdefault(ground_truth.patient_number(group), split)
         return cls(
             samples=samples,
             sounds=corpus.takes if corpus else (),
             pictures=listed.pictures if listed else (),
-            unseen=Unseen(splits=splits, seed="sprsound"),
+            unseen=HeldOutPatients(splits=splits, seed="sprsound"),
         )
 
-    def cases(self, run: Run, settings: Settings) -> Iterator[Case]:
+    def cases(self, run: Run, settings: Settings) -> Iterator[AnnotatedFile]:
         """Every file of known truth, the annotated ones first."""
         model = run.model
         if model.task == "chest_xray":
@@ -141,15 +141,15 @@ class _Known:
             left = len(self.pictures) - len(apart)
             if left:
                 run.notes.append(f"{left} pictures with boxes are of persons trained or tuned on.")
-            yield from ground_truth.boxed(apart, model, settings)
+            yield from ground_truth.boxed_radiographs(apart, model, settings)
         if model.task == "stethoscope":
-            yield from ground_truth.annotated(self.sounds, model, self.unseen)
+            yield from ground_truth.annotated_recordings(self.sounds, model, self.unseen)
             yield from ground_truth.lung_mixtures(self.sounds, model, self.unseen, run.most)
         if model.task == "audioset":
             yield from ground_truth.everyday_mixtures(model, max(1, run.most // 2))
 
 
-def _read(data: Path, run: Run, *, needed: bool) -> DataSet | None:
+def _read_test_samples(data: Path, run: Run, *, needed: bool) -> Dataset | None:
     """The test samples of the model's recipe; None where there is no recipe or no such data."""
     try:
         found = recipe_of(run.model.name).read(data, run.model)
@@ -162,15 +162,17 @@ def _read(data: Path, run: Run, *, needed: bool) -> DataSet | None:
     return found
 
 
-def _tried(run: Run, known: _Known, tell: Progress) -> dict[str, trials.Row]:
+def _masking_rows(
+    run: Run, known: _GroundTruthData, tell: Progress
+) -> dict[str, trials.ExplainerFigures]:
     """The trial of every explainer, where there are samples for one."""
     if known.samples is None:
         return {}
-    asked = trials.samples(run.network, known.samples, run.most)
+    asked = trials.select_samples(run.network, known.samples, run.most)
     if not asked:
         run.notes.append(f"No test sample that {run.model.name} gets right.")
         return {}
-    random = trials.randomised(run.network)
+    random = trials.randomise_weights(run.network)
     rows = {}
     for i, name in enumerate(run.names):
         part = asked[: run.few] if run.is_slow(name) else asked
@@ -178,22 +180,26 @@ def _tried(run: Run, known: _Known, tell: Progress) -> dict[str, trials.Row]:
         def told(done: float, i: int = i, name: str = name) -> None:
             tell(0.05 + 0.5 * (i + done) / len(run.names), f"{name}: hiding parts")
 
-        rows[name] = trials.row(name, run.network, random, part, run.passes, told)
+        rows[name] = trials.explainer_figures(name, run.network, random, part, run.passes, told)
     return rows
 
 
-def _pointed(run: Run, known: _Known, settings: Settings, tell: Progress) -> Pointed:
+def _pointing_results(
+    run: Run, known: _GroundTruthData, settings: Settings, tell: Progress
+) -> PointingResults:
     """Ask where the heat lies on every file of known truth that the network gets right."""
-    pointed = Pointed()
+    pointed = PointingResults()
     for number, case in enumerate(known.cases(run, settings)):
         what = "annotated" if case.part == REAL else f"made, {case.part} dB"
         tell(1 - 0.45 * 0.995**number, f"file {number + 1} of known truth ({what})")
         if any(run.quota(n, case.part) > pointed.count(n, case.part) for n in run.names):
-            point(run, pointed, case)
+            evaluate_pointing(run, pointed, case)
     return pointed
 
 
-def _result(run: Run, rows: dict[str, trials.Row], pointed: Pointed) -> dict[str, Any]:
+def _result(
+    run: Run, rows: dict[str, trials.ExplainerFigures], pointed: PointingResults
+) -> dict[str, Any]:
     model, made = run.model, [str(snr) for snr in ground_truth.SNRS_DB]
     made = [snr for snr in made if any(part == snr for part, _ in pointed.tried)]
     real = any(part == REAL for part, _ in pointed.tried)
@@ -206,7 +212,7 @@ def _result(run: Run, rows: dict[str, trials.Row], pointed: Pointed) -> dict[str
         per_label[name] = {
             label: pointed.together(name, REAL, label).to_json() for label in pointed.labels(REAL)
         }
-        synthesised[name] = {snr: _counted(pointed.together(name, snr)) for snr in made}
+        synthesised[name] = {snr: _tally_to_json(pointed.together(name, snr)) for snr in made}
     return {
         "model": model.name,
         "sha256": model.sha256,
@@ -239,11 +245,11 @@ def _result(run: Run, rows: dict[str, trials.Row], pointed: Pointed) -> dict[str
     }
 
 
-def _counted(tally: Tally) -> dict[str, Any]:
+def _tally_to_json(tally: Tally) -> dict[str, Any]:
     return {"n": len(tally.rows), "persons": len(set(tally.groups)), **tally.to_json()}
 
 
-def _tolerance(pointed: Pointed) -> dict[str, float]:
+def _tolerance(pointed: PointingResults) -> dict[str, float]:
     seconds, rows = pointed.cell or (0.0, 0.0)
     return {"time_s": round(TIME_CELLS * seconds, 3), "mel_bands": round(BAND_CELLS * rows, 2)}
 

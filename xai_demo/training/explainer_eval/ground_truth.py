@@ -20,12 +20,12 @@ from xai_demo.synthesis import (
     lung,
     lung_mixture,
 )
-from xai_demo.training.datasets import breathing, nih, split_by_group
+from xai_demo.training.datasets import breathing, nih, split_groups
 from xai_demo.training.datasets import sprsound as layout_sprsound
 from xai_demo.training.explainer_eval.pointing import (
     Boxes,
-    Times,
-    TimesAndBands,
+    TimeFrequencyEvents,
+    TimeSpans,
     Truth,
 )
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets.breathing import Take
 
 
-class _Owned(Protocol):
+class _HasPatient(Protocol):
     @property
     def patient(self) -> str: ...
 
 
-_OfOne = TypeVar("_OfOne", bound=_Owned)
+_File = TypeVar("_OfOne", bound=_HasPatient)
 
 SNRS_DB = (-5, 0, 5, 10, 15)
 REAL = "real"  # the part of what was recorded; that of what was made is its ratio: "10"
@@ -56,7 +56,7 @@ _KINDS = {  # the annotated kinds that a label of a network means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class AnnotatedFile:
     """One file, whose it is, and where each of its labels is."""
 
     source: Recording | Radiograph
@@ -66,33 +66,39 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unseen:
+class HeldOutPatients:
     """Persons that the network was neither trained nor tuned on."""
 
     splits: Mapping[str, str]  # by person, as the recipe split them
     seed: str  # for persons that the recipe does not know
 
     def __contains__(self, person: str) -> bool:
-        own = bare(person)
+        own = patient_number(person)
         split = self.splits.get(person) or self.splits.get(own)
-        return (split or split_by_group([own], seed=self.seed)[0]) == "test"
+        return (split or split_groups([own], seed=self.seed)[0]) == "test"
 
 
-def annotated(takes: Sequence[Take], model: Model, unseen: Unseen) -> Iterator[Case]:
+def annotated_recordings(
+    takes: Sequence[Take], model: Model, unseen: HeldOutPatients
+) -> Iterator[AnnotatedFile]:
     """Recordings with adventitious sounds, one a person before anybody's second."""
-    for take in _in_turn([t for t in takes if t.patient in unseen and _truths(t, model)]):
+    for take in _round_robin([t for t in takes if t.patient in unseen and _truths(t, model)]):
         source = audio.read_audio(
             take.path, sample_rate_hz=_sound_spec(model).sample_rate_hz, max_duration_s=_LONGEST_S
         )
-        yield Case(source=source, group=take.patient, part=REAL, truths=_truths(take, model))
+        yield AnnotatedFile(
+            source=source, group=take.patient, part=REAL, truths=_truths(take, model)
+        )
 
 
-def sprsound(data: Path) -> breathing.Corpus | None:
+def read_sprsound(data: Path) -> breathing.Corpus | None:
     """SPRSound in or below a folder, if it is there."""
-    return layout_sprsound.read(data) if layout_sprsound.found(data) else None
+    return layout_sprsound.read(data) if layout_sprsound.has_layout(data) else None
 
 
-def lung_mixtures(takes: Sequence[Take], model: Model, unseen: Unseen, most: int) -> Iterator[Case]:
+def lung_mixtures(
+    takes: Sequence[Take], model: Model, unseen: HeldOutPatients, most: int
+) -> Iterator[AnnotatedFile]:
     """Crackles and wheezes in breathing: real and normal where it is there, else synthesised."""
     normal = [t for t in takes if t.patient in unseen and _is_normal(t)]
     kinds = [kind for kind in LUNG_KINDS if kind in model.labels]
@@ -103,10 +109,10 @@ def lung_mixtures(takes: Sequence[Take], model: Model, unseen: Unseen, most: int
                     made = lung_mixture(breath, kind=kind, snr_db=snr_db, seed=number)
                 except UnsuitableError:  # too short, or silent under an event: the next one
                     continue
-                yield _made(made, group, snr_db, model)
+                yield _mixture_file(made, group, snr_db, model)
 
 
-def everyday_mixtures(model: Model, most: int) -> Iterator[Case]:
+def everyday_mixtures(model: Model, most: int) -> Iterator[AnnotatedFile]:
     """Everyday sounds that come and go, in the noise of a room."""
     for label in EVERYDAY_LABELS:
         if label not in model.labels:
@@ -114,15 +120,17 @@ def everyday_mixtures(model: Model, most: int) -> Iterator[Case]:
         for seed in range(most):
             for snr_db in SNRS_DB:
                 made = everyday_mixture(label, snr_db=snr_db, seed=seed)
-                yield _made(made, f"{label} {seed}", snr_db, model)
+                yield _mixture_file(made, f"{label} {seed}", snr_db, model)
 
 
-def boxed(pictures: Sequence[nih.Boxed], model: Model, settings: Settings) -> Iterator[Case]:
+def boxed_radiographs(
+    pictures: Sequence[nih.BoxedRadiograph], model: Model, settings: Settings
+) -> Iterator[AnnotatedFile]:
     """Radiographs with boxes for labels of the model, one a person before anybody's second."""
     spec = model.preprocessing
     if not isinstance(spec, Raster):
         raise UnsuitableError(f"{model.name} takes sounds, wanted: a model that takes pictures.")
-    for picture in _in_turn([p for p in pictures if _known(p, model)]):
+    for picture in _round_robin([p for p in pictures if _model_findings(p, model)]):
         film = imaging.read_image(picture.path, max_pixels=settings.max_pixels)
         truths = {
             finding: Boxes(
@@ -132,12 +140,12 @@ def boxed(pictures: Sequence[nih.Boxed], model: Model, settings: Settings) -> It
                     if box.finding == finding
                 )
             )
-            for finding in _known(picture, model)
+            for finding in _model_findings(picture, model)
         }
-        yield Case(source=film, group=picture.patient, part=REAL, truths=truths)
+        yield AnnotatedFile(source=film, group=picture.patient, part=REAL, truths=truths)
 
 
-def bare(person: str) -> str:
+def patient_number(person: str) -> str:
     """A person's own number, without the site and leading zeros: "nih:00013118" -> "13118"."""
     own = person.rpartition(":")[2]
     return str(int(own)) if own.isdecimal() else own
@@ -155,7 +163,7 @@ def _truths(take: Take, model: Model) -> dict[str, Truth]:
     there = {"crackle": crackles, "wheeze": wheezes, "both": crackles and wheezes}
     judged = tuple((e.start_s, e.end_s) for e in take.annotated)
     return {
-        label: Times(
+        label: TimeSpans(
             spans=tuple((e.start_s, e.end_s) for e in take.annotated if e.kind in _KINDS[label]),
             judged=judged,
         )
@@ -177,24 +185,24 @@ def _backgrounds(normal: Sequence[Take], most: int) -> Iterator[tuple[str, Float
         for seed in range(most):
             breath = lung.lung_sound(seed=1000 + seed)
             yield f"synthesised {seed}", breath.samples
-    for take in _in_turn(normal)[:most]:
+    for take in _round_robin(normal)[:most]:
         recording = audio.read_audio(
             take.path, sample_rate_hz=lung.SAMPLE_RATE_HZ, max_duration_s=_LONGEST_S
         )
         yield take.patient, recording.samples
 
 
-def _made(made: Synthesised, group: str, snr_db: int, model: Model) -> Case:
+def _mixture_file(made: Synthesised, group: str, snr_db: int, model: Model) -> AnnotatedFile:
     rate = _sound_spec(model).sample_rate_hz
     samples = made.samples
     if made.sample_rate_hz != rate:
         import soxr
 
         samples = soxr.resample(samples, made.sample_rate_hz, rate).astype(np.float32)
-    truth = TimesAndBands(
+    truth = TimeFrequencyEvents(
         events=tuple((t.start_s, t.end_s, t.low_hz, t.high_hz) for t in made.truth)
     )
-    return Case(
+    return AnnotatedFile(
         source=Recording(samples=samples, sample_rate_hz=rate, facts={}),
         group=group,
         part=str(snr_db),
@@ -202,7 +210,7 @@ def _made(made: Synthesised, group: str, snr_db: int, model: Model) -> Case:
     )
 
 
-def _known(picture: nih.Boxed, model: Model) -> list[str]:
+def _model_findings(picture: nih.BoxedRadiograph, model: Model) -> list[str]:
     return sorted({box.finding for box in picture.boxes} & set(model.labels))
 
 
@@ -225,7 +233,7 @@ def _sound_spec(model: Model) -> LogMel:
     return spec
 
 
-def _in_turn(files: Sequence[_OfOne]) -> list[_OfOne]:
+def _round_robin(files: Sequence[_File]) -> list[_File]:
     """Everybody's first, then everybody's second, in an order that chance chose once."""
     order = np.random.default_rng(0).permutation(len(files))
     seen: dict[str, int] = {}

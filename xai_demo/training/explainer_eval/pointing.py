@@ -60,7 +60,7 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class TimeSpans:
     """Annotated stretches of a recording, in seconds, without tolerance."""
 
     spans: tuple[tuple[float, float], ...]
@@ -72,7 +72,7 @@ class Times:
         inside = np.broadcast_to(during, heatmap.shape)
         over_time = heatmap.max(axis=0, keepdims=True)
         judged = np.broadcast_to(canvas.during(self.judged or self.spans), heatmap.shape)
-        return _compared(
+        return _pointing_figures(
             pointing=faithfulness.pointing(heatmap, inside),
             chance=faithfulness.pointing_chance(inside),
             simple={"pointing_energy": faithfulness.pointing(canvas.brightness, inside)},
@@ -84,7 +84,7 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimesAndBands:
+class TimeFrequencyEvents:
     """Synthesised events: (start_s, end_s, low_hz, high_hz) each."""
 
     events: tuple[tuple[float, float, float, float], ...]
@@ -133,7 +133,7 @@ class Boxes:
         rows, columns = heatmap.shape
         centre = float(inside[rows // 2, columns // 2])
         overlap = max(_iou(hot_box(heatmap), mask) for mask in self.masks)
-        return _compared(
+        return _pointing_figures(
             pointing=faithfulness.pointing(heatmap, inside),
             chance=faithfulness.pointing_chance(inside),
             simple={"pointing_centre": centre},
@@ -159,7 +159,7 @@ def hot_box(heatmap: Floats, threshold: float = HOT) -> Mask:
     return box
 
 
-def in_cells(values: Floats, cells: tuple[int, int]) -> Floats:
+def cell_means(values: Floats, cells: tuple[int, int]) -> Floats:
     """Each pixel replaced by the mean over its cell, of so many rows and columns of cells."""
     row_of, column_of = (
         np.arange(n) * min(k, n) // n for n, k in zip(values.shape, cells, strict=True)
@@ -195,7 +195,9 @@ class Tally:
         return metrics.as_json(metrics.with_intervals(means, self.groups))
 
 
-def _compared(*, pointing: float, chance: float, simple: dict[str, float]) -> dict[str, float]:
+def _pointing_figures(
+    *, pointing: float, chance: float, simple: dict[str, float]
+) -> dict[str, float]:
     """The hit beside chance and beside rules that know nothing of the network, and by how much."""
     above = {name.replace("pointing", "pointing_above"): pointing - v for name, v in simple.items()}
     return {
@@ -216,7 +218,7 @@ _EVEN_ODDS = 0.5  # the operating point of an independent label that has none of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class AnalysedFile:
     """One file after the network's answer, to be explained by one explainer after another."""
 
     network: Network
@@ -248,14 +250,14 @@ class Seen:
             return Canvas(
                 shape=(n_rows, n_columns),
                 cell=(n_rows / rows, n_columns / columns),
-                brightness=in_cells(given, (rows, columns)),
+                brightness=cell_means(given, (rows, columns)),
             )
         step = heat.frames_per_column(self.made.decibels.shape[1])
         wide = self.made.inputs.shape[3] / columns / step
         return Canvas(
             shape=(n_rows, n_columns),
             cell=(n_rows / rows, wide),
-            brightness=in_cells(given, (rows, max(1, round(n_columns / wide)))),
+            brightness=cell_means(given, (rows, max(1, round(n_columns / wide)))),
             column_s=step * spec.hop_length / spec.sample_rate_hz,
             row_hz=spectrogram.mel_frequencies_hz(spec),
         )
@@ -267,12 +269,12 @@ class Seen:
         return heatmap
 
 
-def seen(network: Network, source: Recording | Radiograph) -> Seen:
+def analyse_file(network: Network, source: Recording | Radiograph) -> AnalysedFile:
     """Prepare a file and ask the network, as the demo does."""
     made = inputs.prepare(network.model, source)
     answer = answered(network, made.inputs)
     overall = made.overall(network.model, answer.probabilities)
-    return Seen(network=network, made=made, answer=answer, overall=overall)
+    return AnalysedFile(network=network, made=made, answer=answer, overall=overall)
 
 
 def is_answered(model: Model, probabilities: Floats, label: str, *, pooled: bool = False) -> bool:

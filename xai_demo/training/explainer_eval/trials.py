@@ -31,13 +31,18 @@ from xai_demo.analysis.inference import (
 from xai_demo.decision import decided_index
 from xai_demo.explainers import Budget
 from xai_demo.records import LogMel, Model
-from xai_demo.training.explainer_eval.ground_truth import REAL, Case
-from xai_demo.training.explainer_eval.pointing import Seen, Tally, is_answered, seen
+from xai_demo.training.explainer_eval.ground_truth import REAL, AnnotatedFile
+from xai_demo.training.explainer_eval.pointing import (
+    AnalysedFile,
+    Tally,
+    analyse_file,
+    is_answered,
+)
 
 if TYPE_CHECKING:
     from xai_demo.engine import Network
     from xai_demo.records import Floats
-    from xai_demo.training.datasets import DataSet
+    from xai_demo.training.datasets import Dataset
 
 STEPS = 10  # of the insertion and deletion curves
 
@@ -56,7 +61,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ExplainerFigures:
     """The figures of one explainer."""
 
     figures: dict[str, Any]
@@ -78,7 +83,7 @@ class _Window:
         return cls(inputs=window[None], sample_rate_hz=rate)
 
 
-def samples(network: Network, data: DataSet, most: int) -> list[Sample]:
+def select_samples(network: Network, data: Dataset, most: int) -> list[Sample]:
     """At most so many test samples that the network gets right, one a person, none normal."""
     model = network.model
     normal = model.labels.index(model.normal_label) if model.normal_label else None
@@ -107,7 +112,7 @@ def samples(network: Network, data: DataSet, most: int) -> list[Sample]:
     return list(found.values())
 
 
-def randomised(network: Network, seed: int = 0) -> Network:
+def randomise_weights(network: Network, seed: int = 0) -> Network:
     """The same architecture with weights that nobody trained."""
     import torch
     from torch import nn
@@ -126,29 +131,29 @@ def randomised(network: Network, seed: int = 0) -> Network:
     )
 
 
-def row(
+def explainer_figures(
     explainer: str,
     trained: Network,
     random: Network,
     asked: Sequence[Sample],
     passes: int,
     tell: Callable[[float], None],
-) -> Row:
+) -> ExplainerFigures:
     """What hiding the heat of one explainer does, over all samples asked about."""
     tally, taken = Tally(), []
     for done, sample in enumerate(asked):
         tell(done / len(asked))
         start = time.perf_counter()
-        heatmap = _heat(trained, explainer, sample, passes)
+        heatmap = _sample_heatmap(trained, explainer, sample, passes)
         taken.append(time.perf_counter() - start)
-        other = _heat(random, explainer, sample, passes)
+        other = _sample_heatmap(random, explainer, sample, passes)
         tally.add(sample.group, _figures(trained, sample, heatmap, other))
-    return Row(
+    return ExplainerFigures(
         figures=tally.to_json(), cost_ms=round(1000 * float(np.median(taken)), 1), n=len(asked)
     )
 
 
-def _heat(network: Network, explainer: str, sample: Sample, passes: int) -> Floats:
+def _sample_heatmap(network: Network, explainer: str, sample: Sample, passes: int) -> Floats:
     """Heat of one sample at its own size, 0..1."""
     made = _Window.of(network.model, sample.window)
     method = explainers.explainer(explainer)
@@ -163,7 +168,9 @@ def _figures(
 ) -> dict[str, float]:
     quiet = isinstance(network.model.preprocessing, LogMel)
     background = float(sample.window.min() if quiet else sample.window.mean())
-    trial = Trial(window=sample.window, background=background, answer=_asked(network, sample))
+    trial = Trial(
+        window=sample.window, background=background, answer=_target_probability(network, sample)
+    )
     through = faithfulness.through_heat(trial, heatmap)
     alike = faithfulness.randomisation(heatmap, randomised_heat)
     return {
@@ -176,7 +183,7 @@ def _figures(
     }
 
 
-def _asked(network: Network, sample: Sample) -> Callable[[Floats], Floats]:
+def _target_probability(network: Network, sample: Sample) -> Callable[[Floats], Floats]:
     """The target's probability in pictures; none of them goes through the network twice."""
     asker = Asker(network)
 
@@ -230,7 +237,7 @@ class Run:
 
 
 @dataclass(slots=True)
-class Pointed:
+class PointingResults:
     """Where the heat of every explainer lay, by part and label; and what was tried and right."""
 
     tallies: dict[tuple[str, str, str], Tally] = field(default_factory=dict)
@@ -263,11 +270,11 @@ class Pointed:
         return sorted({label for _, of, label in self.tallies if of == part})
 
 
-def point(run: Run, pointed: Pointed, case: Case) -> None:
+def evaluate_pointing(run: Run, pointed: PointingResults, case: AnnotatedFile) -> None:
     """Ask the network about a file, and where it answers right every explainer about the heat."""
-    saw = seen(run.network, case.source)
+    saw = analyse_file(run.network, case.source)
     canvas = None
-    for label in _counted_labels(saw, case):
+    for label in _labels_to_score(saw, case):
         pointed.tried[case.part, label] += 1
         if not saw.answers(label):
             continue
@@ -284,7 +291,7 @@ def point(run: Run, pointed: Pointed, case: Case) -> None:
             tally.add(case.group, case.truths[label].figures(heatmap, canvas))
 
 
-def _counted_labels(saw: Seen, case: Case) -> list[str]:
+def _labels_to_score(saw: AnalysedFile, case: AnnotatedFile) -> list[str]:
     """All labels of independent ones; of exclusive ones the answer if it is among them."""
     model = saw.network.model
     if model.activation == "sigmoid" or len(case.truths) == 1:

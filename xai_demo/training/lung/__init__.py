@@ -15,18 +15,23 @@ import numpy as np
 
 from xai_demo.errors import TrainingError
 from xai_demo.records import LogMel, Model, Progress
-from xai_demo.training.datasets import DataSet, Split, breathing, split_by_group
-from xai_demo.training.lung.samples import WITHOUT_TIMES, Lessons
-from xai_demo.training.lung.windows import heard
+from xai_demo.training.datasets import (
+    Dataset,
+    Split,
+    breathing,
+    split_groups,
+)
+from xai_demo.training.lung.samples import WITHOUT_TIMES, LungDataset
+from xai_demo.training.lung.windows import read_spectrograms
 
 
-def read(data: Path, model: Model, progress: Progress | None = None) -> DataSet:
+def read(data: Path, model: Model, progress: Progress | None = None) -> Dataset:
     """Everything annotated below `data`; raises TrainingError where there is nothing."""
     from xai_demo.training.lung import classifier_head
 
-    lessons, notes = lessons_in(data, model, progress)
+    lessons, notes = read_lung_dataset(data, model, progress)
     takes = [sound.take for sound in lessons.sounds]
-    return DataSet(
+    return Dataset(
         name=" + ".join(sorted({t.site for t in takes})),
         labels=model.labels,
         targets=np.array([p.kind for p in lessons.events]),
@@ -34,24 +39,24 @@ def read(data: Path, model: Model, progress: Progress | None = None) -> DataSet:
         splits=tuple(p.split for p in lessons.events),
         load=lessons.load,
         notes=notes,
-        finish=partial(classifier_head.fitted, lessons=lessons),
-        recordings=partial(classifier_head.recordings, lessons=lessons)
+        finish=partial(classifier_head.fit_classifier, lessons=lessons),
+        recordings=partial(classifier_head.predict_recordings, lessons=lessons)
         if any(lessons.validated())
         else None,
         heard=tuple(t.patient for t, s in zip(takes, lessons.splits, strict=True) if s != "test"),
     )
 
 
-def lessons_in(
+def read_lung_dataset(
     data: Path, model: Model, progress: Progress | None = None
-) -> tuple[Lessons, tuple[str, ...]]:
+) -> tuple[LungDataset, tuple[str, ...]]:
     """What lies below `data`, heard, and what is to be said about it."""
     spec = sound_spec(model)
     corpus = breathing.read(data)
     takes = [t for t in corpus.takes if t.annotated or t.kind is not None]
-    splits = splits_of(takes)
-    sounds = heard(takes, spec, progress or (lambda done, doing: None))
-    lessons = Lessons(sounds, splits, spec)
+    splits = assign_splits(takes)
+    sounds = read_spectrograms(takes, spec, progress or (lambda done, doing: None))
+    lessons = LungDataset(sounds, splits, spec)
     if not lessons.events:
         raise TrainingError(
             f"{data} holds {len(takes)} sounds without an event or a label, wanted: annotated "
@@ -68,7 +73,7 @@ def sound_spec(model: Model) -> LogMel:
     return spec
 
 
-def splits_of(takes: list[breathing.Take]) -> list[Split]:
+def assign_splits(takes: list[breathing.Take]) -> list[Split]:
     """SPRSound by a hash of the child, ICBHI by its official split, the others all for training.
 
     Where there is no SPRSound to validate on, some of ICBHI's patients for training are taken for
@@ -76,7 +81,7 @@ def splits_of(takes: list[breathing.Take]) -> list[Split]:
     """
     sites = {take.site for take in takes}
     names = [t.patient.removeprefix("sprsound:") for t in takes]
-    hashed = split_by_group(names, seed="sprsound")
+    hashed = split_groups(names, seed="sprsound")
 
     def icbhi(i: int) -> Split:
         if takes[i].official_split != "train":
@@ -92,5 +97,5 @@ def splits_of(takes: list[breathing.Take]) -> list[Split]:
         "folders": lambda i: "train" if timed else hashed[i],
     }
     splits = [by_site[take.site](i) for i, take in enumerate(takes)]
-    breathing.checked_splits([t.patient for t in takes], splits)
+    breathing.check_splits([t.patient for t in takes], splits)
     return splits

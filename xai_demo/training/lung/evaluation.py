@@ -29,16 +29,16 @@ from xai_demo.training.datasets.breathing import (
     Ledger,
     Take,
 )
+from xai_demo.training.lung import assign_splits, sound_spec
 from xai_demo.training.lung import metrics as lung_events
 from xai_demo.training.lung import metrics as lung_scores
-from xai_demo.training.lung import sound_spec, splits_of
-from xai_demo.training.lung.samples import Lessons
-from xai_demo.training.lung.windows import heard
+from xai_demo.training.lung.samples import LungDataset
+from xai_demo.training.lung.windows import read_spectrograms
 from xai_demo.training.recipe import Answers, Evaluation
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Model, Progress, Recording
-    from xai_demo.training.lung.metrics import Judged
+    from xai_demo.training.lung.metrics import Predictions
     from xai_demo.training.metrics import Array
 
 SITES = {  # in the order in which a mixture's figures come to stand at the top
@@ -52,7 +52,7 @@ _LONGEST_S = 600.0
 _BATCH = 64
 
 
-def judged(
+def evaluate_lung_model(
     network: torch.nn.Module,
     model: Model,
     data: Path,
@@ -63,9 +63,9 @@ def judged(
     sound_spec(model)
     progress(0.0, "reading the data")
     corpus = breathing.read(data)
-    takes, notes, known = unlearnt(corpus, learnt_from)
-    asked = _Asked(network, model)
-    levels: dict[str, dict[str, Judged]] = {}
+    takes, notes, known = held_out_takes(corpus, learnt_from)
+    asked = _Evaluator(network, model)
+    levels: dict[str, dict[str, Predictions]] = {}
     extra: dict[str, dict[str, Any]] = {}
     for number, site in enumerate(s for s in SITES if any(t.site == s for t in takes)):
         part = [t for t in takes if t.site == site]
@@ -87,18 +87,19 @@ def judged(
             f"events, or recordings with a label. {' '.join(notes)}".rstrip()
         )
     progress(0.9, "bootstrap by person")
-    evaluation = _evaluation(model, levels, extra, notes)
+    is_official = "icbhi" not in known and _has_official_icbhi(takes)
+    evaluation = _evaluation(model, levels, extra, notes, has_official_icbhi=is_official)
     return dataclasses.replace(evaluation, result=evaluation.result | {"no_test": known})
 
 
-def unlearnt(
+def held_out_takes(
     corpus: Corpus, learnt_from: frozenset[str] | None
 ) -> tuple[list[Take], list[str], list[str]]:
     """The takes to ask about, what is to be said of the others, and the sites known to the last."""
     takes, notes = list(corpus.takes), list(corpus.notes)
     all_known: list[str] = []
     if learnt_from is None:
-        pairs = zip(takes, splits_of(takes), strict=True)
+        pairs = zip(takes, assign_splits(takes), strict=True)
         learnt_from = frozenset(t.patient for t, s in pairs if s != "test" and t.site != "folders")
         learnt_from |= {t.patient for t in takes if t.site == "fraiwan"}
     chosen: list[Take] = []
@@ -120,18 +121,18 @@ def unlearnt(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Asked:
+class _Evaluator:
     """A network with the model it is, asked about sounds."""
 
     network: torch.nn.Module
     model: Model
 
-    def events(self, takes: Sequence[Take], progress: Progress) -> Judged:
+    def events(self, takes: Sequence[Take], progress: Progress) -> Predictions:
         """Every annotated event or cycle by itself, all around it blotted out."""
         spec = sound_spec(self.model)
         annotated = [take for take in takes if take.annotated]
-        sounds = heard(annotated, spec, lambda done, doing: progress(0.4 * done, doing))
-        lessons = Lessons(sounds, ["test"] * len(sounds), spec)
+        sounds = read_spectrograms(annotated, spec, lambda done, doing: progress(0.4 * done, doing))
+        lessons = LungDataset(sounds, ["test"] * len(sounds), spec)
         progress(0.4, "asking about events")
         rows = [
             self.whole(np.stack(lessons.parts(place))[:, None], partial(over_windows, self.model))
@@ -145,18 +146,18 @@ class _Asked:
 
     def recordings(
         self, takes: Sequence[Take], progress: Progress, notes: list[str]
-    ) -> tuple[Judged, dict[str, Any]] | None:
+    ) -> tuple[Predictions, dict[str, Any]] | None:
         """Every recording with a label; of SPRSound its record level too, and the timeline."""
         ledger = Ledger(SITES[takes[0].site])
         rows, kinds, patients, counts = [], [], [], []
         agreed: list[tuple[str, lung_events.Agreement]] = []
         for number, take in enumerate(takes):
-            kind = kind_of(take)
+            kind = recording_kind(take)
             if kind is None:
                 continue
             progress(0.5 + 0.5 * number / len(takes), f"recording {number + 1} of {len(takes)}")
             try:
-                made = inputs.prepare(self.model, _recording(take, self.model))
+                made = inputs.prepare(self.model, _read_take(take, self.model))
             except UnreadableFileError as error:
                 ledger.add("recordings that hold nothing to analyse, left out", str(error))
                 continue
@@ -218,13 +219,13 @@ class _Asked:
 
     def _judged(
         self, rows: Array, kinds: list[int], patients: list[str], *, pooled: bool = False
-    ) -> Judged:
-        return lung_scores.judged(
+    ) -> Predictions:
+        return lung_scores.decide(
             rows, np.array(kinds), tuple(patients), points=_points(self.model, pooled=pooled)
         )
 
 
-def kind_of(take: Take) -> int | None:
+def recording_kind(take: Take) -> int | None:
     """The class of a recording, by its label or by its cycles; 4 where its quality is poor."""
     if take.quality == "poor":
         return BOTH + 1
@@ -268,7 +269,7 @@ def _points(model: Model, *, pooled: bool) -> Array:
     return np.array([max(of.get(label, 0.5), 1e-6) for label in model.labels])
 
 
-def _recording(take: Take, model: Model) -> Recording:
+def _read_take(take: Take, model: Model) -> Recording:
     rate = sound_spec(model).sample_rate_hz
     read = audio.read_audio(take.path, sample_rate_hz=rate, max_duration_s=_LONGEST_S)
     if take.start_s is None and take.end_s is None:
@@ -279,17 +280,24 @@ def _recording(take: Take, model: Model) -> Recording:
 
 def _evaluation(
     model: Model,
-    levels: dict[str, dict[str, Judged]],
+    levels: dict[str, dict[str, Predictions]],
     extra: dict[str, dict[str, Any]],
     notes: list[str],
+    *,
+    has_official_icbhi: bool,
 ) -> Evaluation:
+    # The ICBHI score is defined on the cycles of the official test split, and nowhere else.
+    official = {("icbhi", "events")} if has_official_icbhi else set()
     sites = {
-        site: {level: lung_scores.as_json(answers) for level, answers in found.items()}
+        site: {
+            level: lung_scores.as_json(answers, is_icbhi_test=(site, level) in official)
+            for level, answers in found.items()
+        }
         for site, found in levels.items()
     }
     for site, more in extra.items():
         sites[site]["recordings"] |= more
-    level, top = next(_most_telling(levels))
+    level, top = next(_headline_levels(levels))
     if len(sites) > 1:
         others = ", ".join(SITES[s] for s in sites if s != top)
         notes.append(
@@ -319,7 +327,12 @@ def _evaluation(
     )
 
 
-def _most_telling(levels: dict[str, dict[str, Judged]]) -> Iterator[tuple[str, str]]:
+def _has_official_icbhi(takes: Sequence[Take]) -> bool:
+    """Whether all takes of ICBHI belong to its official test split."""
+    return all(take.official_split == "test" for take in takes if take.site == "icbhi")
+
+
+def _headline_levels(levels: dict[str, dict[str, Predictions]]) -> Iterator[tuple[str, str]]:
     """Level and site: events before recordings, the sites in their order."""
     for level in ("events", "recordings"):
         yield from ((level, site) for site in SITES if level in levels.get(site, {}))

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xai_demo.records import Event, Metric
-    from xai_demo.training.datasets.breathing import Annotated
+    from xai_demo.training.datasets.breathing import Annotation
     from xai_demo.training.metrics import Array, Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class Predictions:
     """What a model said of some events or recordings, and what they are."""
 
     probabilities: Array  # (samples, classes), calibrated
@@ -49,17 +49,17 @@ class Judged:
     labels: tuple[str, ...] = LABELS
 
 
-def judged(
+def decide(
     probabilities: Array,
     targets: Labels,
     patients: tuple[str, ...],
     *,
     points: Array | None = None,
     labels: tuple[str, ...] = LABELS,
-) -> Judged:
+) -> Predictions:
     """With decisions: the largest probability, relative to its operating point if one is given."""
     relative = probabilities if points is None else probabilities / points
-    return Judged(
+    return Predictions(
         probabilities=probabilities,
         targets=targets,
         decided=relative.argmax(axis=1),
@@ -106,11 +106,11 @@ def balanced_accuracy_of_three(targets: Labels, decided: Labels, weights: Array)
     return float(recalls.mean()) if present.any() else float("nan")
 
 
-def figures(answers: Judged, weights: Array) -> dict[str, float]:
+def figures(answers: Predictions, weights: Array) -> dict[str, float]:
     """Every overall figure for one weighting of the samples.
 
-    Plain names are of two classes (normal, abnormal), `..._4` of all of them; `icbhi_score` is
-    what ICBHI 2017 calls average_score_4; `balanced_accuracy_3` is without "both".
+    Plain names are of two classes (normal, abnormal), `..._4` of all of them;
+    `balanced_accuracy_3` is without "both".
     """
     targets, decided = answers.targets, answers.decided
     counts = metrics.confusion(targets, decided, weights, len(answers.labels))
@@ -120,7 +120,6 @@ def figures(answers: Judged, weights: Array) -> dict[str, float]:
         | challenge_scores(two_classes(counts))
         | {f"{name}_4": value for name, value in of_all.items()}
         | {
-            "icbhi_score": of_all["average_score"],
             "balanced_accuracy_3": balanced_accuracy_of_three(
                 targets, answers.decided_of_three, weights
             ),
@@ -128,12 +127,12 @@ def figures(answers: Judged, weights: Array) -> dict[str, float]:
     )
 
 
-def scores(answers: Judged, *, seed: int = 0) -> dict[str, Metric]:
+def scores(answers: Predictions, *, seed: int = 0) -> dict[str, Metric]:
     """`figures` with 95 % intervals over bootstrap draws of patients."""
     return metrics.with_intervals(lambda w: figures(answers, w), answers.patients, seed=seed)
 
 
-def class_scores(answers: Judged, *, seed: int = 0) -> dict[str, dict[str, Metric]]:
+def class_scores(answers: Predictions, *, seed: int = 0) -> dict[str, dict[str, Metric]]:
     """Precision, recall, F1 and AUROC of each class, with the same intervals."""
 
     def flat(weights: Array) -> dict[str, float]:
@@ -147,14 +146,21 @@ def class_scores(answers: Judged, *, seed: int = 0) -> dict[str, dict[str, Metri
     return by_label
 
 
-def as_json(answers: Judged, *, seed: int = 0) -> dict[str, Any]:
-    """All of it, as `evaluate --json` prints it for one level (event or recording)."""
+def as_json(answers: Predictions, *, is_icbhi_test: bool = False, seed: int = 0) -> dict[str, Any]:
+    """All of it, as `evaluate --json` prints it for one level (event or recording).
+
+    `is_icbhi_test`: the samples are breathing cycles of ICBHI 2017's official test split. Only
+    there is the average score of four classes also called `icbhi_score`, as in Rocha et al. 2019.
+    """
+    overall = scores(answers, seed=seed)
+    if is_icbhi_test:
+        overall["icbhi_score"] = overall["average_score_4"]
     everyone = np.ones(len(answers.targets))
     counts = metrics.confusion(answers.targets, answers.decided, everyone, len(answers.labels))
     return {
         "n": len(answers.targets),
         "groups": len(set(answers.patients)),
-        "metrics": metrics.as_json(scores(answers, seed=seed)),
+        "metrics": metrics.as_json(overall),
         "per_class": {
             label: metrics.as_json(row) for label, row in class_scores(answers, seed=seed).items()
         },
@@ -208,12 +214,12 @@ class Agreement:
 
 
 def agreement(
-    events: Iterable[Event], annotated: Iterable[Annotated], *, duration_s: float
+    events: Iterable[Event], annotated: Iterable[Annotation], *, duration_s: float
 ) -> Agreement:
     """Of one recording; labels are those of `breathing`."""
     steps = max(1, round(duration_s / _STEP_S))
-    found = _sounding(((e.start_s, e.end_s, LABELS.index(e.label)) for e in events), steps)
-    truth = _sounding(((a.start_s, a.end_s, a.kind) for a in annotated), steps)
+    found = _kind_masks(((e.start_s, e.end_s, LABELS.index(e.label)) for e in events), steps)
+    truth = _kind_masks(((a.start_s, a.end_s, a.kind) for a in annotated), steps)
     both = found & truth
     return Agreement(
         lasts_s=steps * _STEP_S,
@@ -254,7 +260,7 @@ def agreement_as_json(rows: Sequence[Agreement], patients: Sequence[str]) -> dic
     }
 
 
-def _sounding(spans: Iterable[tuple[float, float, int]], steps: int) -> NDArray[np.bool_]:
+def _kind_masks(spans: Iterable[tuple[float, float, int]], steps: int) -> NDArray[np.bool_]:
     """When crackles and when wheezes sound, (2, steps)."""
     heard = np.zeros((len(_KINDS), steps), np.bool_)
     for start_s, end_s, kind in spans:

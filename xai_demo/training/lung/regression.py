@@ -29,7 +29,7 @@ _LEAST = 1e-9  # a probability whose logarithm is still taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
+class SourceFeatures:
     """What one source teaches the classifier."""
 
     features: Floats  # (samples, features)
@@ -46,9 +46,9 @@ class Learnt:
         weights: NDArray[np.float64] = self.weight * each / each.sum()
         return weights
 
-    def of(self, index: NDArray[np.int64]) -> Learnt:
+    def of(self, index: NDArray[np.int64]) -> SourceFeatures:
         """Some of the samples."""
-        return Learnt(
+        return SourceFeatures(
             features=self.features[index],
             kinds=self.kinds[index],
             groups=tuple(self.groups[i] for i in index),
@@ -64,20 +64,20 @@ class Learnt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Located:
+class LocalisedWindows:
     """Windows with one kind of event, and where in them it sounds."""
 
     parts: Floats  # (windows, columns, features): what each column adds to the features
     inside: NDArray[np.bool_]  # (windows, columns): where the event is
     kinds: NDArray[np.int64]
 
-    def against(self, scale: NDArray[np.float64]) -> tuple[_Pointing, ...]:
+    def against(self, scale: NDArray[np.float64]) -> tuple[_PointingLoss, ...]:
         """The task of pointing for each kind, on features that are divided by `scale`."""
         sizes = np.bincount(self.kinds, minlength=1).astype(float)
         shares = sizes[self.kinds] ** -0.5  # as the square root of the kind's size
         shares *= _POINTING / max(shares.sum(), _LEAST)
         return tuple(
-            _Pointing(
+            _PointingLoss(
                 kind=int(kind),
                 parts=(self.parts[chosen] / scale).astype(np.float32),
                 inside=self.inside[chosen],
@@ -89,7 +89,7 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Pointing:
+class _PointingLoss:
     """Minus the log of the softmax's mass inside the events, and its gradient."""
 
     kind: int
@@ -109,10 +109,10 @@ class _Pointing:
         return float(-(self.shares * np.log(hit)).sum(dtype=np.float64)), slope
 
 
-def regression(
-    learnt: Sequence[Learnt],
+def fit_regression(
+    learnt: Sequence[SourceFeatures],
     start: tuple[Floats, Floats] | None = None,
-    located: Located | None = None,
+    located: LocalisedWindows | None = None,
 ) -> tuple[Floats, Floats]:
     """Weights (4, features) and biases (4,) on the features as they are.
 
@@ -130,7 +130,7 @@ def regression(
     mean = weights @ inputs
     scale = np.sqrt(weights @ (inputs - mean.astype(np.float32)) ** 2)
     scale = np.where(scale > _FLAT, scale, 1.0)
-    problem = _Problem(
+    problem = _Objective(
         inputs=((inputs - mean) / scale).astype(np.float32),
         wanted=(labels[:, classes] * weights[:, None]).astype(np.float32),
         weights=weights.astype(np.float32)[:, None],
@@ -156,14 +156,14 @@ def regression(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Problem:
+class _Objective:
     """Loss and gradient of the regression for weights and biases, (classes x (features + 1),)."""
 
     inputs: Floats  # (samples, features), standardised
     wanted: Floats  # (samples, classes), each sample's weight at its class
     weights: Floats  # (samples, 1), which sum up to one
     ridge: float
-    pointing: Mapping[int, _Pointing]  # by class
+    pointing: Mapping[int, _PointingLoss]  # by class
 
     def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         solved = flat.astype(np.float32).reshape(self.wanted.shape[1], -1)

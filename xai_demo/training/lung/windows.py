@@ -36,7 +36,7 @@ STAGES = ("raw", "filtered", "denoised")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class RecordingSpectrograms:
     """One recording, after every step of the signal path."""
 
     take: Take
@@ -51,7 +51,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
+class EventOverlay:
     """A synthesised event to be laid over a window."""
 
     power: Floats  # (mel, frames of the event)
@@ -60,32 +60,39 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class WindowAugmentation:
     """How a window is varied."""
 
     stage: int  # of STAGES
     gain_db: Floats | None = None  # (mel,): another stethoscope
     noise: Floats | None = None  # (mel, frames), power
-    added: tuple[Added, ...] = ()
+    added: tuple[EventOverlay, ...] = ()
 
 
-def stage_of(spec: LogMel) -> int:
+def default_stage(spec: LogMel) -> int:
     """The stage that a model is given unless a visitor asks for another one."""
     return 2 if spec.denoise else 1 if spec.band_hz else 0
 
 
-def heard(takes: Sequence[Take], spec: LogMel, progress: Progress) -> list[Heard]:
+def read_spectrograms(
+    takes: Sequence[Take], spec: LogMel, progress: Progress
+) -> list[RecordingSpectrograms]:
     """Read them all, by as many processes as there are cores."""
     found = []
     with ProcessPoolExecutor() as pool:
-        for i, one in enumerate(pool.map(partial(_heard, spec=spec), takes, chunksize=8)):
+        for i, one in enumerate(pool.map(partial(_read_recording, spec=spec), takes, chunksize=8)):
             found.append(one)
             progress(i / len(takes), f"reading sound {i + 1} of {len(takes)}")
     return found
 
 
-def cut(
-    one: Heard, first: int, frames: int, change: Change, spec: LogMel, blot: range | None = None
+def cut_window(
+    one: RecordingSpectrograms,
+    first: int,
+    frames: int,
+    change: WindowAugmentation,
+    spec: LogMel,
+    blot: range | None = None,
 ) -> Floats:
     """The network's input from a frame on, (mel, frames); 0, the mean, beyond `blot` or the end."""
     at = np.arange(first, first + frames)
@@ -93,7 +100,7 @@ def cut(
     whole, thin = one.decibels[change.stage], one.thin[change.stage].astype(np.float32)
     window = whole[:, np.clip(at, 0, one.frames - 1)].astype(np.float32)
     if change.added:
-        window = _with_events(window, change, spec)
+        window = _overlay_events(window, change, spec)
     if change.noise is not None:
         window = 10 * np.log10(10 ** (window / 10) + change.noise)
         thin = 10 * np.log10(10 ** (thin / 10) + change.noise.mean(1, keepdims=True))
@@ -130,7 +137,7 @@ def stage_gain_db(spec: LogMel, stage: int) -> Floats:
     return passed
 
 
-def _heard(take: Take, spec: LogMel) -> Heard:
+def _read_recording(take: Take, spec: LogMel) -> RecordingSpectrograms:
     rate = spec.sample_rate_hz
     samples = audio.read_audio(take.path, sample_rate_hz=rate, max_duration_s=_LONGEST_S).samples
     start_s = take.start_s or 0.0
@@ -146,7 +153,7 @@ def _heard(take: Take, spec: LogMel) -> Heard:
         first = round((event.start_s - start_s) * per_second)
         end = max(round((event.end_s - start_s) * per_second), first + 2)
         events.append((first, end, event.kind))
-    return Heard(
+    return RecordingSpectrograms(
         take=take,
         decibels=decibels,
         thin=tuple(np.ascontiguousarray(d[:, ::_THIN]) for d in decibels),
@@ -154,7 +161,7 @@ def _heard(take: Take, spec: LogMel) -> Heard:
     )
 
 
-def _with_events(window: Floats, change: Change, spec: LogMel) -> Floats:
+def _overlay_events(window: Floats, change: WindowAugmentation, spec: LogMel) -> Floats:
     power = 10 ** (window / 10)
     passed = 10 ** (stage_gain_db(spec, change.stage) / 10)
     for event in change.added:
@@ -172,7 +179,7 @@ _LONGEST_CRACKLE_S = 0.025
 _EDGE = 3  # frames of silence around an event
 
 
-def bank(count: int, seed: int, spec: LogMel) -> dict[Kind, list[Floats]]:
+def event_bank(count: int, seed: int, spec: LogMel) -> dict[Kind, list[Floats]]:
     """So many crackle bursts and wheezes as mel power, (mel, frames) each, more varied than life.
 
     Ranges: Gavriely et al. 1984 for wheezes, Hoevers & Loudon 1990 and Park et al. 2023 for
@@ -181,19 +188,21 @@ def bank(count: int, seed: int, spec: LogMel) -> dict[Kind, list[Floats]]:
     rng = np.random.default_rng(seed)
     made: dict[Kind, list[Floats]] = {"crackle": [], "wheeze": []}
     for _ in range(count):
-        made["crackle"].append(_power(_crackles(rng), spec))
-        made["wheeze"].append(_power(_wheeze(rng), spec))
+        made["crackle"].append(_mel_power(_crackles(rng), spec))
+        made["wheeze"].append(_mel_power(_wheeze(rng), spec))
     return made
 
 
-def change(rng: np.random.Generator, one: Heard, frames: int, spec: LogMel, stage: int) -> Change:
+def draw_augmentation(
+    rng: np.random.Generator, one: RecordingSpectrograms, frames: int, spec: LogMel, stage: int
+) -> WindowAugmentation:
     """Another stethoscope four times in five, noise two times in five."""
     gain = _stethoscope(rng, spec) if rng.random() < 0.8 else None
     noise = _noise(rng, one, frames, spec, stage) if rng.random() < 0.4 else None
-    return Change(stage=stage, gain_db=gain, noise=noise)
+    return WindowAugmentation(stage=stage, gain_db=gain, noise=noise)
 
 
-def varied(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def augment(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Pitch, pace, a little noise and SpecAugment; `times`, (2, frames), goes along."""
     frames = window.shape[1]
     window = band_shifted(window, rng, most=2)
@@ -206,7 +215,7 @@ def varied(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Flo
     return spectrogram_masked(window, rng, rows=8, columns=20, fill=0.0), times
 
 
-def _power(wave: np.ndarray, spec: LogMel) -> Floats:
+def _mel_power(wave: np.ndarray, spec: LogMel) -> Floats:
     wave = np.pad(wave / np.abs(wave).max(), 5 * spec.hop_length).astype(np.float32)
     power = 10 ** (spectrogram.log_mel(wave, spec) / 10)
     inner: Floats = power[:, _EDGE:-_EDGE].astype(np.float32)
@@ -256,7 +265,9 @@ def _stethoscope(rng: np.random.Generator, spec: LogMel) -> Floats:
     return result
 
 
-def _noise(rng: np.random.Generator, one: Heard, frames: int, spec: LogMel, stage: int) -> Floats:
+def _noise(
+    rng: np.random.Generator, one: RecordingSpectrograms, frames: int, spec: LogMel, stage: int
+) -> Floats:
     """Steady coloured noise below or about the recording's own level, as power: (mel, frames)."""
     level_db = float(np.percentile(one.thin[stage].astype(np.float32), 60)) + rng.uniform(-25, 3)
     hertz = np.array(spectrogram.mel_frequencies_hz(spec))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xai_demo.records import Progress
-    from xai_demo.training.datasets import DataSet, Split
+    from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.metrics import Array, Labels
 
 EXTERNAL = "external: adults of NIH ChestX-ray14 (no COVID-19 among them)"
@@ -70,7 +70,7 @@ def judged(
     return Evaluation(result=result, answers=answers)
 
 
-def taught(data: DataSet) -> tuple[Array, Labels]:
+def taught(data: Dataset) -> tuple[Array, Labels]:
     """A linear classifier of small copies: its probabilities for the test part, and the targets."""
     from sklearn.linear_model import LogisticRegression
 
@@ -82,7 +82,7 @@ def taught(data: DataSet) -> tuple[Array, Labels]:
     return probabilities, data.targets[data.indices("test")]
 
 
-def _small(data: DataSet, split: Split) -> Array:
+def _small(data: Dataset, split: Split) -> Array:
     import cv2
 
     rows = [
@@ -92,7 +92,7 @@ def _small(data: DataSet, split: Split) -> Array:
     return np.stack(rows).reshape(len(rows), -1).astype(np.float64)
 
 
-def _apart(data: DataSet, learnt_from: frozenset[str] | None) -> DataSet:
+def _apart(data: Dataset, learnt_from: frozenset[str] | None) -> Dataset:
     return data if learnt_from is None else data.apart_from(learnt_from)
 
 

@@ -82,7 +82,7 @@ RESNET18 = Recipe(
     failures=_FAILURES + _POINTING,
     uncertainty=0.05,
     sources=len(SOURCES),
-    judge=evaluation.judged,
+    judge=evaluation.evaluate_lung_model,
 )
 EFFICIENTNET_LITE0 = Recipe(
     model=dataclasses.replace(
@@ -96,5 +96,5 @@ EFFICIENTNET_LITE0 = Recipe(
     failures=_FAILURES,
     uncertainty=0.05,
     sources=len(SOURCES),
-    judge=evaluation.judged,
+    judge=evaluation.evaluate_lung_model,
 )
