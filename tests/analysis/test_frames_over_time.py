@@ -16,6 +16,7 @@ from tests.support.fake_analyser import MODELS, FakeAnalyser, answer
 from tests.support.small_models import analyser_of
 from xai_demo import networks
 from xai_demo.analysis import Analyser, audio_input, inference, inputs
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14Framewise, ConvBlock
@@ -63,7 +64,9 @@ def clip(path: Path, seconds: float) -> Path:
 
 
 def test_a_framewise_network_tells_the_time_in_steps_of_a_third_of_a_second(analyser, tmp_path):
-    analysis = analyser.analyse("audioset", clip(tmp_path / "clip.wav", 23.0), faithfulness=False)
+    analysis = analyser.analyse(
+        AnalysisRequest(task="audioset", faithfulness=False), clip(tmp_path / "clip.wav", 23.0)
+    )
     line = analysis.timeline
     assert line is not None
     assert len(line.starts_s) == round(23.0 / 0.32)
@@ -161,12 +164,12 @@ def test_every_label_can_be_looked_for_and_travels_in_few_bytes():
 
 def test_the_events_of_everyday_sounds_stand_in_a_table():
     analysis = dataclasses.replace(answer(BIG, "clip.wav", "Grad-CAM++", None), timeline=many())
-    assert "<table>" in events_table(analysis) or "No stretch" in events_table(analysis)
+    assert "<table>" in events_table(analysis) or "No events" in events_table(analysis)
     assert events_table(analysis) in answer_html(analysis, BIG)
     quiet = dataclasses.replace(
         analysis, report=dataclasses.replace(analysis.report, events=()), model=BIG
     )
-    assert "nowhere was a label sure enough to be marked" in events_table(quiet)
+    assert "at no point in this recording was a label probable enough" in events_table(quiet)
     single = dataclasses.replace(analysis, timeline=of_rows(np.zeros((1, 527)), BIG.labels))
     assert "xai-events" not in answer_html(single, BIG)
 
@@ -180,9 +183,9 @@ def test_a_label_looked_for_gets_a_lane_and_time_can_be_stretched(browser, monke
     fake = FakeAnalyser()
     plain = fake.analyse
 
-    def analyse(task, path, **options):
+    def analyse(request, path, **options):
         return dataclasses.replace(
-            plain(task, path, **options), timeline=of_rows(many().probabilities[:, :8], SOME)
+            plain(request, path, **options), timeline=of_rows(many().probabilities[:, :8], SOME)
         )
 
     some = MODELS[3].labels
@@ -198,13 +201,13 @@ def test_a_label_looked_for_gets_a_lane_and_time_can_be_stretched(browser, monke
         page.click("#audioset-example-dog")
         page.wait_for_selector("#audioset-result .xai-find input")
         page.fill("#audioset-result .xai-find input", "Sneeze")
-        lane = page.locator('#audioset-result [data-found="7"] path')
+        lane = page.locator('#audioset-result [data-lane="7"] path')
         lane.wait_for(state="attached")
         path = lane.get_attribute("d")
         assert path.startswith("M0.0 100V100.0H")
         assert path.count("M") == 10
         page.fill("#audioset-result .xai-find input", "Sneeze")  # a second time: not twice
-        assert page.locator('#audioset-result [data-found="7"]').count() == 1
+        assert page.locator('#audioset-result [data-lane="7"]').count() == 1
         assert page.input_value("#audioset-result .xai-find input") == "Sneeze"
         wide = "document.querySelector('#audioset-result .xai-zoomed .xai-wave').clientWidth"
         before = page.evaluate(wide)

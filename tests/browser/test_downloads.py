@@ -56,7 +56,7 @@ def visitor(browser: Browser, fetching: Analyser, film: Path) -> Iterator[Page]:
 
 
 def ask_for(visitor: Page, uri: str) -> None:
-    visitor.locator(".xai-closer:visible button", has_text="Look closer").click()
+    visitor.locator(".xai-closer:visible button", has_text="Settings and details").click()
     visitor.locator("button:visible", has_text="Your own model").click()
     box = visitor.locator(f"#{TASK}-own-model").get_by_role("textbox")
     # A box that has just come is given its own, empty value a moment later, over what was typed.

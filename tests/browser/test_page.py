@@ -47,7 +47,7 @@ def show_example(page: Page, task: str = "stethoscope", name: str = "wheeze") ->
 
 
 def look_closer(page: Page) -> None:
-    page.locator(".xai-closer:visible button", has_text="Look closer").click()
+    page.locator(".xai-closer:visible button", has_text="Settings and details").click()
 
 
 @pytest.mark.parametrize("task", TABS)
@@ -108,7 +108,7 @@ def test_a_label_is_pressed_and_its_heat_shown_without_asking_the_server(page: P
     assert asked == []
 
 
-STRENGTH = "#stethoscope-result [aria-label^='Strength of the heat']"
+STRENGTH = "#stethoscope-result [aria-label^='Heatmap opacity']"
 
 
 def test_the_heat_fades_by_keyboard_and_stays_faded_for_the_next_answer(page: Page) -> None:
@@ -184,7 +184,7 @@ def test_the_signal_path_is_set_and_every_stage_is_seen(page: Page, analyser: Fa
         page.wait_for_selector(f"#stethoscope-{name}", state="visible")
 
 
-HEARD = "Number(document.querySelector('#stethoscope-live .xai-live')?.dataset.heard)"
+HEARD = "Number(document.querySelector('#stethoscope-live .xai-live')?.dataset.received)"
 
 
 def record(page: Page) -> None:

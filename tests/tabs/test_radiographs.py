@@ -17,11 +17,12 @@ from tests.support.fake_analyser import (
     answer,
     gated,
 )
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.imaging import read_image
 from xai_demo.records import Analysis, Decision, Model, Prediction
 from xai_demo.tabs import phrases
 from xai_demo.tabs.figure import findings_gallery
-from xai_demo.tabs.requests import Picks, ask, forget_patient
+from xai_demo.tabs.requests import ask, forget_patient
 from xai_demo.tabs.result import answer_html, gate_notice, preview_html
 
 
@@ -35,7 +36,7 @@ def test_every_finding_has_a_picture_in_the_gallery_and_the_others_have_none() -
     html = findings_gallery(analysis)
     assert analysis.report.decision.findings == ("Effusion", "Mass")
     assert re.findall(r'data-target="(\d)" data-enlarge', html) == ["0", "1"]
-    assert 'aria-label="Effusion 83 %: enlarge its heat"' in html
+    assert 'aria-label="Effusion 83 %: enlarge its heatmap"' in html
     assert "Nodule" not in html
 
 
@@ -50,7 +51,7 @@ def test_findings_beside_the_first_are_named_with_their_numbers() -> None:
     html = answer_html(*film_analysis())
     assert re.search(r"Effusion <span[^>]*>83 %", html)
     assert "and Mass 18 %" in html
-    assert "calibrated on films held back from training (temperature 0.74)" in html
+    assert "calibrated on radiographs held out from training (temperature 0.74)" in html
 
 
 def test_no_finding_is_said_as_such() -> None:
@@ -73,13 +74,15 @@ def test_a_name_in_a_sentence_keeps_its_capitals_where_they_are_an_abbreviation(
 def test_the_interval_is_drawn_and_told() -> None:
     html = answer_html(*film_analysis())
     assert 'title="75 % to 91 %"' in html
-    assert "brightened 12 times, the same film got 75 % to 91 % for effusion" in html
+    assert "Across 12 slightly shifted, rotated and brightened copies of the image" in html
+    assert "the probability of effusion ranged from 75 % to 91 %" in html
 
 
 @pytest.mark.parametrize(
-    ("point", "says"), [(0.5, "not steady"), (0.9, "not how right"), (None, "not how right")]
+    ("point", "says"),
+    [(0.5, "not stable"), (0.9, "not whether it is correct"), (None, "not whether it is correct")],
 )
-def test_an_interval_across_the_operating_point_is_not_steady(
+def test_an_interval_across_the_operating_point_is_not_stable(
     point: float | None, says: str
 ) -> None:
     prediction = Prediction(label="Mass", probability=0.55, interval=(0.4, 0.7))
@@ -97,10 +100,11 @@ def test_a_film_is_told_in_one_line() -> None:
         "gate": {"kind": "inverted", "corrected": False},
     }
     assert phrases.radiograph_summary(facts) == (
-        "DICOM, modality DX, view PA, 20 \u00d7 30 pixels, window 600 to 1400, seems to be inverted"
+        "DICOM, modality DX, view PA, 20 \u00d7 30 pixels, window 600 to 1400, "
+        "appears to be inverted"
     )
     corrected = {**facts, "gate": {"kind": "inverted", "corrected": True}}
-    assert phrases.radiograph_summary(corrected).endswith("corrected before it was analysed")
+    assert phrases.radiograph_summary(corrected).endswith("corrected before analysis")
 
 
 @pytest.mark.parametrize("name", ["inverted.png", "cat.png"])
@@ -117,7 +121,7 @@ def test_a_stopped_film_has_no_answer_and_its_verdict_once(name: str) -> None:
 
 def test_an_uploaded_dicom_is_answered_without_its_name() -> None:
     analyser = FakeAnalyser()
-    outcome = ask(analyser, "chest_xray", "DOE_JANE.dcm", Picks())
+    outcome = ask(analyser, AnalysisRequest(task="chest_xray"), "DOE_JANE.dcm")
     assert isinstance(outcome, Analysis)
     assert outcome.report.file == "film.dcm"
     assert "DOE" not in answer_html(outcome, FakeHub().model("pneumonia-resnet18"))
@@ -134,7 +138,7 @@ def test_an_upload_is_written_anew_and_a_file_elsewhere_is_not(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         preview_html(FakeAnalyser(), str(place))
-        ask(FakeAnalyser(), "chest_xray", str(place), Picks())
+        ask(FakeAnalyser(), AnalysisRequest(task="chest_xray"), str(place))
     assert SECRET.encode() not in places[0].read_bytes()
     assert [path.name for path in places[0].parent.iterdir()] == ["film.dcm"]
     assert read_image(places[0], max_pixels=10**6).pixels.shape == (64, 48)
@@ -156,7 +160,7 @@ def test_the_preview_says_what_the_film_is_or_why_it_is_none() -> None:
     analyser = FakeAnalyser()
     assert preview_html(analyser, None) == ""
     shown = preview_html(analyser, "film.png")
-    assert 'alt="Your picture" src="data:image/' in shown
+    assert 'alt="Your image" src="data:image/' in shown
     assert "PNG, 512 \u00d7 512 pixels" in shown
     assert "xai-warning" not in shown
     assert "seems to be inverted" in preview_html(analyser, "inverted.png")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.support.fake_analyser import MODELS, FakeAnalyser, answer
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.audio.filters import SignalPath
 from xai_demo.errors import RequestError, UnsuitableError
 from xai_demo.records import Analysis, Event, Timeline
@@ -23,7 +24,7 @@ from xai_demo.tabs import live, phrases, signal_path
 from xai_demo.tabs.controls import as_path
 from xai_demo.tabs.figure import time_axis
 from xai_demo.tabs.live import LiveSession, answer_chunk, wav_samples
-from xai_demo.tabs.requests import Picks, Refusal, ask
+from xai_demo.tabs.requests import Refusal, ask
 from xai_demo.tabs.result import answer_html
 from xai_demo.tabs.timeline import events_table, probability_steps, timeline_html
 from xai_demo.tabs.timeline import waveform_svg as drawn_wave
@@ -124,7 +125,7 @@ def test_events_are_rows_that_play_and_can_be_taken_along(breath: Analysis) -> N
 
 def test_no_events_are_one_sentence(breath: Analysis) -> None:
     html = events_table(replace(breath, report=replace(breath.report, events=())))
-    assert "No stretch of this recording stands out" in html
+    assert "No events detected" in html
     assert "<table" not in html
 
 
@@ -134,7 +135,7 @@ def test_of_a_thousand_events_the_table_shows_some_and_the_download_all(breath: 
     )
     html = events_table(replace(breath, report=replace(breath.report, events=many)))
     assert html.count("<tr data-start=") == 300
-    assert "The first 300 of 1000" in html
+    assert "The first 300 of 1000 events" in html
     assert "<b>x" not in html
     data = re.search(r'download="events.csv" href="data:text/csv;base64,([^"]+)"', html)
     assert data is not None
@@ -213,9 +214,10 @@ def test_steps_that_are_off_are_not_shown_and_long_sounds_not_played(breath: Ana
 
 def test_a_path_and_an_annotation_are_passed_on_and_a_bad_one_is_one_sentence() -> None:
     analyser, path = FakeAnalyser(), SignalPath(denoise=False)
-    ask(analyser, "stethoscope", "a.wav", Picks(signal_path=path, cycles="/tmp/a.txt"))
+    request = AnalysisRequest(task="stethoscope", signal_path=path, cycles="/tmp/a.txt")
+    ask(analyser, request, "a.wav")
     assert (analyser.calls[0]["signal_path"], analyser.calls[0]["cycles"]) == (path, "a.txt")
-    refused = ask(analyser, "stethoscope", "a.wav", Picks(cycles="bad.txt"))
+    refused = ask(analyser, replace(request, cycles="bad.txt"), "a.wav")
     assert isinstance(refused, Refusal)
     assert refused.title == "The annotation could not be used"
     assert refused.message == "bad.txt holds no cycle; wanted: lines of four."
@@ -277,16 +279,16 @@ def test_a_chunk_is_read_to_its_end_whatever_its_header_says() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"OggS" + bytes(60), wav(np.arange(9))[:30]])
 def test_what_is_no_chunk_is_refused(content: bytes) -> None:
-    with pytest.raises(UnsuitableError, match="wanted: WAV"):
+    with pytest.raises(UnsuitableError, match="WAV is needed"):
         wav_samples(content)
 
 
 def test_an_answer_comes_once_a_second_about_the_last_seconds(tmp_path: Path) -> None:
-    analyser, ear, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
-    shown = [answer_chunk(analyser, microphone.chunk(), None, ear) for _ in range(24)]
+    analyser, session, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
+    shown = [answer_chunk(analyser, microphone.chunk(), None, session) for _ in range(24)]
     answers = [each for each in shown if isinstance(each, str)]
     assert len(answers) == 12
-    assert 'data-heard="12.00"' in answers[-1]
+    assert 'data-received="12.00"' in answers[-1]
     assert analyser.lives[0] == (1 * RATE, RATE)
     assert analyser.lives[-1] == (8 * RATE, RATE)  # a window of the model: 8 s
     assert answers[-1].count('class="xai-bar"') == len(LUNG.labels)
@@ -297,11 +299,11 @@ def test_ten_minutes_lose_no_sample_and_memory_and_disk_stay_flat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "live_view", lambda *given: "")
-    analyser, ear, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
+    analyser, session, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
 
     def minutes(count: int) -> int:
         for i in range(120 * count):  # every fifth comes late, with what was said meanwhile
-            answer_chunk(analyser, microphone.chunk(2.0 if i % 5 == 4 else 0.125), None, ear)
+            answer_chunk(analyser, microphone.chunk(2.0 if i % 5 == 4 else 0.125), None, session)
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
@@ -311,28 +313,28 @@ def test_ten_minutes_lose_no_sample_and_memory_and_disk_stay_flat(
         after_ten = minutes(9)
     finally:
         tracemalloc.stop()
-    assert ear.live is not None
-    assert ear.live.heard == microphone.sent == 10 * 60 * RATE
+    assert session.buffer is not None
+    assert session.buffer.received == microphone.sent == 10 * 60 * RATE
     assert after_ten - after_one < 200_000
     assert len(list(tmp_path.iterdir())) == 20
     last = np.arange(microphone.sent - 10 * RATE, microphone.sent) % 20000
-    assert np.array_equal(np.rint(ear.live.take() * 32768), last)
+    assert np.array_equal(np.rint(session.buffer.take() * 32768), last)
 
 
 def test_the_microphone_started_anew_or_another_model_begins_at_nought(tmp_path: Path) -> None:
-    analyser, ear, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
+    analyser, session, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
     for _ in range(3):
-        answer_chunk(analyser, microphone.chunk(), None, ear)
-    ear.rest()
-    answer_chunk(analyser, microphone.chunk(), None, ear)
-    assert ear.live is not None
-    assert ear.live.heard_s == 0.5
-    answer_chunk(analyser, microphone.chunk(), "everyday-cnn6", ear)
-    assert ear.live.heard_s == 0.5
+        answer_chunk(analyser, microphone.chunk(), None, session)
+    session.restart()
+    answer_chunk(analyser, microphone.chunk(), None, session)
+    assert session.buffer is not None
+    assert session.buffer.received_s == 0.5
+    answer_chunk(analyser, microphone.chunk(), "everyday-cnn6", session)
+    assert session.buffer.received_s == 0.5
 
 
 def test_a_fault_of_the_microphone_is_one_sentence_and_no_chunk_is_no_news(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"OggS" + bytes(60))
     said = answer_chunk(FakeAnalyser(), str(tmp_path / "a.wav"), None, LiveSession())
-    assert "The microphone sent b&#x27;OggS&#x27;" in said
+    assert "The microphone sent 64 bytes that begin with b&#x27;OggS&#x27;" in said
     assert answer_chunk(FakeAnalyser(), None, None, LiveSession()) == gr.skip()

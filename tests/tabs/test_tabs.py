@@ -31,10 +31,15 @@ from tests.support.fake_analyser import (
     without_heat,
 )
 from xai_demo import render
+from xai_demo.analysis.request import AnalysisRequest
+from xai_demo.catalog import MODELS as CATALOG
+from xai_demo.catalog import Entry
 from xai_demo.explainers import EXPLAINERS, fitting
+from xai_demo.hub import Hub
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.records import DISCLAIMER, Analysis, Explanation, Model, ModelInUse, View
 from xai_demo.scheduler import Running
+from xai_demo.settings import Settings
 from xai_demo.tabs import (
     TABS,
     build,
@@ -46,7 +51,7 @@ from xai_demo.tabs import (
 from xai_demo.tabs.comparison import explainer_agreement
 from xai_demo.tabs.controls import playable
 from xai_demo.tabs.requests import (
-    Picks,
+    PageRequest,
     Refusal,
     ask,
     compared,
@@ -144,19 +149,19 @@ def test_where_it_listened_names_seconds_and_hertz() -> None:
     explanation = heat(4, 8, (1, 2), (1, 3), time_s=2.5, frequency_hz=200.0)
     said = phrases.heatmap_location(LINEAR, explanation)
     assert "between 2.0 and 4.0 s" in said
-    assert "between 150 Hz and 250 Hz" in said
+    assert "from 150 Hz to 250 Hz" in said
     assert "at 2.50 s, 200 Hz" in said
 
 
 def test_heat_everywhere_is_said_plainly() -> None:
     everywhere = [(row, column) for row in range(4) for column in range(8)]
     said = phrases.heatmap_location(LINEAR, heat(4, 8, *everywhere, time_s=0.0, frequency_hz=100.0))
-    assert "over the whole recording" in said
+    assert "on the whole recording" in said
     assert "at all frequencies" in said
 
 
 def test_no_heat_is_said_plainly() -> None:
-    assert "heat is zero" in phrases.heatmap_location(
+    assert "heatmap is zero everywhere" in phrases.heatmap_location(
         LINEAR, heat(4, 8, time_s=0.0, frequency_hz=100.0)
     )
 
@@ -164,14 +169,14 @@ def test_no_heat_is_said_plainly() -> None:
 def test_where_it_looked_names_the_region_and_whose_left_it_is() -> None:
     said = phrases.heatmap_location(film(), heat(10, 10, (1, 1), x=0.15, y=0.15))
     assert "upper left" in said
-    assert "1 % of the picture" in said
+    assert "1 % of the image" in said
     assert "patient's right side is on your left" in said
 
 
 @pytest.mark.parametrize(("height", "frequency"), [(0.125, 100), (0.5, 250), (0.875, 400)])
 def test_heights_and_frequencies_are_inverse(height: float, frequency: float) -> None:
     assert phrases.frequency_at(LINEAR, height) == pytest.approx(frequency)
-    assert render.height_of(LINEAR, frequency) == pytest.approx(height)
+    assert render.frequency_height(LINEAR, frequency) == pytest.approx(height)
 
 
 def test_who_said_so_names_repository_revision_and_hash() -> None:
@@ -219,7 +224,7 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_the_heat_layer_has_the_colours_of_the_renderer() -> None:
     heatmap = np.array([[0.0, 1.0], [0.5, 0.25]], np.float32)
-    assert np.array_equal(pixels(figure.heatmap_uri(heatmap)), render.heat_rgba(heatmap))
+    assert np.array_equal(pixels(figure.heatmap_uri(heatmap)), render.colour_heatmap(heatmap))
 
 
 def test_sound_is_drawn_with_low_frequencies_at_the_foot() -> None:
@@ -309,7 +314,7 @@ def test_of_many_labels_ten_are_shown_and_counted() -> None:
 def test_a_label_asked_for_is_shown_however_improbable() -> None:
     big = MODELS[2]
     html = answer_html(answer(big, "clip.wav", "Grad-CAM++", big.labels[526]), big)
-    assert f"{big.labels[526]}, &lt; 0.1 %: show its heat" in html
+    assert f"{big.labels[526]}, &lt; 0.1 %: show its heatmap" in html
     assert html.count("<li>") == 11
 
 
@@ -375,8 +380,14 @@ def test_the_snippet_asks_the_same_again() -> None:
 
 def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
     analyser = FakeAnalyser()
-    picks = Picks(model="everyday-cnn6", explainer="LayerCAM", target="Dog", layer="conv_block5")
-    assert isinstance(ask(analyser, "audioset", "clip.wav", picks), Analysis)
+    request = AnalysisRequest(
+        task="audioset",
+        model="everyday-cnn6",
+        explainer="LayerCAM",
+        target="Dog",
+        layer="conv_block5",
+    )
+    assert isinstance(ask(analyser, request, "clip.wav"), Analysis)
     assert analyser.calls == [
         {
             "task": "audioset",
@@ -388,27 +399,32 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
             "weights": None,
             "signal_path": None,
             "cycles": None,
+            "backend": "auto",
             "film": "checked",
+            "noise": None,
+            "faithfulness": True,
+            "uncertainty": True,
         }
     ]
 
 
 def test_empty_picks_mean_the_defaults() -> None:
     analyser = FakeAnalyser()
-    ask(analyser, "audioset", "clip.wav", Picks(model="", explainer="", target="", layer=""))
+    choices = dict.fromkeys(("model", "explainer", "target", "layer", "film"), "")
+    ask(analyser, AnalysisRequest.from_choices("audioset", **choices), "clip.wav")
     assert (analyser.calls[0]["model"], analyser.calls[0]["target"]) == (None, None)
     assert (analyser.calls[0]["explainer"], analyser.calls[0]["layer"]) == (None, None)
 
 
 @pytest.mark.parametrize("path", [None, ""])
 def test_no_file_is_refused_in_words(path: str | None) -> None:
-    outcome = ask(FakeAnalyser(), "stethoscope", path, Picks())
+    outcome = ask(FakeAnalyser(), AnalysisRequest(task="stethoscope"), path)
     assert isinstance(outcome, Refusal)
     assert "no file yet" in outcome.message
 
 
 def test_a_refused_file_keeps_its_own_sentence() -> None:
-    outcome = ask(FakeAnalyser(), "stethoscope", "refuse.wav", Picks())
+    outcome = ask(FakeAnalyser(), AnalysisRequest(task="stethoscope"), "refuse.wav")
     assert isinstance(outcome, Refusal)
     assert outcome.message == (
         "refuse.wav is a text file, wanted: a WAV, FLAC, Ogg or MP3 recording."
@@ -416,7 +432,7 @@ def test_a_refused_file_keeps_its_own_sentence() -> None:
 
 
 def test_absent_weights_say_what_to_pick_instead() -> None:
-    outcome = ask(FakeAnalyser(), "audioset", "clip.wav", Picks(model="big-cnn14"))
+    outcome = ask(FakeAnalyser(), AnalysisRequest(task="audioset", model="big-cnn14"), "clip.wav")
     assert isinstance(outcome, Refusal)
     assert outcome.title == "This model is not here"
     assert "Look closer" in outcome.advice
@@ -424,7 +440,7 @@ def test_absent_weights_say_what_to_pick_instead() -> None:
 
 def test_a_stopped_question_ends_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
     analyser = FakeAnalyser()
-    outcome = ask(analyser, "stethoscope", "long.wav", Picks(), cancelled=lambda: True)
+    outcome = ask(analyser, AnalysisRequest(task="stethoscope"), "long.wav", cancelled=lambda: True)
     assert isinstance(outcome, Refusal)
     assert outcome.stopped
     assert outcome.message == "Cancelled, as asked."
@@ -435,9 +451,11 @@ def test_comparing_asks_about_the_same_label_twice_and_tells_one_rising_progress
     analyser, told = FakeAnalyser(), []
     both = compared(
         analyser,
-        "stethoscope",
+        PageRequest(
+            request=AnalysisRequest(task="stethoscope", explainer="LayerCAM"),
+            compare_with="Grad-CAM",
+        ),
         "clip.wav",
-        Picks(explainer="LayerCAM", second="Grad-CAM"),
         lambda done, doing: told.append(done),
         lambda: False,
     )
@@ -451,10 +469,8 @@ def test_comparing_asks_about_the_same_label_twice_and_tells_one_rising_progress
 
 def test_a_refused_question_is_not_asked_again_to_compare() -> None:
     analyser = FakeAnalyser()
-    picks = Picks(second="Grad-CAM")
-    both = compared(
-        analyser, "stethoscope", "refuse.wav", picks, lambda done, doing: None, lambda: False
-    )
+    chosen = PageRequest(request=AnalysisRequest(task="stethoscope"), compare_with="Grad-CAM")
+    both = compared(analyser, chosen, "refuse.wav", lambda done, doing: None, lambda: False)
     assert isinstance(both.first, Refusal)
     assert len(analyser.calls) == 1
 
@@ -474,7 +490,7 @@ RISING = np.arange(12, dtype=np.float32).reshape(3, 4) / 11
     [
         (RISING**2, "agree closely", "1.00"),  # the same order
         (1 - RISING, "contradict each other", "\u22121.00"),
-        (np.zeros((3, 4), np.float32), "cannot be compared", "no heat"),
+        (np.zeros((3, 4), np.float32), "cannot be compared", "is empty"),
     ],
 )
 def test_agreement_is_said_in_words_and_as_a_number(
@@ -500,7 +516,7 @@ def test_two_explainers_stand_side_by_side() -> None:
 def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
     first = answer(LUNG, "clip.wav", "Grad-CAM++", None)
     html = answer_html(first, LUNG, Refusal(title="No", message="LIME was <b>ill</b>.", advice=""))
-    assert "nothing to compare with: LIME was &lt;b&gt;ill" in html
+    assert "No comparison is available: LIME was &lt;b&gt;ill" in html
     assert "xai-figure" in html
 
 
@@ -599,7 +615,7 @@ def test_who_no_longer_waits_stops_the_work() -> None:
 def test_a_fault_of_ours_is_logged_by_number_and_tells_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    outcome = ask(FakeAnalyser(), "stethoscope", "break.wav", Picks())
+    outcome = ask(FakeAnalyser(), AnalysisRequest(task="stethoscope"), "break.wav")
     assert isinstance(outcome, Refusal)
     assert "not with your file" in outcome.title
     assert "secret" not in outcome.message + outcome.advice
@@ -643,29 +659,64 @@ def test_the_button_sleeps_at_first(task: str, config: dict) -> None:
 
 def test_a_stand_in_is_announced(config: dict) -> None:
     said = " ".join(str(c["props"].get("value")) for c in config["components"])
-    assert "<b>PANNs Cnn14</b> is not on this machine" in said
-    assert "In its stead <b>Everyday sounds, Cnn6</b>, everyday-cnn6, answers" in said
-    assert "it knows 8 labels, not 527: Rain, Dog, Rooster, Sea waves, Chainsaw" in said
+    assert "<b>PANNs Cnn14</b> is not installed; using <b>everyday-cnn6</b>, which has 8" in said
+    assert "has 8 labels instead of 527: Rain, Dog, Rooster, Sea waves, Chainsaw" in said
 
 
 def test_a_stand_in_that_knows_as_much_is_announced_without_a_list() -> None:
     assert phrases.missing_labels(["Dog"] * 527, 527) == ""
-    assert phrases.missing_labels(["dog", "Rain"], 3) == "; it knows 2 labels, not 3: Dog and Rain"
-    assert phrases.missing_labels(["Dog"] * 200, 527) == "; it knows 200 labels, not 527"
+    few = phrases.missing_labels(["dog", "Rain"], 3)
+    assert few == ", which has 2 labels instead of 3: Dog and Rain"
+    many = phrases.missing_labels(["Dog"] * 200, 527)
+    assert many == ", which has 200 labels instead of 527"
+
+
+STAND_IN_LIMITS = {
+    "stethoscope": "knows 4 kinds of lung sound and assigns every input to one of them.",
+    "chest_xray": "knows 6 chest X-ray findings.",
+    "audioset": "knows 8 kinds of everyday sound.",
+}
+
+
+@pytest.mark.parametrize("task", TABS)
+def test_the_answer_of_a_stand_in_says_so_in_the_words_of_its_task(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {
+        "stethoscope": "lung-resnet18",
+        "chest_xray": "findings-resnet18",
+        "audioset": "everyday-cnn6",
+    }
+    model = next(m for m in MODELS if m.name == names[task])
+    html = answer_html(answer(model, "clip.wav", "Grad-CAM++", None), model)
+    assert ("stand-in for" in html) is (task == "audioset")  # as the catalogue has it
+    entry = Entry(task=model.task, stand_in_for="the-large-one")
+    monkeypatch.setitem(CATALOG, model.name, entry)
+    html = answer_html(answer(model, "clip.wav", "Grad-CAM++", None), model)
+    said = f"Answered by {model.name}, a small stand-in for the-large-one, which "
+    assert said + STAND_IN_LIMITS[task] in html
+
+
+@pytest.mark.parametrize("name", [name for name, e in CATALOG.items() if e.stand_in_for])
+def test_a_stand_in_of_the_catalogue_speaks_of_sound_only_where_there_is_some(name: str) -> None:
+    model = Hub(Settings.from_env({"HF_HUB_OFFLINE": "1"})).model(name)
+    html = answer_html(answer(model, "clip", "Grad-CAM++", None), model)
+    note = re.search('<p class="xai-quiet xai-stand-in-note">(.*?)</p>', html).group(1)
+    assert f"knows {len(model.labels)} " in note
+    assert ("sound" in note) is (model.task != "chest_xray")
 
 
 def test_a_stand_ins_answer_says_whose_it_is() -> None:
     by_name = {m.name: m for m in MODELS}
     stand_in, real = by_name["everyday-cnn6"], by_name["big-cnn14"]
     html = answer_html(answer(stand_in, "clip.wav", "Grad-CAM++", None), stand_in)
-    said = "everyday-cnn6 said so, the small network that stands in for cnn14. It tells 8 kinds of"
-    assert said in html
-    assert "no other names" not in html  # its labels are independent here
+    assert "Answered by everyday-cnn6, a small stand-in for cnn14, which knows 8 kinds of" in html
+    assert "assigns every input" not in html  # its labels are independent here
     one_of = replace(stand_in, activation="softmax")
-    assert "it knows no other names" in answer_html(
+    assert "assigns every input to one of them" in answer_html(
         answer(one_of, "clip.wav", "Grad-CAM++", None), one_of
     )
-    assert "stands in for" not in answer_html(answer(real, "clip.wav", "Grad-CAM++", None), real)
+    assert "stand-in for" not in answer_html(answer(real, "clip.wav", "Grad-CAM++", None), real)
 
 
 def test_the_page_is_built_though_no_model_is_here() -> None:
@@ -684,7 +735,7 @@ def test_nothing_is_reported_and_nothing_fetched_from_elsewhere(config: dict) ->
 
 def test_building_the_page_loads_no_network_library() -> None:
     code = (
-        "import sys; from tests.fakes import FakeAnalyser;"
+        "import sys; from tests.support.fake_analyser import FakeAnalyser;"
         "from xai_demo.tabs import build; build(FakeAnalyser());"
         "import xai_demo.tabs.server;"
         "heavy = {'torch', 'timm', 'librosa', 'transformers', 'onnxruntime', 'scipy.signal'};"

@@ -1,4 +1,4 @@
-"""The page: one tab a task, and the endpoints behind it."""
+"""The page: one tab for each task, and the endpoints behind it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ STETHOSCOPE = Tab(
     title="Lung sounds",
     brings="sound",
     breath=True,
-    sentence="Bring a lung sound: a network says whether it hears crackles or wheezes, and shows "
-    "when and at which frequencies it listened.",
-    invitation="The answer appears here: what the network hears, how sure it is, and where in "
-    "time and frequency it listened.",
-    guide="Warm colours mark the moments and frequencies that spoke for the chosen label, and no "
-    "colour marks what the network hardly used. A wheeze should light up as a level band between "
-    "100 and 1,000 Hz, a crackle as short upright marks. The heat is coarse: it cannot tell two "
-    "crackles a few hundredths of a second apart. It shows what the network used, not whether it "
-    "was right; heat on a silent stretch or on handling noise is a good reason not to believe the "
-    "answer.",
+    sentence="Upload or record a lung sound. A neural network looks for crackles and wheezes, and "
+    "a heatmap shows which moments and frequencies its answer is based on.",
+    invitation="The result appears here: the most probable label with its probability, and a "
+    "heatmap of the moments and frequencies that the answer is based on.",
+    guide="Warm colours mark the moments and frequencies that count towards the selected label; "
+    "places without colour had little influence. A wheeze should appear as a horizontal band "
+    "between 100 and 1,000 Hz, a crackle as a short vertical streak. The heatmap is coarse: it "
+    "cannot separate two crackles a few hundredths of a second apart. It shows what the network "
+    "used, not whether the network was right. If it highlights silence or handling noise, that is "
+    "a good reason to distrust the answer.",
 )
 
 
@@ -41,16 +41,16 @@ CHEST_XRAY = Tab(
     task="chest_xray",
     title="Chest X-ray",
     brings="film",
-    sentence="Bring a frontal chest X-ray: a network says what it finds, and shows which parts of "
-    "the picture it looked at.",
-    invitation="The answer appears here: what the network sees, how sure it is, and where in the "
-    "picture it looked.",
-    guide="Warm colours mark the parts of the picture that spoke for the chosen label, and no "
-    "colour marks what the network hardly used. Heat inside the lungs is what one hopes for; heat "
-    "on letters, tubes, shoulders or the edge means that the network may have learned the "
-    "hospital rather than the lung. The heat is coarse, about a seventh of the picture wide, so "
-    "it names a region and outlines nothing. It shows what the network used, not whether it was "
-    "right.",
+    sentence="Upload a frontal chest X-ray. A neural network looks for findings, and a heatmap "
+    "shows which regions of the image its answer is based on.",
+    invitation="The result appears here: the most probable label with its probability, and a "
+    "heatmap of the regions that the answer is based on.",
+    guide="Warm colours mark the regions that count towards the selected label; places without "
+    "colour had little influence. For a lung finding, the heatmap should lie within the lungs. If "
+    "it lies on text markers, tubes, shoulders or the edge of the image, the network may have "
+    "learned to recognise the hospital rather than the disease. The heatmap is coarse, about a "
+    "seventh of the image across, so it points to a region and does not outline anything. It shows "
+    "what the network used, not whether the network was right.",
 )
 
 
@@ -59,14 +59,14 @@ AUDIOSET = Tab(
     title="Everyday sounds",
     brings="sound",
     noise=True,
-    sentence="Bring any sound: a network names what it hears, and shows when and at which "
-    "frequencies it listened.",
-    invitation="The answer appears here: what the network hears, how sure it is, and where in "
-    "time and frequency it listened.",
-    guide="Warm colours mark the moments and frequencies that spoke for the chosen label, and no "
-    "colour marks what the network hardly used. Press another label to see what spoke for that "
-    "one: several may be right at once, and each has its own probability. The heat is coarse, a "
-    "few tenths of a second wide. It shows what the network used, not whether it was right.",
+    sentence="Upload or record any sound. A neural network names what it hears, and a heatmap "
+    "shows which moments and frequencies its answer is based on.",
+    invitation="The result appears here: the most probable label with its probability, and a "
+    "heatmap of the moments and frequencies that the answer is based on.",
+    guide="Warm colours mark the moments and frequencies that count towards the selected label; "
+    "places without colour had little influence. Select another label to see its own heatmap: "
+    "several sounds may be present at once. The heatmap is coarse, a few tenths of a second wide. "
+    "It shows what the network used, not whether the network was right.",
 )
 
 
@@ -83,7 +83,7 @@ _HEADER = (
 
 
 def build(analyser: Analyser) -> gr.Blocks:
-    """The page and its endpoints; nothing is loaded until somebody asks."""
+    """Return the page with its endpoints; no model is loaded before the first request."""
     page = gr.Blocks(
         title="What did the network look at?",
         analytics_enabled=False,
@@ -112,12 +112,12 @@ def build(analyser: Analyser) -> gr.Blocks:
 
 def _make_restore(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Request], list[Any]]:
     def restore(request: gr.Request) -> list[Any]:
-        """The model that a shared link names, picked on its tab; a name nobody knows is ignored."""
-        wanted = request.query_params.get("model")
+        """Select the model that a shared link names on its tab; ignore an unknown name."""
+        name = request.query_params.get("model")
         updates: list[Any] = []
         for panel in panels:
-            if wanted and wanted in analyser.hub.names(panel.tab.task):
-                updates += [gr.update(value=wanted), *followed(panel.tab, analyser, wanted)]
+            if name and name in analyser.hub.names(panel.tab.task):
+                updates += [gr.update(value=name), *followed(panel.tab, analyser, name)]
             else:
                 updates += [gr.skip()] * (1 + len(panel.following))
         return updates
@@ -127,7 +127,7 @@ def _make_restore(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Reque
 
 def _make_leave(running: Running) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
-        """Nobody waits any more for the answers of a visitor, or a program, that has gone."""
+        """Stop the work for a visitor, or a program, that has left."""
         running.stop(request.session_hash or "")
 
     return leave

@@ -1,4 +1,8 @@
-"""What stands under "Look closer": figures, origin, timing, downloads and the snippet (pure)."""
+"""The details of one answer: performance, provenance, timing, downloads, Python snippet.
+
+All functions are pure. Downloads are embedded in the page, so that nothing derived from a visitor's
+file is stored on the server.
+"""
 
 from __future__ import annotations
 
@@ -20,41 +24,48 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _METRICS = {
-    "auroc": "AUROC (area under the ROC curve; 1 is perfect, 0.5 is chance)",
+    "auroc": "AUROC (1 is perfect, 0.5 is chance)",
     "auroc_abnormal": "AUROC, abnormal against normal",
-    "accuracy": "Accuracy (share of right answers)",
-    "balanced_accuracy": "Balanced accuracy (mean over the labels)",
-    "precision": "Precision (share of alarms that were right)",
-    "recall": "Recall (share of cases found)",
-    "f1": "F1 (precision and recall in one figure)",
-    "sensitivity": "Sensitivity (share of the ill that were found)",
-    "specificity": "Specificity (share of the healthy that were left alone)",
+    "accuracy": "Accuracy (share of correct answers)",
+    "balanced_accuracy": "Balanced accuracy (mean recall over the labels)",
+    "balanced_accuracy_3": "Balanced accuracy of normal, crackle and wheeze",
+    "precision": "Precision (share of positive answers that are correct)",
+    "recall": "Recall (share of cases detected)",
+    "f1": "F1 score (harmonic mean of precision and recall)",
+    "sensitivity": "Sensitivity (share of abnormal cases detected)",
+    "specificity": "Specificity (share of normal cases recognised as normal)",
     "average_score": "Average score (mean of sensitivity and specificity)",
-    "harmonic_score": "Harmonic score",
-    "total_score": "Total score",
-    "ece": "Calibration error (0 is perfect)",
+    "harmonic_score": "Harmonic score (harmonic mean of sensitivity and specificity)",
+    "total_score": "Total score (mean of average and harmonic score)",
+    "sensitivity_4": "Sensitivity, exact label",
+    "specificity_4": "Specificity, exact label",
+    "average_score_4": "Average score, exact label",
+    "harmonic_score_4": "Harmonic score, exact label",
+    "total_score_4": "Total score, exact label",
+    "icbhi_score": "ICBHI score (average score on ICBHI's official test)",
+    "ece": "Expected calibration error (0 is perfect)",
 }
 _STEPS = {
-    "read": "Reading the file",
-    "prepare": "Preparing it",
-    "gate": "Looking whether it is a frontal chest X-ray",
-    "predict": "Predicting",
-    "uncertainty": "Asking again about slight variations",
-    "explain": "Explaining",
-    "faithfulness": "Hiding what is hot and asking again",
-    "render": "Drawing",
+    "read": "Time to read the file",
+    "prepare": "Time to preprocess it",
+    "gate": "Time to check that it is a frontal chest X-ray",
+    "predict": "Time to predict",
+    "uncertainty": "Time for test-time augmentation",
+    "explain": "Time to explain",
+    "faithfulness": "Time for the faithfulness test",
+    "render": "Time to draw",
 }
 
 
 def details_html(analysis: Analysis, model: Model) -> str:
-    """Everything a careful reader wants to know about one answer."""
+    """Return everything a careful reader may want to know about one answer."""
     return (
         '<div class="xai-details">'
-        f"{_section('How good this model is', _quality(model))}"
-        f"{_section('Where the weights come from', _origin(analysis.report.model, model))}"
-        f"{_section('What was read, and how long it took', _facts_and_timing(analysis))}"
-        f"{_section('Take it with you', _downloads(analysis))}"
-        f"{_section('The same from Python', _snippet(analysis))}"
+        f"{_section('Model performance', _performance(model))}"
+        f"{_section('Model and weights', _origin(analysis.report.model, model))}"
+        f"{_section('Input and timing', _facts_and_timing(analysis))}"
+        f"{_section('Downloads', _downloads(analysis))}"
+        f"{_section('The same analysis from Python', _snippet(analysis))}"
         "</div>"
     )
 
@@ -68,16 +79,18 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return f'<div class="xai-scroll"><table>{cells}</table></div>'
 
 
-def _quality(model: Model) -> str:
+def _performance(model: Model) -> str:
     rows = [
         (_METRICS.get(name, name), f"{m.value:.3f} ({m.low:.3f} to {m.high:.3f})")
         for name, m in model.metrics.items()
     ]
-    measured = _table(rows) if rows else "<p>Nobody has measured this model here yet.</p>"
-    notes = ["In brackets: 95 % bootstrap interval, drawn by person."] if rows else []
-    notes += [f"Measured on: {model.measured_on}"] if model.measured_on else []
+    table = _table(rows) if rows else "<p>This model has not been evaluated yet.</p>"
+    notes = (
+        ["In brackets: 95 % bootstrap interval, resampled by patient or source."] if rows else []
+    )
+    notes += [f"Evaluated on: {model.measured_on}"] if model.measured_on else []
     notes += [f"Trained on: {model.data}"]
-    return measured + "".join(f'<p class="xai-quiet">{escape(note)}</p>' for note in notes)
+    return table + "".join(f'<p class="xai-quiet">{escape(note)}</p>' for note in notes)
 
 
 def _origin(used: ModelInUse, model: Model) -> str:
@@ -86,18 +99,18 @@ def _origin(used: ModelInUse, model: Model) -> str:
             ("Model", f"{model.title} ({used.name})"),
             ("Architecture", used.architecture),
             ("Source", used.source),
-            ("Repository", used.repo_id or "none: the file is part of this project"),
+            ("Repository", used.repo_id or "none (bundled with this project)"),
             ("Revision", used.revision or "none"),
-            ("sha256", used.sha256),
-            ("Runs with", f"{used.backend} on {used.device}"),
+            ("SHA-256", used.sha256),
+            ("Backend", f"{used.backend} on {used.device}"),
             ("Licence", model.licence),
-            ("To cite", model.citation),
+            ("Citation", model.citation),
         ]
     )
 
 
 def _flatten(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What was read, with what is grouped named after its group: "window center"."""
+    """Yield facts one by one; nested ones are named after their group, as in "window center"."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
             yield from ((f"{name} {inner}", v) for inner, v in _flatten(value))
@@ -107,13 +120,9 @@ def _flatten(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _facts_and_timing(analysis: Analysis) -> str:
     facts = [
-        (k.replace("_", " "), str(v))
-        for k, v in _flatten(analysis.report.input)
-        if isinstance(v, str | int | float | bool) and v != ""
-    ]
-    steps = [
-        (_STEPS.get(name, name), f"{spent:.0f} ms")
-        for name, spent in analysis.report.timing_ms.items()
+        (name.replace("_", " "), str(value))
+        for name, value in _flatten(analysis.report.input)
+        if isinstance(value, str | int | float | bool) and value != ""
     ]
     explained = [
         row
@@ -121,24 +130,23 @@ def _facts_and_timing(analysis: Analysis) -> str:
         for row in (
             ("Explainer", e.explainer),
             ("Explained layer", e.layer),
-            ("Forward passes for the heat", str(e.passes or "none beside the answer's own")),
+            ("Extra forward passes for the heatmap", str(e.passes or "none")),
         )
+    ]
+    steps = [
+        (_STEPS.get(name, name), f"{spent_ms:.0f} ms")
+        for name, spent_ms in analysis.report.timing_ms.items()
     ]
     return _table(facts + explained + steps)
 
 
 def _downloads(analysis: Analysis) -> str:
-    links = [
-        download_link("overlay.png", "image/png", _overlay_png(analysis), "Picture with heat"),
-        download_link("report.json", "application/json", report_json(analysis).encode(), "Report"),
-    ]
+    report = report_json(analysis).encode()
+    links = [download_link("overlay.png", "image/png", _overlay_png(analysis), "Overlay image")]
     if analysis.report.explanations:
-        links.insert(
-            1,
-            download_link(
-                "heatmap.npy", "application/octet-stream", _heatmap_npy(analysis), "Heatmap"
-            ),
-        )
+        heatmap = _heatmap_npy(analysis)
+        links.append(download_link("heatmap.npy", "application/octet-stream", heatmap, "Heatmap"))
+    links.append(download_link("report.json", "application/json", report, "Report"))
     if analysis.report.events:
         table = events_csv(analysis.report.events).encode()
         links.append(download_link("events.csv", "text/csv", table, "Events"))
@@ -146,7 +154,7 @@ def _downloads(analysis: Analysis) -> str:
 
 
 def overlay(analysis: Analysis) -> Image:
-    """The picture with the heat of the label asked for, as a finished figure."""
+    """Return the input under the heatmap of the target label, as a finished figure."""
     first = analysis.report.explanations[0] if analysis.report.explanations else None
     title = (
         f"{phrases.display_label(first.target)} {phrases.percent(first.probability)}"
@@ -163,19 +171,21 @@ def _overlay_png(analysis: Analysis) -> bytes:
 
 
 def report_json(analysis: Analysis) -> str:
-    """The contract's report as text."""
+    """Return the report as the command line's `--json` prints it."""
     return json.dumps(analysis.report.to_json(), indent=1, ensure_ascii=False)
 
 
 def _heatmap_npy(analysis: Analysis) -> bytes:
+    heatmap = analysis.report.explanations[0].heatmap.astype(np.float32)
     stream = io.BytesIO()
-    np.save(stream, analysis.report.explanations[0].heatmap.astype(np.float32), allow_pickle=False)
+    np.save(stream, heatmap, allow_pickle=False)
     return stream.getvalue()
 
 
 def _snippet(analysis: Analysis) -> str:
     report = analysis.report
     first = report.explanations[0] if report.explanations else None
+    # layout.py fills in the page's address, which the server cannot know.
     lines = [
         "from gradio_client import Client, handle_file",
         "",

@@ -1,10 +1,11 @@
-// Runs once for each answer area, with `element` its root: everything here is instant, no request.
-const fade = (percent) => {
+// Runs once for each result area, with `element` as its root. Nothing here sends a request.
+const setOpacity = (percent) => {
   element.querySelectorAll(".xai-figure, .xai-comparison, .xai-gallery").forEach((part) => {
     part.style.setProperty("--heat", percent / 100);
   });
 };
-const settle = () => {
+// The page is sent each image once; copies and thumbnails are filled in here.
+const fillCopies = () => {
   const figure = element.querySelector(".xai-figure");
   if (!figure) return;
   const base = figure.querySelector(".xai-pane-heat .xai-base");
@@ -13,9 +14,9 @@ const settle = () => {
     copy.src = figure.querySelector(`[data-layer="${copy.dataset.heat}"] .xai-heat`).src;
   });
   const slider = figure.querySelector(".xai-strength input");
-  if (slider) fade(slider.value);
+  if (slider) setOpacity(slider.value);
 };
-const show = (index) => {
+const showLabel = (index) => {
   element.querySelectorAll(".xai-figure [data-layer]").forEach((part) => {
     part.hidden = part.dataset.layer !== index;
     if (!part.hidden && part.dataset.alt) {
@@ -26,17 +27,17 @@ const show = (index) => {
     bar.setAttribute("aria-pressed", String(bar.dataset.target === index));
   });
 };
-const view = (name) => {
+const setView = (name) => {
   element.querySelector(".xai-figure").dataset.view = name;
   element.querySelectorAll("[data-show]").forEach((button) => {
     button.setAttribute("aria-pressed", String(button.dataset.show === name));
   });
 };
 const enlarge = () => {
-  view("slide");
-  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  setView("slide");
+  const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   const large = element.querySelector(".xai-wiped");
-  large.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
+  large.scrollIntoView({ behavior: reducesMotion ? "auto" : "smooth", block: "center" });
   large.querySelector(".xai-wipe").focus({ preventScroll: true });
 };
 const play = (start, end) => {
@@ -48,19 +49,20 @@ element.addEventListener("click", (event) => {
   if (!pressed) return;
   if (pressed.dataset.seek !== undefined) {
     const place = pressed.getBoundingClientRect();
-    const share = event.detail ? (event.clientX - place.left) / place.width : 0; // keys: the start
+    // A key press has no position: play from the start.
+    const share = event.detail ? (event.clientX - place.left) / place.width : 0;
     play(share * pressed.dataset.seek, Infinity);
   }
-  if (pressed.dataset.target !== undefined) show(pressed.dataset.target);
+  if (pressed.dataset.target !== undefined) showLabel(pressed.dataset.target);
   if (pressed.dataset.enlarge !== undefined) enlarge();
-  if (pressed.dataset.show !== undefined) view(pressed.dataset.show);
+  if (pressed.dataset.show !== undefined) setView(pressed.dataset.show);
   if (pressed.dataset.start !== undefined) play(+pressed.dataset.start, +pressed.dataset.end);
 });
-// A lane for one label of many; the bytes are packed by `timeline._chances`.
-const find = (field) => {
+// Adds a lane for one label of many; timeline.py describes the bytes (_packed_probabilities).
+const addLane = (field) => {
   const index = field.dataset.names.split("|").indexOf(field.value);
   const axes = element.querySelector(".xai-timeline .xai-axes");
-  if (index < 0 || axes.querySelector(`[data-found="${index}"]`)) return;
+  if (index < 0 || axes.querySelector(`[data-lane="${index}"]`)) return;
   const bytes = Uint8Array.from(atob(field.dataset.find), (each) => each.charCodeAt(0));
   const count = bytes[0] + 256 * bytes[1];
   let path = "", start = 0;
@@ -74,14 +76,14 @@ const find = (field) => {
   const lane = document.createElement("div");
   Object.assign(name, { className: "xai-lane-name", textContent: field.value });
   lane.className = "xai-lane xai-band";
-  Object.assign(lane.dataset, { found: index, seek: axes.querySelector("[data-seek]").dataset.seek });
+  Object.assign(lane.dataset, { lane: index, seek: axes.querySelector("[data-seek]").dataset.seek });
   lane.style.setProperty("--lane", "var(--xai-accent)");
   lane.innerHTML = `<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true"><path d="${path}"/></svg>`;
   axes.querySelector(":scope > .xai-axis-x").before(name, lane);
   field.value = "";
 };
 element.addEventListener("input", (event) => {
-  if (event.target.dataset.find !== undefined) find(event.target);
+  if (event.target.dataset.find !== undefined) addLane(event.target);
   if (event.target.type !== "range") return;
   if (event.target.dataset.zoom !== undefined) {
     const section = event.target.closest(".xai-timeline");
@@ -93,19 +95,19 @@ element.addEventListener("input", (event) => {
     event.target.parentElement.style.setProperty("--wipe", `${event.target.value}%`);
     return;
   }
-  fade(event.target.value);
+  setOpacity(event.target.value);
 });
 watch("value", () => {
-  settle();
+  fillCopies();
   const result = element.querySelector(".xai-result");
   if (!result || result.dataset.state === "empty") return;
-  // Above the answer, where a film was stopped: why, and what can be done.
+  // The notice on an image that the gate stopped stands above the result.
   const name = element.closest("[id$='-result']").id.replace(/-result$/, "-doubt");
   const doubt = document.getElementById(name);
   const first = doubt && doubt.offsetParent ? doubt : result;
   const top = first.getBoundingClientRect().top;
   if (top < window.innerHeight * 0.7 && top > -40) return;
-  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-  first.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  first.scrollIntoView({ behavior: reducesMotion ? "auto" : "smooth", block: "start" });
 });
-settle();
+fillCopies();

@@ -1,4 +1,8 @@
-"""Analysis -> the interactive picture: layers, axes, legend and controls as HTML and SVG (pure)."""
+"""The interactive figure of an analysis: image, heatmaps, axes, legend and controls as HTML.
+
+All functions are pure and return HTML or SVG. Everything a visitor can do with the figure (select a
+label, fade the heatmap, compare with the original) runs in `figure.js`, without a request.
+"""
 
 from __future__ import annotations
 
@@ -20,53 +24,56 @@ if TYPE_CHECKING:
 
 _NICE_STEPS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 _NICE_HZ = (50, 100, 200, 300, 500, 1000, 2000, 3000, 4000, 6000, 8000, 12000, 16000)
-_MAX_TICKS = 9  # at most: more do not fit on a phone
-_MIN_TICK_GAP = 0.075  # of the height, between two frequency labels
-_JPEG_PIXELS = 400_000  # pixels: from here on JPEG, a tenth of PNG's size at no visible loss
-_START_OPACITY = 60  # per cent
+# More time labels than this overlap on a phone of 360 pixels.
+_MAX_TICKS = 9
+# Between two frequency labels, as a share of the height.
+_MIN_TICK_GAP = 0.075
+# From this many pixels on, JPEG: a tenth of PNG's size without a visible loss.
+_JPEG_PIXELS = 400_000
+_START_OPACITY_PERCENT = 60
 
 
 def figure_html(analysis: Analysis) -> str:
-    """The whole figure: bare and with the heat of every explained label, one of which is shown."""
+    """Return the figure: the original, and a heatmap for each label, the first one visible."""
     view = analysis.view
-    sound = view.duration_s is not None
+    is_sound = view.duration_s is not None
     explanations = analysis.report.explanations
     base = f'<img class="xai-base" alt="" src="{image_uri(view.pixels)}">'
     layers = "".join(heatmap_layer(view, e, i) for i, e in enumerate(explanations))
     alt = _alt_text(analysis, explanations[0]) if explanations else _bare_alt_text(analysis)
-    # Over a timeline the events have a lane of their own.
-    marks = (
-        () if analysis.timeline and len(analysis.timeline.starts_s) > 1 else analysis.report.events
+    # A timeline shows the events in a lane of its own.
+    has_timeline = analysis.timeline is not None and len(analysis.timeline.starts_s) > 1
+    events = () if has_timeline else analysis.report.events
+    overlay = _pane(view, base + layers, "heat", alt, events)
+    # figure.js copies the image into the second pane, so that it is sent only once.
+    original = _pane(
+        view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alt_text(analysis)
     )
-    heat = _pane(view, base + layers, "heat", alt, marks)
-    # The bare picture is filled in by the page's script from the first one: it travels once.
-    bare = _pane(view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alt_text(analysis))
-    kind = "sound" if sound else "film"
+    kind = "sound" if is_sound else "film"
     return (
         f'{findings_gallery(analysis)}<figure class="xai-figure xai-{kind}" '
-        f'data-view="{"heat" if sound else "both"}">'
+        f'data-view="{"heat" if is_sound else "both"}">'
         f"{_captions(analysis)}{_controls(view, bool(explanations))}"
-        f'<div class="xai-panes">{heat}{bare}</div></figure>'
+        f'<div class="xai-panes">{overlay}{original}</div></figure>'
     )
 
 
 def findings_gallery(analysis: Analysis) -> str:
-    """Where there are several findings: the heat of each, small; one press enlarges it.
+    """Return thumbnails of the heatmaps of all findings; empty for fewer than two findings.
 
-    The pictures are filled in by the page's script from the large ones: they travel once.
+    figure.js fills the thumbnails from the large images, so that each is sent only once.
     """
-    found = analysis.report.decision.findings
     thumbs = [
-        _thumb(analysis.view, each, i)
-        for i, each in enumerate(analysis.report.explanations)
-        if each.target in found
+        _thumb(analysis.view, explanation, i)
+        for i, explanation in enumerate(analysis.report.explanations)
+        if explanation.target in analysis.report.decision.findings
     ]
     if len(thumbs) < 2:
         return ""
     return (
-        '<section class="xai-gallery"><h3 class="xai-title">One heat map for each finding</h3>'
-        '<p class="xai-quiet">Press one to enlarge it over the radiograph; the handle there wipes '
-        f'the heat away.</p><div class="xai-thumbs">{"".join(thumbs)}</div></section>'
+        '<section class="xai-gallery"><h3 class="xai-title">One heatmap for each finding</h3>'
+        '<p class="xai-quiet">Select one to enlarge it, then drag the handle to compare it with '
+        f'the radiograph.</p><div class="xai-thumbs">{"".join(thumbs)}</div></section>'
     )
 
 
@@ -74,7 +81,8 @@ def _thumb(view: View, explanation: Explanation, index: int) -> str:
     name = f"{phrases.display_label(explanation.target)} {phrases.percent(explanation.probability)}"
     return (
         f'<button type="button" class="xai-thumb" data-target="{index}" data-enlarge '
-        f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(name)}: enlarge its heat">'
+        f'aria-pressed="{str(index == 0).lower()}" '
+        f'aria-label="{escape(name)}: enlarge its heatmap">'
         f'<span class="xai-plot"{_aspect_ratio(view)}><img class="xai-copy" alt="">'
         f'<img class="xai-heat" data-heat="{index}" alt=""></span>'
         f"<span>{escape(name)}</span></button>"
@@ -82,38 +90,38 @@ def _thumb(view: View, explanation: Explanation, index: int) -> str:
 
 
 def heatmap_uri(heatmap: Floats) -> str:
-    """A heatmap, row 0 at the top, as a PNG of 256 translucent colours in a data URI."""
+    """Return a heatmap (rows, columns), 0..1, row 0 at the top, as a translucent PNG data URI."""
     from PIL import Image
 
-    scale = render.heat_rgba(np.linspace(0, 1, 256, dtype=np.float32)[None, :])[0]
+    palette = render.heat_rgba(np.linspace(0, 1, 256, dtype=np.float32)[None, :])[0]
     levels = np.clip(np.rint(255 * heatmap), 0, 255).astype(np.uint8)
-    picture = Image.fromarray(levels)  # putpalette turns grey levels into indices as they are
-    picture.putpalette(scale[:, :3].tobytes())
-    return _data_uri(picture, "PNG", transparency=scale[:, 3].tobytes())
+    image = Image.fromarray(levels)
+    # On an image in grey, putpalette takes the grey levels as indices into the palette.
+    image.putpalette(palette[:, :3].tobytes())
+    return _data_uri(image, "PNG", transparency=palette[:, 3].tobytes())
 
 
 def image_uri(pixels: Pixels) -> str:
-    """A grey picture in a data URI."""
+    """Return a grey image (rows, columns), 0..255, as a PNG or, if large, a JPEG data URI."""
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
-    return (
-        _data_uri(picture, "JPEG", quality=92)
-        if pixels.size > _JPEG_PIXELS
-        else _data_uri(picture, "PNG")
-    )
+    image = Image.fromarray(pixels)
+    if pixels.size > _JPEG_PIXELS:
+        return _data_uri(image, "JPEG", quality=92)
+    return _data_uri(image, "PNG")
 
 
-def _data_uri(picture: object, kind: str, **options: object) -> str:
+def _data_uri(image: object, kind: str, **options: object) -> str:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)  # type: ignore[attr-defined]
+    image.save(stream, kind, **options)  # type: ignore[attr-defined]
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def heatmap_layer(view: View, explanation: Explanation, index: int) -> str:
-    """The heat of one label and the ring round its peak; only the first is shown at first."""
-    sound = view.duration_s is not None
-    heatmap = explanation.heatmap[::-1] if sound else explanation.heatmap
+    """Return the heatmap of one label and a ring around its peak; hidden unless `index` is 0."""
+    # Heatmaps of sounds have the lowest frequency in row 0, images have the top row there.
+    is_sound = view.duration_s is not None
+    heatmap = explanation.heatmap[::-1] if is_sound else explanation.heatmap
     x, y = _peak_position(view, explanation)
     hidden = " hidden" if index else ""
     ring = f'<span class="xai-peak" style="left:{x:.2%};top:{y:.2%}"></span>'
@@ -125,6 +133,7 @@ def heatmap_layer(view: View, explanation: Explanation, index: int) -> str:
 
 
 def _peak_position(view: View, explanation: Explanation) -> tuple[float, float]:
+    """Return the peak as fractions of the image from its top left corner."""
     peak = explanation.peak
     if view.duration_s is None:
         return peak["x"], peak["y"]
@@ -132,7 +141,7 @@ def _peak_position(view: View, explanation: Explanation) -> tuple[float, float]:
 
 
 def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] = ()) -> str:
-    title = {"heat": "With heat", "bare": "Original"}[name]
+    title = {"heat": "With heatmap", "bare": "Original"}[name]
     ratio = "" if view.duration_s is not None else _aspect_ratio(view)
     plot = f'<div class="xai-plot" role="img" aria-label="{escape(alt)}"{ratio}>{images}</div>'
     if view.duration_s is not None:
@@ -143,8 +152,8 @@ def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] 
     elif name == "heat":
         plot = (
             f'<div class="xai-wiped"{ratio}>{plot}<input type="range" class="xai-wipe" min="0" '
-            'max="100" value="50" aria-label="How much of the radiograph shows heat, from the left,'
-            ' per cent"><span class="xai-handle" aria-hidden="true"></span></div>'
+            'max="100" value="50" aria-label="Share of the radiograph under the heatmap, from the '
+            'left, per cent"><span class="xai-handle" aria-hidden="true"></span></div>'
         )
     return (
         f'<div class="xai-pane xai-pane-{name}"><p class="xai-pane-title">{title}</p>{plot}</div>'
@@ -156,14 +165,19 @@ def _aspect_ratio(view: View) -> str:
     return f' style="aspect-ratio:{columns}/{rows};--ratio:{columns / rows:.4f}"'
 
 
-def time_ticks(duration_s: float, most: int = _MAX_TICKS) -> list[float]:
-    """Round times from 0 to the end, few enough for a phone."""
-    step = next((s for s in _NICE_STEPS_S if duration_s / s <= most), duration_s / most)
+def time_ticks(duration_s: float, max_ticks: int = _MAX_TICKS) -> list[float]:
+    """Return round times in seconds from 0 to the end.
+
+    >>> time_ticks(8.0)
+    [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    """
+    step = next((s for s in _NICE_STEPS_S if duration_s / s <= max_ticks), duration_s / max_ticks)
+    # The small addition keeps the last tick where rounding puts the quotient just below it.
     return [step * i for i in range(math.floor(duration_s / step + 1e-9) + 1)]
 
 
 def frequency_ticks(view: View) -> list[tuple[float, float]]:
-    """Round frequencies with their heights (0 foot, 1 top), none too near to another."""
+    """Return round frequencies in hertz with their heights (0 bottom, 1 top), well apart."""
     low, high = view.row_frequencies_hz[0], view.row_frequencies_hz[-1]
     ticks: list[tuple[float, float]] = []
     for frequency in (f for f in _NICE_HZ if low <= f <= high):
@@ -174,7 +188,7 @@ def frequency_ticks(view: View) -> list[tuple[float, float]]:
 
 
 def frequency_axis(view: View) -> str:
-    """Ticks in hertz, beside the picture."""
+    """Return the axis in hertz, to the left of a spectrogram, as SVG."""
     marks = "".join(
         f'<line x1="92%" x2="100%" y1="{1 - h:.2%}" y2="{1 - h:.2%}"/>'
         f'<text x="100%" dx="-9" y="{1 - h:.2%}" dy="0.35em" text-anchor="end">'
@@ -185,7 +199,10 @@ def frequency_axis(view: View) -> str:
 
 
 def time_axis(duration_s: float, *, zoom: int = 1) -> str:
-    """Ticks in seconds, or in minutes where they stand at whole minutes; more for a zoom."""
+    """Return the axis below a spectrogram as SVG, in seconds or, for long sounds, in minutes.
+
+    A stretched axis has `zoom` times as many ticks.
+    """
     ticks = time_ticks(duration_s, zoom * _MAX_TICKS)
     in_minutes = len(ticks) > 1 and ticks[1] % 60 == 0
     scale, name = (60, " min") if in_minutes else (1, " s")
@@ -193,7 +210,8 @@ def time_axis(duration_s: float, *, zoom: int = 1) -> str:
     parts = []
     for tick in ticks:
         x = f"{tick / duration_s:.2%}"
-        unit = name if tick == ticks[-1] else ""  # once: on a phone there is no room for more
+        # The unit is written once: a phone has no room for more.
+        unit = name if tick == ticks[-1] else ""
         anchor = "start" if tick == 0 else "end" if tick > 0.985 * duration_s else "middle"
         parts.append(
             f'<line x1="{x}" x2="{x}" y1="0" y2="5"/>'
@@ -204,7 +222,7 @@ def time_axis(duration_s: float, *, zoom: int = 1) -> str:
 
 
 def _event_lanes(events: Sequence[Event], duration_s: float) -> str:
-    """One line for each label: where it was found; a press plays from there."""
+    """Return one lane for each label, with a button that plays each of its events."""
     rows = []
     for label in dict.fromkeys(e.label for e in events):
         buttons = "".join(_event_button(e, duration_s) for e in events if e.label == label)
@@ -217,37 +235,37 @@ def _event_lanes(events: Sequence[Event], duration_s: float) -> str:
 
 def _event_button(event: Event, duration_s: float) -> str:
     span = f"{event.start_s:.2f} to {phrases.seconds(event.end_s)}"
-    words_ = f"{phrases.display_label(event.label)}, {span}, {phrases.percent(event.probability)}"
+    text = f"{phrases.display_label(event.label)}, {span}, {phrases.percent(event.probability)}"
     return (
         f'<button type="button" class="xai-event" data-start="{event.start_s:.3f}" '
-        f'data-end="{event.end_s:.3f}" aria-label="Play {escape(words_)}" '
-        f'title="{escape(words_)}: press to play" '
+        f'data-end="{event.end_s:.3f}" aria-label="Play {escape(text)}" '
+        f'title="Play {escape(text)}" '
         f'style="left:{event.start_s / duration_s:.2%};'
         f'width:{(event.end_s - event.start_s) / duration_s:.2%}"></button>'
     )
 
 
-def _controls(view: View, explained: bool) -> str:
-    if not explained:
+def _controls(view: View, has_heatmap: bool) -> str:
+    if not has_heatmap:
         return ""
     choices = (
-        ("heat", "With heat"),
+        ("heat", "With heatmap"),
         *((("slide", "Slider"),) if view.duration_s is None else ()),
         ("both", "Side by side" if view.duration_s is None else "Compare"),
         ("bare", "Original"),
     )
-    chosen = "heat" if view.duration_s is not None else "both"
+    initial = "heat" if view.duration_s is not None else "both"
     buttons = "".join(
-        f'<button type="button" data-show="{key}" aria-pressed="{str(key == chosen).lower()}">'
+        f'<button type="button" data-show="{key}" aria-pressed="{str(key == initial).lower()}">'
         f"{text}</button>"
         for key, text in choices
     )
     return (
         '<div class="xai-controls">'
-        f'<div class="xai-switch" role="group" aria-label="What to show">{buttons}</div>'
-        '<label class="xai-strength"><span>Strength of the heat</span>'
-        f'<input type="range" min="0" max="100" value="{_START_OPACITY}" step="1" '
-        'aria-label="Strength of the heat, per cent"></label>'
+        f'<div class="xai-switch" role="group" aria-label="View">{buttons}</div>'
+        '<label class="xai-strength"><span>Heatmap opacity</span>'
+        f'<input type="range" min="0" max="100" value="{_START_OPACITY_PERCENT}" step="1" '
+        'aria-label="Heatmap opacity, per cent"></label>'
         f'<div class="xai-legends">{_legends(view)}</div></div>'
     )
 
@@ -255,11 +273,11 @@ def _controls(view: View, explained: bool) -> str:
 def _legends(view: View) -> str:
     stops = render.HEAT_COLOURS[np.linspace(0, 255, 12).astype(int)]
     colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in stops.tolist())
-    heat = _legend("Heat", "low", "high", colours)
+    legend = _legend("Heatmap", "low", "high", colours)
     if view.decibels is None:
-        return heat
+        return legend
     quiet, loud = (f"{level:.0f} dB".replace("-", "−") for level in view.decibels)
-    return heat + _legend("Level", quiet, loud, "#000, #fff")
+    return legend + _legend("Level", quiet, loud, "#000, #fff")
 
 
 def _legend(name: str, low: str, high: str, colours: str) -> str:
@@ -275,22 +293,23 @@ def _captions(analysis: Analysis) -> str:
         f'data-alt="{escape(_alt_text(analysis, e))}">'
         f"<b>{escape(phrases.display_label(e.target))}, {phrases.percent(e.probability)}.</b> "
         f"{escape(phrases.heatmap_location(analysis.view, e))}"
-        f'<span class="xai-believed">{escape(phrases.faithfulness_sentence(e))}</span></p>'
+        f'<span class="xai-faithfulness">{escape(phrases.faithfulness_sentence(e))}</span></p>'
         for i, e in enumerate(analysis.report.explanations)
     )
     return f'<figcaption aria-live="polite">{lines}</figcaption>'
 
 
 def _alt_text(analysis: Analysis, explanation: Explanation) -> str:
-    """What a screen reader says for the picture: the finding, and the region that spoke for it."""
+    """Return the alternative text: the label with its probability, and where its heatmap lies."""
+    label = phrases.display_label(explanation.target)
     return (
-        f"{_bare_alt_text(analysis)} with the heat of {explanation.explainer} for "
-        f"{phrases.display_label(explanation.target)} ({phrases.percent(explanation.probability)}). "
+        f"{_bare_alt_text(analysis)} with the {explanation.explainer} heatmap for {label} "
+        f"({phrases.percent(explanation.probability)}). "
         f"{phrases.heatmap_location(analysis.view, explanation)}"
     )
 
 
 def _bare_alt_text(analysis: Analysis) -> str:
     if analysis.view.duration_s is None:
-        return "The radiograph as the network saw it"
+        return "The radiograph as the network sees it"
     return f"Spectrogram of {phrases.seconds(analysis.view.duration_s)} of sound"

@@ -1,4 +1,4 @@
-"""What the tabs share: the order on the page, and what follows from a click."""
+"""The layout of one tab, top to bottom, and the widgets it consists of."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from xai_demo.tabs.result import empty_html
 from xai_demo.tabs.signal_path import SignalWidgets
 from xai_demo.tabs.theme import FIGURE_JS
 
-KEEP_FILES_S = 3600  # checked as often, so that all is wiped within twice this time
-_KEPT = f"Files are wiped from the server within {2 * KEEP_FILES_S // 3600} hours."
+# Gradio looks for files older than this once in the same time, so that every file is deleted
+# within twice this time.
+KEEP_FILES_S = 3600
+_RETENTION = f"Files are deleted from the server within {2 * KEEP_FILES_S // 3600} hours."
 SOUNDS = {
     "original": "Original",
     "explanation": "What the network listened to",
     "remainder": "What it ignored",
 }
-# The snippet names the address that the visitor sees, which the server cannot know.
+# Fills the page's address, which the server cannot know, into the Python snippet.
 _HERE_JS = """const fill = () => {
   const place = element.querySelector("[data-here]");
   if (place) place.textContent = window.location.origin + window.location.pathname;
@@ -116,7 +118,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
                 "Analyse", variant="primary", interactive=False, elem_id=f"{tab.task}-analyse"
             )
             state, stop = _state_and_stop(tab)
-            gr.HTML(f'<p class="xai-quiet">{_KEPT}</p>')
+            gr.HTML(f'<p class="xai-quiet">{_RETENTION}</p>')
         with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
             examples = _example_cards(tab)
     listening = live.lay_out(tab.task) if tab.breath else None
@@ -148,7 +150,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         noise=hiss,
         **_closer(tab, analyser),
     )
-    gr.HTML(f'<div class="xai-guide"><h3>How to read the heat</h3><p>{tab.guide}</p></div>')
+    gr.HTML(f'<div class="xai-guide"><h3>How to read the heatmap</h3><p>{tab.guide}</p></div>')
     return panel
 
 
@@ -180,7 +182,7 @@ def _opening(tab: Tab, analyser: Analyser) -> str:
 
 
 def _stand_in(tab: Tab, analyser: Analyser) -> str:
-    """A note where a smaller model answers because the first of the catalogue is not here."""
+    """Return a note where a smaller model stands in for the first one of the catalogue."""
     hub = analyser.hub
     try:
         chosen = hub.describe(hub.default_model(tab.task))
@@ -190,9 +192,9 @@ def _stand_in(tab: Tab, analyser: Analyser) -> str:
     if chosen["name"] == first["name"]:
         return ""
     return (
-        f'<p class="xai-notice xai-stand-in" role="note"><b>{escape(first["title"])}</b> is not on '
-        f"this machine. In its stead <b>{escape(chosen['title'])}</b>, {escape(chosen['name'])}, "
-        f"answers{escape(phrases.missing_labels(chosen['labels'], len(first['labels'])))}.</p>"
+        f'<p class="xai-notice xai-stand-in" role="note"><b>{escape(first["title"])}</b> is not '
+        f"installed; using <b>{escape(chosen['name'])}</b>"
+        f"{escape(phrases.missing_labels(chosen['labels'], len(first['labels'])))}.</p>"
     )
 
 
@@ -206,7 +208,7 @@ def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
             buttons=[],
         )
         return sound, None
-    # Not gr.Image: it opens the picture itself, and takes no file but what browsers call a picture.
+    # Not gr.Image: it decodes the image itself, and accepts only what browsers call an image.
     film = gr.File(
         label="Your chest X-ray (PNG, JPEG, TIFF, WebP or DICOM)",
         elem_id=f"{tab.task}-file",
@@ -240,14 +242,14 @@ def _doubt(tab: Tab) -> Doubt:
         verdict = gr.HTML("")
         with gr.Row():
             correct = gr.Button(
-                "Correct the film and answer", variant="primary", elem_id=f"{tab.task}-correct"
+                "Correct the image and analyse", variant="primary", elem_id=f"{tab.task}-correct"
             )
-            as_is = gr.Button("Answer it as it is", elem_id=f"{tab.task}-as-is")
+            as_is = gr.Button("Analyse as is", elem_id=f"{tab.task}-as-is")
     return Doubt(frame=frame, verdict=verdict, correct=correct, as_is=as_is)
 
 
 def _example_cards(tab: Tab) -> dict[str, gr.Button]:
-    gr.HTML('<p class="xai-or">Or try one of these, made by this project:</p>')
+    gr.HTML('<p class="xai-or">Or try a synthetic example:</p>')
     return {
         name: gr.Button(
             f"{example.title}\n{example.expectation}",
@@ -263,7 +265,7 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
     with gr.Column(visible=False, elem_classes="xai-hear") as hear:
         if tab.brings != "sound":
             return hear, ()
-        gr.HTML('<h3 class="xai-title">Hear it</h3>')
+        gr.HTML('<h3 class="xai-title">Listen</h3>')
         with gr.Row():
             players = tuple(
                 gr.Audio(
@@ -279,21 +281,22 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
 
 
 def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
-    with gr.Accordion("Look closer", open=False, elem_classes="xai-closer"):
+    with gr.Accordion("Settings and details", open=False, elem_classes="xai-closer"):
         chosen = controls.lay_out(tab.task, analyser)
         figures = gr.HTML(
-            '<p class="xai-quiet">Figures, origin, timing and downloads come with the answer.</p>',
+            '<p class="xai-quiet">Model performance, provenance, timing and downloads appear here '
+            "with the result.</p>",
             js_on_load=_HERE_JS,
         )
     return {"pickers": chosen, "details": figures}
 
 
 def state_of(tab: Tab, path: str | None) -> str:
-    """What the line under the button says."""
+    """Return the status line under the button."""
     if path and Path(path).name in {example.file for example in EXAMPLES.values()}:
-        return "An example is in the box; press Analyse to ask again."
+        return "Example loaded. Press Analyse to run it again."
     if path:
-        return "Ready: press Analyse."
+        return "Ready. Press Analyse."
     if tab.brings == "sound":
-        return "Drop a recording, choose one, or press the microphone; then the button wakes."
-    return "Drop a picture or choose one; then the button wakes."
+        return "Drop a recording above, choose a file or use the microphone to start."
+    return "Drop an image above or choose a file to start."

@@ -1,6 +1,7 @@
-"""The microphone while it records: once a second, what the network makes of the last seconds.
+"""Live listening: predictions about once a second while the microphone is still recording.
 
-A microphone that is still recording: what it brings, in any pieces, as one seamless sound.
+The microphone sends its sound in pieces of any length; an `AudioBuffer` joins them seamlessly and
+keeps the last seconds.
 """
 
 from __future__ import annotations
@@ -29,61 +30,67 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
     from xai_demo.tabs.requests import Analyser
 
-KEEP_S = 10.0  # drawn
+KEEP_S = 10.0  # kept and drawn
 STEP_S = 1.0  # between two answers
-ANSWER_S = 5.0  # what an answer is about, or a window of the network if that is longer
+ANSWER_S = 5.0  # what an answer covers, or one window of the network if that is longer
 CHUNK_S = 0.5
 _LIMIT_S = 600
-_MAX_LISTENERS = 8  # who listen at the same moment; the next one waits
-_KEPT_CHUNKS = 20  # chunks left on the server behind the newest, as two equal ones share a file
-_MIN_WHITE_DB = -50.0  # so that a silent room is drawn dark
+# Visitors who listen at the same time; the next one waits.
+_MAX_LISTENERS = 8
+# Chunks left on the server behind the newest. Gradio names a file after its content, so two equal
+# chunks, of digital silence say, share one file.
+_KEPT_CHUNKS = 20
+# The loudest level is drawn at least this white, so that a silent room stays dark.
+_MIN_WHITE_DB = -50.0
 
 _INVITATION = (
-    '<p class="xai-quiet">Press Record and hold the microphone still: about once a second the '
-    "answer for the last seconds appears here. Nothing is kept; it stops after ten minutes.</p>"
+    '<p class="xai-quiet">Press Record and hold the stethoscope or microphone still. The answer '
+    "for the last few seconds appears here and is updated about once a second. Nothing is stored; "
+    "recording stops after ten minutes.</p>"
 )
 
 
 class LiveSession:
-    """What one visitor's microphone has brought; a fresh one can be copied."""
+    """The sound of one visitor's microphone so far; a new one can be copied."""
 
     def __init__(self) -> None:
-        self.live: AudioBuffer | None = None
+        self.buffer: AudioBuffer | None = None
         self.model = ""
         self._files: deque[str] = deque()
 
-    def hear(self, path: str, model: Model) -> bool:
-        """Take a chunk, a WAV file, which is wiped soon after; whether an answer is due."""
-        if self.live is None or self.model != model.name:
-            self.live, self.model = (
-                AudioBuffer(sample_rate_hz=_model_rate_hz(model), keep_s=KEEP_S),
-                model.name,
-            )
+    def add_chunk(self, path: str, model: Model) -> bool:
+        """Add a chunk, a WAV file that is deleted soon afterwards; return whether to answer now.
+
+        Another model than that of the last chunk starts from silence.
+        """
+        if self.buffer is None or self.model != model.name:
+            self.buffer = AudioBuffer(sample_rate_hz=_model_rate_hz(model), keep_s=KEEP_S)
+            self.model = model.name
         rate_hz, samples = wav_samples(Path(path).read_bytes())
         self._files.append(path)
         if len(self._files) > _KEPT_CHUNKS:
             oldest = self._files.popleft()
             if oldest not in self._files:
                 Path(oldest).unlink(missing_ok=True)
-        return self.live.add(rate_hz, samples)
+        return self.buffer.add(rate_hz, samples)
 
-    def rest(self) -> None:
-        """The microphone was started anew."""
-        self.live = None
+    def restart(self) -> None:
+        """Forget the sound so far: the recording was started anew."""
+        self.buffer = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveWidgets:
-    """What listening live needs on the page."""
+    """The widgets of live listening."""
 
     microphone: gr.Audio
-    shown: gr.HTML
-    ear: gr.State
+    output: gr.HTML
+    session: gr.State
 
 
 def lay_out(task: str) -> LiveWidgets:
-    """Put the streaming microphone and the place for its answers on the page."""
-    with gr.Accordion("Listen live", open=False, elem_classes="xai-closer"):
+    """Add the streaming microphone and the area for its answers to the page."""
+    with gr.Accordion("Live listening", open=False, elem_classes="xai-closer"):
         with gr.Row(equal_height=False, elem_classes="xai-live-row"):
             with gr.Column(scale=1, min_width=240):
                 microphone = gr.Audio(
@@ -95,24 +102,28 @@ def lay_out(task: str) -> LiveWidgets:
                     buttons=[],
                 )
             with gr.Column(scale=3, min_width=280):
-                shown = gr.HTML(_INVITATION, elem_id=f"{task}-live", apply_default_css=False)
-        ear = gr.State(LiveSession())
-    return LiveWidgets(microphone=microphone, shown=shown, ear=ear)
+                output = gr.HTML(_INVITATION, elem_id=f"{task}-live", apply_default_css=False)
+        session = gr.State(LiveSession())
+    return LiveWidgets(microphone=microphone, output=output, session=session)
 
 
 def connect(widgets: LiveWidgets, model: gr.Dropdown, analyser: Analyser) -> None:
-    """Answer what the microphone brings.
+    """Answer what the microphone sends.
 
-    The page sends one chunk at a time: what is recorded while an answer is worked on comes, as one
-    piece, with the next. So a slow answer is followed by a longer chunk, and no sound is lost.
+    The page sends one chunk at a time; what is recorded meanwhile comes, in one piece, with the
+    next. So a slow answer is followed by a longer chunk, and no sound is lost.
     """
     widgets.microphone.start_recording(
-        lambda ear: ear.rest(), widgets.ear, None, api_visibility="private", queue=False
+        lambda session: session.restart(),
+        widgets.session,
+        None,
+        api_visibility="private",
+        queue=False,
     )
     widgets.microphone.stream(
         functools.partial(answer_chunk, analyser),
-        [widgets.microphone, model, widgets.ear],
-        widgets.shown,
+        [widgets.microphone, model, widgets.session],
+        widgets.output,
         stream_every=CHUNK_S,
         time_limit=_LIMIT_S,
         show_progress="hidden",
@@ -123,18 +134,20 @@ def connect(widgets: LiveWidgets, model: gr.Dropdown, analyser: Analyser) -> Non
     )
 
 
-def answer_chunk(analyser: Analyser, chunk: str | None, model: str | None, ear: LiveSession) -> Any:
-    """What to show once a chunk has come; nothing new between two answers."""
+def answer_chunk(
+    analyser: Analyser, chunk: str | None, model: str | None, session: LiveSession
+) -> Any:
+    """Return the view after one more chunk; `gr.skip()` between two answers."""
     if not chunk:
         return gr.skip()
     try:
         facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
-        if not ear.hear(chunk, facts) or ear.live is None:
+        if not session.add_chunk(chunk, facts) or session.buffer is None:
             return gr.skip()
-        samples, rate = ear.live.take(), ear.live.sample_rate_hz
-        recent = samples[-round(_answer_span_s(facts) * rate) :]
-        predictions, decision = analyser.live("stethoscope", recent, rate, model=facts.name)
-        return live_view(facts, predictions, decision, samples, rate, ear.live.heard_s)
+        samples, rate_hz = session.buffer.take(), session.buffer.sample_rate_hz
+        recent = samples[-round(_answer_span_s(facts) * rate_hz) :]
+        predictions, decision = analyser.live("stethoscope", recent, rate_hz, model=facts.name)
+        return live_view(facts, predictions, decision, samples, rate_hz, session.buffer.received_s)
     except XaiDemoError as error:
         return f'<p class="xai-notice xai-warning" role="note">{escape(str(error))}</p>'
 
@@ -145,46 +158,49 @@ def live_view(
     decision: Decision,
     samples: Floats,
     sample_rate_hz: int,
-    heard_s: float,
+    received_s: float,
 ) -> str:
-    """The answer in a word, every label as a bar that keeps its place, and the last seconds."""
+    """Return the answer, a bar for each label in the model's own order, and the last seconds."""
     label = "Uncertain" if decision.label is None else phrases.display_label(decision.label)
-    chances = {p.label: p.probability for p in predictions}
-    bars = "".join(_bar(each, chances[each]) for each in model.labels if each in chances)
+    by_label = {p.label: p.probability for p in predictions}
+    bars = "".join(_bar(each, by_label[each]) for each in model.labels if each in by_label)
     return (
-        f'<div class="xai-live" data-heard="{heard_s:.2f}"><div class="xai-live-now">'
-        f'<p class="xai-kicker">The last {_answer_span_s(model):g} s</p>'
+        f'<div class="xai-live" data-received="{received_s:.2f}"><div class="xai-live-now">'
+        f'<p class="xai-kicker">Last {_answer_span_s(model):g} s</p>'
         f'<p class="xai-live-label">{escape(label)}</p>'
         f'<p class="xai-quiet">{escape(decision.reason)}</p></div>'
-        f'<div class="xai-bars"><ul>{bars}</ul></div>{_recent_spectrogram(samples, sample_rate_hz)}</div>'
+        f'<div class="xai-bars"><ul>{bars}</ul></div>'
+        f"{_recent_spectrogram(samples, sample_rate_hz)}</div>"
     )
 
 
 def wav_samples(content: bytes) -> tuple[int, NDArray[np.int16]]:
-    """The rate and the samples, (time, channels), of 16-bit WAV; all that follows the header.
+    """Return the sample rate and the (time, channels) samples of 16-bit WAV.
 
-    A chunk carries the header of the first one, whose length is not its own.
+    The length in the header is ignored: every chunk carries the header of the first one.
     """
     start = content.find(b"data", 12)
     if content[:4] != b"RIFF" or content[12:16] != b"fmt " or start < 36:
         raise UnsuitableError(
-            f"The microphone sent {content[:4]!r}, {len(content)} bytes; wanted: WAV."
+            f"The microphone sent {len(content)} bytes that begin with {content[:4]!r}; WAV is "
+            "needed."
         )
     kind, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", content, 20)
+    # 1 is WAVE_FORMAT_PCM, 0xFFFE is WAVE_FORMAT_EXTENSIBLE.
     if bits != 16 or kind not in (1, 0xFFFE) or channels < 1:
         raise UnsuitableError(
-            f"The microphone sent {channels} channels of {bits} bits, kind {kind}; wanted: PCM of"
-            " 16 bits."
+            f"The microphone sent WAV of format {kind} with {bits} bits and {channels} channels; "
+            "16-bit PCM is needed."
         )
     samples = content[start + 8 :]
-    whole = len(samples) // (2 * channels)
-    return rate_hz, np.frombuffer(samples, "<i2", whole * channels).reshape(whole, channels)
+    n_frames = len(samples) // (2 * channels)
+    return rate_hz, np.frombuffer(samples, "<i2", n_frames * channels).reshape(n_frames, channels)
 
 
 def _recent_spectrogram(samples: Floats, sample_rate_hz: int) -> str:
     missing = round(KEEP_S * sample_rate_hz) - len(samples)
-    whole = np.pad(samples, (max(missing, 0), 0))
-    view = render.spectrogram(whole, sample_rate_hz, columns=400, least_loud_db=_MIN_WHITE_DB)
+    padded = np.pad(samples, (max(missing, 0), 0))
+    view = render.spectrogram(padded, sample_rate_hz, columns=400, least_loud_db=_MIN_WHITE_DB)
     times = "".join(
         f'<text x="{x:.0%}" y="19" text-anchor="{anchor}">{text}</text>'
         for x, anchor, text in (
@@ -218,7 +234,7 @@ def _answer_span_s(model: Model) -> float:
 
 def _model_rate_hz(model: Model) -> int:
     if not isinstance(model.preprocessing, LogMel):
-        raise UnsuitableError(f"{model.name} takes pictures; wanted: a model for sounds.")
+        raise UnsuitableError(f"{model.name} analyses images; a model for sounds is needed.")
     return model.preprocessing.sample_rate_hz
 
 
@@ -228,45 +244,46 @@ _PIECE_S = 1.0  # resampled at once
 
 
 class AudioBuffer:
-    """The last seconds of a microphone's sound, mono at one rate; memory never grows.
+    """The last `keep_s` seconds of a sound that arrives in pieces, mono at one rate.
 
-    One for each visitor, fed from one thread at a time. A fresh one can be copied.
+    Its memory does not grow. It is meant for one visitor, and must be fed from one thread at a
+    time. A new one can be copied.
     """
 
     def __init__(self, *, sample_rate_hz: int, keep_s: float = 10.0, step_s: float = 1.0) -> None:
         if not 0 < step_s <= keep_s:
             raise UnsuitableError(
-                f"The step is {step_s:g} s and {keep_s:g} s are kept;"
-                " wanted: a step above 0, and at least as much to keep."
+                f"A step of {step_s:g} s does not fit a buffer of {keep_s:g} s; the step must be "
+                "above 0 s and no longer than the buffer."
             )
         self.sample_rate_hz = sample_rate_hz
-        self.heard = 0  # samples so far, at `sample_rate_hz`
+        self.received = 0  # samples so far, at `sample_rate_hz`
         self._step = round(step_s * sample_rate_hz)
         self._ring: Floats = np.zeros(round(keep_s * sample_rate_hz), np.float32)
-        self._taken = 0
+        self._received_at_take = 0
         self._input_rate_hz = 0
         self._stream: soxr.ResampleStream | None = None
 
     @property
-    def due(self) -> bool:
-        """Whether a step's worth of new sound has come since the last `take`."""
-        return self.heard - self._taken >= self._step
+    def is_due(self) -> bool:
+        """Whether at least `step_s` of new sound has arrived since the last `take`."""
+        return self.received - self._received_at_take >= self._step
 
     @property
-    def heard_s(self) -> float:
-        """Seconds so far, those no longer kept among them."""
-        return self.heard / self.sample_rate_hz
+    def received_s(self) -> float:
+        """Seconds received so far, including those no longer kept."""
+        return self.received / self.sample_rate_hz
 
     def add(self, sample_rate_hz: int, chunk: NDArray[Any]) -> bool:
-        """Take what came, (time,) or (time, channels), integers or -1..1; returns `due`.
+        """Add a chunk, (time,) or (time, channels), integers or floats -1..1; return `is_due`.
 
-        The rate may change from one chunk to the next. What is no finite number counts as 0.
+        The rate may change from one chunk to the next. Infinities and NaN count as 0.
         """
         least, most = _RATES_HZ
         if not least <= sample_rate_hz <= most:
             raise UnsuitableError(
-                f"The microphone gives {sample_rate_hz} samples a second;"
-                f" wanted: {least} to {most}."
+                f"The microphone records {sample_rate_hz} samples per second; {least} to {most} "
+                "are supported."
             )
         if sample_rate_hz != self._input_rate_hz:
             self.finish()
@@ -276,20 +293,23 @@ class AudioBuffer:
         for start in range(0, len(chunk), piece):
             mono = _to_mono(chunk[start : start + piece])
             self._keep(mono if self._stream is None else self._stream.resample_chunk(mono))
-        return self.due
+        return self.is_due
 
     def finish(self) -> None:
-        """The microphone has stopped: take what the resampler still holds back."""
+        """Add what the resampler still holds back: the microphone has stopped."""
         if self._stream is not None:
             self._keep(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
         self._stream, self._input_rate_hz = None, 0
 
     def take(self) -> Floats:
-        """The seconds kept, oldest first, (time,), shorter at the start; not `due` after that."""
-        self._taken = self.heard
-        count = min(self.heard, len(self._ring))
-        at = np.arange(self.heard - count, self.heard) % len(self._ring)
-        return self._ring[at]
+        """Return the (time,) samples kept, oldest first, and wait for a new step from here on.
+
+        Before `keep_s` seconds have arrived there are fewer.
+        """
+        self._received_at_take = self.received
+        count = min(self.received, len(self._ring))
+        positions = np.arange(self.received - count, self.received) % len(self._ring)
+        return self._ring[positions]
 
     def _resampler(self, sample_rate_hz: int) -> soxr.ResampleStream | None:
         import soxr
@@ -300,29 +320,30 @@ class AudioBuffer:
             sample_rate_hz, self.sample_rate_hz, 1, dtype="float32", quality="HQ"
         )
 
-    def _keep(self, new: Floats) -> None:
-        kept = new[-len(self._ring) :]
-        first = self.heard + len(new) - len(kept)
+    def _keep(self, samples: Floats) -> None:
+        kept = samples[-len(self._ring) :]
+        first = self.received + len(samples) - len(kept)
         self._ring[np.arange(first, first + len(kept)) % len(self._ring)] = kept
-        self.heard += len(new)
+        self.received += len(samples)
 
 
 def _to_mono(chunk: NDArray[Any]) -> Floats:
-    kind = chunk.dtype
-    if kind.kind not in "iuf" or chunk.ndim not in (1, 2) or not _channel_count(chunk) >= 1:
+    dtype = chunk.dtype
+    if dtype.kind not in "iuf" or chunk.ndim not in (1, 2) or not _channel_count(chunk) >= 1:
         raise UnsuitableError(
-            f"The microphone gives {kind} of shape {chunk.shape}; wanted: integers or floats of"
-            f" shape (time,) or (time, channels), at most {_MAX_CHANNELS} channels."
+            f"The microphone sent {dtype} samples of shape {chunk.shape}; integers or floats of "
+            f"shape (time,) or (time, channels) with at most {_MAX_CHANNELS} channels are needed."
         )
-    wide = chunk.astype(np.float64)
-    if kind.kind in "iu":
-        half = 2.0 ** (8 * kind.itemsize - 1)
-        wide = (wide - half if kind.kind == "u" else wide) / half
-    mono = np.nan_to_num(wide if wide.ndim == 1 else wide.mean(axis=1), posinf=0, neginf=0)
-    return mono.astype(np.float32)
+    samples = chunk.astype(np.float64)
+    if dtype.kind in "iu":
+        half_range = 2.0 ** (8 * dtype.itemsize - 1)
+        # Unsigned samples, as of 8-bit WAV, have silence in the middle of their range.
+        samples = (samples - half_range if dtype.kind == "u" else samples) / half_range
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    return np.nan_to_num(mono, posinf=0, neginf=0).astype(np.float32)
 
 
 def _channel_count(chunk: NDArray[Any]) -> int:
-    """How many; 0: none or absurdly many."""
+    """Return the number of channels; 0 where there are absurdly many."""
     count = 1 if chunk.ndim == 1 else chunk.shape[1]
     return count if count <= _MAX_CHANNELS else 0

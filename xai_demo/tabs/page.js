@@ -1,14 +1,15 @@
-// Play a stretch of a player's sound. Its <audio> element lies in the waveform's shadow tree.
-const xaiSoundOf = (player) => {
-  const roots = [...player.querySelectorAll("*")].map((part) => part.shadowRoot).filter(Boolean);
+// Play a stretch of a player's sound. Gradio's <audio> element is in the waveform's shadow tree.
+const xaiAudioOf = (player) => {
+  const roots = [...player.querySelectorAll("*")].map((node) => node.shadowRoot).filter(Boolean);
   return [...roots, player].map((root) => root.querySelector("audio")).find(Boolean);
 };
 window.xaiPlay = (player, start, end) => {
-  const sound = player && xaiSoundOf(player);
+  const sound = player && xaiAudioOf(player);
   if (!sound) return;
-  sound.xaiEnd = end; // of the newest stretch: one that was cut short has no say any more
-  if (!sound.xaiWatched) {
-    sound.xaiWatched = true;
+  // Only the newest stretch ends the sound, so that an earlier, interrupted one cannot.
+  sound.xaiEnd = end;
+  if (!sound.xaiHasListener) {
+    sound.xaiHasListener = true;
     sound.addEventListener("timeupdate", () => {
       if (sound.currentTime < sound.xaiEnd) return;
       sound.xaiEnd = Infinity;
@@ -19,7 +20,7 @@ window.xaiPlay = (player, start, end) => {
   sound.play();
 };
 
-// The address keeps tab, example and model, so that a shared link and the back button lead back.
+// The address holds tab, example and model, for shared links and for the back button.
 window.xaiAddress = (changes) => {
   const address = new URL(window.location);
   const before = address.search;
@@ -35,20 +36,21 @@ const xaiOpenTab = () => {
   return tab;
 };
 window.xaiRestore = () => {
-  const wanted = new URLSearchParams(window.location.search).get("example");
+  const example = new URLSearchParams(window.location.search).get("example");
   const tab = xaiOpenTab();
   const press = (tries) => {
-    const card = document.getElementById(`${tab}-example-${wanted}`);
+    const card = document.getElementById(`${tab}-example-${example}`);
     if (card) card.click();
-    else if (tries > 0) setTimeout(press, 100, tries - 1); // a tab is filled after it is opened
+    // Gradio fills a tab only after it is opened.
+    else if (tries > 0) setTimeout(press, 100, tries - 1);
   };
-  if (wanted) press(50);
+  if (example) press(50);
 };
 window.addEventListener("popstate", xaiOpenTab);
-// A double click asks once: Gradio drops a second click only once the first is on its way.
+// A double click is one request: Gradio drops a second click only once the first has been sent.
 document.addEventListener("click", (event) => {
-  const asks = event.target.closest("button[id$='-analyse'], button[id*='-example-']");
-  if (asks && event.detail > 1) event.stopPropagation();
+  const button = event.target.closest("button[id$='-analyse'], button[id*='-example-']");
+  if (button && event.detail > 1) event.stopPropagation();
 }, true);
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest("button[id]");
@@ -59,21 +61,22 @@ document.addEventListener("click", (event) => {
   if (card) window.xaiAddress({ tab: card[1], example: card[2] });
 });
 
-// Gradio fetches the encoder of a streaming microphone once the microphone is on the page. A Record
-// that is pressed before the encoder has come fails without a word: press it again until it has.
+// Gradio loads the encoder of a streaming microphone after the microphone is on the page. Pressing
+// Record before the encoder has loaded fails silently, so press it again until it works.
 const xaiMicrophone = "[id$='-microphone']";
-let xaiPressSoon = 0;
+let xaiRetry = 0;
 window.addEventListener("unhandledrejection", (event) => {
   const box = document.querySelector(xaiMicrophone);
   const button = (name) => box?.querySelector(`.mic-wrap .controls button${name}`);
-  const stop = button(":not(.record-button)"); // gone where somebody has stopped it meanwhile
+  // There is no Stop button if the visitor has stopped the recording in the meantime.
+  const stop = button(":not(.record-button)");
   if (!stop || !/is not a constructor/.test(event.reason?.message)) return;
-  xaiPressSoon = setTimeout(() => {
+  xaiRetry = setTimeout(() => {
     stop.click();
-    xaiPressSoon = setTimeout(() => button(".record-button")?.click(), 20);
+    xaiRetry = setTimeout(() => button(".record-button")?.click(), 20);
   }, 500);
 });
-// Whoever presses something there meanwhile has the say.
+// A click by the visitor takes precedence.
 document.addEventListener("click", (event) => {
-  if (event.isTrusted && event.target.closest(xaiMicrophone)) clearTimeout(xaiPressSoon);
+  if (event.isTrusted && event.target.closest(xaiMicrophone)) clearTimeout(xaiRetry);
 }, true);

@@ -1,4 +1,7 @@
-"""Analysis -> plain sentences: what was found, where the network looked, who said so (pure)."""
+"""Plain sentences about an analysis: labels, numbers, where the heatmap lies, which model ran.
+
+All functions are pure. They return plain text: whoever puts it into HTML escapes it.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,31 @@ from xai_demo.records import Explanation, ModelInUse, Prediction, View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HALF_MAXIMUM = 0.5  # of the strongest heat: what counts as "mostly"
-_WHOLE_AXIS = 0.85  # of an axis: more than this is "all of it", which is worth saying plainly
-_MAX_LISTED = 12  # labels that can be named in a sentence
-_NAMES = {"both": "Crackle and wheeze"}  # labels that say nothing outside their data set
+# Regions at or above this share of the heatmap's peak are what the sentences call "mostly".
+_HALF_MAXIMUM = 0.5
+# A region wider than this share of an axis is reported as all of it.
+_WHOLE_AXIS = 0.85
+# Longer lists of labels are not spelled out in a sentence.
+_MAX_LISTED = 12
+# Labels that mean nothing outside their dataset: ICBHI's "both" is crackles with wheezes.
+_NAMES = {"both": "Crackle and wheeze"}
 _SOURCES = {
-    "bundled": "shipped with this page",
-    "cache": "fetched earlier from the Hugging Face Hub",
-    "hub": "fetched from the Hugging Face Hub",
+    "bundled": "bundled with this demo",
+    "cache": "previously downloaded from the Hugging Face Hub",
+    "hub": "downloaded from the Hugging Face Hub",
     "local": "a local file",
 }
+_DEVICES = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}
 
 
 def display_label(label: str) -> str:
-    """A label as a person writes it: "Pleural_Thickening" -> "Pleural thickening"."""
+    """Return a dataset's label as readable text.
+
+    >>> display_label("Pleural_Thickening")
+    'Pleural thickening'
+    >>> display_label("both")
+    'Crackle and wheeze'
+    """
     if label.lower() in _NAMES:
         return _NAMES[label.lower()]
     words = label.replace("_", " ").strip()
@@ -34,7 +48,11 @@ def display_label(label: str) -> str:
 
 
 def percent(probability: float) -> str:
-    """A probability to two significant digits, with its sign: 0.834 -> "83 %"."""
+    """Return a probability in per cent, to two significant digits.
+
+    >>> percent(0.834), percent(0.0654), percent(0.9999)
+    ('83 %', '6.5 %', '> 99 %')
+    """
     if probability >= 0.995:
         return "> 99 %"
     if probability < 0.001:
@@ -43,14 +61,22 @@ def percent(probability: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A time or a length with its unit, to a hundredth of a second below ten seconds."""
+    """Return a duration with its unit; below ten seconds, to a hundredth of a second.
+
+    >>> seconds(4.1), seconds(75)
+    ('4.10 s', '1 min 15 s')
+    """
     if value >= 60:
         return f"{int(value // 60)} min {value % 60:.0f} s"
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 
 def clock(value: float) -> str:
-    """A moment of a recording: "4.10 s", from a minute on "12:04.1", from an hour on with hours."""
+    """Return a position in a recording; from one minute on, as a clock shows it.
+
+    >>> clock(4.1), clock(724.06), clock(3725)
+    ('4.10 s', '12:04.1', '1:02:05.0')
+    """
     if value < 60:
         return f"{value:.2f} s"
     tenths = round(10 * value)
@@ -61,62 +87,80 @@ def clock(value: float) -> str:
 
 
 def hertz(value: float) -> str:
-    """A frequency with its unit, to two significant digits: 1234.0 -> "1.2 kHz"."""
+    """Return a frequency with its unit, to two significant digits.
+
+    >>> hertz(412), hertz(1234)
+    ('410 Hz', '1.2 kHz')
+    """
     if value >= 999.5:
         return f"{value / 1000:.2g} kHz" if value < 9950 else f"{value / 1000:.0f} kHz"
     return f"{float(f'{value:.2g}'):.0f} Hz"
 
 
-def file_size(count: float) -> str:
-    """A number of bytes as a person reads it."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 0.1):.1f} kB"
+def file_size(n_bytes: float) -> str:
+    """Return a number of bytes with a decimal unit.
+
+    >>> file_size(327_000_000)
+    '327.0 MB'
+    """
+    if n_bytes >= 1e6:
+        return f"{n_bytes / 1e6:.1f} MB"
+    return f"{max(n_bytes / 1e3, 0.1):.1f} kB"
 
 
 def short_hash(digest: str | None) -> str:
-    """The first twelve digits of a hash or a revision."""
+    """Return the first twelve digits of a hash or a revision."""
     return digest[:12] if digest else "not pinned"
 
 
 def region(x: float, y: float) -> str:
-    """The ninth of the picture that holds a point, given as fractions from its upper left."""
+    """Return which ninth of the image a point lies in; `x` and `y` are fractions from the top left.
+
+    >>> region(0.1, 0.5), region(0.5, 0.5)
+    ('middle left', 'centre')
+    """
     row = ("upper", "middle", "lower")[min(int(3 * y), 2)]
     column = ("left", "centre", "right")[min(int(3 * x), 2)]
     return {"middle centre": "centre"}.get(f"{row} {column}", f"{row} {column}")
 
 
 def half_maximum_span(profile: NDArray[np.floating]) -> tuple[float, float]:
-    """The stretch round the maximum where a profile stays above half of it, as fractions 0..1."""
-    hot = profile >= _HALF_MAXIMUM * profile.max()
+    """Return the stretch around the maximum where (length,) values stay above half of it.
+
+    Start and end are fractions of the length, 0..1.
+    """
+    above = profile >= _HALF_MAXIMUM * profile.max()
     first = last = int(np.argmax(profile))
-    while first > 0 and hot[first - 1]:
+    while first > 0 and above[first - 1]:
         first -= 1
-    while last < len(profile) - 1 and hot[last + 1]:
+    while last < len(profile) - 1 and above[last + 1]:
         last += 1
     return first / len(profile), (last + 1) / len(profile)
 
 
 def heatmap_location(view: View, explanation: Explanation) -> str:
-    """One sentence that says where the heat lies, in the units of the picture."""
+    """Return where the heatmap lies: seconds and hertz of a sound, the region of an image."""
     if float(np.max(explanation.heatmap)) <= 0:
-        return f"Nothing in it spoke for {display_label(explanation.target).lower()}: the heat is zero."
+        label = mid_sentence(display_label(explanation.target))
+        return f"No part of the input counted towards {label}: the heatmap is zero everywhere."
     if view.duration_s is None:
         return _location_in_picture(explanation)
     return _location_in_sound(view, explanation)
 
 
 def faithfulness_sentence(explanation: Explanation) -> str:
-    """One sentence that says how far to believe the heat; empty where nobody asked."""
+    """Return the result of the faithfulness test; empty where the test was not run."""
     return str(explanation.faithfulness["sentence"]) if explanation.faithfulness else ""
 
 
 def _location_in_picture(explanation: Explanation) -> str:
     x, y = explanation.peak["x"], explanation.peak["y"]
-    hot = float(np.mean(explanation.heatmap >= _HALF_MAXIMUM * explanation.heatmap.max()))
+    share = float(np.mean(explanation.heatmap >= _HALF_MAXIMUM * explanation.heatmap.max()))
     return (
-        f"It looked mostly at the {region(x, y)} of the picture; the strongest heat is "
-        f"{100 * x:.0f} % from the left and {100 * y:.0f} % from the top, and {100 * hot:.0f} % of "
-        "the picture is at least half as hot. Left and right are as you see them: in a usual chest "
-        "X-ray the patient's right side is on your left."
+        f"The model relied mostly on the {region(x, y)} of the image: the heatmap peaks "
+        f"{100 * x:.0f} % from the left and {100 * y:.0f} % from the top, and {100 * share:.0f} % "
+        "of the image reaches at least half of that peak. Left and right are as displayed; by "
+        "convention, the patient's right side is on your left."
     )
 
 
@@ -125,41 +169,42 @@ def _location_in_sound(view: View, explanation: Explanation) -> str:
     start, end = (duration * f for f in half_maximum_span(explanation.heatmap.max(axis=0)))
     low, high = half_maximum_span(explanation.heatmap.max(axis=1))
     places = 1 if duration >= 5 else 2
-    when = (
-        "over the whole recording"
+    span = (
+        "on the whole recording"
         if end - start > _WHOLE_AXIS * duration
-        else f"mostly between {start:.{places}f} and {end:.{places}f} s"
+        else f"mostly on the sound between {start:.{places}f} and {end:.{places}f} s"
     )
-    pitch = (
+    band = (
         "at all frequencies"
         if high - low > _WHOLE_AXIS
-        else f"between {hertz(frequency_at(view, low))} and {hertz(frequency_at(view, high))}"
+        else f"from {hertz(frequency_at(view, low))} to {hertz(frequency_at(view, high))}"
     )
     peak = explanation.peak
     return (
-        f"It listened {when}, {pitch}; the strongest heat is at "
+        f"The model relied {span}, {band}; the heatmap peaks at "
         f"{seconds(peak['time_s'])}, {hertz(peak['frequency_hz'])}."
     )
 
 
 def frequency_at(view: View, height: float) -> float:
-    """The frequency at a height of the spectrogram, 0 its foot and 1 its top."""
+    """Return the frequency at a height of the spectrogram: 0 is the bottom edge, 1 the top."""
     rows = np.asarray(view.row_frequencies_hz, dtype=np.float64)
     return float(np.interp(height * len(rows) - 0.5, np.arange(len(rows)), rows))
 
 
 _GATE = {
     "frontal": "looks like a frontal chest X-ray",
-    "rotated": "seems to be turned",
-    "inverted": "seems to be inverted",
+    "rotated": "appears to be rotated",
+    "inverted": "appears to be inverted",
     "not a radiograph": "does not look like a frontal chest X-ray",
 }
 
 
 def radiograph_summary(facts: Mapping[str, Any]) -> str:
-    """What a radiograph is, in one line: format, modality, view, size, window, what it looks like.
+    """Return one line on a radiograph: format, modality, view, size, window, result of the gate.
 
-    "DICOM, DX, PA view, 2048 × 2500 pixels, window 600 to 1400, looks like a frontal chest X-ray".
+    >>> radiograph_summary({"format": "DICOM", "modality": "DX", "view": "PA"})
+    'DICOM, modality DX, view PA'
     """
     parts = [str(facts["format"])] if facts.get("format") else []
     if facts.get("format") == "DICOM":
@@ -172,60 +217,73 @@ def radiograph_summary(facts: Mapping[str, Any]) -> str:
         parts.append(f"window {center - width / 2:g} to {center + width / 2:g}")
     gate = facts.get("gate", {})
     if gate.get("corrected"):
-        parts.append("corrected before it was analysed")
+        parts.append("corrected before analysis")
     elif gate.get("kind") in _GATE:
         parts.append(_GATE[gate["kind"]])
     return ", ".join(parts)
 
 
-def stability(prediction: Prediction, point: float | None, looks: int) -> str:
-    """How far a probability moves where the radiograph hardly does; empty where nobody asked."""
+def stability(prediction: Prediction, operating_point: float | None, passes: int) -> str:
+    """Return how far a probability moved under test-time augmentation; empty without it.
+
+    `passes` is the number of augmented copies of the image.
+    """
     if prediction.interval is None:
         return ""
     low, high = prediction.interval
-    said = (
-        f"Slightly shifted, turned and brightened {looks} times, the same film got "
-        f"{percent(low)} to {percent(high)} for {mid_sentence(display_label(prediction.label))}"
+    spread = (
+        f"Across {passes} slightly shifted, rotated and brightened copies of the image, the "
+        f"probability of {mid_sentence(display_label(prediction.label))} ranged from "
+        f"{percent(low)} to {percent(high)}."
     )
-    if point is not None and low < point <= high:
+    if operating_point is not None and low < operating_point <= high:
         return (
-            f"{said}. That is at times the other side of its operating point ({percent(point)}), "
-            "so this answer is not steady."
+            f"{spread} This range crosses the operating point ({percent(operating_point)}), so the "
+            "answer is not stable."
         )
-    return f"{said}. That says how steady the answer is, not how right."
+    return f"{spread} This shows how stable the answer is, not whether it is correct."
 
 
-def provenance(model: ModelInUse, title: str) -> str:
-    """One sentence that says which weights answered, and on what."""
-    origin = _SOURCES.get(model.source, model.source)
-    if model.repo_id:
-        origin += f" ({model.repo_id} at {short_hash(model.revision)})"
-    device = {"cpu": "the processor (CPU)", "cuda": "a graphics card (CUDA)"}.get(
-        model.device, model.device
-    )
+def provenance(used: ModelInUse, title: str) -> str:
+    """Return which weights gave the answer, where they came from and what they ran on."""
+    origin = _SOURCES.get(used.source, used.source)
+    if used.repo_id:
+        origin += f" ({used.repo_id} at {short_hash(used.revision)})"
+    device = _DEVICES.get(used.device, used.device)
     return (
-        f"{title} ({model.name}), {origin}; sha256 {short_hash(model.sha256)}; "
-        f"ran with {model.backend} on {device}."
+        f"{title} ({used.name}), {origin}; SHA-256 {short_hash(used.sha256)}; "
+        f"run with {used.backend} on {device}."
     )
 
 
 def mid_sentence(name: str) -> str:
-    """A name within a sentence: small letters, but for words that are more than one capital."""
+    """Return a name in lower case, except for abbreviations.
+
+    >>> mid_sentence("Viral pneumonia"), mid_sentence("COVID-19")
+    ('viral pneumonia', 'COVID-19')
+    """
     return " ".join(w if sum(map(str.isupper, w)) > 1 else w.lower() for w in name.split(" "))
 
 
 def join_words(items: Sequence[str]) -> str:
-    """Words joined as in a sentence: "a, b and c"."""
+    """Join words as in a sentence.
+
+    >>> join_words(["a", "b", "c"])
+    'a, b and c'
+    """
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def missing_labels(labels: Sequence[str], wanted: int) -> str:
-    """What is missed with a network that knows fewer labels, all of them named if they are few."""
-    if len(labels) >= wanted:
+def missing_labels(labels: Sequence[str], expected: int) -> str:
+    """Return the clause on a stand-in with fewer labels than `expected`; empty with as many.
+
+    A short list of labels is spelled out.
+
+    >>> missing_labels(["Dog", "Rain"], 3)
+    ', which has 2 labels instead of 3: Dog and Rain'
+    """
+    if len(labels) >= expected:
         return ""
-    which = (
-        f": {join_words([display_label(label) for label in labels])}"
-        if len(labels) <= _MAX_LISTED
-        else ""
-    )
-    return f"; it knows {len(labels)} labels, not {wanted}{which}"
+    names = [display_label(label) for label in labels]
+    spelled_out = f": {join_words(names)}" if len(labels) <= _MAX_LISTED else ""
+    return f", which has {len(labels)} labels instead of {expected}{spelled_out}"

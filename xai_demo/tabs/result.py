@@ -1,6 +1,7 @@
-"""What stands round the picture: the answer, the bars, warnings, and the other states (pure).
+"""The result area: the answer, its bars, its figure and warnings; and the page's other states.
 
-What was brought, before anything is asked about it: the film, small, and what it is.
+All functions return HTML. Only `preview_html` has effects: it reads the uploaded file, after
+removing what identifies the patient.
 """
 
 from __future__ import annotations
@@ -19,18 +20,24 @@ from xai_demo.tabs.figure import figure_html, image_uri
 from xai_demo.tabs.requests import Analyser, Refusal, forget_patient
 from xai_demo.tabs.timeline import events_table, has_timeline, timeline_html
 
-_BARS = 10
-_UNSAID = {"nothing found": "No finding", "no answer": "No answer"}
-_WITHHELD = (
-    "The picture was stopped before the model's answer. What the network makes of it is shown all "
-    "the same; it does not count as an answer."
+_MAX_BARS = 10
+_NO_LABEL = {"nothing found": "No finding", "no answer": "No answer"}
+_RAW_OUTPUT = (
+    "No answer is given for this image. The raw model output is shown below for reference only."
 )
+# What the labels of a task are, for the note on a stand-in.
+_LABEL_KINDS = {
+    "stethoscope": "kinds of lung sound",
+    "chest_xray": "chest X-ray findings",
+    "audioset": "kinds of everyday sound",
+}
 
 
 def answer_html(analysis: Analysis, model: Model, second: Analysis | Refusal | None = None) -> str:
-    """The answer, its bars and its picture; and beside it the heat of a second explainer."""
+    """Return the answer with its bars and its figure, and a second heatmap to compare it with."""
     return (
-        f'<div class="xai-result" data-state="answered">{_gate_notice_above(analysis)}{_warnings(analysis)}'
+        '<div class="xai-result" data-state="answered">'
+        f"{_gate_notice_above(analysis)}{_warnings(analysis)}"
         f'<div class="xai-answer">{_headline(analysis, model)}{_bars(analysis, model)}</div>'
         f"{figure_html(analysis)}{_comparison(analysis, second)}{timeline_html(analysis)}"
         f"{_events(analysis)}{_provenance(analysis, model)}</div>"
@@ -38,14 +45,14 @@ def answer_html(analysis: Analysis, model: Model, second: Analysis | Refusal | N
 
 
 def _events(analysis: Analysis) -> str:
-    told = analysis.report.task == "stethoscope" or has_timeline(analysis)
-    return events_table(analysis) if told else ""
+    has_table = analysis.report.task == "stethoscope" or has_timeline(analysis)
+    return events_table(analysis) if has_table else ""
 
 
 def _comparison(analysis: Analysis, second: Analysis | Refusal | None) -> str:
     if isinstance(second, Refusal):
         return (
-            '<p class="xai-notice xai-warning" role="note">There is nothing to compare with: '
+            '<p class="xai-notice xai-warning" role="note">No comparison is available: '
             f"{escape(second.message)}</p>"
         )
     if second is None or not (analysis.report.explanations and second.report.explanations):
@@ -54,7 +61,7 @@ def _comparison(analysis: Analysis, second: Analysis | Refusal | None) -> str:
 
 
 def empty_html(invitation: str) -> str:
-    """What is shown before anything was asked."""
+    """Return the result area as it is before the first analysis."""
     return (
         '<div class="xai-result" data-state="empty"><div class="xai-empty">'
         f"<p>{escape(invitation)}</p></div></div>"
@@ -62,7 +69,7 @@ def empty_html(invitation: str) -> str:
 
 
 def refusal_html(message: str, *, advice: str, title: str = "This could not be analysed") -> str:
-    """What was met, what is wanted, what to try."""
+    """Return why there is no answer, and what to try instead."""
     return (
         '<div class="xai-result" data-state="refused"><div class="xai-notice xai-refused" '
         f'role="alert"><h3>{escape(title)}</h3><p>{escape(message)}</p>'
@@ -71,12 +78,12 @@ def refusal_html(message: str, *, advice: str, title: str = "This could not be a
 
 
 def _gate_notice_above(analysis: Analysis) -> str:
-    """The verdict, unless it stands above with what can be done about it."""
+    # Where the gate stopped an image, its notice stands above the result, next to two buttons.
     return "" if analysis.report.decision.kind == "no answer" else gate_notice(analysis)
 
 
 def gate_notice(analysis: Analysis) -> str:
-    """What the gate says of a radiograph that is none, or that stands otherwise."""
+    """Return what the gate says about an image that is no upright frontal chest X-ray."""
     gate = analysis.report.input.get("gate", {})
     if not gate.get("sentence") or gate.get("corrected"):
         return ""
@@ -90,20 +97,14 @@ def gate_notice(analysis: Analysis) -> str:
 
 def _headline(analysis: Analysis, model: Model) -> str:
     decision = analysis.report.decision
-    uncertain = decision.label is None
-    label = (
-        _UNSAID.get(decision.kind, "Uncertain")
-        if decision.label is None
-        else phrases.display_label(decision.label)
-    )
-    kind = (
-        "uncertain" if uncertain else "normal" if decision.label == model.normal_label else "found"
-    )
-    number = (
-        ""
-        if uncertain
-        else f'<span class="xai-number">{escape(phrases.percent(decision.probability))}</span>'
-    )
+    if decision.label is None:
+        kind, number = "uncertain", ""
+        label = _NO_LABEL.get(decision.kind, "Uncertain")
+    else:
+        kind = "normal" if decision.label == model.normal_label else "found"
+        label = phrases.display_label(decision.label)
+        percent = phrases.percent(decision.probability)
+        number = f'<span class="xai-number">{escape(percent)}</span>'
     return (
         f'<div class="xai-headline xai-{kind}" role="status">'
         f'<p class="xai-kicker">{escape(_file_line(analysis))}</p>'
@@ -114,36 +115,34 @@ def _headline(analysis: Analysis, model: Model) -> str:
 
 
 def _stand_in_note(analysis: Analysis, model: Model) -> str:
-    """Beside the answer of a stand-in, which network that was and what it cannot know."""
+    """Return which small model answered in place of a larger one, and what it cannot know."""
     entry = MODELS.get(analysis.report.model.name)
     if entry is None or entry.stand_in_for is None:
         return ""
-    bound = (
-        " Whatever it is given, it knows no other names." if model.activation == "softmax" else ""
-    )
+    limits = f"which knows {len(model.labels)} {_LABEL_KINDS[analysis.report.task]}"
+    if model.activation == "softmax":
+        # Its probabilities add up to one, so no input can be "none of them".
+        limits += " and assigns every input to one of them"
     return (
-        f'<p class="xai-quiet xai-in-stead">{escape(analysis.report.model.name)} said so, the '
-        f"small network that stands in for {escape(entry.stand_in_for)}. It tells "
-        f"{len(model.labels)} kinds of sound apart.{bound}</p>"
+        '<p class="xai-quiet xai-stand-in-note">Answered by '
+        f"{escape(analysis.report.model.name)}, a small stand-in for "
+        f"{escape(entry.stand_in_for)}, {limits}.</p>"
     )
 
 
 def _file_line(analysis: Analysis) -> str:
-    film = (
-        phrases.radiograph_summary(analysis.report.input)
-        if analysis.report.task == "chest_xray"
-        else ""
-    )
-    return " · ".join(filter(None, (analysis.report.file, film)))
+    report = analysis.report
+    summary = phrases.radiograph_summary(report.input) if report.task == "chest_xray" else ""
+    return " · ".join(filter(None, (report.file, summary)))
 
 
 def _reason(analysis: Analysis) -> str:
     stopped = analysis.report.decision.kind == "no answer"
-    return _WITHHELD if stopped else analysis.report.decision.reason
+    return _RAW_OUTPUT if stopped else analysis.report.decision.reason
 
 
 def _other_findings(analysis: Analysis) -> str:
-    """The findings beside the one in large type."""
+    """Return the findings other than the one in large type."""
     by_label = {p.label: p.probability for p in analysis.report.predictions}
     others = [
         f"{phrases.display_label(label)} {phrases.percent(by_label[label])}"
@@ -154,60 +153,71 @@ def _other_findings(analysis: Analysis) -> str:
 
 
 def _stability(analysis: Analysis, model: Model) -> str:
-    """In words, how steady the answer is; of no finding, the nearest."""
+    """Return how stable the answer is under test-time augmentation.
+
+    Without a finding, that is the stability of the label nearest to its operating point.
+    """
     report = analysis.report
     if report.uncertainty is None or report.decision.kind == "no answer":
         return ""
-    of = points(model)
+    by_label = points(model)
     label = report.decision.label
     if label is None:
-        nearest = max(report.predictions, key=lambda p: p.probability / of.get(p.label, 0.5))
+        nearest = max(report.predictions, key=lambda p: p.probability / by_label.get(p.label, 0.5))
         label = nearest.label
     prediction = next(p for p in report.predictions if p.label == label)
-    said = phrases.stability(prediction, of.get(label), report.uncertainty["passes"])
-    return f'<p class="xai-quiet xai-steady">{escape(said)}</p>' if said else ""
+    text = phrases.stability(prediction, by_label.get(label), report.uncertainty["passes"])
+    return f'<p class="xai-quiet xai-stability">{escape(text)}</p>' if text else ""
 
 
 def _bars(analysis: Analysis, model: Model) -> str:
     predictions = analysis.report.predictions
     layers = {e.target: i for i, e in enumerate(analysis.report.explanations)}
-    shown = list(predictions[:_BARS])
-    shown += [p for p in predictions[_BARS:] if p.label in layers]
+    bars = list(predictions[:_MAX_BARS])
+    bars += [p for p in predictions[_MAX_BARS:] if p.label in layers]
     line = analysis.timeline
-    at = points(model, pooled=line is not None and len(line.starts_s) > 1)
-    rows = "".join(_bar(p, at.get(p.label), layers.get(p.label)) for p in shown)
+    by_label = points(model, pooled=line is not None and len(line.starts_s) > 1)
+    rows = "".join(_bar(p, by_label.get(p.label), layers.get(p.label)) for p in bars)
     count = len(predictions)
-    which = (
-        f"The {len(shown)} most probable of {count} labels" if count > len(shown) else "All labels"
-    )
-    marks = any(p.label in at for p in shown)
-    counts = (
-        "above it counts as found"
+    parts = [
+        f"The {len(bars)} most probable of {count} labels." if count > len(bars) else "All labels."
+    ]
+    if len(layers) > 1:
+        parts.append("Select a label to see its heatmap.")
+    if any(p.label in by_label for p in bars):
+        parts.append(_operating_point_note(model))
+    parts += _calibration_note(analysis)
+    return f'<div class="xai-bars"><ul>{rows}</ul><p class="xai-quiet">{" ".join(parts)}</p></div>'
+
+
+def _operating_point_note(model: Model) -> str:
+    meaning = (
+        "from there on, the label counts as found"
         if model.activation == "sigmoid"
-        else "the answer is the label that stands highest against its own"
+        else "the answer is the label furthest above its own"
     )
-    tick = f" The line in a bar is the label's operating point: {counts}." if marks else ""
-    press = " Press a label to see its heat." if len(layers) > 1 else ""
-    return (
-        f'<div class="xai-bars"><ul>{rows}</ul>'
-        f'<p class="xai-quiet">{which}.{press}{tick}{_calibration_note(analysis)}</p></div>'
-    )
+    return f"The mark on a bar is the label's operating point: {meaning}."
 
 
-def _calibration_note(analysis: Analysis) -> str:
-    """What the numbers are, and what the thin lines on the bars."""
+def _calibration_note(analysis: Analysis) -> list[str]:
+    """Return, for radiographs, what the probabilities and the thin lines on the bars are."""
+    if analysis.report.task != "chest_xray":
+        return []
+    sentences = []
     temperature = analysis.report.calibration.get("temperature")
-    said = ""
-    if temperature is not None:
-        said = (
-            " The probabilities are as the network gives them, not calibrated."
-            if temperature == 1
-            else f" The probabilities are calibrated on films held back from training (temperature "
-            f"{temperature:.2g})."
+    if temperature == 1:
+        sentences.append("The probabilities are the network's own and not calibrated.")
+    elif temperature is not None:
+        sentences.append(
+            "The probabilities are calibrated on radiographs held out from training "
+            f"(temperature {temperature:.2g})."
         )
     if any(p.interval for p in analysis.report.predictions):
-        said += " The thin line shows how far a probability moves where the film hardly does."
-    return said if analysis.report.task == "chest_xray" else ""
+        sentences.append(
+            "The thin line on a bar is the range of the probability under small changes to the "
+            "image."
+        )
+    return sentences
 
 
 def _bar(prediction: Prediction, operating_point: float | None, layer: int | None) -> str:
@@ -229,7 +239,8 @@ def _bar(prediction: Prediction, operating_point: float | None, layer: int | Non
         return f'<li><div class="xai-bar">{inside}</div></li>'
     return (
         f'<li><button type="button" class="xai-bar" data-target="{layer}" '
-        f'aria-pressed="{str(layer == 0).lower()}" aria-label="{label}, {number}: show its heat">'
+        f'aria-pressed="{str(layer == 0).lower()}" '
+        f'aria-label="{label}, {number}: show its heatmap">'
         f"{inside}</button></li>"
     )
 
@@ -238,13 +249,16 @@ def _interval_mark(prediction: Prediction) -> str:
     if prediction.interval is None:
         return ""
     low, high = prediction.interval
-    said = f"{phrases.percent(low)} to {phrases.percent(high)}"
-    return f'<i class="xai-range" style="left:{low:.1%};width:{high - low:.1%}" title="{said}"></i>'
+    title = f"{phrases.percent(low)} to {phrases.percent(high)}"
+    return (
+        f'<i class="xai-range" style="left:{low:.1%};width:{high - low:.1%}" title="{title}"></i>'
+    )
 
 
 def _warnings(analysis: Analysis) -> str:
-    told = analysis.report.input.get("gate", {}).get("sentence")  # stands above
-    warnings = [line for line in analysis.report.warnings if line != told]
+    # What the gate says has a notice of its own.
+    notice = analysis.report.input.get("gate", {}).get("sentence")
+    warnings = [line for line in analysis.report.warnings if line != notice]
     if not warnings:
         return ""
     lines = "".join(f"<li>{escape(line)}</li>" for line in warnings)
@@ -252,41 +266,45 @@ def _warnings(analysis: Analysis) -> str:
 
 
 def _provenance(analysis: Analysis, model: Model) -> str:
-    total = sum(analysis.report.timing_ms.values())
+    total_s = sum(analysis.report.timing_ms.values()) / 1000
     return (
-        f'<p class="xai-quiet xai-source"><b>Who said so:</b> '
-        f"{escape(phrases.provenance(analysis.report.model, model.title))} It took {total / 1000:.2g} s. "
-        f"<b>Learned from:</b> {escape(model.data)}</p>"
+        '<p class="xai-quiet xai-source"><b>Model:</b> '
+        f"{escape(phrases.provenance(analysis.report.model, model.title))} "
+        f"Analysis time: {total_s:.2g} s. <b>Trained on:</b> {escape(model.data)}</p>"
     )
 
 
-_PREVIEW_HEIGHT = 512  # pixels: more than twice what is shown
+# Pixels: more than twice the height at which the preview is shown.
+_PREVIEW_HEIGHT = 512
 
 
 def preview_html(analyser: Analyser, path: str | None) -> str:
-    """The film in the box as the reader has it; why not, where it cannot be read."""
+    """Return the uploaded radiograph as the reader sees it, or why it cannot be read."""
     if not path:
         return ""
     forget_patient(path)
     try:
-        film = analyser.radiograph(path)
+        radiograph = analyser.radiograph(path)
     except XaiDemoError as error:
         return f'<p class="xai-notice xai-refused" role="alert">{escape(str(error))}</p>'
-    doubt = f'<p class="xai-notice xai-warning">{escape(film.doubt)}</p>' if film.doubt else ""
+    summary = escape(phrases.radiograph_summary(radiograph.facts))
+    doubt = (
+        f'<p class="xai-notice xai-warning">{escape(radiograph.doubt)}</p>'
+        if radiograph.doubt
+        else ""
+    )
     return (
-        f'<figure><img alt="Your picture" src="{_preview_uri(film)}">'
-        f'<figcaption class="xai-quiet">{escape(phrases.radiograph_summary(film.facts))}</figcaption></figure>'
-        f"{doubt}"
+        f'<figure><img alt="Your image" src="{_preview_uri(radiograph)}">'
+        f'<figcaption class="xai-quiet">{summary}</figcaption></figure>{doubt}'
     )
 
 
-def _preview_uri(film: Radiograph) -> str:
+def _preview_uri(radiograph: Radiograph) -> str:
     from PIL import Image
 
-    step = max(
-        1, min(film.pixels.shape) // _PREVIEW_HEIGHT
-    )  # 100 megapixels need not be made bytes of
-    thin = np.rint(255 * film.pixels[::step, ::step]).astype(np.uint8)
-    picture = Image.fromarray(thin)
-    picture.thumbnail((2 * _PREVIEW_HEIGHT, _PREVIEW_HEIGHT))
-    return image_uri(np.asarray(picture))
+    # Skipping rows and columns first keeps 100 megapixels from being copied only to be shrunk.
+    step = max(1, min(radiograph.pixels.shape) // _PREVIEW_HEIGHT)
+    grey = np.rint(255 * radiograph.pixels[::step, ::step]).astype(np.uint8)
+    image = Image.fromarray(grey)
+    image.thumbnail((2 * _PREVIEW_HEIGHT, _PREVIEW_HEIGHT))
+    return image_uri(np.asarray(image))

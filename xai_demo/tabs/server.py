@@ -1,4 +1,4 @@
-"""The server: how the page is offered to visitors."""
+"""The web server: how the page is served to visitors."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.settings import Settings
 from xai_demo.tabs import build, theme
 
-_MAX_QUEUED = 32  # visitors in the queue; the next one is told to come back
-_CONCURRENT = 2  # answers worked on at the same moment
+# Requests in the queue; further ones are turned away with a message.
+_MAX_QUEUED = 32
+# Analyses that run at the same time.
+_CONCURRENT = 2
 
 
 def launch(settings: Settings, *, host: str | None = None, port: int | None = None) -> None:
-    """Serve the page until the process is stopped; networks are loaded once it is up.
+    """Serve the page until the process is stopped; models are loaded once it is up.
 
-    Host and port None: GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else this machine only and the
-    first free port from 7860.
+    Without `host` and `port`, Gradio takes GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, and failing
+    these, this machine only and the first free port from 7860.
     """
-    # Where it is installed, timm imports it, for two seconds; a page tracks no training.
+    # timm imports wandb where it is installed, which takes two seconds; the page never uses it.
     cast(Any, sys.modules).setdefault("wandb", None)
     analyser = lent(Analyser(settings))
     page = serve(build(analyser), settings, host=host, port=port)
@@ -46,7 +48,8 @@ def serve(
         server_port=port,
         footer_links=["api"],
         run_history=False,
-        show_error=False,  # unexpected faults: no detail leaves the server
+        # Details of unexpected errors stay on the server.
+        show_error=False,
         max_file_size=settings.max_upload_bytes,
         allowed_paths=[str(example_path(next(iter(EXAMPLES))).parent)],
         enable_monitoring=False,
@@ -59,6 +62,6 @@ def serve(
 
 
 def _warm_up(analyser: Analyser | Lent) -> None:
-    # Gradio imports it at the first request of all: a third of a second that nobody need wait.
+    # Gradio imports it at the first request, which would take a third of a second longer.
     importlib.import_module("matplotlib.pyplot")
     analyser.warm_up()

@@ -1,4 +1,4 @@
-"""How the page looks: one accent colour, the system's own fonts, nothing fetched from elsewhere."""
+"""The look of the page: one accent colour, the system's fonts, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'Liberation Mono', monos
 
 
 def theme() -> gr.themes.Base:
-    """The colours, fonts and sizes of the page."""
+    """Return the colours, fonts and sizes of the page."""
     look = gr.themes.Base(
         primary_hue=_PETROL,
         secondary_hue=_PETROL,
@@ -78,6 +78,6 @@ def theme() -> gr.themes.Base:
         font=["sans-serif"],
         font_mono=["monospace"],
     ).set(**_COLOURS)
-    # Set past the constructor, which puts every name in quotes: a quoted system-ui is no keyword.
+    # Set here because the constructor quotes every name, and a quoted system-ui is no keyword.
     look.font, look.font_mono = _FONTS, _MONO
     return look

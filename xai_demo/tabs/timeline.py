@@ -1,4 +1,8 @@
-"""A whole recording: its waveform, what the network made of it over time, its events (pure)."""
+"""A whole recording over time: waveform, probabilities, events, and the table of events.
+
+All functions are pure and return HTML or SVG. `figure.js` zooms, plays, and adds lanes for labels
+that a visitor looks up.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +24,28 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats
 
-_COLUMNS = 1000  # of a waveform and of a band: what a wide screen shows
-_SEARCH_COLUMNS = 400  # of a band that is drawn when somebody looks for it
+# Steps in a waveform or a lane: as many as a wide screen can show.
+_COLUMNS = 1000
+# Fewer for the lanes that are looked up: those of all labels travel with the page.
+_SEARCH_COLUMNS = 400
 _DATALIST_ID = "xai-labels"
-_CLOSE_ZOOM = 8  # from half of this zoom on, the time axis has as many times more ticks
-_MAX_LANES = 5  # labels shown over time, at most
-_MAX_EVENTS = 300  # events in the lane and in the table: more are in the downloads
-# Okabe & Ito 2008: told apart by the colour-blind. Every colour has its label's name beside it.
+# An axis with this many times more ticks is shown from half of this zoom on; see figure.js.
+_CLOSE_ZOOM = 8
+_MAX_LANES = 5
+# Events in the lane and in the table; a long recording's downloads hold them all.
+_MAX_EVENTS = 300
+# Okabe and Ito 2008: colours that the colour-blind can tell apart.
 _COLOURS = {"normal": "#7a8794", "crackle": "#e69f00", "wheeze": "#0072b2", "both": "#cc79a7"}
 _OTHER_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
 
 
 def has_timeline(analysis: Analysis) -> bool:
-    """Whether there is more than one moment to tell apart."""
+    """Return whether the recording was analysed in more than one window."""
     return analysis.timeline is not None and len(analysis.timeline.starts_s) > 1
 
 
 def timeline_html(analysis: Analysis) -> str:
-    """The waveform, the events and every label's probability over one time axis; a press plays."""
+    """Return waveform, events and a lane per label over one time axis; empty for one window."""
     if analysis.timeline is None or not has_timeline(analysis):
         return ""
     duration_s = analysis.view.duration_s or 0.0
@@ -48,26 +56,26 @@ def timeline_html(analysis: Analysis) -> str:
         for label, colour in _lane_colours(analysis).items()
     )
     return (
-        '<section class="xai-timeline xai-sound"><h3 class="xai-title">Over time</h3>'
+        '<section class="xai-timeline xai-sound"><h3 class="xai-title">Timeline</h3>'
         f"{_controls(analysis.timeline, duration_s)}"
-        '<div class="xai-zoomed" tabindex="0" role="group" aria-label="The recording over time">'
-        f'<div class="xai-axes"><span class="xai-lane-name">Sound</span>'
+        '<div class="xai-zoomed" tabindex="0" role="group" aria-label="Timeline of the recording">'
+        f'<div class="xai-axes"><span class="xai-lane-name">Waveform</span>'
         f'<button type="button" class="xai-wave" {seek} aria-label="Waveform of '
-        f'{phrases.seconds(duration_s)}: press a place to play from there">'
+        f'{phrases.seconds(duration_s)}: click to play from that point">'
         f"{waveform_svg(analysis.sounds.get('original'))}</button>"
         f"{_events_lane(analysis, duration_s)}{lanes}{time_axis(duration_s)}"
         f"{time_axis(duration_s, zoom=_CLOSE_ZOOM)}</div></div>"
-        '<p class="xai-quiet">The higher a band, the more probable its label at that moment; full '
-        "height is 100 %. Press a place to play from there, an event to play it alone.</p>"
-        "</section>"
+        '<p class="xai-quiet">The height of a band is the probability of its label at that moment; '
+        "the full height is 100 %. Click anywhere to play from there, or an event to play only "
+        "that event.</p></section>"
     )
 
 
 def _controls(timeline: Timeline, duration_s: float) -> str:
-    """A slider that stretches time; and, where not every label has a lane, a way to one's own."""
+    """Return the zoom and, where not every label has a lane, a search box that adds one."""
     zoom = (
         '<label class="xai-strength"><span>Zoom</span><input type="range" min="1" max="16" '
-        'value="1" step="0.5" data-zoom aria-label="Zoom into time"></label>'
+        'value="1" step="0.5" data-zoom aria-label="Zoom of the time axis"></label>'
     )
     if len(timeline.labels) <= _MAX_LANES:
         return f'<div class="xai-controls">{zoom}</div>'
@@ -75,43 +83,48 @@ def _controls(timeline: Timeline, duration_s: float) -> str:
         f'<option value="{escape(phrases.display_label(label), quote=True)}">'
         for label in sorted(timeline.labels)
     )
+    names = escape("|".join(map(phrases.display_label, timeline.labels)), quote=True)
     return (
         f'<div class="xai-controls">{zoom}<label class="xai-find"><span>Find a label</span>'
-        f'<input type="search" list="{_DATALIST_ID}" data-find="{_packed_probabilities(timeline, duration_s)}" '
-        f'data-names="{escape("|".join(map(phrases.display_label, timeline.labels)), quote=True)}" '
-        f'placeholder="one of {len(timeline.labels)}" aria-label="Show a label over time">'
+        f'<input type="search" list="{_DATALIST_ID}" '
+        f'data-find="{_packed_probabilities(timeline, duration_s)}" data-names="{names}" '
+        f'placeholder="one of {len(timeline.labels)}" aria-label="Add a label to the timeline">'
         f'</label><datalist id="{_DATALIST_ID}">{options}</datalist></div>'
     )
 
 
 def _packed_probabilities(timeline: Timeline, duration_s: float) -> str:
-    """Every label over time, for the page's script: first the ends of the steps, then per label
-    the probabilities, all of them 0 to 255 but the ends, which are 0 to 65535; in base 64."""
+    """Return every label's probability over time in base 64, as figure.js unpacks it.
+
+    Little-endian: the number of steps (2 bytes), the end of each step (2 bytes each, 65535 is the
+    end of the recording), then for each label the probability in each step (1 byte, 255 is 1).
+    """
     steps = probability_steps(timeline, timeline.labels[0], _SEARCH_COLUMNS)
     ends = np.array([end / duration_s for _, end, _ in steps])
-    firsts = _group_starts(len(timeline.starts_s), _SEARCH_COLUMNS)
-    chances = np.maximum.reduceat(timeline.probabilities, firsts, axis=0).T
+    starts = _group_starts(len(timeline.starts_s), _SEARCH_COLUMNS)
+    probabilities = np.maximum.reduceat(timeline.probabilities, starts, axis=0).T
     head = np.rint(65535 * np.clip(ends, 0, 1)).astype("<u2").tobytes()
-    body = np.rint(255 * chances).astype(np.uint8).tobytes()
+    body = np.rint(255 * probabilities).astype(np.uint8).tobytes()
     return base64.b64encode(len(steps).to_bytes(2, "little") + head + body).decode()
 
 
 def probability_steps(
-    timeline: Timeline, label: str, most: int = _COLUMNS
+    timeline: Timeline, label: str, max_steps: int = _COLUMNS
 ) -> list[tuple[float, float, float]]:
-    """(start, end, probability) of one label: every window up to halfway to its neighbours.
+    """Return (start, end, probability) of one label over time, start and end in seconds.
 
-    Of a long recording several windows share a step, which is as high as the highest of them.
+    Overlapping windows meet halfway between their middles. In a long recording neighbouring windows
+    share a step, which takes the highest of their probabilities, so that no peak is lost.
     """
     starts, ends = np.array(timeline.starts_s, float), np.array(timeline.ends_s, float)
     middles = (starts + ends) / 2
     halfway = (middles[1:] + middles[:-1]) / 2
     starts[1:] = np.maximum(starts[1:], halfway)
     ends[:-1] = np.minimum(ends[:-1], halfway)
-    chances = timeline.probabilities[:, timeline.labels.index(label)]
-    firsts = _group_starts(len(starts), most)
+    probabilities = timeline.probabilities[:, timeline.labels.index(label)]
+    firsts = _group_starts(len(starts), max_steps)
     lasts = [*(firsts[1:] - 1), len(starts) - 1]
-    highest = np.maximum.reduceat(chances, firsts)
+    highest = np.maximum.reduceat(probabilities, firsts)
     return [
         (float(starts[first]), float(ends[last]), float(p))
         for first, last, p in zip(firsts, lasts, highest, strict=True)
@@ -119,16 +132,18 @@ def probability_steps(
 
 
 def events_table(analysis: Analysis) -> str:
-    """Every event, a press plays it; and the same to take away."""
+    """Return the table of events, each of which can be played, with its downloads."""
     events = analysis.report.events
     title = '<h3 class="xai-title">Events</h3>'
     if not events:
         return (
-            f'<section class="xai-events">{title}<p>No stretch of this recording stands out by '
-            f"itself: nowhere was {_event_label_phrase(analysis)} sure enough to be marked.</p></section>"
+            f'<section class="xai-events">{title}<p>No events detected: at no point in this '
+            f"recording was {_event_label_phrase(analysis)} probable enough to be marked.</p>"
+            "</section>"
         )
     more = (
-        f'<p class="xai-quiet">The first {_MAX_EVENTS} of {len(events)}; all are in the downloads.</p>'
+        f'<p class="xai-quiet">The first {_MAX_EVENTS} of {len(events)} events; the downloads '
+        "contain all of them.</p>"
         if len(events) > _MAX_EVENTS
         else ""
     )
@@ -138,7 +153,7 @@ def events_table(analysis: Analysis) -> str:
         f'<section class="xai-events">{title}<div class="xai-rows" tabindex="0" role="group" '
         f'aria-label="Table of events"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{more}"
-        f'<p class="xai-downloads">{_event_downloads(analysis)}</p></section>'
+        f'<p class="xai-downloads">{_event_downloads(events)}</p></section>'
     )
 
 
@@ -148,7 +163,7 @@ def _event_label_phrase(analysis: Analysis) -> str:
 
 
 def waveform_svg(samples: Floats | None) -> str:
-    """A waveform as wide as its place, as tall as its loudest sample."""
+    """Return the waveform of (time,) samples as SVG, scaled to its loudest sample."""
     if samples is None or not len(samples):
         return ""
     low, high = render.envelope(samples, _COLUMNS)
@@ -165,19 +180,20 @@ def _tenths(value: float) -> str:
     return f"{value:.1f}"
 
 
-def _group_starts(count: int, most: int) -> NDArray[np.intp]:
-    shown = min(count, most)
-    return np.arange(shown) * count // shown
+def _group_starts(count: int, max_groups: int) -> NDArray[np.intp]:
+    """Return the first index of each of at most `max_groups` even groups of `count` items."""
+    groups = min(count, max_groups)
+    return np.arange(groups) * count // groups
 
 
 def _lane_colours(analysis: Analysis) -> dict[str, str]:
-    """The labels that have a lane, each with its colour; those that matter where there are many."""
+    """Return the labels that have a lane, with their colours; of many labels, the relevant ones."""
     assert analysis.timeline is not None  # noqa: S101
     labels = analysis.timeline.labels
     if len(labels) > _MAX_LANES:
-        found = [event.label for event in analysis.report.events]
-        likely = [p.label for p in analysis.report.predictions]
-        labels = tuple(dict.fromkeys([*found, *likely]))[:_MAX_LANES]
+        in_events = [event.label for event in analysis.report.events]
+        most_probable = [p.label for p in analysis.report.predictions]
+        labels = tuple(dict.fromkeys([*in_events, *most_probable]))[:_MAX_LANES]
     return {label: _colour(label, i) for i, label in enumerate(labels)}
 
 
@@ -216,12 +232,12 @@ def _events_lane(analysis: Analysis, duration_s: float) -> str:
 
 def _event_button(event: Event, colour: str, duration_s: float) -> str:
     label = escape(phrases.display_label(event.label))
-    said = f"{label}, {escape(_time_range(event))}, {phrases.percent(event.probability)}"
+    text = f"Play {label}, {escape(_time_range(event))}, {phrases.percent(event.probability)}"
+    left, width = event.start_s / duration_s, (event.end_s - event.start_s) / duration_s
     return (
-        f'<button type="button" class="xai-event" {_play_attributes(event)} aria-label="Play {said}" '
-        f'title="{said}: press to play" style="--lane:{colour};left:'
-        f"{event.start_s / duration_s:.2%};width:{(event.end_s - event.start_s) / duration_s:.2%}"
-        f'"><span>{label}</span></button>'
+        f'<button type="button" class="xai-event" {_play_attributes(event)} aria-label="{text}" '
+        f'title="{text}" style="--lane:{colour};left:{left:.2%};width:{width:.2%}">'
+        f"<span>{label}</span></button>"
     )
 
 
@@ -232,9 +248,10 @@ def _event_row(event: Event) -> str:
         phrases.percent(event.probability),
     )
     label = escape(phrases.display_label(event.label))
+    play = _play_attributes(event)
     return (
-        f'<tr {_play_attributes(event)}><td><button type="button" {_play_attributes(event)} aria-label="Play {label}, '
-        f'{escape(_time_range(event))}">▶ {label}</button></td>'
+        f'<tr {play}><td><button type="button" {play} '
+        f'aria-label="Play {label}, {escape(_time_range(event))}">▶ {label}</button></td>'
         f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
     )
 
@@ -247,17 +264,15 @@ def _time_range(event: Event) -> str:
     return f"{phrases.clock(event.start_s)} to {phrases.clock(event.end_s)}"
 
 
-def _event_downloads(analysis: Analysis) -> str:
-    events = analysis.report.events
-    return download_link(
-        "events.csv", "text/csv", events_csv(events).encode(), "Table"
-    ) + download_link(
-        "events.txt", "text/plain", audacity_labels(events).encode(), "Audacity labels"
+def _event_downloads(events: Sequence[Event]) -> str:
+    table, labels = events_csv(events).encode(), audacity_labels(events).encode()
+    return download_link("events.csv", "text/csv", table, "Table") + download_link(
+        "events.txt", "text/plain", labels, "Audacity labels"
     )
 
 
-def download_link(name: str, kind: str, content: bytes, title: str) -> str:
-    """A download that lies in the page itself: no file of a visitor's stays on the server."""
-    uri = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def download_link(name: str, media_type: str, content: bytes, title: str) -> str:
+    """Return a link that holds the file itself, so that nothing has to stay on the server."""
+    uri = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
     size = phrases.file_size(len(content))
     return f'<a download="{name}" href="{uri}">{title} <span>{name}, {size}</span></a>'
