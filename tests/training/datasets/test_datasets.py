@@ -186,20 +186,20 @@ def test_clips_are_split_by_fold_and_grouped_by_source(tmp_path):
 # Variation
 
 VARIATIONS = {
-    "masked": lambda mel, rng: augmentation.spectrogram_masked(
+    "masked": lambda mel, rng: augmentation.mask_spectrogram(
         mel, rng, rows=8, columns=20, fill=-1.0
     ),
-    "equalised": lambda mel, rng: augmentation.equalised(mel, rng, deviation=0.5),
-    "shifted": lambda mel, rng: augmentation.band_shifted(mel, rng, most=3),
-    "stretched": lambda mel, rng: augmentation.stretched(mel, rng, most=0.2),
+    "equalised": lambda mel, rng: augmentation.equalise(mel, rng, deviation=0.5),
+    "shifted": lambda mel, rng: augmentation.shift_bands(mel, rng, most=3),
+    "stretched": lambda mel, rng: augmentation.stretch_time(mel, rng, most=0.2),
 }
 NOTHING = {
-    "masked": lambda mel, rng: augmentation.spectrogram_masked(
+    "masked": lambda mel, rng: augmentation.mask_spectrogram(
         mel, rng, rows=0, columns=0, fill=-1.0
     ),
-    "equalised": lambda mel, rng: augmentation.equalised(mel, rng, deviation=0),
-    "shifted": lambda mel, rng: augmentation.band_shifted(mel, rng, most=0),
-    "stretched": lambda mel, rng: augmentation.stretched(mel, rng, most=0),
+    "equalised": lambda mel, rng: augmentation.equalise(mel, rng, deviation=0),
+    "shifted": lambda mel, rng: augmentation.shift_bands(mel, rng, most=0),
+    "stretched": lambda mel, rng: augmentation.stretch_time(mel, rng, most=0),
 }
 
 

@@ -57,7 +57,7 @@ def write_adult(folder: Path, text: str, stem: str = ADULT, suffix: str = ".wav"
 
 
 def spans(take) -> list[tuple[float, float, int]]:
-    return [(a.start_s, a.end_s, a.kind) for a in take.annotated]
+    return [(a.start_s, a.end_s, a.kind) for a in take.annotations]
 
 
 def one(corpus):
@@ -235,7 +235,7 @@ def test_sprsound_times_are_milliseconds_and_every_published_type_has_a_class(
 def test_sprsound_recordings_have_a_class_or_are_poor(tmp_path, record, kind, quality, key):
     write_child(tmp_path, [], record=record, key=key)
     take = one(sprsound.read(tmp_path))
-    assert (take.kind, take.quality, take.annotated) == (kind, quality, ())
+    assert (take.kind, take.quality, take.annotations) == (kind, quality, ())
 
 
 def test_sprsound_folders_may_be_nested_and_hold_flac(tmp_path):
@@ -452,7 +452,7 @@ def test_a_fraiwan_name_tells_patient_sound_and_filter(tmp_path, name, patient, 
     corpus = fraiwan.read(tmp_path)
     (take,) = corpus.takes
     assert (take.patient, take.kind, take.device) == (f"fraiwan:{patient}", kind, device)
-    assert (take.site, take.name, take.annotated) == ("fraiwan", name, ())
+    assert (take.site, take.name, take.annotations) == ("fraiwan", name, ())
     assert len(corpus.notes) == (kind is None)
 
 

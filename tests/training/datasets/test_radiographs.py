@@ -22,7 +22,7 @@ from xai_demo.training.datasets import covid, nih, split_groups
 from xai_demo.training.evaluate import evaluate_model
 from xai_demo.training.model_card import write_card
 from xai_demo.training.recipes import RECIPES, chest
-from xai_demo.training.train import started, train_model
+from xai_demo.training.train import load_initial_weights, train_model
 
 SMALL = Raster(height=48, width=48, mean=0.5, std=0.25)
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID"
@@ -272,11 +272,11 @@ def test_three_classes_are_judged_within_abroad_and_without_lungs(tiny, films, t
     settings = settings_of(tmp_path)
     result = evaluate_model(name, settings=settings, data=films, out=tmp_path / "out")
     assert result["data"] == "covid3"
-    assert set(result["parts"]) == {chest.EXTERNAL, chest.HIDDEN, chest.TAUGHT}
+    assert set(result["parts"]) == {chest.EXTERNAL, chest.LUNGS_MASKED, chest.BACKGROUND_CLASSIFIER}
     assert result["parts"][chest.EXTERNAL]["n"] == 8
-    assert result["parts"][chest.HIDDEN]["n"] == result["n"]
+    assert result["parts"][chest.LUNGS_MASKED]["n"] == result["n"]
     # the frame alone gives these classes away, which is what the figure is there to show
-    assert result["parts"][chest.TAUGHT]["metrics"]["f1"]["value"] > 0.9
+    assert result["parts"][chest.BACKGROUND_CLASSIFIER]["metrics"]["f1"]["value"] > 0.9
     assert (tmp_path / "out" / "external" / "confusion.png").is_file()
     card = write_card(name, settings=settings, result=result).read_text()
     assert f"| {chest.EXTERNAL} | 8 | " in card
@@ -308,7 +308,7 @@ def test_layers_of_another_shape_stay_and_another_architecture_is_refused(tiny, 
     write_model(tmp_path / "pneumonia-resnet18", RECIPES["pneumonia-resnet18"].model, seed=7)
     network = TINY.whole(recipe.model)
     last = network.get_submodule("head.3").weight.clone()
-    started(network, recipe, settings_of(tmp_path))
+    load_initial_weights(network, recipe, settings_of(tmp_path))
     assert torch.equal(network.get_submodule("head.3").weight, last)
     torch.manual_seed(7)
     whole = TINY.whole(RECIPES["pneumonia-resnet18"].model)
@@ -321,4 +321,4 @@ def test_layers_of_another_shape_stay_and_another_architecture_is_refused(tiny, 
     with pytest.raises(
         TrainingError, match="is a tiny, wanted to start nih14-resnet18 from: a sim"
     ):
-        started(network, other, settings_of(tmp_path))
+        load_initial_weights(network, other, settings_of(tmp_path))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xai_demo.errors import TrainingError
-from xai_demo.training.datasets import assign_folds, assign_parts, split_stratified
+from xai_demo.training.datasets import assign_folds, assign_parts, split_groups
 
 
 def findings(n: int = 1000, labels: int = 4) -> tuple[list[str], np.ndarray]:
@@ -18,7 +18,7 @@ def findings(n: int = 1000, labels: int = 4) -> tuple[list[str], np.ndarray]:
 
 def test_nobody_is_in_two_parts_and_every_label_is_in_each_by_its_share():
     groups, targets = findings()
-    splits = np.array(split_stratified(groups, targets, seed="any"))
+    splits = np.array(split_groups(groups, targets=targets, seed="any"))
     assert len(set(zip(groups, splits.tolist(), strict=True))) == len(set(groups))
     for split, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)):
         part = targets[splits == split]
@@ -30,7 +30,7 @@ def test_nobody_is_in_two_parts_and_every_label_is_in_each_by_its_share():
 def test_four_of_a_rare_label_are_dealt_to_all_three_parts():
     targets = np.zeros((100, 1), np.int64)
     targets[:6] = 1
-    splits = split_stratified([str(i) for i in range(100)], targets, seed="any")
+    splits = split_groups([str(i) for i in range(100)], targets=targets, seed="any")
     assert sorted(splits[:6]) == ["test", "train", "train", "train", "train", "validation"]
 
 
@@ -56,7 +56,7 @@ def test_folds_are_as_many_as_asked_for_and_need_a_person_each():
     groups, targets = findings()
     found = assign_folds(groups, targets, 5, seed="any")
     assert np.bincount(found).tolist() == pytest.approx([200] * 5, abs=10)
-    with pytest.raises(TrainingError, match="1 persons in 2 folds, wanted: at least two folds"):
+    with pytest.raises(TrainingError, match="1 patients cannot be split into 2 folds; at least two folds"):
         assign_folds(["a", "a"], np.zeros(2, np.int64), 2, seed="any")
-    with pytest.raises(TrainingError, match="in 1 folds"):
+    with pytest.raises(TrainingError, match="into 1 folds"):
         assign_folds(["a", "b"], np.zeros(2, np.int64), 1, seed="any")

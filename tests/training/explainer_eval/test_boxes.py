@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def listed(folder: Path, *rows: str, header: str = HEADER) -> nih.BoxList:
-    path = folder / nih.FILE
+    path = folder / nih.BOX_LIST
     path.write_text("\n".join([header, *rows]) + "\n")
     assert nih.find_box_list(folder) == path
     return nih.read_boxes(path, folder)
@@ -101,9 +101,9 @@ def test_a_list_without_a_usable_row_is_refused_with_the_reason(folder):
         listed(folder, "1.png,Mass,5,1,9,9")
     with pytest.raises(TrainingError, match=r"has no rows\. Wanted: at least one box"):
         listed(folder)
-    (folder / nih.FILE).write_bytes(b"\xff\xfe\x00\xd8")
+    (folder / nih.BOX_LIST).write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(TrainingError, match="cannot be read as text"):
-        nih.read_boxes(folder / nih.FILE, folder)
+        nih.read_boxes(folder / nih.BOX_LIST, folder)
 
 
 def masks(folder: Path, spec: Raster) -> np.ndarray:

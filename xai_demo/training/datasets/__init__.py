@@ -1,9 +1,10 @@
-"""A data set in memory, whatever its layout on disk was, and how people are kept apart.
+"""A dataset in memory, whatever its layout on disk, and the one splitter that keeps patients apart.
 
-Persons dealt into parts so that every label has its share in each. Pure, and the same each time.
-
-Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011) of whole persons: the rarest label
-left is dealt first, each of its persons to the part that lacks it most.
+`assign_parts` decides which part each sample goes to. Samples of one group (a patient, or the
+source of a clip) always stay together. Given labels, it stratifies by iterative stratification
+(Sechidis, Tsoumakas & Vlahavas 2011); without labels, a hash of the group's name alone decides, so
+that a patient stays in the same part whatever else is in the folder. `split_groups` and
+`assign_folds` are the two uses of it: train/validation/test, and folds.
 """
 
 from __future__ import annotations
@@ -25,34 +26,38 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Model
 
 Split = Literal["train", "validation", "test"]
+FoldRule = Literal["iterative", "group k-fold"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SHARES = (0.70, 0.15, 0.15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingPredictions:
-    """What was answered about whole recordings, as the demo answers them, and what is true."""
+    """What a model predicts for whole recordings, as the demo does, and the truth."""
 
     probabilities: NDArray[np.float64]  # (recordings, labels)
     targets: NDArray[np.int64]  # (recordings,)
-    moments: NDArray[np.float64]  # (moments of all recordings, labels): see `moments`
-    sounding_s: NDArray[np.float64]  # (moments, labels): how long each label sounds in each
+    moments: NDArray[np.float64]  # probabilities by time, (moments of all recordings, labels)
+    sounding_s: NDArray[np.float64]  # seconds for which each label sounds, (moments, labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Samples and their labels; `load(i, rng)` gives one, varied if there is an rng."""
+    """Samples and their labels; `load(i, rng)` returns one, augmented if there is an rng."""
 
     name: str
     labels: tuple[str, ...]
-    targets: NDArray[np.int64]  # (samples,); of independent labels (samples, labels), 0 or 1
-    groups: tuple[str, ...]  # the person, or whatever else must not be shared between splits
+    targets: NDArray[np.int64]  # (samples,); independent labels: (samples, labels), 0 or 1
+    groups: tuple[str, ...]  # the patient, or whatever else two splits must not share
     splits: tuple[Split, ...]
-    load: Callable[
-        [int, np.random.Generator | None], tuple[Floats, Floats]
-    ]  # (rows, columns), (labels,)
-    notes: tuple[str, ...] = ()  # what was left out, counted
-    finish: Callable[[nn.Module], None] | None = None  # what is done once the network has learnt
-    recordings: Callable[[nn.Module, Model], RecordingPredictions] | None = None  # of validation
-    heard: tuple[str, ...] = ()  # persons beside those of the samples that training makes use of
+    # Returns (rows, columns) and (labels,).
+    load: Callable[[int, np.random.Generator | None], tuple[Floats, Floats]]
+    notes: tuple[str, ...] = ()  # what was left out, with counts
+    finish: Callable[[nn.Module], None] | None = None  # last step, once the network is trained
+    # Predictions for the whole recordings of the validation split.
+    predict_recordings: Callable[[nn.Module, Model], RecordingPredictions] | None = None
+    extra_groups: tuple[str, ...] = ()  # patients that training uses beside those of the samples
 
     def indices(self, split: Split) -> NDArray[np.int64]:
         """The samples of one split."""
@@ -63,89 +68,142 @@ class Dataset:
         """Whether a sample may have several labels, or none."""
         return self.targets.ndim == 2
 
-    def apart_from(self, persons: frozenset[str]) -> Dataset:
-        """The same with everybody else in the test part, and those persons in the training part."""
+    def with_training_groups(self, groups: frozenset[str]) -> Dataset:
+        """The same dataset with these groups in the training split and all others in the test."""
         splits: tuple[Split, ...] = tuple(
-            "train" if group in persons else "test" for group in self.groups
+            "train" if group in groups else "test" for group in self.groups
         )
         return dataclasses.replace(self, splits=splits)
 
-    def unvaried(self) -> Dataset:
-        """The same as it is, without random changes while a network learns."""
+    def without_augmentation(self) -> Dataset:
+        """The same dataset, whose samples are never augmented."""
         load = self.load
         return dataclasses.replace(self, load=lambda i, rng: load(i, None))
 
-    def learnt_from(self) -> frozenset[str]:
-        """Every person that a network is trained or tuned on."""
+    def training_groups(self) -> frozenset[str]:
+        """Every group that a network is trained or tuned on."""
         known = {g for g, s in zip(self.groups, self.splits, strict=True) if s != "test"}
-        return frozenset(known | set(self.heard))
-
-
-def split_groups(groups: Sequence[str], *, seed: str) -> tuple[Split, ...]:
-    """70/15/15 by a hash of the group's name: the same person always falls into the same part."""
-    return tuple(_split(group, seed) for group in groups)
-
-
-def _split(group: str, seed: str) -> Split:
-    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    share = int.from_bytes(digest[:8]) / 2**64
-    return "train" if share < 0.70 else "validation" if share < 0.85 else "test"
+        return frozenset(known | set(self.extra_groups))
 
 
 def one_hot(target: int, n_labels: int) -> Floats:
-    """A target as probabilities."""
+    """A class index as probabilities, (labels,).
+
+    >>> one_hot(1, 3).tolist()
+    [0.0, 1.0, 0.0]
+    """
     row: Floats = np.eye(n_labels, dtype=np.float32)[target]
     return row
 
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-SHARES = (0.70, 0.15, 0.15)
-
-
-def split_stratified(
-    groups: Sequence[str], targets: NDArray[np.int64], *, seed: str
+def split_groups(
+    groups: Sequence[str], *, seed: str, targets: NDArray[np.int64] | None = None
 ) -> tuple[Split, ...]:
-    """70/15/15 by person; `targets` are labels (samples,) or many a sample (samples, labels)."""
+    """The split of every sample, 70/15/15 by group; stratified by label if `targets` are given.
+
+    >>> split_groups(["41146240", "1", "41146240"], seed="sprsound")
+    ('train', 'validation', 'train')
+    """
     return tuple(SPLITS[part] for part in assign_parts(groups, targets, SHARES, seed=seed))
 
 
 def assign_folds(
-    groups: Sequence[str], targets: NDArray[np.int64], count: int, *, seed: str
+    groups: Sequence[str],
+    targets: NDArray[np.int64],
+    count: int,
+    *,
+    seed: str,
+    rule: FoldRule = "iterative",
 ) -> NDArray[np.int64]:
-    """The fold of every sample; raises TrainingError where there are fewer persons than folds."""
-    persons = len(set(groups))
-    if count < 2 or persons < count:
+    """The fold of every sample, stratified by label; a group is in one fold only.
+
+    Raises TrainingError for fewer than two folds, or fewer groups than folds.
+    """
+    n_groups = len(set(groups))
+    if count < 2 or n_groups < count:
         raise TrainingError(
-            f"{persons} persons in {count} folds, wanted: at least two folds, and a person for each"
+            f"{n_groups} patients cannot be split into {count} folds; at least two folds and one "
+            "patient per fold are needed."
         )
-    return assign_parts(groups, targets, (1 / count,) * count, seed=seed)
+    if rule == "iterative":
+        return assign_parts(groups, targets, (1 / count,) * count, seed=seed)
+    # The Fraiwan figures in the cards of the lung models were measured with scikit-learn's folds.
+    # Iterative stratification would put other patients together and change them.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fold_of = np.empty(len(groups), np.int64)
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=int(seed))
+    for fold, (_, held_out) in enumerate(splitter.split(targets, targets, groups)):
+        fold_of[held_out] = fold
+    return fold_of
 
 
 def assign_parts(
-    groups: Sequence[str], targets: NDArray[np.int64], shares: Sequence[float], *, seed: str
+    groups: Sequence[str],
+    targets: NDArray[np.int64] | None,
+    shares: Sequence[float],
+    *,
+    seed: str,
 ) -> NDArray[np.int64]:
-    """The part of every sample, by the wanted shares of the parts; a person is in one only."""
+    """The part of every sample, so that the parts have these shares; a group is in one part only.
+
+    `targets`, (samples,) or (samples, labels) of 0 and 1, stratify the parts by label. With None,
+    a group's part depends on its name and the seed alone. Both are deterministic, and neither
+    depends on the order of the samples.
+
+    >>> assign_parts(["a", "b", "c", "d"], np.array([0, 0, 1, 1]), (0.5, 0.5), seed="x").tolist()
+    [1, 0, 1, 0]
+    """
     names, group_of = np.unique(np.array(groups), return_inverse=True)
-    counts = np.zeros((len(names), _columns(targets).shape[1]))
-    np.add.at(counts, group_of, _columns(targets))
-    order = np.array(sorted(range(len(names)), key=lambda i: _digest(f"{seed}:{names[i]}")))
-    part_of = np.full(len(names), -1)
-    lacks = np.outer(shares, counts.sum(axis=0))  # (parts, labels)
-    room = np.array(shares) * len(groups)
-    while (left := part_of < 0).any():
-        remaining = counts[left].sum(axis=0)
-        label = int(np.where(remaining > 0, remaining, np.inf).argmin())
-        for person in order[left[order] & (counts[order, label] > 0)]:
-            part = max(range(len(shares)), key=lambda p: (lacks[p, label], room[p], -p))
-            part_of[person] = part
-            lacks[part] -= counts[person]
-            room[part] -= (group_of == person).sum()
+    digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
+    # Two rules on the same hash, because the test patients of a shipped model must not change:
+    # those of pneumonia, COVID-19 and lung sounds were assigned by the hash alone, those of NIH's
+    # fourteen findings by label as well. Only the first lets datasets with the same patients
+    # share one split.
+    if targets is None:
+        part_of = _parts_by_hash(digests, shares)
+    else:
+        part_of = _stratified_parts(digests, group_of, _label_columns(targets), shares)
     result: NDArray[np.int64] = part_of[group_of].astype(np.int64)
     return result
 
 
-def _columns(targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One column a label, the last for samples without any: (samples, labels + 1)."""
+def _parts_by_hash(digests: Sequence[bytes], shares: Sequence[float]) -> NDArray[np.int64]:
+    """The part of every group: where its hash, read as a number from 0 to 1, falls."""
+    positions = [int.from_bytes(digest[:8]) / 2**64 for digest in digests]
+    parts: NDArray[np.int64] = np.searchsorted(np.cumsum(shares)[:-1], positions, side="right")
+    return parts
+
+
+def _stratified_parts(
+    digests: Sequence[bytes],
+    group_of: NDArray[np.int64],
+    columns: NDArray[np.float64],
+    shares: Sequence[float],
+) -> NDArray[np.int64]:
+    """The part of every group, by iterative stratification of whole groups.
+
+    The rarest label left is assigned first, each of its groups to the part that lacks it most.
+    """
+    counts = np.zeros((len(digests), columns.shape[1]))
+    np.add.at(counts, group_of, columns)
+    order = np.array(sorted(range(len(digests)), key=lambda i: digests[i]))
+    part_of = np.full(len(digests), -1)
+    lacks = np.outer(shares, counts.sum(axis=0))  # (parts, labels)
+    room = np.array(shares) * len(group_of)
+    while (left := part_of < 0).any():
+        remaining = counts[left].sum(axis=0)
+        label = int(np.where(remaining > 0, remaining, np.inf).argmin())
+        for group in order[left[order] & (counts[order, label] > 0)]:
+            part = max(range(len(shares)), key=lambda p: (lacks[p, label], room[p], -p))
+            part_of[group] = part
+            lacks[part] -= counts[group]
+            room[part] -= (group_of == group).sum()
+    return part_of
+
+
+def _label_columns(targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One column per label, the last for samples without any: (samples, labels + 1)."""
     if targets.ndim == 1:
         n_labels = int(targets.max(initial=0)) + 1
         rows = np.stack([one_hot(int(t), n_labels) for t in targets])
@@ -154,7 +212,3 @@ def _columns(targets: NDArray[np.int64]) -> NDArray[np.float64]:
     none = rows.sum(axis=1, keepdims=True) == 0
     columns: NDArray[np.float64] = np.hstack([rows, none]).astype(np.float64)
     return columns
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()

@@ -1,12 +1,12 @@
-"""The common record of annotated breathing sounds, and how bad annotations are dealt with.
+"""Annotated breathing sounds: the record that every dataset is read into, and label folders.
 
-Decided once for every layout: a decimal comma is repaired; an event that is reversed, or that
-reaches more than 50 ms beyond the sound, is left out; overlapping events are kept. All of it, and
-every file without its counterpart, is counted and named in the notes.
+Bad annotations are handled in one way for all layouts: a decimal comma is repaired; an event that
+ends before it starts, or that reaches more than 50 ms beyond the sound, is left out; overlapping
+events are kept. The notes count and name all of these, and every file without its counterpart.
 
-Folders named after labels: normal, crackle, wheeze, both, with sounds of any length.
-
-The patient is the part of a file's name before the first "_" or "-".
+Where there is no published layout, sounds of any length are read from folders named after labels:
+normal, crackle, wheeze, both. The patient is then the part of a file's name before the first "_"
+or "-".
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from xai_demo.errors import TrainingError
 NORMAL, CRACKLE, WHEEZE, BOTH = range(4)
 LABELS = ("normal", "crackle", "wheeze", "both")
 SOUND_SUFFIXES = {".wav", ".flac"}
-LEEWAY_S = 0.05  # how far an event may reach beyond its sound and is cut to it
-_MOST_NAMED = 5
+LEEWAY_S = 0.05  # an event that reaches this far beyond its sound is cut to it
+FOLDER_SUFFIXES = SOUND_SUFFIXES | {".ogg", ".mp3"}
+_PATIENT_PREFIX = re.compile(r"[^_-]+")
+_MOST_NAMED = 5  # examples in one note
 
 Site = Literal["sprsound", "icbhi", "fraiwan", "folders"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """One event or one respiratory cycle."""
+    """One annotated event or respiratory cycle."""
 
     start_s: float
     end_s: float
@@ -44,19 +46,19 @@ class Take:
     path: Path
     name: str
     site: Site
-    patient: str  # unique over the sites: "icbhi:101"
-    kind: int | None  # of the whole recording, where the data set gives one
+    patient: str  # unique across sites: "icbhi:101"
+    kind: int | None  # of the whole recording, where the dataset gives one
     quality: Literal["", "poor"] = ""
-    annotated: tuple[Annotation, ...] = ()  # in seconds of the file
+    annotations: tuple[Annotation, ...] = ()  # in seconds of the file
     official_split: str | None = None
-    device: str = ""  # as the data set names it
-    start_s: float | None = None  # None: from the beginning of the file
-    end_s: float | None = None  # None: to its end
+    device: str = ""  # as the dataset names it
+    start_s: float | None = None  # None: the beginning of the file
+    end_s: float | None = None  # None: the end of the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """What was read, and in words what was left out or is odd."""
+    """Everything that was read, and notes on what was left out or looks odd."""
 
     takes: tuple[Take, ...]
     notes: tuple[str, ...]
@@ -64,26 +66,35 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Oddities by kind while a layout is read."""
+    """Problems met while a layout is read, collected by kind."""
 
     where: str  # what every note begins with
     _named: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, what: str, name: str) -> None:
-        """Enter one more of its kind, as ("sounds without an annotation, left out", "a.wav")."""
+        """Record one more problem, such as ("sounds without an annotation, left out", "a.wav")."""
         self._named.setdefault(what, []).append(name)
 
     def notes(self) -> tuple[str, ...]:
-        """One sentence a kind: how many, and the names of the first."""
+        """One sentence per kind of problem: how many, and the first few names.
+
+        >>> ledger = Ledger("SPRSound")
+        >>> ledger.add("sounds without an annotation, left out", "a.wav")
+        >>> ledger.notes()
+        ('SPRSound: sounds without an annotation, left out (1): a.wav.',)
+        """
         return tuple(f"{self.where}: {_sentence(what, n)}" for what, n in self._named.items())
 
 
 def read(folder: Path) -> Corpus:
-    """Every layout at or below `folder`; raises TrainingError where there is none."""
+    """Read every layout in `folder` or one folder below it.
+
+    Raises TrainingError where `folder` is no directory or holds no annotated lung sounds.
+    """
     from xai_demo.training.datasets import fraiwan, icbhi, sprsound
 
     if not folder.is_dir():
-        raise TrainingError(f"{folder} is no directory, wanted: a folder of lung sounds.")
+        raise TrainingError(f"{folder} is not a directory; a folder of lung sounds is needed.")
     corpora = []
     layouts = (
         (sprsound.has_layout, sprsound.read),
@@ -91,17 +102,17 @@ def read(folder: Path) -> Corpus:
         (fraiwan.has_layout, fraiwan.read),
         (has_label_folders, read_label_folders),
     )
-    for holds_layout, read_layout in layouts:
-        below = (folder, *sorted(p for p in folder.iterdir() if p.is_dir()))
-        corpora += [read_layout(place) for place in _outermost(filter(holds_layout, below))]
+    for has_layout, read_layout in layouts:
+        candidates = (folder, *sorted(p for p in folder.iterdir() if p.is_dir()))
+        corpora += [read_layout(place) for place in _outermost(filter(has_layout, candidates))]
     takes = tuple(take for corpus in corpora for take in corpus.takes)
     notes = tuple(note for corpus in corpora for note in corpus.notes)
     if not takes:
         raise TrainingError(
-            f"{folder} holds no annotated lung sounds, wanted in it or one folder below: SPRSound "
-            "(train_wav and train_json), ICBHI 2017 (ICBHI_final_database, or cycles.csv beside "
-            f"its sounds), Fraiwan (Audio Files), or folders named after labels ("
-            f"{', '.join(LABELS)}). {' '.join(notes)}".rstrip()
+            f"{folder} contains no annotated lung sounds. It, or a folder in it, should contain "
+            "SPRSound (train_wav and train_json), ICBHI 2017 (ICBHI_final_database, or cycles.csv "
+            "beside its sounds), Fraiwan (Audio Files), or folders named after labels "
+            f"({', '.join(LABELS)}). {' '.join(notes)}".rstrip()
         )
     return Corpus(takes=takes, notes=notes)
 
@@ -109,12 +120,13 @@ def read(folder: Path) -> Corpus:
 def usable_events(
     events: Iterable[tuple[str, Annotation]], *, duration_s: float, ledger: Ledger
 ) -> tuple[Annotation, ...]:
-    """The events that lie in their sound, by time; each comes with the name of its place."""
+    """The events that lie within their sound, in order; each comes with its place in a file."""
     kept: list[Annotation] = []
     last_end_s = 0.0
     for place, event in sorted(events, key=lambda pair: (pair[1].start_s, pair[1].end_s)):
         start_s, end_s = event.start_s, event.end_s
-        if not start_s < end_s:  # so that "not a number" is refused as well
+        # Written so that NaN, which compares false with everything, is left out as well.
+        if not start_s < end_s:
             ledger.add("events that end before they start, left out", place)
             continue
         if start_s < -LEEWAY_S or end_s > duration_s + LEEWAY_S or start_s >= duration_s:
@@ -129,18 +141,18 @@ def usable_events(
 
 
 def check_splits(groups: Sequence[str], splits: Sequence[str]) -> None:
-    """Refuse a person in two splits with a TrainingError that names both."""
+    """Raise TrainingError if a patient is in two splits."""
     first: dict[str, str] = {}
     for group, split in zip(groups, splits, strict=True):
         if first.setdefault(group, split) != split:
             raise TrainingError(
-                f"Patient {group} is in the splits {first[group]!r} and {split!r}, "
-                "wanted: every patient in one split only."
+                f"Patient {group} is in both the {first[group]!r} and the {split!r} split; every "
+                "patient must be in one split only."
             )
 
 
 def sound_duration_s(path: Path) -> float | None:
-    """Seconds by the file's header; None where it cannot be read or holds nothing."""
+    """Duration according to the file's header; None where it is unreadable or empty."""
     import soundfile
 
     try:
@@ -151,12 +163,16 @@ def sound_duration_s(path: Path) -> float | None:
 
 
 def kind_of(*, crackles: bool, wheezes: bool) -> int:
-    """The class of what is heard."""
+    """The class of a sound with or without crackles and wheezes.
+
+    >>> LABELS[kind_of(crackles=True, wheezes=False)]
+    'crackle'
+    """
     return (NORMAL, CRACKLE, WHEEZE, BOTH)[crackles + 2 * wheezes]
 
 
 def _outermost(folders: Iterable[Path]) -> list[Path]:
-    """Without those that lie in another one, whose reader looks into them anyway."""
+    """The folders without those inside another, whose reader looks into them anyway."""
     kept: list[Path] = []
     for folder in folders:
         if not any(outer in folder.parents for outer in kept):
@@ -165,30 +181,26 @@ def _outermost(folders: Iterable[Path]) -> list[Path]:
 
 
 def _sentence(what: str, names: list[str]) -> str:
-    shown = "; ".join(names[:_MOST_NAMED])
+    first = "; ".join(names[:_MOST_NAMED])
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f"{what} ({len(names)}): {shown}{more}."
-
-
-SUFFIXES = SOUND_SUFFIXES | {".ogg", ".mp3"}
-_PATIENT_PREFIX = re.compile(r"[^_-]+")
+    return f"{what} ({len(names)}): {first}{more}."
 
 
 def has_label_folders(folder: Path) -> bool:
-    """Whether a folder named after a label, with a sound in it, lies in `folder`."""
+    """Whether `folder` contains a folder named after a label with a sound in it."""
     return any(_sound_files(place) for place, _ in _label_folders(folder))
 
 
 def read_label_folders(folder: Path) -> Corpus:
-    """Every sound with the label of its folder."""
+    """Read every sound, labelled by the folder it lies in."""
     ledger = Ledger("Folders named after labels")
-    takes, known = [], set()
+    takes, label_names = [], set()
     for place, kind in _label_folders(folder):
-        known.add(place.name)
+        label_names.add(place.name)
         for path in _sound_files(place):
-            named = _PATIENT_PREFIX.match(path.stem)
-            if named is None:
-                ledger.add("files whose name begins with no patient, left out", path.name)
+            patient = _PATIENT_PREFIX.match(path.stem)
+            if patient is None:
+                ledger.add("files whose name does not begin with a patient, left out", path.name)
             elif sound_duration_s(path) is None:
                 ledger.add("sounds that cannot be read, left out", path.name)
             else:
@@ -197,24 +209,25 @@ def read_label_folders(folder: Path) -> Corpus:
                         path=path,
                         name=path.stem,
                         site="folders",
-                        patient=f"folders:{named.group()}",
+                        patient=f"folders:{patient.group()}",
                         kind=kind,
                     )
                 )
-    for other in sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in known):
+    for other in sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in label_names):
         if _sound_files(other):
-            ledger.add(f"folders of sounds named after none of {', '.join(LABELS)}", other.name)
+            ledger.add(f"folders of sounds not named after {', '.join(LABELS)}", other.name)
     notes = (
-        f"Folders named after labels: {len({t.patient for t in takes})} patients in {len(takes)} "
-        'sounds, told by the part of the file name before the first "_" or "-".',
+        f"Folders named after labels: {len(takes)} sounds of {len({t.patient for t in takes})} "
+        'patients, identified by the part of the file name before the first "_" or "-".',
     )
     return Corpus(takes=tuple(takes), notes=notes + ledger.notes())
 
 
 def _label_folders(folder: Path) -> list[tuple[Path, int]]:
+    """Folders named after labels, and the class each stands for."""
     places = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in LABELS)
     return [(place, LABELS.index(place.name.lower())) for place in places]
 
 
 def _sound_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES)

@@ -1,4 +1,8 @@
-"""ESC-10 in its published layout: '<nnn> - <name>/<fold>-<clip>-<take>.ogg'."""
+"""ESC-10, ten everyday sounds, in its published layout.
+
+Piczak 2015. Files are '<nnn> - <label>/<fold>-<clip>-<take>.ogg'; clips of one source, and so one
+number, are all in one fold.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,10 @@ from xai_demo.audio import spectrogram
 from xai_demo.errors import TrainingError
 from xai_demo.records import LogMel, Model
 from xai_demo.training.augmentation import (
-    band_shifted,
-    equalised,
-    spectrogram_masked,
-    stretched,
+    equalise,
+    mask_spectrogram,
+    shift_bands,
+    stretch_time,
 )
 from xai_demo.training.datasets import Dataset, Split, one_hot
 
@@ -44,36 +48,38 @@ _EXCERPT = 0.5  # of a clip, that training hears at once
 
 
 def read(data: Path, model: Model) -> Dataset:
-    """All clips below `data`, split by fold; raises TrainingError where there are none."""
+    """Read all clips below `data`, split by fold; raises TrainingError where there are none."""
     return _clip_splitter(data, model)(lambda fold: fold not in TRAINING_FOLDS, TRAINING_FOLDS[-1])
 
 
 def folds(data: Path, model: Model) -> Iterator[tuple[str, Dataset]]:
-    """The clips once for each fold that is there, that fold being the test part; and its name.
+    """The name of every fold in `data`, and the clips with that fold as the test split.
 
-    Half of the sources of the fold before it, in a circle, are validation. Raises TrainingError as
-    `read` does, or where there are fewer than three.
+    Half of the sources of the preceding fold (of the last one, for the first) are validation.
+    Raises TrainingError as `read` does, or where there are fewer than three folds.
     """
     split = _clip_splitter(data, model)
     names = sorted({p.name.partition("-")[0] for p in _clips(data)})
     if len(names) < 3:
         raise TrainingError(
-            f"{data} holds {len(names)} folds of clips, wanted: at least 3, to learn from, to tune "
-            "on and to test on."
+            f"{data} contains {len(names)} folds of clips; at least 3 are needed, to train "
+            "on, to tune on and to test on."
         )
     for i, name in enumerate(names):
         yield name, split(name.__eq__, names[i - 1])
 
 
 def _clip_splitter(data: Path, model: Model) -> Callable[[Callable[[str], bool], str], Dataset]:
-    """The clips in memory: (is it a fold to test on, the fold to tune on) -> a data set."""
+    """Read the clips; return a function (is a fold tested on, fold to tune on) -> dataset."""
     spec = model.preprocessing
     if not isinstance(spec, LogMel):
-        raise TrainingError(f"{model.name} takes pictures, wanted: a model that takes sounds.")
+        raise TrainingError(
+            f"{model.name} analyses radiographs; a model that analyses sounds is needed."
+        )
     files = _clips(data)
     if not files:
         raise TrainingError(
-            f"{data} holds no clips, wanted: '001 - Dog bark/1-100032-A.ogg' and so on."
+            f"{data} contains no clips; files such as '001 - Dog bark/1-100032-A.ogg' are needed."
         )
     frames = round(spec.window_s * spec.sample_rate_hz / spec.hop_length) + 1
     mels = np.stack([_mel(path, spec, frames) for path in files])
@@ -82,17 +88,17 @@ def _clip_splitter(data: Path, model: Model) -> Callable[[Callable[[str], bool],
 
     def load(i: int, rng: np.random.Generator | None) -> tuple[Floats, Floats]:
         mel = mels[i].astype(np.float32)
-        return mel if rng is None else augment(mel, rng), one_hot(
-            int(targets[i]), len(model.labels)
-        )
+        if rng is not None:
+            mel = augment(mel, rng)
+        return mel, one_hot(int(targets[i]), len(model.labels))
 
-    def split(tested: Callable[[str], bool], tuned: str) -> Dataset:
+    def split(is_test_fold: Callable[[str], bool], tuning_fold: str) -> Dataset:
         return Dataset(
             name="esc10",
             labels=model.labels,
             targets=targets,
             groups=tuple("-".join(p.name.split("-")[:2]) for p in files),
-            splits=_splits(files, tested, tuned),
+            splits=_splits(files, is_test_fold, tuning_fold),
             load=load,
         )
 
@@ -100,24 +106,25 @@ def _clip_splitter(data: Path, model: Model) -> Callable[[Callable[[str], bool],
 
 
 def augment(mel: Floats, rng: np.random.Generator) -> Floats:
-    """An excerpt of a clip, at another pace, pitch, level and tone: (mel, frames / 2)."""
-    mel = stretched(mel, rng, most=0.2)
+    """A random excerpt of a clip at another tempo, pitch, level and tone: (mel, frames / 2)."""
+    mel = stretch_time(mel, rng, most=0.2)
     mel = draw_excerpt(mel, rng, frames=round(_EXCERPT * mel.shape[1]))
-    mel = band_shifted(equalised(mel, rng, deviation=2.0), rng, most=2)
+    mel = shift_bands(equalise(mel, rng, deviation=2.0), rng, most=2)
     louder = (mel + rng.uniform(-6, 6)).astype(np.float32)
-    return spectrogram_masked(louder, rng, rows=10, columns=40, fill=float(mel.mean()))
+    return mask_spectrogram(louder, rng, rows=10, columns=40, fill=float(mel.mean()))
 
 
 def draw_excerpt(mel: Floats, rng: np.random.Generator, *, frames: int) -> Floats:
-    """So many frames of a clip taken as a circle, one of which is likely to be a loud one.
+    """A random excerpt of so many frames that contains a frame drawn in proportion to loudness.
 
-    Much of a clip of one bark is silence, which says nothing of dogs.
+    The clip is treated as circular. Much of a clip of a single bark is silence, which says nothing
+    about dogs.
     """
     loudness = mel.mean(axis=0) - mel.min() + 1e-3
     chosen = rng.choice(mel.shape[1], p=loudness / loudness.sum())
     start = int(chosen) - int(rng.integers(frames))
-    taken: Floats = np.roll(mel, -start, axis=1)[:, :frames]
-    return taken
+    window: Floats = np.roll(mel, -start, axis=1)[:, :frames]
+    return window
 
 
 def _clips(data: Path) -> list[Path]:
@@ -128,21 +135,23 @@ def _class_name(path: Path) -> str:
     return path.parent.name.partition(" - ")[2]
 
 
-def _splits(files: list[Path], tested: Callable[[str], bool], tuned: str) -> tuple[Split, ...]:
-    """Of the fold to tune on, every second source of each label is validation."""
+def _splits(
+    files: list[Path], is_test_fold: Callable[[str], bool], tuning_fold: str
+) -> tuple[Split, ...]:
+    """Every second source of each label in the fold to tune on is validation."""
     sources: dict[str, list[str]] = {}
     for path in files:
         fold, clip = path.name.split("-")[:2]
         of_label = sources.setdefault(path.parent.name, [])
-        if fold == tuned and clip not in of_label:
+        if fold == tuning_fold and clip not in of_label:
             of_label.append(clip)
 
     def split(path: Path) -> Split:
         fold, clip = path.name.split("-")[:2]
-        if tested(fold):
+        if is_test_fold(fold):
             return "test"
-        held = fold == tuned and sources[path.parent.name].index(clip) % 2
-        return "validation" if held else "train"
+        is_validation = fold == tuning_fold and sources[path.parent.name].index(clip) % 2
+        return "validation" if is_validation else "train"
 
     return tuple(map(split, files))
 

@@ -1,8 +1,8 @@
-"""Fraiwan et al. 2021 (KAUH): 'Audio Files', whose names tell patient, diagnosis, sound and place.
+"""Fraiwan et al. 2021 (KAUH): a folder 'Audio Files', labelled by its file names.
 
-doi:10.1016/j.dib.2021.106913. Names are like 'BP1_Asthma,I E W,P L L,70,M.wav': filter (bell,
-diaphragm, extended), patient, diagnosis, sound, place, age and sex. Every patient is there three
-times. A labels.csv beside the folder wins over the names.
+doi:10.1016/j.dib.2021.106913. A name such as 'BP1_Asthma,I E W,P L L,70,M.wav' gives the filter
+(bell, diaphragm, extended), patient, diagnosis, sound, location, age and sex. Every patient was
+recorded three times. Labels in a labels.csv beside the folder take precedence over the names.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _CRACKLES = {"C", "CREP", "CREPITATION", "CREPITATIONS", "CRACKLE", "CRACKLES"}
 _WHEEZES = {"W", "WHEEZE", "WHEEZES"}
 _NORMAL = {"N", "NORMAL"}
 _OTHER = {"I", "E", "B", "BRONCHIAL"}  # inspiratory, expiratory, bronchial
-_UNKNOWN = -1  # no known sound; None is a known one that has no class here
+_UNKNOWN = -1  # not a known sound; None is a known one that has no class here
 
 
 def has_layout(folder: Path) -> bool:
-    """Whether sounds with such names lie in `folder` or in its 'Audio Files'."""
+    """Whether `folder`, or 'Audio Files' in it, contains sounds named in this way."""
     return any(_NAME.fullmatch(p.stem) for p in _sound_files(folder))
 
 
 def read(folder: Path) -> Corpus:
-    """Every recording; `other` sounds, as bronchial breathing, have no kind."""
+    """Read every recording; other sounds, such as bronchial breathing, have no class."""
     ledger = Ledger("Fraiwan")
     sounds = _sound_files(folder)
     labels = _labels(folder, ledger)
     takes = []
     for path in sounds:
-        named = _NAME.fullmatch(path.stem)
-        if named is None:
-            ledger.add("files whose name tells no patient, left out", path.name)
+        match = _NAME.fullmatch(path.stem)
+        if match is None:
+            ledger.add("files whose name does not give the patient, left out", path.name)
             continue
-        kind = _kind(path, named["rest"], labels, ledger)
+        kind = _kind(path, match["rest"], labels, ledger)
         if kind == _UNKNOWN:
             continue
         if sound_duration_s(path) is None:
@@ -58,9 +58,9 @@ def read(folder: Path) -> Corpus:
                 path=path,
                 name=path.stem,
                 site="fraiwan",
-                patient=f"fraiwan:{named['patient']}",
+                patient=f"fraiwan:{match['patient']}",
                 kind=kind,
-                device=f"Litt3200 {named['filter'].upper()}",
+                device=f"Litt3200 {match['filter'].upper()}",
             )
         )
     for stem in sorted(set(labels) - {_key(path.stem) for path in sounds}):
@@ -69,7 +69,15 @@ def read(folder: Path) -> Corpus:
 
 
 def sound_kind(sound: str) -> int | None:
-    """The class of 'I E W' and its like; None for bronchial breathing, -1 for an unknown sound."""
+    """The class of a sound such as 'I E W'.
+
+    Returns None for a known sound without a class, and -1 for an unknown one.
+
+    >>> LABELS[sound_kind("I E W")]
+    'wheeze'
+    >>> sound_kind("Bronchial") is None
+    True
+    """
     words = set(sound.upper().split())
     if not words or not words <= _CRACKLES | _WHEEZES | _NORMAL | _OTHER:
         return _UNKNOWN
@@ -80,23 +88,23 @@ def sound_kind(sound: str) -> int | None:
 
 
 def _kind(path: Path, rest: str, labels: dict[str, int | None], ledger: Ledger) -> int | None:
-    """By the table where it has the file, by the name otherwise."""
-    told = _kind_in_name(rest)
+    """The class according to the table or, where it lacks the file, to the file's name."""
+    kind_in_name = _kind_in_name(rest)
     if labels and _key(path.stem) not in labels:
         ledger.add(f"sounds without a row in {TABLE}, labelled by their names", path.name)
-    kind = labels.get(_key(path.stem), told)
+    kind = labels.get(_key(path.stem), kind_in_name)
     if kind == _UNKNOWN:
-        ledger.add("files whose name tells no known sound, left out", path.name)
-    elif told != kind:
-        words = f"{path.name} ({_word(told)}, not {_word(kind)})"
-        ledger.add(f"names that disagree with {TABLE}, which is taken", words)
+        ledger.add("files whose name does not give a known sound, left out", path.name)
+    elif kind_in_name != kind:
+        problem = f"{path.name} ({_word(kind_in_name)}, not {_word(kind)})"
+        ledger.add(f"names that disagree with {TABLE}, which is used", problem)
     elif kind is None:
-        ledger.add("recordings of another sound than crackles and wheezes, no class", path.name)
+        ledger.add("recordings of sounds other than crackles and wheezes, no class", path.name)
     return kind
 
 
 def _kind_in_name(rest: str) -> int | None:
-    """The sound is the fourth field from the end; where that is none, the first that is one."""
+    """The class of the first field that is a sound, the fourth from the end being tried first."""
     fields = rest.split(",")
     for field in (*fields[-4:-3], *fields[1:]):
         kind = sound_kind(field)
@@ -106,6 +114,7 @@ def _kind_in_name(rest: str) -> int | None:
 
 
 def _labels(folder: Path, ledger: Ledger) -> dict[str, int | None]:
+    """The classes in labels.csv by file name; {} where there is no such table."""
     path = (folder.parent if folder.name == FOLDER else folder) / TABLE
     if not path.is_file():
         return {}
@@ -128,7 +137,7 @@ def _sound_files(folder: Path) -> list[Path]:
 
 
 def _key(stem: str) -> str:
-    """Two spellings of one name: spaces around commas and at the end come and go."""
+    """A file name without the spaces by which the published spellings of one name differ."""
     return re.sub(r"\s*,\s*", ",", " ".join(stem.split()))
 
 

@@ -1,7 +1,7 @@
-"""ICBHI 2017: the published database of annotated recordings, or excerpts listed in a cycles.csv.
+"""ICBHI 2017: the published database of recordings, or excerpts listed in a cycles.csv.
 
 Rocha et al. 2019, doi:10.1088/1361-6579/ab03ea. A file name is
-patient_recording_place_mode_device; a line of an annotation is: start end crackles wheezes.
+patient_recording_location_mode_device; a line of an annotation is: start end crackles wheezes.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _COLUMNS = ("start_s", "end_s", "crackles", "wheezes")
 
 
 def has_layout(folder: Path) -> bool:
-    """Whether the database, or a table of excerpts, lies in `folder`."""
+    """Whether `folder` contains the database or a table of excerpts."""
     return _database(folder) is not None or _has_cycles(folder)
 
 
 def read(folder: Path) -> Corpus:
-    """Every annotated recording, and every file of excerpts; the notes tell of what is left out."""
+    """Read every annotated recording and every excerpt; the notes list what was left out."""
     ledger = Ledger("ICBHI excerpts" if _database(folder) is None else "ICBHI 2017")
     database = _database(folder)
     takes = list(_recordings(folder, database, ledger)) if database else []
@@ -48,13 +48,13 @@ def read(folder: Path) -> Corpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _AnnotatedSound:
-    """A sound and the rows that annotate it, not yet looked at."""
+    """A sound file and the rows that annotate it, not yet parsed."""
 
-    sound: Path
+    path: Path
     stem: str
-    rows: list[tuple[str, list[str]]]  # where it stands, its four fields
+    rows: list[tuple[str, list[str]]]  # the place in the file, and four fields
     split: str | None
-    patient: str = ""  # where a table tells it, else the name does
+    patient: str = ""  # according to the table; "": taken from the file name
 
 
 def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:
@@ -72,79 +72,85 @@ def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:
             rows = [(f"{stem}.txt line {n}", line.split()) for n, line in lines if line.strip()]
             split = splits.get(stem)
             yield from _take(
-                _AnnotatedSound(sound=sounds[stem], stem=stem, rows=rows, split=split), ledger
+                _AnnotatedSound(path=sounds[stem], stem=stem, rows=rows, split=split), ledger
             )
 
 
 def _excerpts(folder: Path, ledger: Ledger) -> Iterator[Take]:
-    """One take for each file of the table: only what its first to last row span is annotated."""
-    listed: dict[str, _AnnotatedSound] = {}
+    """One take per file of the table, from its first to its last row: the rest is unannotated."""
+    sound_of: dict[str, _AnnotatedSound] = {}
     with (folder / CYCLES).open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), 2):
             name = (row["file"] or "").strip()
-            if name not in listed:
-                listed[name] = _AnnotatedSound(
-                    sound=folder / name,
+            if name not in sound_of:
+                sound_of[name] = _AnnotatedSound(
+                    path=folder / name,
                     stem=Path(name).stem,
                     rows=[],
                     split=row.get("official_split") or None,
                     patient=(row.get("patient") or "").strip(),
                 )
             fields = [(row[column] or "").strip() for column in _COLUMNS]
-            listed[name].rows.append((f"{CYCLES} line {number}", fields))
+            sound_of[name].rows.append((f"{CYCLES} line {number}", fields))
     sounds = {p.name for p in folder.iterdir() if p.suffix.lower() in SOUND_SUFFIXES}
-    for name in sorted(sounds - set(listed)):
+    for name in sorted(sounds - set(sound_of)):
         ledger.add(f"sounds without a row in {CYCLES}, left out", name)
-    for name, one in listed.items():
+    for name, annotated_sound in sound_of.items():
         if name not in sounds:
             ledger.add(f"files of {CYCLES} without a sound, left out", name)
             continue
-        for take in _take(one, ledger):
-            first_s = take.annotated[0].start_s
-            last_s = max(cycle.end_s for cycle in take.annotated)
+        for take in _take(annotated_sound, ledger):
+            first_s = take.annotations[0].start_s
+            last_s = max(cycle.end_s for cycle in take.annotations)
             yield replace(take, start_s=first_s, end_s=last_s)
 
 
-def _take(one: _AnnotatedSound, ledger: Ledger) -> Iterator[Take]:
-    """The take, if there is anything in it."""
-    if not one.rows:
-        ledger.add("empty annotations, left out", f"{one.stem}.txt")
+def _take(sound: _AnnotatedSound, ledger: Ledger) -> Iterator[Take]:
+    """The take, if it has a patient and a usable cycle."""
+    if not sound.rows:
+        ledger.add("empty annotations, left out", f"{sound.stem}.txt")
         return
-    named = _NAME.search(one.stem.rpartition("__")[2])
-    patient = one.patient or (named["patient"] if named else "")
+    # Excerpts are named <something>__<name of the recording>.
+    match = _NAME.search(sound.stem.rpartition("__")[2])
+    patient = sound.patient or (match["patient"] if match else "")
     if not patient:
-        ledger.add("files whose name tells no patient, left out", one.sound.name)
+        ledger.add("files whose name does not give the patient, left out", sound.path.name)
         return
-    duration_s = sound_duration_s(one.sound)
+    duration_s = sound_duration_s(sound.path)
     if duration_s is None:
-        ledger.add("sounds that cannot be read, left out", one.sound.name)
+        ledger.add("sounds that cannot be read, left out", sound.path.name)
         return
-    annotated = usable_events(_cycles(one.rows, ledger), duration_s=duration_s, ledger=ledger)
-    if not annotated:
-        ledger.add("recordings without a usable cycle, left out", one.sound.name)
+    annotations = usable_events(_cycles(sound.rows, ledger), duration_s=duration_s, ledger=ledger)
+    if not annotations:
+        ledger.add("recordings without a usable cycle, left out", sound.path.name)
         return
     yield Take(
-        path=one.sound,
-        name=one.stem,
+        path=sound.path,
+        name=sound.stem,
         site="icbhi",
         patient=f"icbhi:{patient}",
         kind=None,
-        annotated=annotated,
-        official_split=one.split,
-        device=named["device"] if named else "",
+        annotations=annotations,
+        official_split=sound.split,
+        device=match["device"] if match else "",
     )
 
 
 class Cycle(NamedTuple):
-    """A line of an annotation, and whether it was repaired."""
+    """A line of an annotation, and whether it had to be repaired."""
 
     event: Annotation
     repaired: bool
 
 
 def parse_cycle(fields: list[str]) -> Cycle | None:
-    """The cycle that four fields tell, commas repaired; None where they tell none."""
-    separated = fields[0].split(",") if len(fields) == 1 else fields  # commas for tabs
+    """The cycle in a row of four fields, decimal commas repaired; None where it is malformed.
+
+    >>> parse_cycle(["0,5", "1.5", "1", "0"])
+    Cycle(event=Annotation(start_s=0.5, end_s=1.5, kind=1), repaired=True)
+    """
+    # A row without any tab or space has commas in their place.
+    separated = fields[0].split(",") if len(fields) == 1 else fields
     points = [text.replace(",", ".") for text in separated]
     try:
         start_s, end_s, crackles, wheezes = map(float, points)
@@ -171,30 +177,31 @@ def _cycles(
 
 
 def _official_splits(folder: Path, database: Path, ledger: Ledger) -> dict[str, str]:
-    """Train or test by recording; a patient who is in both is no longer in train.
+    """Train or test by recording; a patient who is in both is removed from train.
 
-    The published file shares the patients 156 and 218. Left in test, its figures stay comparable.
+    In the published file, these are the patients 156 and 218. They stay in the test split, so that
+    figures on it remain comparable.
     """
     places = [p / SPLITS for p in (folder, database, folder.parent) if (p / SPLITS).is_file()]
     if not places:
         return {}
     rows = [line.split() for line in places[0].read_text("utf-8-sig").splitlines()]
     splits = {Path(row[0]).stem: row[1].lower() for row in rows if len(row) == 2}
-    named = set(splits)
+    split_stems = set(splits)
     tested = {name.split("_")[0] for name, split in splits.items() if split == "test"}
     for name, split in list(splits.items()):
         if split == "train" and name.split("_")[0] in tested:
-            what = f"recordings in train of {SPLITS} of a patient who is in test as well, no split"
-            ledger.add(what, name)
+            problem = f"recordings in train in {SPLITS} of a patient also in test, no split"
+            ledger.add(problem, name)
             del splits[name]
-    unsplit = {p.stem for p in database.glob("*.txt") if _NAME.fullmatch(p.stem)} - named
+    unsplit = {p.stem for p in database.glob("*.txt") if _NAME.fullmatch(p.stem)} - split_stems
     for name in sorted(unsplit):
-        ledger.add(f"recordings that {SPLITS} does not name, no split", name)
+        ledger.add(f"recordings not listed in {SPLITS}, no split", name)
     return splits
 
 
 def _database(folder: Path) -> Path | None:
-    """Where the annotations are: in ICBHI_final_database, packed once or twice, or right here."""
+    """The folder of annotations: ICBHI_final_database, perhaps nested twice, or `folder`."""
     for place in (folder / DATABASE / DATABASE, folder / DATABASE, folder):
         if place.is_dir() and any(_NAME.fullmatch(p.stem) for p in place.glob("*.txt")):
             return place

@@ -1,7 +1,7 @@
 """Paediatric chest X-rays in their published layout: {train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg.
 
-The kind of pneumonia is in the file's name: person1000_bacteria_2931.jpeg. Films of another origin
-are taken from folders named after labels.
+Kermany et al. 2018. The kind of pneumonia is in the file name: person1000_bacteria_2931.jpeg. If no
+file has such a name, radiographs are read from folders named after the model's labels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Model
 
 _FOLDERS = ("NORMAL", "PNEUMONIA")
-_PERSON = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-")
+_PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-")
 _KIND = re.compile(r"person\d+_(bacteria|virus)_")
 NORMAL, PNEUMONIA, BACTERIAL, VIRAL = (
     "Normal",
@@ -36,10 +36,11 @@ NORMAL, PNEUMONIA, BACTERIAL, VIRAL = (
 
 
 def read(data: Path, model: Model) -> Dataset:
-    """All pictures below `data`, regrouped by person; raises TrainingError where there are none.
+    """Read all radiographs below `data`, regrouped by patient.
 
-    A model that does not know "Pneumonia" is told bacterial from viral, and pictures whose names
-    do not say which are left out and counted.
+    A model without the label "Pneumonia" gets bacterial and viral pneumonia as two labels;
+    radiographs whose names do not give the kind are then left out and counted. Raises TrainingError
+    where there are no radiographs.
     """
     spec = radiographs.spec_of(model)
     if not is_published(data) and (other := radiographs.read(data, model)) is not None:
@@ -47,38 +48,46 @@ def read(data: Path, model: Model) -> Dataset:
     listed = list_radiographs(data)
     if not listed:
         raise TrainingError(
-            f"{data} holds no pictures, wanted: NORMAL/*.jpeg and PNEUMONIA/*.jpeg in it."
+            f"{data} contains no radiographs; NORMAL/*.jpeg and PNEUMONIA/*.jpeg are needed."
         )
-    kept = [film for film in listed if set(film.labels) & set(model.labels)]
-    targets = np.array([_label_index(film, model) for film in kept])
-    left = [film.path.name for film in listed if film not in set(kept)]
-    notes = (f"Left out, no kind of pneumonia in the name ({len(left)}): {', '.join(left[:5])}.",)
-    groups = tuple(film.person for film in kept)
+    kept = [each for each in listed if set(each.labels) & set(model.labels)]
+    targets = np.array([_label_index(each, model) for each in kept])
+    omitted = [each.path.name for each in listed if each not in set(kept)]
+    notes = (
+        f"Left out, no kind of pneumonia in the name ({len(omitted)}): {', '.join(omitted[:5])}.",
+    )
+    groups = tuple(each.patient for each in kept)
     rows = np.stack([one_hot(int(t), len(model.labels)) for t in targets])
     return Dataset(
         name="kermany",
         labels=model.labels,
         targets=targets,
         groups=groups,
+        # The published train, val and test folders share patients, so they are not used.
         splits=split_groups(groups, seed="kermany"),
         load=radiographs.loader(radiographs.pixels(kept, spec), rows, spec),
-        notes=notes if left else (),
+        notes=notes if omitted else (),
     )
 
 
 def list_radiographs(data: Path) -> list[RadiographFile]:
-    """Every picture in a folder NORMAL or PNEUMONIA at or below `data`."""
+    """Every radiograph in a folder NORMAL or PNEUMONIA in or below `data`."""
     return [
-        RadiographFile(path=p, person=patient_of(p.name), labels=_labels(p)) for p in _paths(data)
+        RadiographFile(path=p, patient=patient_of(p.name), labels=_labels(p)) for p in _paths(data)
     ]
 
 
 def patient_of(file_name: str) -> str:
-    """Who is in the picture, by its published file name; raises TrainingError for others."""
-    match = _PERSON.match(file_name)
+    """The patient in a published file name; raises TrainingError for any other name.
+
+    >>> patient_of("person1000_bacteria_2931.jpeg")
+    'person1000'
+    """
+    match = _PATIENT.match(file_name)
     if not match:
         raise TrainingError(
-            f"{file_name} names no person, wanted: person<N>_..., IM-<N>-... or NORMAL2-IM-<N>-..."
+            f"{file_name} does not name a patient; expected is person<N>_..., "
+            "IM-<N>-... or NORMAL2-IM-<N>-..."
         )
     return match.group(1) or match.group(2)
 
@@ -88,8 +97,8 @@ def _paths(data: Path) -> list[Path]:
 
 
 def is_published(data: Path) -> bool:
-    """Whether some file is named as Kermany et al. name theirs."""
-    return any(_PERSON.match(path.name) for path in _paths(data))
+    """Whether any file is named as in the published dataset."""
+    return any(_PATIENT.match(path.name) for path in _paths(data))
 
 
 def _labels(path: Path) -> tuple[str, ...]:
@@ -99,5 +108,5 @@ def _labels(path: Path) -> tuple[str, ...]:
     return (PNEUMONIA,) + ({"bacteria": (BACTERIAL,), "virus": (VIRAL,)}[kind[1]] if kind else ())
 
 
-def _label_index(film: RadiographFile, model: Model) -> int:
-    return next(i for i, label in enumerate(model.labels) if label in film.labels)
+def _label_index(radiograph: RadiographFile, model: Model) -> int:
+    return next(i for i, label in enumerate(model.labels) if label in radiograph.labels)

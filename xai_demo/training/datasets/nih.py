@@ -1,13 +1,11 @@
-"""NIH ChestX-ray14 in its published layout: Data_Entry_2017.csv and the pictures it names.
+"""NIH ChestX-ray14: radiographs with fourteen independent findings, and boxes for some of them.
 
-Wang et al. 2017. The labels were mined from radiologists' reports; one picture has several.
+Wang et al. 2017. Data_Entry_2017.csv names the radiographs; its labels were mined from
+radiologists' reports, and one radiograph may have several.
 
-Fourteen findings on one radiograph, each by itself: NIH ChestX-ray14 to learn from.
-
-NIH's `BBox_List_2017.csv`: where radiologists saw a finding (Wang et al. 2017).
-
-Columns are Image Index, Finding Label, x, y, w and h, in pixels of pictures of 1024 x 1024, whose
-header writes the last four as one field, "Bbox [x,y,w,h]", and ends in blanks.
+BBox_List_2017.csv has the boxes that radiologists drew. Its columns are Image Index, Finding Label,
+x, y, w and h, in pixels of 1024 x 1024 radiographs; the header writes the last four as one field,
+"Bbox [x,y,w,h]", and ends in empty fields.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from xai_demo.training.datasets import (
     Split,
     assign_parts,
     radiographs,
-    split_stratified,
+    split_groups,
 )
 from xai_demo.training.datasets.breathing import Ledger
 from xai_demo.training.datasets.radiographs import RadiographFile
@@ -42,54 +40,65 @@ if TYPE_CHECKING:
 TABLE = "Data_Entry_2017.csv"
 LISTS: dict[str, Split] = {"train_val_list.txt": "train", "test_list.txt": "test"}  # as published
 NO_FINDING = "No Finding"
+SEED = "nih14"
+BOX_LIST = "BBox_List_2017.csv"
+BOX_IMAGE_SIDE = 1024.0  # pixels of the radiographs that the boxes were drawn on
+OTHER_NAMES = {"Infiltrate": "Infiltration"}  # what the list of boxes calls a finding
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# Validation is taken from the published training list, as large as if there were no lists: 15 % of
+# the whole, where that list is 85 % of it.
+_VALIDATION_SHARE = 0.15 / 0.85
+_BOX_COLUMNS = 6
+_LEEWAY = 1.0  # pixels by which rounding may carry a box over the edge
+_MOST_NAMED = 3  # examples in one note
 
 
 def find_table(data: Path) -> Path | None:
-    """Where the labels are, at or below a folder; None where they are not."""
+    """NIH's table of labels in or below a folder; None where there is none."""
     return next(iter(sorted(data.rglob(TABLE))), None)
 
 
 def list_radiographs(data: Path) -> tuple[list[RadiographFile], tuple[str, ...]]:
-    """Every picture with a row, labelled by its findings or "No Finding"; and what was left out.
+    """Every radiograph with a row, labelled by its findings or "No Finding", and the notes.
 
-    Raises TrainingError for a table without NIH's columns, for a finding that NIH has not, for a
-    patient whose number is none, and where no picture has a row.
+    Raises TrainingError where there is no table, or it lacks NIH's columns, names an unknown
+    finding, has a Patient ID that is not a number, or matches no radiograph.
     """
     path = find_table(data)
     if path is None:
-        raise TrainingError(f"{data} holds no {TABLE}, wanted: NIH's labels beside its pictures.")
-    pictures = {
-        p.stem: p for p in path.parent.rglob("*") if p.suffix.lower() in {".png", ".jpg", ".jpeg"}
-    }
+        raise TrainingError(
+            f"{data} contains no {TABLE}; NIH's labels must lie beside its radiographs."
+        )
+    image_of = {p.stem: p for p in path.parent.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES}
     ledger = Ledger("NIH ChestX-ray14")
-    films = []
+    files = []
     for number, row in _rows(path):
         labels = _findings(row["Finding Labels"], path.name, number)
         patient = (row["Patient ID"] or "").strip()
         if not patient.isdecimal():
             raise TrainingError(
-                f"{path.name}, line {number}: the Patient ID is {patient!r}, wanted: a number."
+                f"{path.name}, line {number}: the Patient ID is {patient!r}; it must be a number."
             )
-        picture = pictures.pop(Path(row["Image Index"] or "").stem, None)
-        if picture is None:
-            ledger.add("rows without a picture, left out", row["Image Index"] or "(no name)")
+        image = image_of.pop(Path(row["Image Index"] or "").stem, None)
+        if image is None:
+            ledger.add("rows without a radiograph, left out", row["Image Index"] or "(no name)")
             continue
-        films.append(RadiographFile(path=picture, person=f"nih:{int(patient)}", labels=labels))
-    if not films:
+        files.append(RadiographFile(path=image, patient=f"nih:{int(patient)}", labels=labels))
+    if not files:
         raise TrainingError(
-            f"{path.name} names no picture that is below {path.parent}, wanted: at least one. "
+            f"{path.name} names no radiograph that lies in {path.parent}; at least one is needed. "
             + " ".join(ledger.notes())
         )
-    for name in sorted(p.name for p in pictures.values()):
-        ledger.add("pictures without a row, left out", name)
-    return films, ledger.notes()
+    for name in sorted(p.name for p in image_of.values()):
+        ledger.add("radiographs without a row, left out", name)
+    return files, ledger.notes()
 
 
 def published_parts(data: Path) -> dict[str, Split]:
-    """The published part of every picture, by its name without ending; {} without the lists.
+    """The published split of every radiograph, by file name without suffix; {} without the lists.
 
-    Raises TrainingError where a patient is in both lists, or one list is there alone.
+    Raises TrainingError where a patient is in both lists, or only one of the lists is there.
     """
     path = find_table(data)
     lists = {name: path.parent / name for name in LISTS} if path else {}
@@ -98,7 +107,9 @@ def published_parts(data: Path) -> dict[str, Split]:
         return {}
     if len(there) < len(LISTS):
         missing = next(name for name in LISTS if name not in there)
-        raise TrainingError(f"{there[0]} is there without {missing}, wanted: both, or neither.")
+        raise TrainingError(
+            f"{there[0]} is present but {missing} is missing; both or neither are needed."
+        )
     parts: dict[str, Split] = {}
     part_of: dict[str, str] = {}
     for name, at in lists.items():
@@ -109,15 +120,15 @@ def published_parts(data: Path) -> dict[str, Split]:
             patient = patient_of(stem)
             if part_of.setdefault(patient, name) != name:
                 raise TrainingError(
-                    f"{name}, line {number}: patient {patient} ({line.strip()}) is in "
-                    f"{part_of[patient]} as well, wanted: every patient in one of the two."
+                    f"{name}, line {number}: patient {patient} ({line.strip()}) is also in "
+                    f"{part_of[patient]}; every patient must be in one of the two lists."
                 )
             parts[stem] = LISTS[name]
     return parts
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Line numbers and rows; raises TrainingError where the file is no such table."""
+    """Line numbers and rows; raises TrainingError where the file is not such a table."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows = csv.DictReader(text.splitlines())
@@ -125,14 +136,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         missing = [column for column in _COLUMNS if column not in names]
         if missing:
             raise TrainingError(
-                f"{path.name} has the columns {', '.join(names) or 'none'}, "
-                f"wanted: {', '.join(missing)} as well."
+                f"{path.name} has the columns {', '.join(names) or 'none'}; it also needs "
+                f"{', '.join(missing)}."
             )
         for row in rows:
             yield rows.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrainingError(
-            f"{path.name} cannot be read ({type(error).__name__}), wanted: a CSV file in UTF-8."
+            f"{path.name} cannot be read ({type(error).__name__}); it must be a CSV file in UTF-8."
         ) from error
 
 
@@ -141,31 +152,27 @@ def _findings(text: str | None, name: str, number: int) -> tuple[str, ...]:
     unknown = [label for label in labels if label not in (*NIH_FINDINGS, NO_FINDING)]
     if unknown:
         raise TrainingError(
-            f"{name}, line {number}: {unknown[0]!r} is no finding of NIH's, wanted: "
+            f"{name}, line {number}: {unknown[0]!r} is not one of NIH's findings; expected is "
             f"{NO_FINDING} or {', '.join(NIH_FINDINGS)}, joined by '|'."
         )
     return labels
 
 
-SEED = "nih14"
-_TUNED_ON = 0.15 / 0.85  # of the published training part, so that validation is as usual
-
-
 def read(data: Path, model: Model) -> Dataset:
-    """All pictures with a row, 70/15/15 by patient, stratified by finding.
+    """Read all radiographs with a row, split 70/15/15 by patient, stratified by finding.
 
-    Where the published lists lie beside the table, the test part is theirs; where there is no
-    table, films are taken from folders named after findings. Raises TrainingError where there is no
-    such data.
+    Where the published lists lie beside the table, they define the test split. Where there is no
+    table, radiographs are read from folders named after findings. Raises TrainingError where there
+    is neither.
     """
     if find_table(data) is None:
-        other = radiographs.read(data, model, vary=_augment)
+        other = radiographs.read(data, model, augmentation=_augment)
         if other is not None:
             return other
     spec = radiographs.spec_of(model)
     listed, notes = list_radiographs(data)
     targets = label_matrix(listed, model)
-    groups = tuple(film.person for film in listed)
+    groups = tuple(file.patient for file in listed)
     return Dataset(
         name="nih14",
         labels=model.labels,
@@ -180,8 +187,8 @@ def read(data: Path, model: Model) -> Dataset:
 
 
 def label_matrix(listed: list[RadiographFile], model: Model) -> NDArray[np.int64]:
-    """Which of the model's labels each film has: (films, labels), 0 or 1."""
-    return np.array([[int(label in film.labels) for label in model.labels] for film in listed])
+    """Which of the model's labels each radiograph has: (radiographs, labels), 0 or 1."""
+    return np.array([[int(label in file.labels) for label in model.labels] for file in listed])
 
 
 def _splits(
@@ -191,32 +198,25 @@ def _splits(
     published: dict[str, Split],
 ) -> tuple[Split, ...]:
     if not published:
-        return split_stratified(groups, targets, seed=SEED)
-    parts = [published.get(film.path.stem, "train") for film in listed]
-    learnt = [i for i, part in enumerate(parts) if part != "test"]
-    shares = (1 - _TUNED_ON, _TUNED_ON)
-    tuned = assign_parts([groups[i] for i in learnt], targets[learnt], shares, seed=SEED)
-    for i, is_tuned in zip(learnt, tuned, strict=True):
-        parts[i] = "validation" if is_tuned else "train"
+        return split_groups(groups, targets=targets, seed=SEED)
+    parts = [published.get(file.path.stem, "train") for file in listed]
+    development = [i for i, part in enumerate(parts) if part != "test"]
+    shares = (1 - _VALIDATION_SHARE, _VALIDATION_SHARE)
+    is_validation = assign_parts(
+        [groups[i] for i in development], targets[development], shares, seed=SEED
+    )
+    for i, in_validation in zip(development, is_validation, strict=True):
+        parts[i] = "validation" if in_validation else "train"
     return tuple(parts)
 
 
-def _augment(picture: Floats, rng: np.random.Generator) -> Floats:
-    return augmentation.varied(picture, rng, augmentation.NIH14)
-
-
-FILE = "BBox_List_2017.csv"
-SIDE = 1024.0  # of the pictures that the boxes were drawn on
-OTHER_NAMES = {"Infiltrate": "Infiltration"}  # the list's own name for it
-_PICTURES = (".png", ".jpg", ".jpeg")
-_BOX_COLUMNS = 6
-_LEEWAY = 1.0  # pixels by which rounding may carry a box over the edge
-_MOST_NAMED = 3
+def _augment(image: Floats, rng: np.random.Generator) -> Floats:
+    return augmentation.augment_radiograph(image, rng, augmentation.NIH14)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """One finding on one picture, in fractions of its width and height."""
+    """One finding on one radiograph, in fractions of its width and height."""
 
     finding: str
     x: float
@@ -227,32 +227,32 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxedRadiograph:
-    """One picture and all boxes on it."""
+    """One radiograph and all boxes on it."""
 
     path: Path
-    patient: str  # NIH's number of the person, without leading zeros
+    patient: str  # NIH's number of the patient, without leading zeros
     boxes: tuple[Box, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxList:
-    """What was read, and in words which rows were not."""
+    """The radiographs with boxes, and notes on the rows left out."""
 
-    pictures: tuple[BoxedRadiograph, ...]
+    radiographs: tuple[BoxedRadiograph, ...]
     notes: tuple[str, ...]
 
 
 def find_box_list(data: Path) -> Path | None:
-    """The list of boxes in or below a folder."""
-    return next(iter(sorted(data.rglob(FILE))), None)
+    """The list of boxes in or below a folder; None where there is none."""
+    return next(iter(sorted(data.rglob(BOX_LIST))), None)
 
 
 def read_boxes(path: Path, data: Path) -> BoxList:
-    """Every box whose picture lies below `data`; rows that will not do are named in the notes.
+    """Read every box whose radiograph lies in `data`; the notes name the rows left out.
 
-    Raises TrainingError where the file is no such list or no row of it can be used.
+    Raises TrainingError where the file is not such a list or none of its rows can be used.
     """
-    pictures = {p.stem: p for p in sorted(data.rglob("*")) if p.suffix.lower() in _PICTURES}
+    image_of = {p.stem: p for p in sorted(data.rglob("*")) if p.suffix.lower() in _IMAGE_SUFFIXES}
     faults: dict[str, list[str]] = {}
     kept: dict[str, list[Box]] = {}
     for number, row in _box_rows(path):
@@ -262,19 +262,19 @@ def read_boxes(path: Path, data: Path) -> BoxList:
         except ValueError as error:
             fault, value = error.args
         else:
-            if stem not in pictures:
-                fault, value = "without a picture", row[0]
+            if stem not in image_of:
+                fault, value = "without a radiograph", row[0]
         if fault:
             faults.setdefault(fault, []).append(f"line {number} ({value})")
         else:
             kept.setdefault(stem, []).append(box)
-    notes = tuple(f"{path.name}: {_fault_note(fault, named)}" for fault, named in faults.items())
+    notes = tuple(f"{path.name}: {_fault_note(fault, rows)}" for fault, rows in faults.items())
     if not kept:
-        what = " ".join(notes) or f"{path.name} has no rows."
-        raise TrainingError(f"{what} Wanted: at least one box on a picture below {data}.")
+        problem = " ".join(notes) or f"{path.name} has no rows."
+        raise TrainingError(f"{problem} At least one box on a radiograph in {data} is needed.")
     return BoxList(
-        pictures=tuple(
-            BoxedRadiograph(path=pictures[stem], patient=patient_of(stem), boxes=tuple(boxes))
+        radiographs=tuple(
+            BoxedRadiograph(path=image_of[stem], patient=patient_of(stem), boxes=tuple(boxes))
             for stem, boxes in kept.items()
         ),
         notes=notes,
@@ -282,42 +282,46 @@ def read_boxes(path: Path, data: Path) -> BoxList:
 
 
 def patient_of(stem: str) -> str:
-    """The person in a picture's name: "00013118_008" -> "13118"."""
+    """The patient's number in the file name of a radiograph.
+
+    >>> patient_of("00013118_008")
+    '13118'
+    """
     first = stem.split("_")[0]
     return str(int(first)) if first.isdecimal() else first
 
 
 def _box_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and the fields of every row that is not blank."""
+    """Line numbers and fields of every row that is not blank."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(
-            f"{path.name} cannot be read as text ({type(error).__name__}), wanted: a CSV file."
+            f"{path.name} cannot be read as text ({type(error).__name__}); it must be a CSV file."
         ) from error
     lines = csv.reader(text.splitlines())
     try:
         header = [field.strip() for field in next(lines, [])]
         names = [*header, "", "", ""][:3]
-        right = names[:2] == ["Image Index", "Finding Label"] and names[2].startswith("Bbox")
-        if not right or len(header) < _BOX_COLUMNS:
+        has_names = names[:2] == ["Image Index", "Finding Label"] and names[2].startswith("Bbox")
+        if not has_names or len(header) < _BOX_COLUMNS:
             raise TrainingError(
-                f"{path.name} has the columns {', '.join(filter(None, header)) or 'none'}, wanted: "
-                "Image Index, Finding Label, Bbox [x,y,w,h]."
+                f"{path.name} has the columns {', '.join(filter(None, header)) or 'none'}; "
+                "expected are Image Index, Finding Label, Bbox [x,y,w,h]."
             )
         for row in lines:
             if any(field.strip() for field in row):
                 yield lines.line_num, [field.strip() for field in row]
     except csv.Error as error:
         raise TrainingError(
-            f"{path.name} line {lines.line_num} is no CSV ({error}), wanted: a row of it."
+            f"{path.name}, line {lines.line_num}, is not valid CSV ({error})."
         ) from error
 
 
 def _parse_box(row: list[str]) -> Box:
-    """Raises ValueError of what is wrong and the value met."""
+    """The box in a row; raises ValueError(fault, value) for a row that cannot be used."""
     if len(row) < _BOX_COLUMNS:
-        raise ValueError("of fewer than six fields, left out", ", ".join(row))
+        raise ValueError("with fewer than six fields, left out", ", ".join(row))
     finding = OTHER_NAMES.get(row[1], row[1])
     if finding not in NIH_FINDINGS:
         raise ValueError("of an unknown finding, left out", row[1])
@@ -325,15 +329,21 @@ def _parse_box(row: list[str]) -> Box:
     try:
         x, y, width, height = (float(text) for text in row[2:_BOX_COLUMNS])
     except ValueError:
-        raise ValueError("that are not four numbers, left out", numbers) from None
+        raise ValueError("whose position is not four numbers, left out", numbers) from None
     if not all(map(math.isfinite, (x, y, width, height))):
-        raise ValueError("that are not four numbers, left out", numbers)
-    far = SIDE + _LEEWAY
+        raise ValueError("whose position is not four numbers, left out", numbers)
+    far = BOX_IMAGE_SIDE + _LEEWAY
     if min(x, y) < -_LEEWAY or min(width, height) <= 0 or x + width > far or y + height > far:
-        raise ValueError("that do not lie in 1024 x 1024 pixels, left out", numbers)
-    return Box(finding=finding, x=x / SIDE, y=y / SIDE, width=width / SIDE, height=height / SIDE)
+        raise ValueError("outside the 1024 x 1024 pixels, left out", numbers)
+    return Box(
+        finding=finding,
+        x=x / BOX_IMAGE_SIDE,
+        y=y / BOX_IMAGE_SIDE,
+        width=width / BOX_IMAGE_SIDE,
+        height=height / BOX_IMAGE_SIDE,
+    )
 
 
-def _fault_note(what: str, named: list[str]) -> str:
-    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-    return f"{len(named)} boxes {what}: {'; '.join(named[:_MOST_NAMED])}{more}."
+def _fault_note(fault: str, rows: list[str]) -> str:
+    more = f" and {len(rows) - _MOST_NAMED} more" if len(rows) > _MOST_NAMED else ""
+    return f"{len(rows)} boxes {fault}: {'; '.join(rows[:_MOST_NAMED])}{more}."

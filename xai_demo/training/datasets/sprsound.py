@@ -1,7 +1,7 @@
 """SPRSound in its published layout: *_json annotations, nested or not, and *_wav sounds.
 
-Zhang et al. 2022, doi:10.1109/TBCAS.2022.3204910: children at one hospital in Shanghai, each
-recording some 9-15 s at 8 kHz; its file name is patient_age_sex_place_number.
+Zhang et al. 2022, doi:10.1109/TBCAS.2022.3204910: children at one hospital in Shanghai, recordings
+of about 9-15 s at 8 kHz. A file name is patient_age_sex_location_number.
 """
 
 from __future__ import annotations
@@ -34,32 +34,34 @@ EVENT_KINDS = {
     "Stridor": WHEEZE,
     "Wheeze+Crackle": BOTH,
 }
-RECORD_KINDS = {  # (dis)continuous adventitious sounds
+# CAS and DAS: continuous and discontinuous adventitious sounds.
+RECORD_KINDS = {
     "Normal": NORMAL,
     "DAS": CRACKLE,
     "CAS": WHEEZE,
     "CAS & DAS": BOTH,
     "Poor Quality": None,
 }
-DEVICE = "Yunting II"  # all of them
-_RECORD_KEYS = ("record_annotation", "recording_annotation")  # the README writes the latter
+DEVICE = "Yunting II"  # the stethoscope of all recordings
+# The published files have the first key, their README describes the second.
+_RECORD_KEYS = ("record_annotation", "recording_annotation")
 _DEPTH = 3  # folder/sprsound/BioCAS2022/train2022_json
 
 
 def has_layout(folder: Path) -> bool:
-    """Whether a folder of annotations lies in `folder` or little below it."""
+    """Whether `folder` contains a folder of annotations, up to three levels down."""
     return any(_annotation_folders(folder, _DEPTH))
 
 
 def read(folder: Path) -> Corpus:
-    """Every recording with an annotation and a sound; the notes tell of the others."""
+    """Read every recording with an annotation and a sound; the notes list the others."""
     ledger = Ledger("SPRSound")
     sounds = _sound_files(folder, ledger)
     used: set[str] = set()
     takes = []
     for path, split in _annotations(folder):
         if path.stem in used:
-            ledger.add("annotations of the same recording as another one, left out", path.name)
+            ledger.add("annotations of a recording that is already annotated, left out", path.name)
             continue
         if path.stem not in sounds:
             ledger.add("annotations without a sound, left out", path.name)
@@ -83,14 +85,14 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
         rows = [(str(e["type"]), e["start"], e["end"]) for e in content["event_annotation"]]
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         problem = f"{path.name} ({type(error).__name__}: {error})"
-        ledger.add("files that are no SPRSound annotation, left out", problem)
+        ledger.add("files that are not SPRSound annotations, left out", problem)
         return None
     duration_s = sound_duration_s(sound)
     if duration_s is None:
         ledger.add("sounds that cannot be read, left out", sound.name)
         return None
     if record not in RECORD_KINDS:
-        ledger.add("recordings of an unknown record_annotation", f"{path.name} ({record!r})")
+        ledger.add("recordings with an unknown record_annotation", f"{path.name} ({record!r})")
     return Take(
         path=sound,
         name=path.stem,
@@ -98,7 +100,9 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
         patient=f"sprsound:{path.stem.split('_')[0]}",
         kind=RECORD_KINDS.get(record),
         quality="poor" if record == "Poor Quality" else "",
-        annotated=usable_events(_events(path, rows, ledger), duration_s=duration_s, ledger=ledger),
+        annotations=usable_events(
+            _events(path, rows, ledger), duration_s=duration_s, ledger=ledger
+        ),
         official_split=split,
         device=DEVICE,
     )
@@ -107,7 +111,7 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
 def _events(
     path: Path, rows: list[tuple[str, Any, Any]], ledger: Ledger
 ) -> Iterator[tuple[str, Annotation]]:
-    """The events that can be read, in seconds, each with its place."""
+    """The readable events, in seconds, each with its place in the file."""
     for number, (kind, start, end) in enumerate(rows, 1):
         place = f"{path.name} event {number}"
         if kind not in EVENT_KINDS:
@@ -125,7 +129,7 @@ def _events(
 
 
 def _annotations(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every annotation with its official split, by the name of the folders it lies in."""
+    """Every annotation file with its official split, given by the names of its folders."""
     for root in _annotation_folders(folder, _DEPTH):
         for path in sorted(root.rglob("*.json")):
             names = " ".join(path.relative_to(root.parent).parts[:-1]).lower()
@@ -135,7 +139,8 @@ def _annotations(folder: Path) -> Iterator[tuple[Path, str]]:
 def _split_of(names: str) -> str:
     if "train" in names:
         return "train"
-    if "intra" in names:  # recordings of the children that are trained on, by design
+    # SPRSound's "intra" test has, by design, other recordings of the children trained on.
+    if "intra" in names:
         return "test of known patients"
     return "test"
 
@@ -149,10 +154,10 @@ def _annotation_folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _sound_files(folder: Path, ledger: Ledger) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    sound_of: dict[str, Path] = {}
     for path in sorted(folder.rglob("*_wav/**/*")):
         if path.suffix.lower() not in SOUND_SUFFIXES:
             continue
-        if found.setdefault(path.stem, path) != path:
-            ledger.add("sounds of the same name as another one, left out", path.name)
-    return found
+        if sound_of.setdefault(path.stem, path) != path:
+            ledger.add("sounds with the same name as another one, left out", path.name)
+    return sound_of
