@@ -2,10 +2,10 @@
 
 import logging
 
-from xai_demo.settings import Settings, keep_quiet
+from xai_demo.settings import Settings, disable_telemetry
 
 if __name__ == "__main__":
-    keep_quiet()  # before anything is imported that would report its use
+    disable_telemetry()  # before anything is imported that would report its use
     from xai_demo.tabs.server import launch
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from xai_demo.errors import CancelledError
-from xai_demo.scheduler import Turns, in_turn
+from xai_demo.scheduler import TaskQueue, run_in_queue
 
 _LONG_S = 10.0
 
@@ -23,12 +23,12 @@ def until(condition) -> None:
         time.sleep(0.001)
 
 
-def waiting(turns: Turns) -> int:
+def waiting(turns: TaskQueue) -> int:
     return len(turns._waiting)
 
 
 def test_never_more_at_once_than_said_and_all_get_their_turn():
-    turns, now, most, done = Turns(2), [], [], []
+    turns, now, most, done = TaskQueue(2), [], [], []
 
     def work(i: int) -> None:
         with turns.one():
@@ -45,7 +45,7 @@ def test_never_more_at_once_than_said_and_all_get_their_turn():
     assert turns.busy == 0
 
 
-def queued(turns: Turns, names: str, order: list[str], **how) -> list[threading.Thread]:
+def queued(turns: TaskQueue, names: str, order: list[str], **how) -> list[threading.Thread]:
     """Threads that wait for a turn, in this order."""
     threads = []
     for name in names:
@@ -62,7 +62,7 @@ def queued(turns: Turns, names: str, order: list[str], **how) -> list[threading.
 
 
 def test_who_came_first_goes_first():
-    turns, order = Turns(1), []
+    turns, order = TaskQueue(1), []
     with turns.one():
         threads = queued(turns, "abcd", order)
         assert order == []
@@ -72,7 +72,7 @@ def test_who_came_first_goes_first():
 
 
 def test_who_steps_aside_lets_another_go_and_is_next():
-    turns, order = Turns(1), []
+    turns, order = TaskQueue(1), []
     with turns.one():
         threads = queued(turns, "a", order)
         with turns.aside():
@@ -87,7 +87,7 @@ def test_who_steps_aside_lets_another_go_and_is_next():
 
 
 def test_who_has_a_turn_needs_no_second_and_aside_without_one_is_nothing():
-    turns = Turns(1)
+    turns = TaskQueue(1)
     with turns.aside():
         assert turns.busy == 0
     with turns.one(), turns.one():
@@ -96,7 +96,7 @@ def test_who_has_a_turn_needs_no_second_and_aside_without_one_is_nothing():
 
 
 def test_a_fault_gives_the_turn_back():
-    turns, ended = Turns(1, after=lambda: ended.append(turns.busy)), []
+    turns, ended = TaskQueue(1, after=lambda: ended.append(turns.busy)), []
     with pytest.raises(ValueError, match="mine"), turns.one():
         raise ValueError("mine")
     assert ended == [1]  # before it is handed on
@@ -104,7 +104,7 @@ def test_a_fault_gives_the_turn_back():
 
 
 def test_who_waits_is_told_how_many_are_before_and_can_leave():
-    turns, told = Turns(1), []
+    turns, told = TaskQueue(1), []
     with turns.one():
         stop = threading.Event()
         with ThreadPoolExecutor(1) as pool:
@@ -127,9 +127,9 @@ def test_who_waits_is_told_how_many_are_before_and_can_leave():
 def test_a_method_in_turn_keeps_its_answer_and_name():
     class Worker:
         def __init__(self) -> None:
-            self.engine = SimpleNamespace(turns=Turns(1))
+            self.engine = SimpleNamespace(turns=TaskQueue(1))
 
-        @in_turn
+        @run_in_queue
         def work(self, value: int, *, progress=None) -> tuple[int, int]:
             """Say it."""
             return value, self.engine.turns.busy
@@ -141,7 +141,7 @@ def test_a_method_in_turn_keeps_its_answer_and_name():
 
 
 def test_work_is_done_by_a_few_threads_in_the_context_of_who_asked():
-    turns, asked = Turns(2), contextvars.ContextVar("asked", default=0)
+    turns, asked = TaskQueue(2), contextvars.ContextVar("asked", default=0)
 
     def ask(number: int) -> tuple[int, int]:
         asked.set(number)
@@ -155,7 +155,7 @@ def test_work_is_done_by_a_few_threads_in_the_context_of_who_asked():
 
 
 def test_what_work_raises_reaches_who_asked_and_the_turn_is_handed_on():
-    turns = Turns(1)
+    turns = TaskQueue(1)
     with pytest.raises(ZeroDivisionError):
         turns.work(lambda: 1 / 0)
     assert turns.work(lambda: turns.work(lambda: "inside")) == "inside"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xai_demo.errors import RequestError
-from xai_demo.settings import PRECISIONS, Settings, keep_quiet
+from xai_demo.settings import PRECISIONS, Settings, disable_telemetry
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -107,10 +107,10 @@ def test_an_unknown_precision_is_refused() -> None:
 
 def test_nothing_is_reported_home_unless_somebody_wants_it() -> None:
     said: dict[str, str] = {}
-    keep_quiet(said)
+    disable_telemetry(said)
     assert said == {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     said = {"GRADIO_ANALYTICS_ENABLED": "True"}
-    keep_quiet(said)
+    disable_telemetry(said)
     assert said["GRADIO_ANALYTICS_ENABLED"] == "True"
 
 

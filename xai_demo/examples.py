@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
+class GroundTruth:
     """A stretch of sound and the band that holds its energy."""
 
     label: str
@@ -36,12 +36,12 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Synthesised:
+class SynthesisedSound:
     """A made sound and what is in it."""
 
     samples: Floats  # (time,), -1..1
     sample_rate_hz: int
-    truth: tuple[Truth, ...]
+    truth: tuple[GroundTruth, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,7 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
 _TABLE = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece")
 
 
-def figures_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def metrics_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Measured figures of the models as a Markdown table, with what they were measured on."""
     lines = ["| model | measured on | " + " | ".join(_TABLE) + " |"]
     lines.append("| --- " * (len(_TABLE) + 2) + "|")
@@ -159,12 +159,12 @@ def _contents(analysis: Analysis, more: Mapping[str, Any]) -> dict[str, bytes | 
 
 
 def _overlay(analysis: Analysis) -> bytes:
-    from xai_demo.render import overlay
+    from xai_demo.render import overlay_figure
 
     report, file = analysis.report, io.BytesIO()
     explanation = report.explanations[0] if report.explanations else None
     title = f"{explanation.target} by {explanation.explainer}" if explanation else report.file
-    overlay(analysis.view, explanation, events=report.events, title=title).save(file, "PNG")
+    overlay_figure(analysis.view, explanation, events=report.events, title=title).save(file, "PNG")
     return file.getvalue()
 
 
@@ -188,7 +188,7 @@ def _sound(analysis: Analysis, samples: Floats | None) -> bytes | None:
     return file.getvalue()
 
 
-COLUMNS = ("label", "start_s", "end_s", "probability")
+EVENT_COLUMNS = ("label", "start_s", "end_s", "probability")
 
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet takes a cell that starts so for a program
 
@@ -197,7 +197,7 @@ def events_csv(events: Iterable[Event]) -> str:
     """A table under COLUMNS, one event a row: seconds to the millisecond, RFC 4180."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(EVENT_COLUMNS)
     for event in events:
         times = f"{event.start_s:.3f}", f"{event.end_s:.3f}"
         writer.writerow([_cell(event.label), *times, f"{event.probability:.4f}"])

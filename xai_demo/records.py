@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = NDArray[np.uint8]
 
 Task = Literal["stethoscope", "chest_xray", "audioset"]
-Film = Literal["checked", "corrected", "as-is"]  # what becomes of one that the gate doubts
-FILMS: tuple[Film, ...] = ("checked", "corrected", "as-is")
+GateMode = Literal["checked", "corrected", "as-is"]  # what becomes of one that the gate doubts
+GATE_MODES: tuple[GateMode, ...] = ("checked", "corrected", "as-is")
 Progress = Callable[[float, str], None]  # fraction done 0..1, what is being done
 TASKS: tuple[Task, ...] = ("stethoscope", "chest_xray", "audioset")
 DISCLAIMER = "For education and research. Not a medical device."

@@ -28,11 +28,11 @@ from xai_demo.records import Progress
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_MOST_ASIDE = 32  # who has stepped aside keeps a thread
-_LOOK_S = 0.25  # how often one who waits looks whether anybody still waits for the answer
+_MAX_SUSPENDED = 32  # who has stepped aside keeps a thread
+_QUEUE_POLL_S = 0.25  # how often one who waits looks whether anybody still waits for the answer
 
 
-class Turns:
+class TaskQueue:
     """At most so many at once; a turn that ends goes straight to who has waited longest.
 
     A plain semaphore lets a newcomer, or the one who just had a turn, in before those who wait.
@@ -45,7 +45,7 @@ class Turns:
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
         self._mine = threading.local()
-        self._workers = ThreadPoolExecutor(at_once + _MOST_ASIDE, thread_name_prefix="turn")
+        self._workers = ThreadPoolExecutor(at_once + _MAX_SUSPENDED, thread_name_prefix="turn")
 
     @property
     def busy(self) -> int:
@@ -164,7 +164,7 @@ class Turns:
             if progress and before != told:
                 told = before
                 progress(0.0, f"Waiting: {before} before this one")
-            called.wait(_LOOK_S if cancelled or progress else None)
+            called.wait(_QUEUE_POLL_S if cancelled or progress else None)
 
     def _before(self, called: threading.Event) -> int:
         with self._lock:
@@ -186,7 +186,7 @@ class Turns:
                 self._free += 1
 
 
-def in_turn(method: Callable[_P, _T]) -> Callable[_P, _T]:
+def run_in_queue(method: Callable[_P, _T]) -> Callable[_P, _T]:
     """A method of what has an engine, worked on when its turn among that engine's has come.
 
     Its `progress` and `cancelled`, where it is given them, are used while it waits.
@@ -195,7 +195,7 @@ def in_turn(method: Callable[_P, _T]) -> Callable[_P, _T]:
     @functools.wraps(method)
     def waited(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         owner, asked = cast("Any", args[0]), cast("dict[str, Any]", kwargs)
-        turns: Turns = owner.engine.turns
+        turns: TaskQueue = owner.engine.turns
         return turns.work(
             functools.partial(method, *args, **kwargs),
             progress=asked.get("progress"),
@@ -222,7 +222,7 @@ class Clock:
         self.elapsed_ms[step] = 1000 * (time.perf_counter() - start)
 
 
-class Rising:
+class MonotonicProgress:
     """Tells how far the work is, and nothing that is less far than what was told before."""
 
     def __init__(self, progress: Progress | None) -> None:
@@ -235,7 +235,7 @@ class Rising:
             self._progress(done, doing)
 
 
-def bringing_to(tell: Progress, cancelled: Callable[[], bool]) -> Progress:
+def download_progress(tell: Progress, cancelled: Callable[[], bool]) -> Progress:
     """Tells of a download as its part of the whole; it ends where nobody waits any more.
 
     What has come by then is kept, and gone on with by who asks next.
@@ -249,26 +249,26 @@ def bringing_to(tell: Progress, cancelled: Callable[[], bool]) -> Progress:
     return told
 
 
-_LOOK_S_running = 0.05
-_PATIENCE_S = 3.0  # a network that is being loaded does not hear of a stop
+_STOP_POLL_S = 0.05
+_STOP_TIMEOUT_S = 3.0  # a network that is being loaded does not hear of a stop
 
 Answer = TypeVar("Answer")
 Work = Callable[[Callable[[], bool]], Answer]  # is told whether it was stopped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
+class _Job:
     visitor: str
     place: str | None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-class Running:
+class Jobs:
     """The pieces of work in hand: as many as the queue lets in, each gone when it ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pieces: list[_Piece] = []
+        self._pieces: list[_Job] = []
 
     def __len__(self) -> int:
         with self._lock:
@@ -280,7 +280,7 @@ class Running:
 
         At a named place a visitor has one piece at a time: a new one stops the old one.
         """
-        piece = _Piece(visitor, place)
+        piece = _Job(visitor, place)
         if place is not None:
             self.stop(visitor, place)
         with self._lock:
@@ -300,13 +300,13 @@ class Running:
     async def ended(self, visitor: str, place: str | None = None) -> bool:
         """Stop it and wait a little until it has; whether it has."""
         self.stop(visitor, place)
-        for _ in range(round(_PATIENCE_S / _LOOK_S_running)):
+        for _ in range(round(_STOP_TIMEOUT_S / _STOP_POLL_S)):
             if not self._of(visitor, place):
                 return True
-            await asyncio.sleep(_LOOK_S_running)
+            await asyncio.sleep(_STOP_POLL_S)
         return not self._of(visitor, place)
 
-    def _of(self, visitor: str, place: str | None) -> list[_Piece]:
+    def _of(self, visitor: str, place: str | None) -> list[_Job]:
         with self._lock:
             return [p for p in self._pieces if p.visitor == visitor and place in (None, p.place)]
 

@@ -55,7 +55,7 @@ class Settings:
         )
 
 
-def keep_quiet(environ: MutableMapping[str, str] = os.environ) -> None:
+def disable_telemetry(environ: MutableMapping[str, str] = os.environ) -> None:
     """Turn off what libraries report of their use; to be called before they are imported."""
     for name, value in _QUIET.items():
         environ.setdefault(name, value)

@@ -13,7 +13,7 @@ import pytest
 
 from xai_demo.catalog import MODELS, Entry, hub_models
 from xai_demo.catalog.hub_models import read_labels
-from xai_demo.decision import rescaled
+from xai_demo.decision import rescale_to_operating_points
 from xai_demo.hub.checkpoint import read_model
 from xai_demo.imaging import preprocess
 from xai_demo.records import TASKS, Checkpoint, LogMel, Raster
@@ -151,7 +151,7 @@ def test_torchxrayvision_sees_from_minus_to_plus_1024_and_rescales_to_its_points
     at = np.array(
         [[hub_models.RESNET50.rescaled_at[label] for label in hub_models.NIH_FINDINGS]], np.float32
     )
-    assert rescaled(hub_models.RESNET50, at) == pytest.approx(0.5, abs=1e-6)
+    assert rescale_to_operating_points(hub_models.RESNET50, at) == pytest.approx(0.5, abs=1e-6)
     assert min(hub_models.RESNET50.rescaled_at.values()) == 0.5020846  # Hernia
     assert hub_models.RESNET50.rescaled_at["Infiltration"] == 0.53787947
 
@@ -168,5 +168,5 @@ def test_rescaling_is_linear_on_both_sides_of_the_point() -> None:
     model = dataclasses.replace(hub_models.RESNET50, labels=("a", "b"), rescaled_at={"a": 0.2})
     given = np.array([[0.1, 0.1], [0.2, 0.9], [0.6, 0.5], [1.0, 1.0]], np.float32)
     expected = [[0.25, 0.1], [0.5, 0.9], [0.75, 0.5], [1.0, 1.0]]
-    assert rescaled(model, given) == pytest.approx(np.array(expected), abs=1e-6)
-    assert rescaled(dataclasses.replace(model, rescaled_at={}), given) is given
+    assert rescale_to_operating_points(model, given) == pytest.approx(np.array(expected), abs=1e-6)
+    assert rescale_to_operating_points(dataclasses.replace(model, rescaled_at={}), given) is given

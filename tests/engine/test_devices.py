@@ -17,9 +17,10 @@ from tests.support.fake_analyser import FakeAnalyser
 from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.analysis import zerogpu as lent_module
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.analysis.zerogpu import SECONDS, Lent, lent
 from xai_demo.engine import backends, on_torch
-from xai_demo.engine.backends import CPU, CUDA, Place
+from xai_demo.engine.backends import CPU, CUDA, Placement
 from xai_demo.errors import RequestError, UnknownNameError, UnreadableFileError
 from xai_demo.settings import Settings
 
@@ -62,16 +63,16 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Spaces:
 
 def test_without_a_gpu_everything_is_float32_on_the_cpu(sees: Callable[[bool], None]) -> None:
     sees(False)
-    assert backends.place(settings(precision="float16")) == Place(device="cpu")
-    assert backends.providers("cpu") == [CPU]
-    assert not Place(device="cpu").torch_alone
+    assert backends.choose_placement(settings(precision="float16")) == Placement(device="cpu")
+    assert backends.onnx_providers("cpu") == [CPU]
+    assert not Placement(device="cpu").torch_alone
 
 
 def test_with_one_the_precision_is_as_chosen(sees: Callable[[bool], None]) -> None:
     sees(True)
-    assert backends.place(settings()) == Place(device="cuda")
-    chosen = backends.place(settings(precision="bfloat16"))
-    assert chosen == Place(device="cuda", precision="bfloat16")
+    assert backends.choose_placement(settings()) == Placement(device="cuda")
+    chosen = backends.choose_placement(settings(precision="bfloat16"))
+    assert chosen == Placement(device="cuda", precision="bfloat16")
     assert chosen.torch_alone
 
 
@@ -79,10 +80,10 @@ def test_onnx_runtime_prefers_cuda_where_both_have_it(monkeypatch: pytest.Monkey
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    assert backends.providers("cuda") == [(CUDA, {"use_tf32": "0"}), CPU]
-    assert backends.providers("cpu") == [CPU]
+    assert backends.onnx_providers("cuda") == [(CUDA, {"use_tf32": "0"}), CPU]
+    assert backends.onnx_providers("cpu") == [CPU]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
-    assert backends.providers("cuda") == [CPU]
+    assert backends.onnx_providers("cuda") == [CPU]
 
 
 def half_error(precision: str, device: str) -> float:
@@ -115,21 +116,21 @@ def test_half_numbers_differ_a_little_on_the_gpu(precision: str) -> None:
 def test_where_nobody_lends_the_analyser_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     analyser: Any = FakeAnalyser()
     monkeypatch.setitem(sys.modules, "spaces", Spaces(zero_gpu=False))
-    assert backends.lender() is None
+    assert backends.zerogpu_package() is None
     assert lent(analyser) is analyser
     monkeypatch.delitem(sys.modules, "spaces")
     monkeypatch.setattr(backends, "find_spec", lambda _name: None)
-    assert backends.lender() is None
+    assert backends.zerogpu_package() is None
 
 
 def test_a_lent_gpu_is_said_and_torch_works_alone(
     spaces: Spaces, sees: Callable[[bool], None]
 ) -> None:
     sees(True)  # as `spaces` makes torch say before any call
-    decided = backends.place(settings())
-    assert decided == Place(device="cuda", lent=True)
+    decided = backends.choose_placement(settings())
+    assert decided == Placement(device="cuda", lent=True)
     assert decided.torch_alone
-    assert backends.lender() is spaces
+    assert backends.zerogpu_package() is spaces
 
 
 def test_networks_are_placed_before_any_call_and_answers_come_out_of_it(
@@ -144,16 +145,15 @@ def test_networks_are_placed_before_any_call_and_answers_come_out_of_it(
     assert warmed == [True]
     told: list[str] = []
     answer = on_gpu.analyse(
-        "stethoscope",
+        AnalysisRequest(task="stethoscope", explainer="SHAP"),
         "tone.wav",
-        explainer="SHAP",
         progress=lambda _done, doing: told.append(doing),
         cancelled=lambda: False,
     )
     assert answer.report.predictions[0].probability == pytest.approx(0.83)
     assert analyser.calls[0]["explainer"] == "SHAP"
     assert told == ["Waiting for a GPU to be lent"]
-    on_gpu.analyse("stethoscope", "tone.wav")
+    on_gpu.analyse(AnalysisRequest(task="stethoscope"), "tone.wav")
     assert spaces.durations == [SECONDS["transformer"] + lent_module._SLOW_S, 30]
     assert on_gpu.hub is analyser.hub
 
@@ -171,9 +171,9 @@ def test_errors_come_out_of_a_call_as_what_they_say(spaces: Spaces) -> None:
     analyser: Any = FakeAnalyser()
     on_gpu = Lent(analyser, spaces)
     with pytest.raises(UnreadableFileError, match=r"refuse\.wav is a text file"):
-        on_gpu.analyse("stethoscope", "refuse.wav")
+        on_gpu.analyse(AnalysisRequest(task="stethoscope"), "refuse.wav")
     with pytest.raises(RequestError, match="no label named 'x'; wanted: "):
-        on_gpu.analyse("stethoscope", "tone.wav", target="x")
+        on_gpu.analyse(AnalysisRequest(task="stethoscope", target="x"), "tone.wav")
     with pytest.raises(RequestError, match="no model named 'none'"):
-        on_gpu.analyse("stethoscope", "tone.wav", model="none")
+        on_gpu.analyse(AnalysisRequest(task="stethoscope", model="none"), "tone.wav")
     assert issubclass(UnknownNameError, RequestError)

@@ -21,7 +21,7 @@ from xai_demo import networks
 from xai_demo.analysis import heatmap
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine, Network, export_features, on_onnx, on_torch
-from xai_demo.engine.onnx_export import from_weights, in_a_process, onnx_bytes
+from xai_demo.engine.onnx_export import export_from_weights, export_in_subprocess, onnx_bytes
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError, UnsuitableError
 from xai_demo.hub import Hub
 from xai_demo.networks import simplecnn
@@ -63,7 +63,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def onnx_file(home):
-    return from_weights(SMALL, home / "small" / "model.safetensors", "conv_block3")
+    return export_from_weights(SMALL, home / "small" / "model.safetensors", "conv_block3")
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_another_layer_is_another_network_and_another_file(made, tmp_path, monke
     both = dataclasses.replace(usual, cuts=cuts)
     monkeypatch.setitem(networks.ARCHITECTURES, "simplecnn", both)
     engine = made(background_export=False)
-    engine._exporter = from_weights
+    engine._exporter = export_from_weights
     last, before = (engine.network("small", layer=name) for name in (None, "conv_block2"))
     assert (last.layer, before.layer) == ("conv_block3", "conv_block2")
     assert before.features(INPUTS).shape == (3, 64, 48, 48)
@@ -306,7 +306,7 @@ def grad_cam(head, activations):
 
 
 def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):
-    cut = networks.cut(SMALL, simplecnn.whole(SMALL).eval())
+    cut = networks.cut(SMALL, simplecnn.build(SMALL).eval())
     monkeypatch.setattr("xai_demo.engine.onnx_export.TOLERANCE", -1.0)
     with pytest.raises(UnsuitableError, match=r"exported small differs from torch by \d"):
         export_features(SMALL, cut, tmp_path / "model.onnx")
@@ -315,7 +315,7 @@ def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):
 
 def test_a_sound_network_is_exported_for_any_length():
     model = dataclasses.replace(model_of("cnn6"), architecture="simplecnn")
-    cut = networks.cut(model, simplecnn.whole(model).eval())
+    cut = networks.cut(model, simplecnn.build(model).eval())
     run = on_onnx(onnx_bytes(model, cut))
     inputs = np.random.default_rng(2).normal(size=(1, 1, 64, 333)).astype(np.float32)
     assert relative(run(inputs).numpy(), on_torch(cut.features)(inputs).numpy()) <= 1e-4
@@ -323,11 +323,11 @@ def test_a_sound_network_is_exported_for_any_length():
 
 def test_a_process_of_its_own_exports_quietly_and_says_why_it_could_not(home, tmp_path, capfd):
     weights = home / "small" / "model.safetensors"
-    exported = on_onnx(in_a_process(SMALL, weights, "conv_block3"))(INPUTS)
+    exported = on_onnx(export_in_subprocess(SMALL, weights, "conv_block3"))(INPUTS)
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(UnsuitableError, match=r"small could not be .*cut\.safetensors cannot be"):
-        in_a_process(SMALL, tmp_path / "cut.safetensors", "conv_block3")
-    cut = networks.cut(SMALL, simplecnn.whole(SMALL).eval())
+        export_in_subprocess(SMALL, tmp_path / "cut.safetensors", "conv_block3")
+    cut = networks.cut(SMALL, simplecnn.build(SMALL).eval())
     cut.features.load_state_dict(
         {k: v for k, v in state_of(home).items() if k.startswith("conv")}, strict=True
     )

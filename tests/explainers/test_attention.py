@@ -12,12 +12,12 @@ from tests.support import small_transformer
 from tests.support.explainer_subjects import subject_of, tiny
 from xai_demo.errors import UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget
-from xai_demo.explainers.attention import flow, rollout
-from xai_demo.explainers.torch_hooks import Attended
+from xai_demo.explainers.attention import attention_flow, rollout
+from xai_demo.explainers.torch_hooks import AttentionRecorder
 
 
 def test_what_attends_to_nothing_else_keeps_everything():
-    assert flow([torch.eye(4)] * 3, patches=3).tolist() == [0, 0, 0]
+    assert attention_flow([torch.eye(4)] * 3, patches=3).tolist() == [0, 0, 0]
 
 
 def test_half_of_a_token_goes_through_and_half_is_what_it_attends_to():
@@ -26,20 +26,20 @@ def test_half_of_a_token_goes_through_and_half_is_what_it_attends_to():
     last = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]])  # the leading token at the first patch
     # behind the last block the leading token holds half of itself and half of patch 0, which
     # itself holds half of patch 1
-    assert flow([first, last], patches=2).tolist() == [0.25, 0.25]
-    assert flow([first, last[:1]], patches=2).tolist() == [0.25, 0.25]  # only it may ask
+    assert attention_flow([first, last], patches=2).tolist() == [0.25, 0.25]
+    assert attention_flow([first, last[:1]], patches=2).tolist() == [0.25, 0.25]  # only it may ask
 
 
 def test_two_leading_tokens_count_alike():
     attention = torch.eye(4)
     attention[0] = torch.tensor([0, 0, 1.0, 0])
     attention[1] = torch.tensor([0, 0, 0, 1.0])
-    assert flow([attention], patches=2).tolist() == [0.25, 0.25]
+    assert attention_flow([attention], patches=2).tolist() == [0.25, 0.25]
 
 
 def test_attention_is_seen_as_it_is_worked_out():
     query, key, value = torch.randn(3, 2, 4, 6, 8).unbind()
-    with Attended() as attended:
+    with AttentionRecorder() as attended:
         mixed = functional.scaled_dot_product_attention(query, key, value, scale=0.3)
     (weights,) = attended.weights
     assert weights.shape == (2, 6, 6)
@@ -53,7 +53,7 @@ def test_only_the_thread_that_looks_sees_it():
     def elsewhere():
         functional.scaled_dot_product_attention(*torch.randn(3, 1, 1, 2, 2).unbind())
 
-    with Attended() as attended:
+    with AttentionRecorder() as attended:
         other = threading.Thread(target=elsewhere)
         other.start()
         other.join()

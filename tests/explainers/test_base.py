@@ -15,13 +15,13 @@ from xai_demo.explainers import base
     ],
 )
 def test_a_grid_has_square_cells_and_not_too_many(shape, most, expected):
-    assert base.grid(shape, most) == expected
+    assert base.grid_size(shape, most) == expected
 
 
 def test_a_mask_hides_its_cells_behind_the_background():
     window = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     keep = np.array([[[1, 0]], [[0, 0.5]]], np.float32)
-    shown = base.masked(window, keep, background=-1)
+    shown = base.apply_masks(window, keep, background=-1)
     assert shown.shape == (2, 1, 3, 4)
     assert shown.dtype == np.float32
     assert shown[0, 0].tolist() == [[0, 1, -1, -1], [4, 5, -1, -1], [8, 9, -1, -1]]
@@ -31,7 +31,7 @@ def test_a_mask_hides_its_cells_behind_the_background():
 def test_pooling_averages_cells_of_uneven_sizes():
     values = np.arange(10, dtype=np.float32).reshape(1, 2, 5)
     # columns of 3 and 2: the cell of a mask that starts there
-    pooled = base.pooled(values, most=2)
+    pooled = base.pool_to_grid(values, most=2)
     assert pooled.shape == (1, 1, 2)
     assert pooled[0, 0].tolist() == [np.mean([0, 1, 2, 5, 6, 7]), np.mean([3, 4, 8, 9])]
-    assert base.pooled(values, most=1000).tolist() == values.tolist()
+    assert base.pool_to_grid(values, most=1000).tolist() == values.tolist()

@@ -196,21 +196,21 @@ def test_what_needs_the_whole_network_says_so_without_torch():
         with pytest.raises(UnsuitableError, match="wanted: the backend torch"):
             EXPLAINERS[name].heat(subject, [0])
         for kind in EXPLAINERS[name].fits:
-            assert name not in explainers.fitting(kind, torch=False)
-            assert name in explainers.fitting(kind)
+            assert name not in explainers.fitting_names(kind, torch=False)
+            assert name in explainers.fitting_names(kind)
 
 
 def test_an_explainer_that_does_not_fit_names_those_that_do():
-    fit = ", ".join(explainers.fitting("transformer", torch=False))
+    fit = ", ".join(explainers.fitting_names("transformer", torch=False))
     with pytest.raises(
         UnsuitableError,
         match=r"^XGrad-CAM explains convolutional networks by head gradients and does not fit "
         rf"a transformer one without torch, wanted: one of {re.escape(fit)}\.$",
     ):
-        explainers.suited("XGrad-CAM", "transformer", torch=False)
+        explainers.explainer_for("XGrad-CAM", "transformer", torch=False)
     with pytest.raises(UnsuitableError, match=r"^Attention rollout explains transformer networks"):
-        explainers.suited("Attention rollout", "convolutional")
-    assert explainers.suited("Grad-CAM", "convolutional") is EXPLAINERS["Grad-CAM"]
+        explainers.explainer_for("Attention rollout", "convolutional")
+    assert explainers.explainer_for("Grad-CAM", "convolutional") is EXPLAINERS["Grad-CAM"]
 
 
 def test_the_default_is_in_the_table_and_every_row_is_described():
@@ -227,15 +227,15 @@ def test_an_unknown_explainer_names_the_known_ones():
 
 
 def test_what_divides_by_activations_or_silences_each_channel_does_not_fit_tokens():
-    missing = set(EXPLAINERS) - set(explainers.fitting("transformer"))
+    missing = set(EXPLAINERS) - set(explainers.fitting_names("transformer"))
     assert missing == {"CAM", "XGrad-CAM", "Ablation-CAM", "Guided backpropagation"}
 
 
 def test_the_usual_explainer_is_the_models_own_else_the_default():
-    assert explainers.usual("convolutional") == explainers.DEFAULT
-    assert explainers.usual("convolutional", "HiResCAM") == "HiResCAM"
-    assert explainers.usual("convolutional", "Attention rollout") == explainers.DEFAULT
-    assert explainers.usual("transformer", "Attention rollout") == "Attention rollout"
+    assert explainers.default_name("convolutional") == explainers.DEFAULT
+    assert explainers.default_name("convolutional", "HiResCAM") == "HiResCAM"
+    assert explainers.default_name("convolutional", "Attention rollout") == explainers.DEFAULT
+    assert explainers.default_name("transformer", "Attention rollout") == "Attention rollout"
 
 
 # CAM
@@ -269,5 +269,5 @@ def test_cam_refuses_a_head_that_does_more_and_is_not_offered_for_it(architectur
     with pytest.raises(UnsuitableError, match="does more than average and weigh, wanted for CAM"):
         EXPLAINERS["CAM"].heat(subject_of(*built(architecture)), [0])
     kind = networks.ARCHITECTURES[architecture].kind
-    assert "CAM" not in explainers.fitting(kind)
-    assert set(explainers.fitting(kind)) < set(explainers.fitting("pooled"))
+    assert "CAM" not in explainers.fitting_names(kind)
+    assert set(explainers.fitting_names(kind)) < set(explainers.fitting_names("pooled"))

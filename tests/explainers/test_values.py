@@ -94,7 +94,7 @@ def test_expected_gradients_of_a_linear_network_are_its_weights():
 def test_integrated_gradients_are_complete(architecture):
     whole, cut, inputs = built(architecture)
     subject = subject_of(whole, cut, inputs[:1], background=-0.5)
-    integrals = gradients.integrals(subject, [0, 2], Budget(passes=48))
+    integrals = gradients.signed_integrated_gradients(subject, [0, 2], Budget(passes=48))
     empty = np.full_like(subject.inputs, -0.5)
     gained = (subject.forward(subject.inputs) - subject.forward(empty))[0]
     for k, target in enumerate((0, 2)):
@@ -102,7 +102,9 @@ def test_integrated_gradients_are_complete(architecture):
 
 
 def test_integrated_gradients_of_a_linear_network_are_its_weights():
-    integrals = gradients.integrals(linear_subject(background=0.5), [0], Budget(passes=2))
+    integrals = gradients.signed_integrated_gradients(
+        linear_subject(background=0.5), [0], Budget(passes=2)
+    )
     assert integrals[0, 0, :8, :8] == pytest.approx(np.full((8, 8), 0.5))
     assert integrals[0, 0, 8:, 8:] == pytest.approx(np.full((8, 8), -0.5))
     shown = EXPLAINERS["Integrated gradients"].heat(linear_subject(), [0], Budget(passes=2))

@@ -13,9 +13,10 @@ from transformers import ASTConfig, ASTForAudioClassification
 from tests.support import small_transformer
 from tests.support.small_models import model_of
 from xai_demo import networks
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog.hub_models import AST
 from xai_demo.engine import on_onnx
-from xai_demo.engine.backends import filled
+from xai_demo.engine.backends import load_cut_network
 from xai_demo.engine.onnx_export import export_features
 from xai_demo.errors import CheckpointMismatchError, UnsuitableError
 from xai_demo.networks import ast
@@ -78,7 +79,7 @@ def test_patches_lie_by_frequency_from_the_lowest_and_by_time(small):
 
 def test_the_published_network_has_12_by_101_patches_after_two_leading_tokens():
     tokens = torch.arange(1214 + 2, dtype=torch.float32)[None, :, None]
-    laid_out = networks.maps(AST, tokens)
+    laid_out = networks.feature_maps(AST, tokens)
     assert laid_out.shape == (1, 1, 12, 101)
     assert laid_out[0, 0, 0, :2].tolist() == [2, 3]
     assert laid_out[0, 0, 1, 0] == 2 + 101
@@ -167,7 +168,7 @@ def test_a_file_with_the_published_names_is_loaded(small, tmp_path):
     save_file(state, tmp_path / "old.safetensors")
     save_file(whole.state_dict(), tmp_path / "new.safetensors")
     for name in ("old", "new"):
-        cut = filled(small_transformer.MODEL, tmp_path / f"{name}.safetensors")
+        cut = load_cut_network(small_transformer.MODEL, tmp_path / f"{name}.safetensors")
         with torch.inference_mode():
             logits = cut.head(cut.features(inputs))
             assert torch.allclose(logits, whole(inputs), atol=1e-6)
@@ -180,13 +181,13 @@ def test_a_file_of_another_size_names_the_tensor_and_both_shapes(small, tmp_path
     with pytest.raises(
         CheckpointMismatchError, match=r"dense\.weight \(3, 32\), wanted: \(4, 32\)"
     ):
-        filled(more, tmp_path / "model.safetensors")
+        load_cut_network(more, tmp_path / "model.safetensors")
 
 
 def test_a_model_without_a_fixed_width_cannot_be_an_ast():
     model = dataclasses.replace(model_of("cnn6"), architecture="ast")
     with pytest.raises(UnsuitableError, match="wanted: a LogMel with a number of frames"):
-        ast.whole()(model)
+        ast.builder()(model)
 
 
 def test_our_names_for_the_published_are_the_librarys():
@@ -197,7 +198,7 @@ def test_our_names_for_the_published_are_the_librarys():
     ).state_dict()
     assert {networks.tensor_name(AST, published(name)) for name in names} == set(names)
     renamings = get_checkpoint_conversion_mapping("ASTModel")
-    assert len(renamings) == len(ast.RENAMED)
+    assert len(renamings) == len(ast.TENSOR_RENAMES)
 
 
 @pytest.mark.parametrize("explainer", ["LayerCAM", "Attention rollout"])
@@ -217,7 +218,9 @@ def test_a_recording_is_answered_and_explained(small, tmp_path, tone, explainer)
     settings = Settings(
         weights_dir=tmp_path / "weights", cache_dir=tmp_path / "cache", background_export=False
     )
-    analysis = Analyser(settings).analyse("audioset", tone, model="ast", explainer=explainer)
+    analysis = Analyser(settings).analyse(
+        AnalysisRequest(task="audioset", model="ast", explainer=explainer), tone
+    )
     found = analysis.report.explanations[0]
     assert analysis.report.model.architecture == "ast"
     assert found.layer == small_transformer.LAYER

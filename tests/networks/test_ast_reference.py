@@ -16,6 +16,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from tests.networks.test_ast import published
 from xai_demo import networks
 from xai_demo.analysis import Analyser, heatmap
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog.hub_models import AST
 from xai_demo.networks import Architecture, ast
 from xai_demo.records import Report
@@ -28,7 +29,7 @@ NARROW = {
     "num_attention_heads": 4,
     "intermediate_size": 48,
 }
-LAYER = ast.last_normalisation(3)
+LAYER = ast.last_layernorm(3)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +58,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(theirs, clip, tmp_path, monkeypatch):
     """What the demo answers with those weights, in a file with the published names."""
     narrow = Architecture(
-        whole=ast.whole(**NARROW),
+        whole=ast.builder(**NARROW),
         cuts={LAYER: ast.cut},
         kind="transformer",
-        maps=ast.maps,
-        renamed=ast.RENAMED,
+        maps=ast.feature_maps,
+        renamed=ast.TENSOR_RENAMES,
     )
     monkeypatch.setitem(networks.ARCHITECTURES, "ast", narrow)
     path = tmp_path / "model.safetensors"
@@ -70,13 +71,15 @@ def asked(theirs, clip, tmp_path, monkeypatch):
 
     def ask(explainer: str, target: str | None = None) -> Report:
         analysis = Analyser(settings).analyse(
-            "audioset",
+            AnalysisRequest(
+                task="audioset",
+                model="ast",
+                weights=str(path),
+                explainer=explainer,
+                target=target,
+                faithfulness=False,
+            ),
             clip,
-            model="ast",
-            weights=str(path),
-            explainer=explainer,
-            target=target,
-            faithfulness=False,
         )
         return analysis.report
 

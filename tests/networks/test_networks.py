@@ -215,7 +215,7 @@ def test_the_framewise_network_has_the_authors_tensor_names():
 
 
 def test_the_framewise_network_is_loaded_from_the_authors_file(tmp_path):
-    from xai_demo.engine.backends import filled
+    from xai_demo.engine.backends import load_cut_network
 
     model = model_of("cnn14-decisionlevelmax", preprocessing=CNN14.preprocessing)
     whole = whole_of("cnn14-decisionlevelmax").eval()
@@ -227,20 +227,20 @@ def test_the_framewise_network_is_loaded_from_the_authors_file(tmp_path):
     path = tmp_path / "Cnn14_DecisionLevelMax.pth"
     state = whole.state_dict() | front_end
     torch.save({"model": state}, path, _use_new_zipfile_serialization=False)
-    cut, inputs = filled(model, path), torch.randn(1, 1, 64, 100)
+    cut, inputs = load_cut_network(model, path), torch.randn(1, 1, 64, 100)
     with torch.inference_mode():
         assert torch.equal(cut.head(cut.features(inputs)), whole(inputs))
     torch.save({"model": state | {"att_block.bias": torch.zeros(3)}}, path)
     with pytest.raises(
         CheckpointMismatchError, match=r"a tensor att_block\.bias \(3,\), wanted: none"
     ):
-        filled(model, path)
+        load_cut_network(model, path)
 
 
 def test_architectures_say_what_they_call_the_tensors_of_a_file():
     assert networks.tensor_name(model_of("cnn14"), "fc1.weight") == "fc1.weight"
     activations = torch.zeros(1, 2, 3, 4)
-    assert networks.maps(model_of("cnn14"), activations) is activations
+    assert networks.feature_maps(model_of("cnn14"), activations) is activations
 
 
 def test_columns_add_up_to_the_mean_and_the_most():

@@ -15,6 +15,7 @@ from tests.analysis.test_selftest import MODEL, NAME, small_cnn14
 from tests.support.small_models import analyser_of
 from xai_demo import networks
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.audio.spectrogram import mel_filters
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError
@@ -164,7 +165,7 @@ def test_a_pickle_that_carries_code_is_refused_and_nothing_of_it_runs(analyser, 
 def test_a_clip_shorter_than_the_least_is_filled_up_and_said(analyser, tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(3200), 32_000)
-    analysis = analyser.analyse("audioset", path, faithfulness=False)
+    analysis = analyser.analyse(AnalysisRequest(task="audioset", faithfulness=False), path)
     assert "The sound lasts 0.10 s and was padded to 0.31 s" in " ".join(analysis.report.warnings)
     # What was filled up is not spoken of as sound.
     assert analysis.view.duration_s == pytest.approx(0.1)

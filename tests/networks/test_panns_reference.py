@@ -17,9 +17,10 @@ from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
 from xai_demo import networks
 from xai_demo.analysis import Analyser, inference, inputs
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.engine import Network, on_torch
-from xai_demo.engine.backends import filled
+from xai_demo.engine.backends import load_cut_network
 from xai_demo.records import ModelInUse, Recording
 from xai_demo.settings import Settings
 
@@ -115,13 +116,15 @@ def test_cnn14_answers_as_its_authors_describe_it(tmp_path: Path, layer: str) ->
     report = (
         Analyser(settings)
         .analyse(
-            "audioset",
+            AnalysisRequest(
+                task="audioset",
+                model="cnn14",
+                weights=str(weights),
+                layer=layer,
+                backend="torch",
+                faithfulness=False,
+            ),
             clip,
-            model="cnn14",
-            weights=str(weights),
-            layer=layer,
-            backend="torch",
-            faithfulness=False,
         )
         .report
     )
@@ -139,7 +142,7 @@ def test_cnn14_answers_as_its_authors_describe_it(tmp_path: Path, layer: str) ->
 
 def test_cnn14_decisionlevelmax_answers_as_its_authors_describe_it(tmp_path: Path) -> None:
     state, samples = random_state(), noise_and_tone(4.0)
-    cut = filled(FRAMEWISE, published(tmp_path / "Cnn14_DecisionLevelMax.pth", state))
+    cut = load_cut_network(FRAMEWISE, published(tmp_path / "Cnn14_DecisionLevelMax.pth", state))
     in_use = ModelInUse(
         name="cnn14",
         architecture=FRAMEWISE.architecture,

@@ -6,15 +6,14 @@ import shutil
 import time
 import wave
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from xai_demo.audio.filters import SignalPath
-from xai_demo.audio.noise import Noise
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import (
     AnnotationError,
     CancelledError,
@@ -28,7 +27,7 @@ from xai_demo.records import (
     Decision,
     Event,
     Explanation,
-    Film,
+    GateMode,
     LogMel,
     Metric,
     Model,
@@ -133,12 +132,12 @@ class FakeHub:
                 return each
         raise UnknownNameError("model", name, self.names())
 
-    def available(self, name: str) -> bool:
+    def is_available(self, name: str) -> bool:
         return name not in self.absent
 
     def default_model(self, task: Task) -> str:
         for name in self.names(task):
-            if self.available(name):
+            if self.is_available(name):
                 return name
         raise CheckpointUnavailableError(f"No model for {task} is here; wanted: weights.")
 
@@ -152,7 +151,7 @@ class FakeHub:
             "title": each.title,
             "task": each.task,
             "labels": list(each.labels),
-            "available": self.available(name),
+            "available": self.is_available(name),
         }
 
 
@@ -175,40 +174,15 @@ class FakeAnalyser:
 
     def analyse(
         self,
-        task: Task,
+        request: AnalysisRequest,
         path: str | Path,
         *,
-        model: str | None = None,
-        explainer: str | None = None,
-        target: str | None = None,
-        layer: str | None = None,
-        backend: str = "auto",
-        weights: str | None = None,
-        signal_path: SignalPath | None = None,
-        cycles: str | Path | None = None,
-        film: Film = "checked",
-        noise: Noise | None = None,
-        faithfulness: bool = True,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
-        name = Path(path).name
-        self.calls.append(
-            {
-                "task": task,
-                "file": name,
-                "model": model,
-                "explainer": explainer,
-                "target": target,
-                "layer": layer,
-                "weights": weights,
-                "signal_path": signal_path,
-                "cycles": Path(cycles).name if cycles else None,
-                "film": film,
-            }
-            | ({"noise": noise} if noise else {})
-            | ({} if faithfulness else {"faithfulness": False})
-        )
+        name, cycles = Path(path).name, request.cycles and Path(request.cycles).name
+        choices = {field.name: getattr(request, field.name) for field in fields(request)}
+        self.calls.append({"file": name, **choices, "cycles": cycles})
         if "long" in name:
             self.work_on(name, progress, cancelled)
         for step, words in enumerate(("Reading the file", "Predicting", "Explaining")):
@@ -221,16 +195,17 @@ class FakeAnalyser:
             )
         if "break" in name:
             raise ZeroDivisionError("secret detail")
-        chosen = self.hub.model(model or self.hub.default_model(task))
-        if not self.hub.available(chosen.name):
+        chosen = self.hub.model(request.model or self.hub.default_model(request.task))
+        if not self.hub.is_available(chosen.name):
             raise CheckpointUnavailableError(
                 f"The weights of {chosen.name} are not here; wanted: `python -m xai_demo fetch`."
             )
-        if target is not None and target not in chosen.labels:
-            raise UnknownNameError("label", target, chosen.labels[:10])
-        if cycles and "bad" in Path(cycles).name:
-            raise AnnotationError(f"{Path(cycles).name} holds no cycle; wanted: lines of four.")
-        return gated(answer(chosen, name, explainer or "Grad-CAM++", target), film)
+        if request.target is not None and request.target not in chosen.labels:
+            raise UnknownNameError("label", request.target, chosen.labels[:10])
+        if cycles and "bad" in cycles:
+            raise AnnotationError(f"{cycles} holds no cycle; wanted: lines of four.")
+        explainer = request.explainer or "Grad-CAM++"
+        return gated(answer(chosen, name, explainer, request.target), request.film)
 
     def radiograph(self, path: str | Path) -> Radiograph:
         """The film below; doubted where the name says so, refused where it says so."""
@@ -360,7 +335,7 @@ INVERTED = "This film seems to be inverted, dark where it is dense. It can be co
 STRANGE = "This does not look like a frontal chest X-ray. Nothing it says means anything."
 
 
-def gated(analysis: Analysis, film: Film) -> Analysis:
+def gated(analysis: Analysis, film: GateMode) -> Analysis:
     """The same as the gate leaves it: "inverted" and "cat" in a film's name are stopped there."""
     report = analysis.report
     if report.task != "chest_xray":

@@ -8,15 +8,15 @@ from tests.support.small_models import MEL, model_of
 from xai_demo import networks
 from xai_demo.networks import Architecture, ast
 
-LAYER = ast.last_normalisation(3)
+LAYER = ast.last_layernorm(3)
 ARCHITECTURE = Architecture(
-    whole=ast.whole(
+    whole=ast.builder(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48
     ),
     cuts={LAYER: ast.cut},
     kind="transformer",
-    maps=ast.maps,
-    renamed=ast.RENAMED,
+    maps=ast.feature_maps,
+    renamed=ast.TENSOR_RENAMES,
 )
 SPEC = dataclasses.replace(
     MEL,
@@ -47,4 +47,4 @@ def built():
 
 
 def maps(activations: torch.Tensor) -> torch.Tensor:
-    return ast.maps(MODEL, activations)
+    return ast.feature_maps(MODEL, activations)

@@ -8,9 +8,9 @@ import soundfile
 from PIL import Image
 
 from xai_demo.errors import UnknownNameError, UnsuitableError
-from xai_demo.examples import EXAMPLES, Phantom, Synthesised, example_path
+from xai_demo.examples import EXAMPLES, Phantom, SynthesisedSound, example_path
 from xai_demo.records import TASKS
-from xai_demo.synthesis import BUILDERS, TRUTH_FILE, truths, write_examples
+from xai_demo.synthesis import BUILDERS, TRUTH_FILE, ground_truths, write_examples
 from xai_demo.synthesis.everyday import DURATION_S, SOUNDS, everyday_sound
 from xai_demo.synthesis.lung import (
     CRACKLES,
@@ -23,10 +23,10 @@ from xai_demo.synthesis.lung import (
     crackle,
     crackle_burst,
     lung_sound,
-    mixed,
+    mix_at_snr,
     wheeze,
 )
-from xai_demo.synthesis.thorax import SIZE, Opacity, thorax
+from xai_demo.synthesis.thorax import SIZE, Opacity, thorax_phantom
 
 PATCH = Opacity(label="patch", x=0.28, y=0.58, radius_x=0.12, radius_y=0.12)
 
@@ -123,7 +123,7 @@ def test_the_mixer_keeps_the_asked_ratio_to_a_tenth_of_a_decibel(snr_db):
     background = rng(1).standard_normal(8000).astype(np.float32)
     event = np.zeros(8000)
     event[2000:4000] = np.sin(2 * np.pi * 400 * np.arange(1, 2001) / 8000 + 0.1)
-    added = mixed(background, event, snr_db) - background
+    added = mix_at_snr(background, event, snr_db) - background
     span = slice(2000, 4000)
     ratio = np.mean(added[span] ** 2) / np.mean(background[span].astype(float) ** 2)
     assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.1)
@@ -134,9 +134,9 @@ def test_the_mixer_says_why_it_cannot_scale_silence():
     tone, silence = np.ones(10), np.zeros(10)
     for background, event in ((silence, tone), (tone, silence)):
         with pytest.raises(UnsuitableError, match=r"wanted: both above 0"):
-            mixed(background, event, 0.0)
+            mix_at_snr(background, event, 0.0)
     with pytest.raises(UnsuitableError, match=r"\(9,\).*\(10,\)"):
-        mixed(tone, tone[:9], 0.0)
+        mix_at_snr(tone, tone[:9], 0.0)
 
 
 # Breathing and whole lung sounds
@@ -212,7 +212,7 @@ def test_an_event_past_the_end_is_refused():
 
 
 def test_a_film_is_dark_in_the_lungs_bright_in_the_spine_and_black_outside():
-    pixels = thorax(seed=1).pixels
+    pixels = thorax_phantom(seed=1).pixels
     assert pixels.shape == (SIZE, SIZE)
     assert pixels.dtype == np.uint8
     lung, spine = pixels[200:300, 130:190].mean(), pixels[430:500, 248:264].mean()
@@ -221,7 +221,7 @@ def test_a_film_is_dark_in_the_lungs_bright_in_the_spine_and_black_outside():
 
 
 def test_an_opacity_brightens_its_box_and_nothing_else():
-    film, clear = thorax(seed=4, opacities=(PATCH,)), thorax(seed=4)
+    film, clear = thorax_phantom(seed=4, opacities=(PATCH,)), thorax_phantom(seed=4)
     (box,) = film.truth
     assert box.label == "patch"
     assert box.x < PATCH.x < box.x + box.width
@@ -233,22 +233,22 @@ def test_an_opacity_brightens_its_box_and_nothing_else():
 
 def test_an_opacity_is_brighter_than_its_mirror_region():
     patch = Opacity(label="patch", x=0.28, y=0.40, radius_x=0.09, radius_y=0.08)
-    film = thorax(seed=4, opacities=(patch,))
+    film = thorax_phantom(seed=4, opacities=(patch,))
     (box,) = film.truth
     there = inside(film.pixels, box).mean()
     assert there > inside(film.pixels[:, ::-1], box).mean() + 20
 
 
 def test_the_same_seed_gives_the_same_film_and_another_another():
-    film = thorax(seed=2, opacities=(PATCH,))
-    assert np.array_equal(film.pixels, thorax(seed=2, opacities=(PATCH,)).pixels)
-    assert not np.array_equal(film.pixels, thorax(seed=3, opacities=(PATCH,)).pixels)
+    film = thorax_phantom(seed=2, opacities=(PATCH,))
+    assert np.array_equal(film.pixels, thorax_phantom(seed=2, opacities=(PATCH,)).pixels)
+    assert not np.array_equal(film.pixels, thorax_phantom(seed=3, opacities=(PATCH,)).pixels)
 
 
 def test_an_opacity_outside_the_lungs_is_refused():
     belly = Opacity(label="belly", x=0.5, y=0.95, radius_x=0.03, radius_y=0.03)
     with pytest.raises(UnsuitableError, match=r"'belly'.*wanted: inside one"):
-        thorax(seed=1, opacities=(belly,))
+        thorax_phantom(seed=1, opacities=(belly,))
 
 
 # Everyday sounds
@@ -300,7 +300,7 @@ def test_an_unknown_everyday_sound_is_named_with_the_known_ones():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_shipped_file_is_what_the_generator_makes(name):
     made, path = BUILDERS[name](), example_path(name)
-    if isinstance(made, Synthesised):
+    if isinstance(made, SynthesisedSound):
         samples, rate = soundfile.read(path, dtype="float32")
         assert rate == made.sample_rate_hz
         assert np.abs(samples - made.samples).max() <= 2 / 32768  # 16 bit
@@ -315,7 +315,7 @@ def test_a_shipped_file_is_what_the_generator_makes(name):
 
 def test_the_shipped_truth_is_in_step_with_the_generator():
     shipped = json.loads((example_path("wheeze").parent / TRUTH_FILE).read_text(encoding="utf-8"))
-    assert shipped == json.loads(json.dumps(truths()))
+    assert shipped == json.loads(json.dumps(ground_truths()))
 
 
 def test_the_shipped_files_are_exactly_the_table_and_small():

@@ -58,7 +58,7 @@ CNN14 = Model(
     ),
 )
 
-FRAMEWISE = dataclasses.replace(  # the same, asked about every moment; its surest one counts
+CNN14_FRAMEWISE = dataclasses.replace(  # the same, asked about every moment; its surest one counts
     CNN14,
     name="cnn14-framewise",
     title="PANNs Cnn14, frame by frame (527 everyday sounds)",
@@ -67,7 +67,9 @@ FRAMEWISE = dataclasses.replace(  # the same, asked about every moment; its sure
 )
 # Of files whose tensors have the names and the shapes of Cnn14's, nothing but the bytes tells which
 # network they are for. The authors' `Cnn14_DecisionLevelMax_mAP=0.385.pth`, Zenodo record 3987831:
-RECOGNISED = {"dd3b4043a87d4ec13df8082c0fcfee3fb5084151808e47e060987a95eabdd142": FRAMEWISE}
+MODELS_BY_SHA256 = {
+    "dd3b4043a87d4ec13df8082c0fcfee3fb5084151808e47e060987a95eabdd142": CNN14_FRAMEWISE
+}
 
 CNN14_PUBLISHED = PublishedAnswer(
     clip="R9_ZSCveAHg_7s.wav",

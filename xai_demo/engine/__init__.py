@@ -21,59 +21,59 @@ from xai_demo import networks
 from xai_demo.engine.backends import (
     BACKENDS,
     Network,
-    Place,
+    Placement,
     Runner,
-    absent,
-    filled,
-    giver_back,
-    keep_few_arenas,
-    on_onnx,
-    on_torch,
-    place,
-    placed,
+    choose_placement,
+    limit_malloc_arenas,
+    load_cut_network,
+    memory_trimmer,
+    missing_packages,
+    move_to_device,
+    onnx_runner,
+    torch_runner,
 )
 from xai_demo.engine.onnx_export import (
-    NAME,
+    ONNX_FILE_NAME,
     TOLERANCE,
-    Exports,
-    Wanted,
+    ExportCache,
+    ExportKey,
     export_features,
-    in_a_process,
+    export_in_subprocess,
     input_size,
-    missing,
-    write,
+    missing_export_packages,
+    write_export,
 )
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.hub.checkpoint import read_tensors
 from xai_demo.records import Model, ModelInUse, Progress
-from xai_demo.scheduler import Turns
+from xai_demo.scheduler import TaskQueue
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from xai_demo.hub import Hub, Located
+    from xai_demo.hub import Hub, WeightsFile
 
 __all__ = [
-    "AT_ONCE",
     "BACKENDS",
+    "MAX_CONCURRENT",
     "TOLERANCE",
     "Engine",
     "Network",
     "export_features",
-    "on_onnx",
-    "on_torch",
+    "onnx_runner",
     "read_tensors",
+    "torch_runner",
 ]
 
 # Answers worked on at once. A network has every core already: a third would only hold more memory,
 # while with two, one reads its file or draws while the other has the network.
-AT_ONCE = 2
+MAX_CONCURRENT = 2
 # Who asks once and leaves, as the command line does, is not made to share the machine.
-PATIENCE_S = 5.0
+EXPORT_DELAY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
+class _LoadedNetwork:
     """What is held in memory; the same for every model record that has these weights."""
 
     features: Runner
@@ -83,17 +83,17 @@ class _Loaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class _NetworkSpec:
     """What is asked for: a model's weights, cut after a layer."""
 
     model: Model
-    located: Located
+    located: WeightsFile
     layer: str
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> ExportKey:
         rows, columns = input_size(self.model)
-        return Wanted(
+        return ExportKey(
             weights_sha256=self.located.sha256,
             architecture=self.model.architecture,
             layer=self.layer,
@@ -115,19 +115,19 @@ class Engine:
         self,
         hub: Hub,
         *,
-        exporter: Callable[[Model, Path, str], bytes] = in_a_process,
-        patience_s: float = PATIENCE_S,
+        exporter: Callable[[Model, Path, str], bytes] = export_in_subprocess,
+        patience_s: float = EXPORT_DELAY_S,
     ) -> None:
-        keep_few_arenas()
-        self.turns = Turns(AT_ONCE, after=giver_back())
+        limit_malloc_arenas()
+        self.turns = TaskQueue(MAX_CONCURRENT, after=memory_trimmer())
         self._hub = hub
-        self._decided: Place | None = None  # once torch is there
+        self._decided: Placement | None = None  # once torch is there
         self._exporter, self._patience_s = exporter, patience_s
-        self._exports = Exports(hub.settings.cache_dir / "onnx")
-        self._loaded: OrderedDict[Hashable, Future[_Loaded]] = OrderedDict()
+        self._exports = ExportCache(hub.settings.cache_dir / "onnx")
+        self._loaded: OrderedDict[Hashable, Future[_LoadedNetwork]] = OrderedDict()
         self._lock = threading.Lock()  # held for moments only: never while something is loaded
         self._exporting = threading.Lock()  # one export at a time
-        self._to_export: deque[_Part] = deque()
+        self._to_export: deque[_NetworkSpec] = deque()
         self._queued: set[Hashable] = set()  # to be exported, or not to be tried again
         self._worker: threading.Thread | None = None
 
@@ -172,10 +172,10 @@ class Engine:
     def export(self, name: str, out: Path | None = None, *, layer: str | None = None) -> Path:
         """Write the features as `model.onnx` beside the weights or into `out`, checked."""
         part = self._part(name, None, layer, None)
-        path = (out or part.located.path.parent) / NAME
+        path = (out or part.located.path.parent) / ONNX_FILE_NAME
         data = self._exported(part)
         try:
-            return write(path, part.wanted, data)
+            return write_export(path, part.wanted, data)
         except OSError as error:
             raise UnsuitableError(
                 f"{path} cannot be written ({error.strerror}), wanted: a directory that can."
@@ -183,31 +183,33 @@ class Engine:
 
     def _part(
         self, name: str, weights: str | None, layer: str | None, progress: Progress | None
-    ) -> _Part:
+    ) -> _NetworkSpec:
         model = self._hub.model(name)
         if weights is not None:
             with self.turns.aside():  # they may have to be fetched
-                model, located = self._hub.located_weights(weights, like=model, progress=progress)
+                model, located = self._hub.fetch_custom_weights(
+                    weights, like=model, progress=progress
+                )
             chosen = networks.explained_layer(model, layer)
         else:
             chosen = networks.explained_layer(model, layer)
-            with nullcontext() if self._hub.available(name) else self.turns.aside():
-                located = self._hub.located(name, progress=progress)
-        return _Part(model=model, located=located, layer=chosen)
+            with nullcontext() if self._hub.is_available(name) else self.turns.aside():
+                located = self._hub.fetch_weights(name, progress=progress)
+        return _NetworkSpec(model=model, located=located, layer=chosen)
 
     @property
-    def _place(self) -> Place:
+    def _place(self) -> Placement:
         if self._decided is None:
-            self._decided = place(self._hub.settings)
+            self._decided = choose_placement(self._hub.settings)
         return self._decided
 
-    def _automatic(self, part: _Part) -> _Loaded:
+    def _automatic(self, part: _NetworkSpec) -> _LoadedNetwork:
         """ONNX Runtime where it is ready, else torch, and ONNX Runtime for the next one."""
         if self._place.torch_alone:
             return self._shared(part, "torch")
         with self._lock:
             ready = next((b for b in ("onnx", "torch") if part.key(b) in self._loaded), None)
-        if ready is None and not absent("onnxruntime") and self._found(part):
+        if ready is None and not missing_packages("onnxruntime") and self._found(part):
             ready = "onnx"
         if ready == "onnx":
             try:
@@ -218,7 +220,7 @@ class Engine:
         self._export_later(part)
         return loaded
 
-    def _shared(self, part: _Part, backend: str) -> _Loaded:
+    def _shared(self, part: _NetworkSpec, backend: str) -> _LoadedNetwork:
         """The loaded network; who asks while it is being loaded waits for it, and nobody else."""
         key = part.key(backend)
         with self._lock:
@@ -239,27 +241,29 @@ class Engine:
                 future.set_exception(error)
         return future.result()
 
-    def _load(self, part: _Part, backend: str) -> _Loaded:
+    def _load(self, part: _NetworkSpec, backend: str) -> _LoadedNetwork:
         from torch import nn
 
         if backend == "onnx":
             source = self._found(part) or self._exported(part, kept=True)
-            features = _on_onnx(part, source, self._place.device)
-            head = filled(part.model, part.located.path, part.layer).head
-            return _Loaded(features=features, head=head.to(features.device), backend=backend)
-        cut = placed(filled(part.model, part.located.path, part.layer), self._place.device)
-        return _Loaded(
-            features=on_torch(cut.features, self._place.precision),
+            features = _onnx_runner_of(part, source, self._place.device)
+            head = load_cut_network(part.model, part.located.path, part.layer).head
+            return _LoadedNetwork(features=features, head=head.to(features.device), backend=backend)
+        cut = move_to_device(
+            load_cut_network(part.model, part.located.path, part.layer), self._place.device
+        )
+        return _LoadedNetwork(
+            features=torch_runner(cut.features, self._place.precision),
             head=cut.head,
             backend=backend,
             whole=nn.Sequential(cut.features, cut.head),
         )
 
-    def _found(self, part: _Part) -> Path | None:
+    def _found(self, part: _NetworkSpec) -> Path | None:
         return self._exports.found(part.wanted, beside=part.located.path.parent)
 
-    def _exported(self, part: _Part, *, kept: bool = False) -> bytes:
-        if absences := missing():
+    def _exported(self, part: _NetworkSpec, *, kept: bool = False) -> bytes:
+        if absences := missing_export_packages():
             raise UnsuitableError(
                 f"{part.model.name} cannot be exported to ONNX without {', '.join(absences)}, "
                 "wanted: the packages of requirements.txt, or --backend torch."
@@ -273,9 +277,13 @@ class Engine:
                 self._exports.keep(part.wanted, data)
         return data
 
-    def _export_later(self, part: _Part) -> None:
+    def _export_later(self, part: _NetworkSpec) -> None:
         key = part.key("onnx")
-        if key in self._queued or not self._hub.settings.background_export or missing():
+        if (
+            key in self._queued
+            or not self._hub.settings.background_export
+            or missing_export_packages()
+        ):
             return
         with self._lock:
             if key in self._queued:
@@ -305,17 +313,17 @@ class Engine:
                 with self._lock:
                     self._queued.discard(part.key("onnx"))
 
-    def _swap(self, part: _Part, data: bytes) -> None:
+    def _swap(self, part: _NetworkSpec, data: bytes) -> None:
         """Put ONNX Runtime in the place of torch, if torch's network is still in memory."""
         key = part.key("torch")
         with self._lock:
             future = self._loaded.get(key)
         if future is None or not future.done() or future.exception():
             return
-        loaded, features = future.result(), _on_onnx(part, data, self._place.device)
+        loaded, features = future.result(), _onnx_runner_of(part, data, self._place.device)
         if features.device != loaded.features.device:
             return  # it would be the slower of the two
-        swapped: Future[_Loaded] = Future()
+        swapped: Future[_LoadedNetwork] = Future()
         swapped.set_result(replace(loaded, features=features, backend="onnx", whole=None))
         with self._lock:
             if self._loaded.get(key) is future:
@@ -323,9 +331,9 @@ class Engine:
                 self._loaded[part.key("onnx")] = swapped
 
 
-def _on_onnx(part: _Part, source: Path | bytes, device: str) -> Runner:
+def _onnx_runner_of(part: _NetworkSpec, source: Path | bytes, device: str) -> Runner:
     try:
-        return on_onnx(source, device)
+        return onnx_runner(source, device)
     except Exception as error:  # ONNX Runtime raises its own
         raise UnsuitableError(
             f"ONNX Runtime cannot run the exported {part.model.name} ({type(error).__name__}), "

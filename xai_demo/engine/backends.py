@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import networks
-from xai_demo.decision import rescaled
-from xai_demo.hub.checkpoint import check, read_tensors
+from xai_demo.decision import rescale_to_operating_points
+from xai_demo.hub.checkpoint import check_tensors, read_tensors
 from xai_demo.records import Model, ModelInUse
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Runner:
             return self.run(np.ascontiguousarray(inputs, dtype=np.float32))
 
 
-def on_torch(features: nn.Module, precision: str = "float32") -> Runner:
+def torch_runner(features: nn.Module, precision: str = "float32") -> Runner:
     """The features run by torch, where their parameters are.
 
     `precision` is a torch type: with a half one, autocast runs what it holds to be safe in it; the
@@ -83,11 +83,11 @@ def on_torch(features: nn.Module, precision: str = "float32") -> Runner:
     return Runner(run=run, device=device.type)
 
 
-def on_onnx(source: Path | bytes, device: str = "cpu") -> Runner:
+def onnx_runner(source: Path | bytes, device: str = "cpu") -> Runner:
     """The features run by ONNX Runtime from a file or its bytes; on the CPU if CUDA will not do."""
     import torch
 
-    session = _session(source, device)
+    session = _inference_session(source, device)
     where = "cuda" if CUDA in session.get_providers() else "cpu"
     name = session.get_inputs()[0].name
 
@@ -98,7 +98,7 @@ def on_onnx(source: Path | bytes, device: str = "cpu") -> Runner:
     return Runner(run=run, device=where)
 
 
-def placed(cut: Cut, where: str) -> Cut:
+def move_to_device(cut: Cut, where: str) -> Cut:
     """The cut network on that device; on the CPU where the GPU has no room for it."""
     import torch
 
@@ -114,19 +114,19 @@ def placed(cut: Cut, where: str) -> Cut:
     return cut
 
 
-def absent(*packages: str) -> tuple[str, ...]:
+def missing_packages(*packages: str) -> tuple[str, ...]:
     """Those of the packages that are not installed."""
     return tuple(name for name in packages if find_spec(name) is None)
 
 
-def _session(source: Path | bytes, device: str) -> Any:
+def _inference_session(source: Path | bytes, device: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # Its threads would otherwise go on spinning on the cores that the head then needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    wanted = providers(device)
+    wanted = onnx_providers(device)
     if wanted == [CPU]:
         return onnxruntime.InferenceSession(source, options, wanted)
     try:
@@ -136,7 +136,7 @@ def _session(source: Path | bytes, device: str) -> Any:
         return onnxruntime.InferenceSession(source, options, [CPU])
 
 
-def filled(model: Model, weights: Path, layer: str | None = None) -> networks.Cut:
+def load_cut_network(model: Model, weights: Path, layer: str | None = None) -> networks.Cut:
     """The network of a model with the weights of a file, cut in two, ready to answer.
 
     Raises CheckpointMismatchError where the file does not hold exactly this network's tensors.
@@ -146,7 +146,7 @@ def filled(model: Model, weights: Path, layer: str | None = None) -> networks.Cu
         networks.tensor_name(model, k): v
         for k, v in read_tensors(weights, model.preprocessing).items()
     }
-    check(state, whole.state_dict(), weights.name)
+    check_tensors(state, whole.state_dict(), weights.name)
     whole.load_state_dict(state, strict=False)  # checked; some files leave out batch counters
     whole.eval().requires_grad_(False)
     return networks.cut(model, whole, layer)
@@ -170,14 +170,14 @@ class Network:
             result: Floats = scaled.softmax(dim=1).cpu().numpy()
         else:
             result = scaled.sigmoid().cpu().numpy()
-        return rescaled(self.model, result)
+        return rescale_to_operating_points(self.model, result)
 
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Placement:
     """What was decided."""
 
     device: str  # cpu or cuda
@@ -190,22 +190,22 @@ class Place:
         return self.lent or self.precision != "float32"
 
 
-def place(settings: Settings) -> Place:
+def choose_placement(settings: Settings) -> Placement:
     """Where this deployment's networks run."""
-    lent = lender() is not None  # before torch looks for a GPU
-    where = device()
+    lent = zerogpu_package() is not None  # before torch looks for a GPU
+    where = available_device()
     precision = settings.precision if where == "cuda" else "float32"
-    return Place(device=where, precision=precision, lent=lent)
+    return Placement(device=where, precision=precision, lent=lent)
 
 
-def device() -> str:
+def available_device() -> str:
     """cuda where torch sees a GPU, else cpu."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def lender() -> Any | None:
+def zerogpu_package() -> Any | None:
     """The package that lends GPUs; None where it is not installed, or has none to lend."""
     if find_spec("spaces") is None:
         return None
@@ -213,7 +213,7 @@ def lender() -> Any | None:
     return spaces if getattr(spaces.config.Config, "zero_gpu", False) else None
 
 
-def providers(where: str) -> list[Any]:
+def onnx_providers(where: str) -> list[Any]:
     """ONNX Runtime's, the first preferred.
 
     CUDA is asked for only where torch sees a GPU: elsewhere asking prints errors.
@@ -225,18 +225,20 @@ def providers(where: str) -> list[Any]:
     return [(CUDA, {"use_tf32": "0"}), CPU]
 
 
-_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
-_ARENAS = 1
-EVERY = 1  # of so many answers one gives memory back; it takes about a millisecond
+_M_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
+_N_ARENAS = 1
+TRIM_EVERY = 1  # of so many answers one gives memory back; it takes about a millisecond
 
 
-def keep_few_arenas() -> bool:
+def limit_malloc_arenas() -> bool:
     """Have threads share their memory from now on; False where that cannot be had."""
     library = _glibc()
-    return bool(library and library.mallopt(_ARENA_MAX, _ARENAS))
+    return bool(library and library.mallopt(_M_ARENA_MAX, _N_ARENAS))
 
 
-def giver_back(every: int = EVERY, trim: Callable[[], object] | None = None) -> Callable[[], None]:
+def memory_trimmer(
+    every: int = TRIM_EVERY, trim: Callable[[], object] | None = None
+) -> Callable[[], None]:
     """Something to call after each answer; each so-manieth time it gives freed memory back."""
     library = _glibc()
     give = trim or (lambda: library.malloc_trim(0) if library else None)
@@ -255,7 +257,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def threads() -> int:
+def thread_count() -> int:
     """How many threads this process has, those of libraries included (Linux)."""
     return len(os.listdir("/proc/self/task"))
 

@@ -26,7 +26,7 @@ import numpy as np
 
 import xai_demo
 from xai_demo.audio.spectrogram import window_frames
-from xai_demo.engine.backends import absent, filled, on_onnx, on_torch
+from xai_demo.engine.backends import load_cut_network, missing_packages, onnx_runner, torch_runner
 from xai_demo.errors import UnsuitableError, XaiDemoError
 from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import Digests
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 TOLERANCE = 1e-4  # relative error of an exported network against torch
-_LONGEST_S = 900
+_TIMEOUT_S = 900
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-def missing() -> tuple[str, ...]:
+def missing_export_packages() -> tuple[str, ...]:
     """The packages that exporting needs and that are not installed."""
-    return absent(*_PACKAGES)
+    return missing_packages(*_PACKAGES)
 
 
 def input_size(model: Model) -> tuple[int, int | None]:
@@ -59,7 +59,7 @@ def onnx_bytes(model: Model, cut: Cut) -> bytes:
     """
     import torch
 
-    example = _example(model)
+    example = _example_input(model)
     dimensions = {0: "batch"} | ({3: "time"} if input_size(model)[1] is None else {})
     with warnings.catch_warnings(record=True):  # torch warns of its own deprecations
         program = torch.onnx.export(
@@ -93,17 +93,17 @@ def export_features(model: Model, cut: Cut, path: Path) -> Path:
     return path
 
 
-def from_weights(model: Model, weights: Path, layer: str) -> bytes:
+def export_from_weights(model: Model, weights: Path, layer: str) -> bytes:
     """`onnx_bytes` of a weights file, in this process."""
-    return onnx_bytes(model, filled(model, weights, layer))
+    return onnx_bytes(model, load_cut_network(model, weights, layer))
 
 
-def in_a_process(model: Model, weights: Path, layer: str) -> bytes:
+def export_in_subprocess(model: Model, weights: Path, layer: str) -> bytes:
     """`onnx_bytes` of a weights file, in a process of its own that ends with this one."""
     root = str(Path(xai_demo.__file__).resolve().parent.parent)
     program = (
         f"import sys; sys.path.insert(0, {root!r}); "
-        "from xai_demo.engine.onnx_export import answer; answer()"
+        "from xai_demo.engine.onnx_export import serve_export_request; serve_export_request()"
     )
     request = {"model": model.to_config(), "weights": str(weights.resolve()), "layer": layer}
     pipe = subprocess.PIPE
@@ -112,9 +112,9 @@ def in_a_process(model: Model, weights: Path, layer: str) -> bytes:
     ) as process:
         atexit.register(process.kill)
         try:
-            data, said = process.communicate(json.dumps(request).encode(), timeout=_LONGEST_S)
+            data, said = process.communicate(json.dumps(request).encode(), timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            data, said = b"", f"it took more than {_LONGEST_S} s".encode()
+            data, said = b"", f"it took more than {_TIMEOUT_S} s".encode()
         finally:
             process.kill()
             atexit.unregister(process.kill)
@@ -124,21 +124,21 @@ def in_a_process(model: Model, weights: Path, layer: str) -> bytes:
     return data
 
 
-def answer() -> None:
+def serve_export_request() -> None:
     """The other end of `in_a_process`: a request on standard input, ONNX on standard output."""
     out = os.dup(1)
     os.dup2(2, 1)  # what a library prints is not part of the file
     request = json.load(sys.stdin)
     try:
         model = Model.from_config(request["model"])
-        data = from_weights(model, Path(request["weights"]), request["layer"])
+        data = export_from_weights(model, Path(request["weights"]), request["layer"])
     except XaiDemoError as error:
         sys.exit(str(error))
     with os.fdopen(out, "wb") as stream:
         stream.write(data)
 
 
-def _example(model: Model) -> Floats:
+def _example_input(model: Model) -> Floats:
     spec = model.preprocessing
     rows, columns = input_size(model)
     if columns is None and isinstance(spec, LogMel):
@@ -148,15 +148,15 @@ def _example(model: Model) -> Floats:
 
 
 def _relative_error(data: bytes, cut: Cut, inputs: Floats) -> float:
-    expected = on_torch(cut.features)(inputs)
-    return float((on_onnx(data)(inputs) - expected).norm() / expected.norm().clamp(min=1e-12))
+    expected = torch_runner(cut.features)(inputs)
+    return float((onnx_runner(data)(inputs) - expected).norm() / expected.norm().clamp(min=1e-12))
 
 
-NAME = "model.onnx"  # of an exported network that lies beside its weights
+ONNX_FILE_NAME = "model.onnx"  # of an exported network that lies beside its weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ExportKey:
     """Which network an exported file has to be."""
 
     weights_sha256: str
@@ -166,32 +166,32 @@ class Wanted:
     columns: int | None  # None: any number
 
 
-class Exports:
+class ExportCache:
     """The exported networks of a cache directory, and those beside their weights."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._digests = Digests()
 
-    def found(self, wanted: Wanted, *, beside: Path) -> Path | None:
+    def found(self, wanted: ExportKey, *, beside: Path) -> Path | None:
         """A whole exported file of the wanted network: in `beside`, else in the cache."""
-        paths = (beside / NAME, self._cached(wanted))
+        paths = (beside / ONNX_FILE_NAME, self._cached(wanted))
         return next((path for path in paths if self._whole(path, wanted)), None)
 
-    def keep(self, wanted: Wanted, data: bytes) -> bool:
+    def keep(self, wanted: ExportKey, data: bytes) -> bool:
         """Write the file into the cache; False where it cannot be written to."""
         try:
-            write(self._cached(wanted), wanted, data)
+            write_export(self._cached(wanted), wanted, data)
         except OSError:
             return False
         return True
 
-    def _cached(self, wanted: Wanted) -> Path:
+    def _cached(self, wanted: ExportKey) -> Path:
         return self._folder / f"{wanted.weights_sha256}-{wanted.layer}.onnx"
 
-    def _whole(self, path: Path, wanted: Wanted) -> bool:
+    def _whole(self, path: Path, wanted: ExportKey) -> bool:
         try:
-            said = json.loads(_note(path).read_text(encoding="utf-8"))
+            said = json.loads(_metadata_path(path).read_text(encoding="utf-8"))
             if not isinstance(said, dict) or said != asdict(wanted) | {"sha256": said["sha256"]}:
                 return False
             return bool(self._digests.sha256(path) == said["sha256"])
@@ -199,14 +199,14 @@ class Exports:
             return False
 
 
-def write(path: Path, wanted: Wanted, data: bytes) -> Path:
+def write_export(path: Path, wanted: ExportKey, data: bytes) -> Path:
     """Write an exported file and what it is, each whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     note = asdict(wanted) | {"sha256": hashlib.sha256(data).hexdigest()}
     write_atomically(path, data)
-    write_atomically(_note(path), json.dumps(note, indent=2) + "\n")
+    write_atomically(_metadata_path(path), json.dumps(note, indent=2) + "\n")
     return path
 
 
-def _note(path: Path) -> Path:
+def _metadata_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")

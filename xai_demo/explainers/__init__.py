@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 DEFAULT = "Grad-CAM++"
-_ANY = ("convolutional", "transformer")
+_ALL_KINDS = ("convolutional", "transformer")
 # A network whose kind is also another: "pooled" ones are convolutional, and all that comes after
 # the explained layer is the mean over the map and one linear layer.
-_ALSO = {"pooled": "convolutional"}
-_WHOLE = ("full gradients", "attention")  # what only the whole network in torch can give
+_BROADER_KIND = {"pooled": "convolutional"}
+_NEEDS_WHOLE_NETWORK = (
+    "full gradients",
+    "attention",
+)  # what only the whole network in torch can give
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class Explainer:
     @property
     def needs_torch(self) -> bool:
         """Whether it needs the whole network in torch, and not only its cut head."""
-        return self.needs in _WHOLE
+        return self.needs in _NEEDS_WHOLE_NETWORK
 
     def heat(
         self, subject: Subject, targets: Sequence[int], budget: Budget | None = None
@@ -58,77 +61,77 @@ class Explainer:
 
 EXPLAINERS = {
     "Grad-CAM++": Explainer(
-        run=cam.by_gradient("GradCAMPlusPlus"),
+        run=cam.gradient_cam("GradCAMPlusPlus"),
         needs="head gradients",
         source="Chattopadhay et al. 2018",
-        fits=_ANY,
+        fits=_ALL_KINDS,
     ),
     "Grad-CAM": Explainer(
-        run=cam.by_gradient("GradCAM"),
+        run=cam.gradient_cam("GradCAM"),
         needs="head gradients",
         source="Selvaraju et al. 2017",
-        fits=_ANY,
+        fits=_ALL_KINDS,
     ),
     "CAM": Explainer(
-        run=cam.by_class_weights, needs="activations", source="Zhou et al. 2016", fits=("pooled",)
+        run=cam.class_weight_cam, needs="activations", source="Zhou et al. 2016", fits=("pooled",)
     ),
     "HiResCAM": Explainer(
-        run=cam.by_gradient("HiResCAM"),
+        run=cam.gradient_cam("HiResCAM"),
         needs="head gradients",
         source="Draelos & Carin 2020",
-        fits=_ANY,
+        fits=_ALL_KINDS,
     ),
     "XGrad-CAM": Explainer(
-        run=cam.by_gradient("XGradCAM"), needs="head gradients", source="Fu et al. 2020"
+        run=cam.gradient_cam("XGradCAM"), needs="head gradients", source="Fu et al. 2020"
     ),
     "LayerCAM": Explainer(
-        run=cam.by_gradient("LayerCAM"),
+        run=cam.gradient_cam("LayerCAM"),
         needs="head gradients",
         source="Jiang et al. 2021",
-        fits=_ANY,
+        fits=_ALL_KINDS,
     ),
     "EigenGrad-CAM": Explainer(
-        run=cam.by_eigenvector,
+        run=cam.eigengrad_cam,
         needs="head gradients",
         source="pytorch-grad-cam (Gildenblat et al. 2021)",
-        fits=_ANY,
+        fits=_ALL_KINDS,
     ),
     "Eigen-CAM": Explainer(
-        run=cam.by_activation,
+        run=cam.eigen_cam,
         needs="activations",
         source="Muhammad & Yeasin 2020",
         per_label=False,
-        fits=_ANY,
+        fits=_ALL_KINDS,
     ),
     "Ablation-CAM": Explainer(
-        run=cam.by_ablation, needs="activations", source="Desai & Ramaswamy 2020"
+        run=cam.ablation_cam, needs="activations", source="Desai & Ramaswamy 2020"
     ),
     "Score-CAM": Explainer(
         run=cam.score_cam,
         needs="forward passes",
         source="Wang et al. 2020",
-        fits=_ANY,
+        fits=_ALL_KINDS,
         passes=256,
     ),
     "Occlusion": Explainer(
         run=perturbation.occlusion,
         needs="forward passes",
         source="Zeiler & Fergus 2014",
-        fits=_ANY,
+        fits=_ALL_KINDS,
         passes=225,
     ),
     "LIME": Explainer(
         run=perturbation.lime,
         needs="forward passes",
         source="Ribeiro et al. 2016",
-        fits=_ANY,
+        fits=_ALL_KINDS,
         passes=250,
     ),
     "SHAP": Explainer(
-        run=perturbation.partition,
+        run=perturbation.partition_shap,
         needs="forward passes",
         source="Lundberg & Lee 2017",
-        fits=_ANY,
+        fits=_ALL_KINDS,
         passes=250,
         together=False,
     ),
@@ -136,7 +139,7 @@ EXPLAINERS = {
         run=perturbation.expected_gradients,
         needs="full gradients",
         source="Erion et al. 2021",
-        fits=_ANY,
+        fits=_ALL_KINDS,
         passes=64,
         together=False,
     ),
@@ -144,7 +147,7 @@ EXPLAINERS = {
         run=gradients.integrated_gradients,
         needs="full gradients",
         source="Sundararajan et al. 2017",
-        fits=_ANY,
+        fits=_ALL_KINDS,
         passes=64,
         together=False,
     ),
@@ -173,19 +176,19 @@ def explainer(name: str) -> Explainer:
     return EXPLAINERS[name]
 
 
-def fitting(kind: str, *, torch: bool = True) -> tuple[str, ...]:
+def fitting_names(kind: str, *, torch: bool = True) -> tuple[str, ...]:
     """Names of the explainers that fit this kind of network, on torch or without it."""
     return tuple(
         name
         for name, e in EXPLAINERS.items()
-        if {kind, _ALSO.get(kind, kind)} & set(e.fits) and (torch or not e.needs_torch)
+        if {kind, _BROADER_KIND.get(kind, kind)} & set(e.fits) and (torch or not e.needs_torch)
     )
 
 
-def suited(name: str, kind: str, *, torch: bool = True) -> Explainer:
+def explainer_for(name: str, kind: str, *, torch: bool = True) -> Explainer:
     """The explainer of that name, if it fits. Raises UnknownNameError, UnsuitableError."""
     chosen = explainer(name)
-    fit = fitting(kind, torch=torch)
+    fit = fitting_names(kind, torch=torch)
     if name not in fit:
         where = "" if torch else " without torch"
         raise UnsuitableError(
@@ -195,12 +198,12 @@ def suited(name: str, kind: str, *, torch: bool = True) -> Explainer:
     return chosen
 
 
-def usual(kind: str, wanted: str | None = None) -> str:
+def default_name(kind: str, wanted: str | None = None) -> str:
     """The explainer of whoever names none: a model's own, else the default, else the first to fit.
 
     `kind` is that of the model's architecture.
     """
-    fit = fitting(kind)
+    fit = fitting_names(kind)
     return next((name for name in (wanted, DEFAULT) if name in fit), fit[0])
 
 
@@ -215,7 +218,7 @@ def describe(models: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
             "name": name,
             "needs": e.needs,
             "fits": list(e.fits),
-            "models": [model for model, kind in known.items() if name in fitting(kind)],
+            "models": [model for model, kind in known.items() if name in fitting_names(kind)],
             "per_label": e.per_label,
             "forward_passes": e.passes,
             "source": e.source,
@@ -236,10 +239,10 @@ __all__ = [
     "Explainer",
     "Meter",
     "Subject",
+    "default_name",
     "describe",
     "explainer",
-    "fitting",
-    "suited",
-    "usual",
+    "explainer_for",
+    "fitting_names",
     "warm_up",
 ]

@@ -24,28 +24,30 @@ def rollout(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """
     import torch
 
-    from xai_demo.explainers.torch_hooks import Attended
+    from xai_demo.explainers.torch_hooks import AttentionRecorder
 
     network = subject.differentiable()
     rows, columns = subject.maps(subject.activations).shape[2:]
     meter = Meter(budget, len(subject.inputs))
     found = []
     for window in subject.inputs:  # one by one: the attentions of twelve blocks take 70 MB
-        with torch.no_grad(), Attended() as attended:
+        with torch.no_grad(), AttentionRecorder() as attended:
             network(torch.from_numpy(window[None].copy()))
         if not attended.weights:
             raise UnsuitableError(
                 "Attention rollout was asked about a network without attention, "
                 "wanted: a transformer."
             )
-        arrived = flow([weights[0] for weights in attended.weights], patches=rows * columns)
+        arrived = attention_flow(
+            [weights[0] for weights in attended.weights], patches=rows * columns
+        )
         found.append(arrived.reshape(rows, columns).cpu().numpy())
         meter.spend(1)
     heat: Floats = np.repeat(np.stack(found)[:, None], len(targets), axis=1)
     return heat.astype(np.float32)
 
 
-def flow(attentions: Sequence[Tensor], patches: int) -> Tensor:
+def attention_flow(attentions: Sequence[Tensor], patches: int) -> Tensor:
     """What of each patch reaches the leading tokens, mean over them: (patches,).
 
     Each attention is (asking, asked), rows summing to 1, first block first. In the last one the

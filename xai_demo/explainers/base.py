@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Progress
 
 
-def _silent(done: float, doing: str) -> None:
+def _ignore_progress(done: float, doing: str) -> None:
     """Nobody asked to be told."""
 
 
-def _never() -> bool:
+def _never_cancelled() -> bool:
     return False
 
 
-def _as_they_are(activations: Tensor) -> Tensor:
+def _identity(activations: Tensor) -> Tensor:
     return activations
 
 
@@ -43,7 +43,7 @@ class Subject:
     network: Callable[[Tensor], Tensor] | None  # the same, differentiable; None without torch
     background: float  # how a hidden pixel looks to the network
     # Activations, or their gradients, laid out as (windows, channels, rows, columns).
-    maps: Callable[[Tensor], Tensor] = _as_they_are
+    maps: Callable[[Tensor], Tensor] = _identity
 
     def differentiable(self) -> Callable[[Tensor], Tensor]:
         """The whole network; raises UnsuitableError where there is none in torch."""
@@ -60,8 +60,8 @@ class Budget:
     """What an explanation may cost, who is told how far it is, and who may stop it."""
 
     passes: int | None = None  # forward passes per window; None: as many as the table says
-    progress: Progress = _silent
-    cancelled: Callable[[], bool] = _never
+    progress: Progress = _ignore_progress
+    cancelled: Callable[[], bool] = _never_cancelled
 
 
 class Meter:
@@ -89,11 +89,11 @@ class Meter:
         self.check()
 
 
-BATCH = 16  # pictures in one forward pass: a request to stop is heard after each batch
-MOST_POOLED = 56 * 56  # cells of a map that was made pixel by pixel
+BATCH_SIZE = 16  # pictures in one forward pass: a request to stop is heard after each batch
+MAX_POOLED_CELLS = 56 * 56  # cells of a map that was made pixel by pixel
 
 
-def grid(shape: Sequence[int], most: int) -> tuple[int, int]:
+def grid_size(shape: Sequence[int], most: int) -> tuple[int, int]:
     """Rows and columns of at most `most` cells, about square, of (…, rows, columns)."""
     rows, columns = shape[-2:]
     side = math.sqrt(rows * columns / most)
@@ -101,7 +101,7 @@ def grid(shape: Sequence[int], most: int) -> tuple[int, int]:
     return n_rows, min(columns, max(1, most // n_rows))
 
 
-def masked(window: Floats, keep: Floats, background: float) -> Floats:
+def apply_masks(window: Floats, keep: Floats, background: float) -> Floats:
     """A window (1, rows, columns) under masks (n, cells, cells): 1 shows, 0 hides."""
     rows, columns = window.shape[-2:]
     row_of = np.arange(rows) * keep.shape[1] // rows
@@ -111,24 +111,28 @@ def masked(window: Floats, keep: Floats, background: float) -> Floats:
     return result
 
 
-def answers(subject: Subject, window: Floats, targets: Sequence[int], meter: Meter) -> _Answers:
+def masked_forward(
+    subject: Subject, window: Floats, targets: Sequence[int], meter: Meter
+) -> MaskedForward:
     """How to ask about one window under masks: (n, cells, cells) -> logits (n, targets)."""
     columns = list(targets)
 
     def ask(keep: Floats) -> Floats:
         logits = []
-        for start in range(0, len(keep), BATCH):
-            batch = keep[start : start + BATCH]
-            logits.append(subject.forward(masked(window, batch, subject.background))[:, columns])
+        for start in range(0, len(keep), BATCH_SIZE):
+            batch = keep[start : start + BATCH_SIZE]
+            logits.append(
+                subject.forward(apply_masks(window, batch, subject.background))[:, columns]
+            )
             meter.spend(len(batch))
         return np.concatenate(logits).astype(np.float32)
 
     return ask
 
 
-def pooled(values: Floats, most: int = MOST_POOLED) -> Floats:
+def pool_to_grid(values: Floats, most: int = MAX_POOLED_CELLS) -> Floats:
     """(…, rows, columns) averaged in at most so many cells: single pixels are noise to the eye."""
-    rows, columns = grid(values.shape, most)
+    rows, columns = grid_size(values.shape, most)
     for axis, (n, cells) in enumerate(
         zip(values.shape[-2:], (rows, columns), strict=True), start=-2
     ):
@@ -140,4 +144,4 @@ def pooled(values: Floats, most: int = MOST_POOLED) -> Floats:
     return values
 
 
-_Answers = Callable[["Floats"], "Floats"]
+MaskedForward = Callable[["Floats"], "Floats"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo.errors import UnsuitableError
-from xai_demo.explainers.base import BATCH, Meter
+from xai_demo.explainers.base import BATCH_SIZE, Meter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from xai_demo.explainers.base import Budget, Subject
     from xai_demo.records import Floats
 
-    Heat = Callable[[Subject, Sequence[int], Budget], Floats]
+    AttributionMethod = Callable[[Subject, Sequence[int], Budget], Floats]
 
 
-def by_gradient(method: str) -> Heat:
+def gradient_cam(method: str) -> AttributionMethod:
     """Heat from the activations and the gradients of the logits with respect to them."""
 
     def heat(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-        flat = _repeated(subject.activations, targets)
-        gradients = _numpy(subject.maps(_gradients(flat, subject.head, targets)))
-        return _map(method, subject.maps(flat), subject.head, gradients, targets)
+        flat = _repeat_per_target(subject.activations, targets)
+        gradients = _to_numpy(subject.maps(_gradients(flat, subject.head, targets)))
+        return _pytorch_grad_cam(method, subject.maps(flat), subject.head, gradients, targets)
 
     return heat
 
 
-def by_class_weights(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+def class_weight_cam(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """CAM: the maps weighed as the last layer weighs their means. Zhou et al. 2016, equation 2.
 
     Raises UnsuitableError where the head is anything but that mean and that layer.
@@ -48,38 +48,38 @@ def by_class_weights(subject: Subject, targets: Sequence[int], budget: Budget) -
     layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
     with torch.inference_mode():
         if len(layers) != 1 or layers[0].in_features != maps.shape[1]:
-            raise _not_pooled()
+            raise _not_pooled_error()
         if not torch.allclose(
             head(subject.activations), layers[0](maps.mean((2, 3))), rtol=1e-3, atol=1e-3
         ):
-            raise _not_pooled()
+            raise _not_pooled_error()
         heat = torch.einsum("tc,nchw->nthw", layers[0].weight[list(targets)], maps)
-    return np.maximum(_numpy(heat), 0)
+    return np.maximum(_to_numpy(heat), 0)
 
 
-def _not_pooled() -> UnsuitableError:
+def _not_pooled_error() -> UnsuitableError:
     return UnsuitableError(
         "After the explained layer this network does more than average and weigh, wanted for CAM: "
         "one that does not, as a ResNet, or another explainer, as Grad-CAM."
     )
 
 
-def by_eigenvector(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+def eigengrad_cam(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """EigenGrad-CAM: the first principal component of activations times gradients."""
-    flat = _repeated(subject.activations, targets)
+    flat = _repeat_per_target(subject.activations, targets)
     gradients = _gradients(flat, subject.head, targets)
-    weighted = _numpy(subject.maps(flat)) * _numpy(subject.maps(gradients))
-    heat = np.maximum(_first_component(weighted), 0)
+    weighted = _to_numpy(subject.maps(flat)) * _to_numpy(subject.maps(gradients))
+    heat = np.maximum(_first_principal_component(weighted), 0)
     return heat.reshape(-1, len(targets), *heat.shape[1:])
 
 
-def by_activation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+def eigen_cam(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """Eigen-CAM: the first principal component of the activations, the same for every target."""
-    one = np.maximum(_first_component(_numpy(subject.maps(subject.activations))), 0)
+    one = np.maximum(_first_principal_component(_to_numpy(subject.maps(subject.activations))), 0)
     return np.repeat(one[:, None], len(targets), axis=1)
 
 
-def by_ablation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+def ablation_cam(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """Ablation-CAM: a channel weighs what the logit loses without it.
 
     Desai & Ramaswamy 2020, equation 4. pytorch-grad-cam runs one small forward pass per channel; on
@@ -101,10 +101,10 @@ def by_ablation(subject: Subject, targets: Sequence[int], budget: Budget) -> Flo
             losses.append((base - torch.cat(without)) / base)  # (channels, targets)
         weights = torch.stack(losses)  # (samples, channels, targets)
         heat = torch.einsum("nct,nchw->nthw", weights, activations)
-    return np.maximum(_numpy(heat), 0)
+    return np.maximum(_to_numpy(heat), 0)
 
 
-def _map(
+def _pytorch_grad_cam(
     method: str,
     activations: Tensor,
     head: nn.Module,
@@ -119,7 +119,7 @@ def _map(
     maps: Any = getattr(pytorch_grad_cam, method)
     with maps(model=model, target_layers=[identity]) as camera:
         heat = camera.get_cam_image(
-            activations, identity, list(targets), _numpy(activations), gradients, False
+            activations, identity, list(targets), _to_numpy(activations), gradients, False
         )
     heat = np.maximum(np.nan_to_num(heat), 0).astype(np.float32)
     result: Floats = heat.reshape(-1, len(targets), *heat.shape[1:])
@@ -138,7 +138,7 @@ def _gradients(flat: Tensor, head: nn.Module, targets: Sequence[int]) -> Tensor:
     return gradients
 
 
-def _first_component(maps: Floats) -> Floats:
+def _first_principal_component(maps: Floats) -> Floats:
     """(n, channels, rows, columns) projected on its first principal component: (n, rows, columns).
 
     pytorch-grad-cam's projection with the decomposition cut to what is used: its full one, of
@@ -151,12 +151,12 @@ def _first_component(maps: Floats) -> Floats:
     return projected.reshape(len(maps), *maps.shape[2:]).astype(np.float32)
 
 
-def _repeated(activations: Tensor, targets: Sequence[int]) -> Tensor:
+def _repeat_per_target(activations: Tensor, targets: Sequence[int]) -> Tensor:
     """(samples, ...) -> (samples * targets, ...), the targets of one sample beside each other."""
     return activations.detach().clone().repeat_interleave(len(targets), dim=0)
 
 
-def _numpy(tensor: Tensor) -> Floats:
+def _to_numpy(tensor: Tensor) -> Floats:
     array: Floats = tensor.detach().cpu().numpy()
     return array
 
@@ -178,13 +178,13 @@ def score_cam(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
         for window, activations in zip(subject.inputs, laid_out, strict=True):
             spread = activations.flatten(1).std(dim=1, correction=0)
             chosen = activations[spread.topk(asked).indices]
-            weights = _scores(subject, window, chosen, list(targets), meter).softmax(dim=0)
+            weights = _channel_scores(subject, window, chosen, list(targets), meter).softmax(dim=0)
             maps.append(torch.einsum("ct,chw->thw", weights, chosen).numpy())
     result: Floats = np.maximum(np.stack(maps), 0)
     return result
 
 
-def _scores(
+def _channel_scores(
     subject: Subject, window: Floats, channels: Tensor, columns: list[int], meter: Meter
 ) -> Tensor:
     """The logits of the picture through each channel: (channels, targets)."""
@@ -192,7 +192,7 @@ def _scores(
     from torch.nn.functional import interpolate
 
     scores = []
-    for batch in channels.split(BATCH):
+    for batch in channels.split(BATCH_SIZE):
         masks = interpolate(batch[:, None], window.shape[-2:], mode="bilinear", align_corners=True)
         least = masks.amin(dim=(2, 3), keepdim=True)
         masks = (masks - least) / (masks.amax(dim=(2, 3), keepdim=True) - least + 1e-8)

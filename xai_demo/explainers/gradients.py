@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def guided_backpropagation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """The size of the guided gradient: brighter or darker, either may matter in a picture."""
-    return base.pooled(np.abs(guided_gradients(subject, targets, budget)))
+    return base.pool_to_grid(np.abs(guided_gradients(subject, targets, budget)))
 
 
 def guided_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
@@ -33,17 +33,17 @@ def guided_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -
     for window in subject.inputs:
         x = torch.from_numpy(window[None].copy()).requires_grad_(True)
         with torch.enable_grad(), GuidedReLU():
-            found.append(_gradients(subject, x, targets, meter))
+            found.append(_input_gradients(subject, x, targets, meter))
         meter.spend(1)
     return np.concatenate(found)
 
 
 def integrated_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """What speaks for a label on the way from background to picture; see `integrals`."""
-    return np.maximum(base.pooled(integrals(subject, targets, budget)), 0)
+    return np.maximum(base.pool_to_grid(signed_integrated_gradients(subject, targets, budget)), 0)
 
 
-def integrals(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+def signed_integrated_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """Integrated gradients with their signs: (windows, targets, rows, columns).
 
     Sundararajan et al. 2017, equation 3, by the midpoint rule: over all pixels they sum to
@@ -58,17 +58,17 @@ def integrals(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
     for window in subject.inputs:
         away = window - np.float32(subject.background)
         total = np.zeros((len(targets), *window.shape[-2:]), np.float32)
-        for batch in np.split(places, range(base.BATCH, steps, base.BATCH)):
+        for batch in np.split(places, range(base.BATCH_SIZE, steps, base.BATCH_SIZE)):
             between = subject.background + batch[:, None, None, None] * away
             x = torch.from_numpy(between.astype(np.float32)).requires_grad_(True)
             with torch.enable_grad():
-                total += _gradients(subject, x, targets, meter).sum(axis=0)
+                total += _input_gradients(subject, x, targets, meter).sum(axis=0)
             meter.spend(len(batch))
         found.append(away * total / steps)
     return np.stack(found)
 
 
-def _gradients(subject: Subject, x: Tensor, targets: Sequence[int], meter: Meter) -> Floats:
+def _input_gradients(subject: Subject, x: Tensor, targets: Sequence[int], meter: Meter) -> Floats:
     """Of each target's logit with respect to (n, 1, rows, columns): (n, targets, rows, columns)."""
     import torch
 

@@ -32,12 +32,12 @@ def occlusion(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
     patches.
     """
     passes = budget.passes or 1
-    rows, columns = base.grid(subject.inputs.shape, passes)
-    hidden = _patches(rows, columns)
+    rows, columns = base.grid_size(subject.inputs.shape, passes)
+    hidden = _patch_masks(rows, columns)
     meter = Meter(budget, len(subject.inputs) * (1 + len(hidden)))
     heat = []
     for window in subject.inputs:
-        ask = base.answers(subject, window, targets, meter)
+        ask = base.masked_forward(subject, window, targets, meter)
         logits = ask(np.concatenate([np.ones_like(hidden[:1]), 1 - hidden]))
         drops = logits[0] - logits[1:]  # (patches, targets)
         total = np.einsum("pt,prc->trc", drops, hidden)
@@ -54,20 +54,20 @@ def lime(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     where superpixels have nothing to follow), and the draws are always the same.
     """
     passes = budget.passes or 1
-    rows, columns = base.grid(subject.inputs.shape, max(4, passes // _SAMPLES_PER_CELL))
+    rows, columns = base.grid_size(subject.inputs.shape, max(4, passes // _SAMPLES_PER_CELL))
     draws = np.random.default_rng(0).integers(0, 2, (passes, rows, columns)).astype(np.float32)
     draws[0] = 1
     meter = Meter(budget, len(subject.inputs) * passes)
     heat = []
     for window in subject.inputs:
-        logits = base.answers(subject, window, targets, meter)(draws)
-        weights = _local_weights(draws.reshape(passes, -1), logits)
+        logits = base.masked_forward(subject, window, targets, meter)(draws)
+        weights = _fit_linear_model(draws.reshape(passes, -1), logits)
         heat.append(weights.T.reshape(-1, rows, columns))
     result: Floats = np.maximum(np.stack(heat), 0).astype(np.float32)
     return result
 
 
-def _patches(rows: int, columns: int) -> Floats:
+def _patch_masks(rows: int, columns: int) -> Floats:
     """Every place of a patch of two cells by two: (places, rows, columns), 1 where it lies."""
     high, wide = min(2, rows), min(2, columns)
     places = [(i, j) for i in range(rows - high + 1) for j in range(columns - wide + 1)]
@@ -77,7 +77,7 @@ def _patches(rows: int, columns: int) -> Floats:
     return hidden
 
 
-def _local_weights(draws: Floats, logits: Floats) -> Floats:
+def _fit_linear_model(draws: Floats, logits: Floats) -> Floats:
     """Ridge regression weighted by nearness: (n, cells), (n, targets) -> (cells, targets)."""
     distance = 1 - np.sqrt(draws.mean(axis=1))  # cosine, from the picture with nothing hidden
     near = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))[:, None]
@@ -89,11 +89,11 @@ def _local_weights(draws: Floats, logits: Floats) -> Floats:
     return weights
 
 
-_MOST_CELLS = 256  # the finest parts that are told apart
-_SEEDING = threading.Lock()  # shap draws from numpy's global generator, which threads share
+_MAX_CELLS = 256  # the finest parts that are told apart
+_SHAP_RNG_LOCK = threading.Lock()  # shap draws from numpy's global generator, which threads share
 
 
-def partition(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+def partition_shap(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """What speaks for a label, by shap's PartitionExplainer; see `owen_values`."""
     values = owen_values(subject, targets, budget)
     return np.maximum(values, 0)
@@ -107,16 +107,16 @@ def owen_values(subject: Subject, targets: Sequence[int], budget: Budget) -> Flo
     import shap
 
     passes = max(4, budget.passes or 0)
-    rows, columns = base.grid(subject.inputs.shape, _MOST_CELLS)
+    rows, columns = base.grid_size(subject.inputs.shape, _MAX_CELLS)
     masker = shap.maskers.Image(np.zeros((rows, columns, 1), np.float32))
     shown = np.ones((1, rows, columns, 1), np.float32)
     meter = Meter(budget, len(subject.inputs) * len(targets) * passes)
     values = []
     for window in subject.inputs:
         for target in targets:  # each alone: shap looks closer where one label's value is largest
-            ask = base.answers(subject, window, [target], meter)
+            ask = base.masked_forward(subject, window, [target], meter)
             explain = shap.PartitionExplainer(lambda keep, ask=ask: ask(keep[..., 0])[:, 0], masker)
-            found = explain(shown, max_evals=passes, batch_size=base.BATCH, silent=True)
+            found = explain(shown, max_evals=passes, batch_size=base.BATCH_SIZE, silent=True)
             values.append(found.values.reshape(rows, columns))
     result: Floats = np.stack(values).reshape(-1, len(targets), rows, columns)
     return result.astype(np.float32)
@@ -134,20 +134,20 @@ def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget)
     meter = Meter(budget, len(subject.inputs) * len(targets) * samples)
     background = torch.full_like(torch.from_numpy(subject.inputs[:1]), subject.background)
     explainer = shap.GradientExplainer(
-        _module(subject, targets, meter), background, batch_size=base.BATCH
+        _target_module(subject, targets, meter), background, batch_size=base.BATCH_SIZE
     )
     values = []
     for window in subject.inputs:
-        with _SEEDING, torch.enable_grad():
+        with _SHAP_RNG_LOCK, torch.enable_grad():
             found = explainer.shap_values(
                 torch.from_numpy(window[None].copy()), nsamples=samples, rseed=0
             )
         found = np.asarray(found).reshape(*window.shape[-2:], len(targets))
         values.append(np.moveaxis(found, -1, 0))
-    return np.maximum(base.pooled(np.stack(values)), 0)
+    return np.maximum(base.pool_to_grid(np.stack(values)), 0)
 
 
-def _module(subject: Subject, targets: Sequence[int], meter: Meter) -> nn.Module:
+def _target_module(subject: Subject, targets: Sequence[int], meter: Meter) -> nn.Module:
     """The whole network, asked for the targets alone, as the module that shap wants."""
     from torch import nn
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
-class Attended(TorchFunctionMode):
+class AttentionRecorder(TorchFunctionMode):
     """Within this block every attention leaves its weights, mean over heads, in `weights`.
 
     torch's own attention works them out in passing and hands none of them over. It holds for the
@@ -34,11 +34,11 @@ class Attended(TorchFunctionMode):
     ) -> Any:
         """Run a function of torch; of an attention, keep the weights."""
         if func is functional.scaled_dot_product_attention:
-            self.weights.append(_weights(*args, **(kwargs or {})))
+            self.weights.append(_attention_weights(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))
 
 
-def _weights(
+def _attention_weights(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None, **rest: Any
 ) -> Tensor:
     """Of attention without a mask, which is what networks on pictures and sounds have."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Model
 
 
-def _as_they_are(model: Model, activations: Tensor) -> Tensor:
+def _identity(model: Model, activations: Tensor) -> Tensor:
     return activations
 
 
@@ -50,7 +50,7 @@ class Architecture:
     # the mean over the map and one linear layer.
     kind: str = "convolutional"
     # How activations, or their gradients, are laid out as (batch, channels, rows, columns).
-    maps: Callable[[Model, Tensor], Tensor] = _as_they_are
+    feature_maps: Callable[[Model, Tensor], Tensor] = _identity
     renamed: tuple[tuple[str, str], ...] = ()  # in a file's tensor names: pattern, replacement
     # Of a network that answers for every moment: (head, activations, number of frames) -> logits
     # (batch, labels, frames).
@@ -64,7 +64,7 @@ class Architecture:
 
 ARCHITECTURES = {
     "resnet18": Architecture(
-        whole=timm_backbones.timm_network("resnet18"),
+        whole=timm_backbones.timm_builder("resnet18"),
         cuts={"layer4": timm_backbones.cut_resnet},
         kind="pooled",
     ),
@@ -74,17 +74,17 @@ ARCHITECTURES = {
         kind="pooled",
     ),
     "resnet50": Architecture(
-        whole=timm_backbones.timm_network("resnet50"),
+        whole=timm_backbones.timm_builder("resnet50"),
         cuts={"layer4": timm_backbones.cut_resnet},
         kind="pooled",
     ),
     "resnet101": Architecture(
-        whole=timm_backbones.timm_network("resnet101"),
+        whole=timm_backbones.timm_builder("resnet101"),
         cuts={"layer4": timm_backbones.cut_resnet},
         kind="pooled",
     ),
     "densenet121": Architecture(
-        whole=timm_backbones.timm_network("densenet121"),
+        whole=timm_backbones.timm_builder("densenet121"),
         cuts={"features.norm5": timm_backbones.cut_densenet},
         kind="pooled",
     ),
@@ -92,7 +92,7 @@ ARCHITECTURES = {
         whole=timm_backbones.chexvision, cuts={"features.norm5": timm_backbones.cut_chexvision}
     ),
     "efficientnet-lite0": Architecture(
-        whole=timm_backbones.timm_network("efficientnet_lite0"),
+        whole=timm_backbones.timm_builder("efficientnet_lite0"),
         cuts={"bn2": timm_backbones.cut_efficientnet},
         kind="pooled",
     ),
@@ -102,7 +102,7 @@ ARCHITECTURES = {
     "efficientnet-lite0-lung": Architecture(
         whole=timm_backbones.lung_efficientnet_lite0, cuts={"bn2": timm_backbones.cut_efficientnet}
     ),
-    "simplecnn": Architecture(whole=simplecnn.whole, cuts={"conv_block3": simplecnn.cut}),
+    "simplecnn": Architecture(whole=simplecnn.build, cuts={"conv_block3": simplecnn.cut}),
     "cnn6": Architecture(whole=panns.cnn6, cuts={"conv_block4": panns.cut_cnn6}),
     "cnn6-half": Architecture(whole=panns.cnn6_half, cuts={"conv_block4": panns.cut_cnn6}),
     "cnn14": Architecture(
@@ -118,14 +118,14 @@ ARCHITECTURES = {
             "conv_block6.conv2": panns.cut_framewise,
             "conv_block5": panns.cut_framewise_finer,
         },
-        framewise=panns.framewise,
+        framewise=panns.framewise_logits,
     ),
     "ast": Architecture(
-        whole=ast.whole(),
-        cuts={ast.last_normalisation(): ast.cut},
+        whole=ast.builder(),
+        cuts={ast.last_layernorm(): ast.cut},
         kind="transformer",
-        maps=ast.maps,
-        renamed=ast.RENAMED,
+        feature_maps=ast.feature_maps,
+        renamed=ast.TENSOR_RENAMES,
     ),
 }
 
@@ -154,9 +154,9 @@ def cut(model: Model, whole: nn.Module, layer: str | None = None) -> Cut:
     )
 
 
-def maps(model: Model, activations: Tensor) -> Tensor:
+def feature_maps(model: Model, activations: Tensor) -> Tensor:
     """Activations of a model's cut, or their gradients: (batch, channels, rows, columns)."""
-    return architecture(model).maps(model, activations)
+    return architecture(model).feature_maps(model, activations)
 
 
 def tensor_name(model: Model, name: str) -> str:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Model
 
-LAYERS = 12
+N_LAYERS = 12
 PATCH, STRIDE = 16, 10
-LEADING = 2  # the class token and the distillation token
+N_LEADING_TOKENS = 2  # the class token and the distillation token
 
 # What the published file calls its tensors, and what they are called since transformers 5.
-RENAMED = (
+TENSOR_RENAMES = (
     (r"\.encoder\.layer\.", ".layers."),
     (r"\.attention\.attention\.query\.", ".attention.q_proj."),
     (r"\.attention\.attention\.key\.", ".attention.k_proj."),
@@ -34,12 +34,12 @@ RENAMED = (
 )
 
 
-def last_normalisation(n_layers: int = LAYERS) -> str:
+def last_layernorm(n_layers: int = N_LAYERS) -> str:
     """The layer that is explained: what the last block's attention is given."""
     return f"audio_spectrogram_transformer.layers.{n_layers - 1}.layernorm_before"
 
 
-def whole(**size: int) -> Callable[[Model], nn.Module]:
+def builder(**size: int) -> Callable[[Model], nn.Module]:
     """How to make AST; `size` are fields of transformers' ASTConfig other than the published."""
 
     def make(model: Model) -> nn.Module:
@@ -47,9 +47,9 @@ def whole(**size: int) -> Callable[[Model], nn.Module]:
 
         from xai_demo.networks.ast_modules import SpectrogramTransformer
 
-        spec = _fixed(model)
+        spec = _fixed_length_spec(model)
         facts: dict[str, Any] = {
-            "num_hidden_layers": LAYERS,
+            "num_hidden_layers": N_LAYERS,
             "patch_size": PATCH,
             "frequency_stride": STRIDE,
             "time_stride": STRIDE,
@@ -73,16 +73,16 @@ def cut(network: Any) -> tuple[nn.Module, nn.Module]:
     return Features(network), Head(network)
 
 
-def maps(model: Model, tokens: Tensor) -> Tensor:
+def feature_maps(model: Model, tokens: Tensor) -> Tensor:
     """The patches of activations or their gradients: (batch, channels, rows, columns)."""
-    spec = _fixed(model)
+    spec = _fixed_length_spec(model)
     rows, columns = ((n - PATCH) // STRIDE + 1 for n in (spec.n_mels, spec.frames or 0))
-    patches = tokens[:, LEADING : LEADING + rows * columns]
+    patches = tokens[:, N_LEADING_TOKENS : N_LEADING_TOKENS + rows * columns]
     laid_out: Tensor = patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
     return laid_out
 
 
-def _fixed(model: Model) -> LogMel:
+def _fixed_length_spec(model: Model) -> LogMel:
     spec = model.preprocessing
     if not isinstance(spec, LogMel) or spec.frames is None:
         raise UnsuitableError(

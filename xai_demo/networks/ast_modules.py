@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ASTConfig, ASTForAudioClassification
 
-from xai_demo.networks.ast import LEADING
+from xai_demo.networks.ast import N_LEADING_TOKENS
 
 
 class SpectrogramTransformer(nn.Module):
@@ -42,7 +42,7 @@ class Features(nn.Module):
         tokens = self.embeddings(x[:, 0].transpose(1, 2))
         for layer in self.layers:
             tokens = layer(tokens)
-        return torch.cat([self.normalised(tokens), tokens[:, :LEADING]], dim=1)
+        return torch.cat([self.normalised(tokens), tokens[:, :N_LEADING_TOKENS]], dim=1)
 
 
 class Head(nn.Module):
@@ -61,7 +61,7 @@ class Head(nn.Module):
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> (batch, labels) logits."""
-        normalised, leading = activations[:, :-LEADING], activations[:, -LEADING:]
+        normalised, leading = activations[:, :-N_LEADING_TOKENS], activations[:, -N_LEADING_TOKENS:]
         leading = leading + self._attended(normalised)
         leading = leading + self.mlp(self.layernorm_after(leading))
         logits: Tensor = self.classifier(self.layernorm(leading).mean(dim=1))
@@ -76,7 +76,7 @@ class Head(nn.Module):
             return apart
 
         mixed = F.scaled_dot_product_attention(
-            heads(attention.q_proj(tokens[:, :LEADING])),
+            heads(attention.q_proj(tokens[:, :N_LEADING_TOKENS])),
             heads(attention.k_proj(tokens)),
             heads(attention.v_proj(tokens)),
             scale=attention.scaling,

@@ -80,7 +80,7 @@ def cut_framewise_finer(network: Any) -> tuple[nn.Module, nn.Module]:
     return Cnn14FinerFeatures(network), FramewiseFinerHead(network)
 
 
-def framewise(head: Any, activations: Tensor, n_frames: int) -> Tensor:
+def framewise_logits(head: Any, activations: Tensor, n_frames: int) -> Tensor:
     """Logits of every frame of the input, (batch, labels, n_frames), by a framewise head.
 
     As the authors do it: each step of the last block holds for 32 frames, and the last one for what

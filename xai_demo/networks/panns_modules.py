@@ -52,20 +52,20 @@ class Panns(nn.Module):
         by_band = self.bn0(x.transpose(1, 2))  # (batch, mel, 1, time): each mel band normalised
         x = by_band.permute(0, 2, 3, 1)
         for i in range(1, n_block):
-            x = _pooled(getattr(self, f"conv_block{i}")(x), self)
+            x = _pool(getattr(self, f"conv_block{i}")(x), self)
         return x
 
 
-def _dropped(x: Tensor, network: "Panns | Head") -> Tensor:
+def _dropout(x: Tensor, network: "Panns | Head") -> Tensor:
     """What goes from block to block: 0.2 of it is dropped where 0.5 is after the last one."""
     return F.dropout(x, 0.4 * network.dropout, training=network.training)
 
 
-def _pooled(x: Tensor, network: "Panns | Head") -> Tensor:
-    return _dropped(F.avg_pool2d(x, 2), network)
+def _pool(x: Tensor, network: "Panns | Head") -> Tensor:
+    return _dropout(F.avg_pool2d(x, 2), network)
 
 
-def _classified(x: Tensor, network: "Panns | Head") -> Tensor:
+def _classify(x: Tensor, network: "Panns | Head") -> Tensor:
     """(batch, channels, time, mel) -> logits: mean over mel, then maximum plus mean over time."""
     over_time = x.mean(dim=3)
     embedding = over_time.max(dim=2).values + over_time.mean(dim=2)
@@ -75,7 +75,7 @@ def _classified(x: Tensor, network: "Panns | Head") -> Tensor:
     return logits
 
 
-def _by_step(x: Tensor, network: "Panns | Head") -> Tensor:
+def _classify_steps(x: Tensor, network: "Panns | Head") -> Tensor:
     """(batch, channels, time, mel) -> logits (batch, labels, time): each step is classified.
 
     Maximum plus mean are over three steps where Cnn14 takes them over all.
@@ -88,7 +88,7 @@ def _by_step(x: Tensor, network: "Panns | Head") -> Tensor:
     return logits.transpose(1, 2)
 
 
-def _largest(steps: Tensor) -> Tensor:
+def _max_over_time(steps: Tensor) -> Tensor:
     """Logits of every step -> of the whole; the sigmoid, taken later, changes no order."""
     return steps.max(dim=2).values
 
@@ -106,7 +106,7 @@ class Cnn6(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        return _classified(_pooled(self.conv_block4(self.before(4, x)), self), self)
+        return _classify(_pool(self.conv_block4(self.before(4, x)), self), self)
 
 
 class Cnn14(Panns):
@@ -123,8 +123,8 @@ class Cnn14(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        x = _dropped(self.conv_block6(self.before(6, x)), self)
-        return _classified(x, self)
+        x = _dropout(self.conv_block6(self.before(6, x)), self)
+        return _classify(x, self)
 
 
 class Cnn14Framewise(Cnn14):
@@ -132,8 +132,8 @@ class Cnn14Framewise(Cnn14):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        x = _dropped(self.conv_block6(self.before(6, x)), self)
-        return _largest(_by_step(x, self))
+        x = _dropout(self.conv_block6(self.before(6, x)), self)
+        return _max_over_time(_classify_steps(x, self))
 
 
 class Cnn6Features(nn.Module):
@@ -189,7 +189,7 @@ class Cnn6Head(Head):
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _classified(_pooled(activations.transpose(2, 3), self), self)
+        return _classify(_pool(activations.transpose(2, 3), self), self)
 
 
 class Cnn14Head(Head):
@@ -202,11 +202,11 @@ class Cnn14Head(Head):
     def block(self, activations: Tensor) -> Tensor:
         """What is left of block 6: (batch, channels, time, mel)."""
         x = F.relu(self.bn2(activations.transpose(2, 3)))
-        return _dropped(x, self)
+        return _dropout(x, self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _classified(self.block(activations), self)
+        return _classify(self.block(activations), self)
 
 
 class Cnn14FinerHead(Head):
@@ -218,12 +218,12 @@ class Cnn14FinerHead(Head):
 
     def block(self, activations: Tensor) -> Tensor:
         """Block 6: (batch, channels, time, mel)."""
-        x = self.conv_block6(_pooled(activations.transpose(2, 3), self))
-        return _dropped(x, self)
+        x = self.conv_block6(_pool(activations.transpose(2, 3), self))
+        return _dropout(x, self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _classified(self.block(activations), self)
+        return _classify(self.block(activations), self)
 
 
 class FramewiseHead(Cnn14Head):
@@ -231,11 +231,11 @@ class FramewiseHead(Cnn14Head):
 
     def framewise(self, activations: Tensor) -> Tensor:
         """Activations -> logits of every step, (batch, labels, time / 32)."""
-        return _by_step(self.block(activations), self)
+        return _classify_steps(self.block(activations), self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _largest(self.framewise(activations))
+        return _max_over_time(self.framewise(activations))
 
 
 class FramewiseFinerHead(Cnn14FinerHead):
@@ -243,8 +243,8 @@ class FramewiseFinerHead(Cnn14FinerHead):
 
     def framewise(self, activations: Tensor) -> Tensor:
         """Activations -> logits of every step, (batch, labels, time / 32)."""
-        return _by_step(self.block(activations), self)
+        return _classify_steps(self.block(activations), self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _largest(self.framewise(activations))
+        return _max_over_time(self.framewise(activations))

@@ -15,7 +15,7 @@ DROPOUT = 0.4
 GRID = 4  # of rows and columns of what is pooled: where something is counts, coarsely
 
 
-def whole(model: Model) -> nn.Module:
+def build(model: Model) -> nn.Module:
     """Three 3x3 convolutions with ReLU, pooled between them and by a grid; one linear layer."""
     from torch import nn
 

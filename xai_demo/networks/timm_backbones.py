@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Model
 
 
-def timm_network(name: str) -> Callable[[Model], nn.Module]:
+def timm_builder(name: str) -> Callable[[Model], nn.Module]:
     """How to make timm's network of that name."""
 
     def make(model: Model) -> nn.Module:
@@ -39,7 +39,7 @@ def fine_resnet18(model: Model) -> nn.Module:
     """ResNet-18 without the stem's pooling: half the stride, a map four times finer."""
     from torch import nn
 
-    network = timm_network("resnet18")(model)
+    network = timm_builder("resnet18")(model)
     network.maxpool = nn.Identity()
     return network
 
@@ -94,10 +94,10 @@ def lung_resnet18(model: Model) -> nn.Module:
     import timm
     from torch import nn
 
-    from xai_demo.networks.timm_modules import Contrast, MeanMaxPool
+    from xai_demo.networks.timm_modules import BandContrast, MeanMaxPool
 
     network: Any = timm.create_model("resnet18", in_chans=2, num_classes=len(model.labels))
-    network.conv1 = nn.Sequential(Contrast(), network.conv1)
+    network.conv1 = nn.Sequential(BandContrast(), network.conv1)
     network.layer4[0].conv1.stride = (1, 1)
     network.layer4[0].downsample[0].stride = (1, 1)
     network.global_pool = MeanMaxPool()
@@ -110,10 +110,10 @@ def lung_efficientnet_lite0(model: Model) -> nn.Module:
     import timm
     from torch import nn
 
-    from xai_demo.networks.timm_modules import Contrast, MeanMaxPool
+    from xai_demo.networks.timm_modules import BandContrast, MeanMaxPool
 
     network: Any = timm.create_model("efficientnet_lite0", in_chans=2, num_classes=4)
-    network.conv_stem = nn.Sequential(Contrast(), network.conv_stem)
+    network.conv_stem = nn.Sequential(BandContrast(), network.conv_stem)
     network.blocks[5][0].conv_dw.stride = (1, 1)
     network.global_pool = MeanMaxPool()
     network.classifier = nn.Linear(2 * network.num_features, len(model.labels))

@@ -14,7 +14,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of red
 _WIDTH = 512
 
 
-class Colours(nn.Module):
+class GreyToRGB(nn.Module):
     """A grey picture as three colours, each standardised as ImageNet's.
 
     (batch, 1, rows, columns) -> (batch, 3, rows, columns), from 0..1.
@@ -39,7 +39,7 @@ class CheXVision(nn.Module):
     def __init__(self, n_labels: int) -> None:
         super().__init__()
         backbone: Any = timm.create_model("densenet121", in_chans=3, num_classes=0)
-        self.colours = Colours()
+        self.colours = GreyToRGB()
         self.features: nn.Module = backbone.features
         self.pool: nn.Module = backbone.global_pool
         self.feature_layer = nn.Sequential(
@@ -54,7 +54,7 @@ class CheXVision(nn.Module):
         return logits
 
 
-class Contrast(nn.Module):
+class BandContrast(nn.Module):
     """The spectrogram, and beside it what each band does against its own mean over the window.
 
     (batch, 1, rows, columns) -> (batch, 2, rows, columns). A stethoscope colours the sound, which

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from xai_demo.errors import UnsuitableError
-from xai_demo.examples import EXAMPLES, Example, Phantom, Synthesised, Truth
+from xai_demo.examples import EXAMPLES, Example, GroundTruth, Phantom, SynthesisedSound
 from xai_demo.synthesis import everyday, lung
 from xai_demo.synthesis.everyday import everyday_sound
 from xai_demo.synthesis.lung import Crackles, Wheeze, lung_sound
-from xai_demo.synthesis.thorax import Opacity, thorax
+from xai_demo.synthesis.thorax import Opacity, thorax_phantom
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -52,21 +52,21 @@ def _crackles(snr_db: float, per_second: float) -> tuple[Crackles, ...]:
     )
 
 
-BUILDERS: dict[str, Callable[[], Synthesised | Phantom]] = {
+BUILDERS: dict[str, Callable[[], SynthesisedSound | Phantom]] = {
     "breathing": partial(lung_sound, seed=1),
     "wheeze": partial(lung_sound, seed=2, events=_wheezes(460)),
     "crackles": partial(lung_sound, seed=5, events=_crackles(16, 12)),
     "crackles-and-wheeze": partial(lung_sound, seed=4, events=_crackles(9, 14) + _wheezes(400)),
-    "clear-film": partial(thorax, seed=11),
+    "clear-film": partial(thorax_phantom, seed=11),
     "one-opacity": partial(
-        thorax,
+        thorax_phantom,
         seed=12,
         opacities=(
             Opacity(label="Right lower lung", x=0.28, y=0.64, radius_x=0.19, radius_y=0.19),
         ),
     ),
     "two-opacities": partial(
-        thorax,
+        thorax_phantom,
         seed=13,
         opacities=(
             Opacity(label="Right upper lung", x=0.32, y=0.41, radius_x=0.17, radius_y=0.17),
@@ -80,9 +80,9 @@ BUILDERS: dict[str, Callable[[], Synthesised | Phantom]] = {
 }
 
 
-def truths() -> dict[str, object]:
+def ground_truths() -> dict[str, object]:
     """What `truth.json` holds: by example, its file and everything that was put in."""
-    return {name: _facts(example, BUILDERS[name]()) for name, example in EXAMPLES.items()}
+    return {name: _example_record(example, BUILDERS[name]()) for name, example in EXAMPLES.items()}
 
 
 def write_examples(directory: Path) -> None:
@@ -95,16 +95,16 @@ def write_examples(directory: Path) -> None:
     for name, example in EXAMPLES.items():
         made = BUILDERS[name]()
         path = directory / example.file
-        if isinstance(made, Synthesised):
+        if isinstance(made, SynthesisedSound):
             soundfile.write(path, made.samples, made.sample_rate_hz, subtype="PCM_16")
         else:
             Image.fromarray(made.pixels).save(path, optimize=True)
-        facts[name] = _facts(example, made)
+        facts[name] = _example_record(example, made)
     text = json.dumps(facts, indent=1, ensure_ascii=False)
     (directory / TRUTH_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _facts(example: Example, made: Synthesised | Phantom) -> dict[str, object]:
+def _example_record(example: Example, made: SynthesisedSound | Phantom) -> dict[str, object]:
     return {
         "task": example.task,
         "file": example.file,
@@ -122,7 +122,7 @@ _ROOM = ((0, 100, 600, 2500, 8000, 16000), (-6, 0, -4, -10, -22, -36))  # hertz,
 
 def lung_mixture(
     background: Floats, *, kind: Literal["crackle", "wheeze"], snr_db: float, seed: int
-) -> Synthesised:
+) -> SynthesisedSound:
     """Events of one kind in breathing, (time,) at `lung.SAMPLE_RATE_HZ`.
 
     Raises UnsuitableError for a background shorter than one event, or silent under one.
@@ -142,9 +142,9 @@ def lung_mixture(
         start = first + int(rng.integers(slot - len(wave) + 1))
         alone = np.zeros(count)
         alone[start : start + len(wave)] = wave
-        sound = lung.mixed(sound, alone, snr_db)
+        sound = lung.mix_at_snr(sound, alone, snr_db)
         truth.append(
-            Truth(
+            GroundTruth(
                 label=kind,
                 start_s=start / rate,
                 end_s=(start + len(wave)) / rate,
@@ -152,24 +152,24 @@ def lung_mixture(
                 high_hz=high_hz,
             )
         )
-    return Synthesised(samples=_fitted(sound), sample_rate_hz=rate, truth=tuple(truth))
+    return SynthesisedSound(samples=_normalise_peak(sound), sample_rate_hz=rate, truth=tuple(truth))
 
 
-def everyday_mixture(label: str, *, snr_db: float, seed: int) -> Synthesised:
+def everyday_mixture(label: str, *, snr_db: float, seed: int) -> SynthesisedSound:
     """One of `EVERYDAY_LABELS` in the noise of a room, moved round in time by chance."""
     made = everyday.everyday_sound(label, seed=seed)
     rng = np.random.default_rng(seed)
     rate, count = made.sample_rate_hz, len(made.samples)
     shift = int(rng.integers(count))
     sound = np.roll(made.samples.astype(np.float64), shift)
-    truth = tuple(part for t in made.truth for part in _moved(t, shift / rate, count / rate))
+    truth = tuple(part for t in made.truth for part in _shift(t, shift / rate, count / rate))
     during = np.zeros(count, bool)
     for t in truth:
         during[round(t.start_s * rate) : round(t.end_s * rate)] = True
     noise = lung.coloured_noise(rng, count, rate, *_ROOM)
     power = np.mean(sound[during] ** 2) / np.mean(noise[during] ** 2)
     mixed = sound + noise * np.sqrt(power / 10 ** (snr_db / 10))
-    return Synthesised(samples=_fitted(mixed), sample_rate_hz=rate, truth=truth)
+    return SynthesisedSound(samples=_normalise_peak(mixed), sample_rate_hz=rate, truth=truth)
 
 
 def _event(
@@ -192,7 +192,7 @@ def _event(
     return lung.crackle_burst(rng, event), (0.5 * pitch_hz, 1.5 * pitch_hz)
 
 
-def _moved(truth: Truth, by_s: float, total_s: float) -> list[Truth]:
+def _shift(truth: GroundTruth, by_s: float, total_s: float) -> list[GroundTruth]:
     """The stretch later by so much, in two parts where it passes the end."""
     start_s = (truth.start_s + by_s) % total_s
     end_s = start_s + truth.end_s - truth.start_s
@@ -200,11 +200,13 @@ def _moved(truth: Truth, by_s: float, total_s: float) -> list[Truth]:
     if end_s > total_s:
         spans.append((0.0, end_s - total_s))
     return [
-        Truth(label=truth.label, start_s=a, end_s=b, low_hz=truth.low_hz, high_hz=truth.high_hz)
+        GroundTruth(
+            label=truth.label, start_s=a, end_s=b, low_hz=truth.low_hz, high_hz=truth.high_hz
+        )
         for a, b in spans
     ]
 
 
-def _fitted(sound: np.ndarray) -> Floats:
+def _normalise_peak(sound: np.ndarray) -> Floats:
     fitted: Floats = (sound * min(1.0, 0.95 / np.abs(sound).max())).astype(np.float32)
     return fitted

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from xai_demo.errors import UnknownNameError
-from xai_demo.examples import Synthesised, Truth
+from xai_demo.examples import GroundTruth, SynthesisedSound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Samples: TypeAlias = NDArray[np.float64]
     Span: TypeAlias = tuple[float, float]
-    Made: TypeAlias = tuple[
+    SoundParts: TypeAlias = tuple[
         Samples, tuple[Span, ...], Span
     ]  # sound, spans in seconds, band in hertz
 
@@ -25,23 +25,23 @@ DURATION_S = 5.0
 _COUNT = round(SAMPLE_RATE_HZ * DURATION_S)
 
 
-def everyday_sound(label: str, *, seed: int) -> Synthesised:
+def everyday_sound(label: str, *, seed: int) -> SynthesisedSound:
     """Five seconds of one of `SOUNDS`, by its AudioSet name; the same seed, the same sound."""
     if label not in SOUNDS:
         raise UnknownNameError("everyday sound", label, SOUNDS)
     sound, spans, (low_hz, high_hz) = SOUNDS[label](np.random.default_rng(seed))
     samples = np.clip(0.7 * sound / np.abs(sound).max(), -1, 1).astype(np.float32)
     truth = tuple(
-        Truth(label=label, start_s=start, end_s=end, low_hz=low_hz, high_hz=high_hz)
+        GroundTruth(label=label, start_s=start, end_s=end, low_hz=low_hz, high_hz=high_hz)
         for start, end in spans
     )
-    return Synthesised(samples=samples, sample_rate_hz=SAMPLE_RATE_HZ, truth=truth)
+    return SynthesisedSound(samples=samples, sample_rate_hz=SAMPLE_RATE_HZ, truth=truth)
 
 
-def clock_tick(rng: np.random.Generator) -> Made:
+def clock_tick(rng: np.random.Generator) -> SoundParts:
     """A click and its weaker echo once a second over a quiet room."""
     starts = np.arange(0.45, DURATION_S - 0.1, 1.0)
-    sound = 0.0016 * _noise(rng, ((0, 0), (300, 0), (2000, -20), (16000, -40)))
+    sound = 0.0016 * _background_noise(rng, ((0, 0), (300, 0), (2000, -20), (16000, -40)))
     for number, start_s in enumerate(starts):
         for delay_s, height in ((0.0, 1.0), (0.022, 0.45)):
             pitch = 1.0 if number % 2 else 0.93
@@ -50,41 +50,43 @@ def clock_tick(rng: np.random.Generator) -> Made:
                 (4300, 0.004, 1.0),
                 (7600, 0.003, 0.6),
             ):
-                tone = _damped(pitch * pitch_hz, decay_s)
-                _add(sound, start_s + delay_s, height * share * tone)
+                tone = _damped_tone(pitch * pitch_hz, decay_s)
+                _add_at(sound, start_s + delay_s, height * share * tone)
             burst = rng.standard_normal(800) * np.exp(-np.arange(800) / 60)
-            _add(sound, start_s + delay_s, 0.5 * height * burst)
+            _add_at(sound, start_s + delay_s, 0.5 * height * burst)
     return sound, tuple((float(s), round(float(s) + 0.06, 3)) for s in starts), (1500.0, 9000.0)
 
 
-def dog(rng: np.random.Generator) -> Made:
+def dog(rng: np.random.Generator) -> SoundParts:
     """Barks: a hoarse harmonic stack whose pitch rises and falls, in two groups."""
     starts = (0.35, 0.85, 2.1, 2.5, 2.95, 4.1)
-    sound = 0.0015 * _noise(rng, ((0, 0), (200, -3), (2000, -25), (16000, -40)))
+    sound = 0.0015 * _background_noise(rng, ((0, 0), (200, -3), (2000, -25), (16000, -40)))
     spans = []
     for start_s in starts:
         length_s = rng.uniform(0.17, 0.22)
         time_s = np.arange(round(length_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
         part = time_s / length_s
         pitch_hz = rng.uniform(440, 500) * (0.75 + 0.5 * np.sin(np.pi * part**0.7))
-        stack = _voiced(
+        stack = _harmonic_stack(
             rng,
             pitch_hz,
             ((0, -12), (600, 0), (1400, 0), (3000, -16), (6000, -42), (9000, -66)),
             22,
         )
-        breath = _coloured(
+        breath = _coloured_noise(
             rng, len(part), ((0, -30), (500, -6), (1500, 0), (4000, -14), (7000, -36), (16000, -60))
         )
         shape = np.minimum(part / 0.12, 1) * (1 - part) ** 0.8
-        _add(sound, start_s, rng.uniform(0.8, 1.0) * shape * (stack + 0.45 * breath * stack.std()))
+        _add_at(
+            sound, start_s, rng.uniform(0.8, 1.0) * shape * (stack + 0.45 * breath * stack.std())
+        )
         spans.append((start_s, round(start_s + length_s, 3)))
-    return _echoed(rng, sound, 0.08, 0.12), tuple(spans), (300.0, 4000.0)
+    return _add_reverb(rng, sound, 0.08, 0.12), tuple(spans), (300.0, 4000.0)
 
 
-def rooster(rng: np.random.Generator) -> Made:
+def rooster(rng: np.random.Generator) -> SoundParts:
     """One crow: three short syllables and a long one that sinks at its end."""
-    sound = 0.001 * _noise(rng, ((0, 0), (200, -3), (2000, -20), (16000, -40)))
+    sound = 0.001 * _background_noise(rng, ((0, 0), (200, -3), (2000, -20), (16000, -40)))
     syllables = (
         (1.2, 0.17, (620.0, 820.0, 760.0)),
         (1.45, 0.13, (760.0, 900.0, 800.0)),
@@ -96,13 +98,13 @@ def rooster(rng: np.random.Generator) -> Made:
         pitch_hz = np.interp(part, np.linspace(0, 1, len(glide)), glide)
         pitch_hz = pitch_hz * (1 + 0.012 * np.sin(2 * np.pi * 24 * part * length_s))
         curve = ((0, -8), (800, -2), (1800, 0), (3200, -4), (5000, -16), (10000, -40))
-        stack = _voiced(rng, pitch_hz, curve, 12)
-        stack += 0.15 * stack.std() * _coloured(rng, len(part), curve)
-        _add(sound, start_s, stack * np.sin(np.pi * part) ** 0.4)
-    return _echoed(rng, sound, 0.2, 0.2), ((1.2, 2.93),), (600.0, 6000.0)
+        stack = _harmonic_stack(rng, pitch_hz, curve, 12)
+        stack += 0.15 * stack.std() * _coloured_noise(rng, len(part), curve)
+        _add_at(sound, start_s, stack * np.sin(np.pi * part) ** 0.4)
+    return _add_reverb(rng, sound, 0.2, 0.2), ((1.2, 2.93),), (600.0, 6000.0)
 
 
-def helicopter(rng: np.random.Generator) -> Made:
+def helicopter(rng: np.random.Generator) -> SoundParts:
     """Rotor beats, eleven a second, low and without a pause."""
     time_s = np.arange(_COUNT) / SAMPLE_RATE_HZ
     beat = 11.0 * time_s + 0.05 * np.sin(2 * np.pi * 0.3 * time_s)
@@ -116,13 +118,13 @@ def helicopter(rng: np.random.Generator) -> Made:
         (0, -40), (300, -12), (600, -1), (1000, -3), (2100, -8), (3000, -14), (5700, -22),
         (8000, -30), (11000, -47), (16000, -58),
     )  # fmt: skip
-    low, air = _noise(rng, low_curve), _noise(rng, air_curve)
+    low, air = _background_noise(rng, low_curve), _background_noise(rng, air_curve)
     whine = np.sin(2 * np.pi * 430 * time_s) + 0.5 * np.sin(2 * np.pi * 860 * time_s)
     sound = low * (0.5 + chop) + 0.15 * air * (0.8 + chop) + 0.03 * whine
-    return sound * (0.85 + 0.15 * np.sin(2 * np.pi * 0.17 * time_s)), _WHOLE, (30.0, 3000.0)
+    return sound * (0.85 + 0.15 * np.sin(2 * np.pi * 0.17 * time_s)), _THROUGHOUT, (30.0, 3000.0)
 
 
-def chainsaw(rng: np.random.Generator) -> Made:
+def chainsaw(rng: np.random.Generator) -> SoundParts:
     """A two-stroke engine, revved twice."""
     knots = (
         (0, 95.0),
@@ -134,46 +136,56 @@ def chainsaw(rng: np.random.Generator) -> Made:
         (5, 158.0),
     )
     time_s = np.arange(_COUNT) / SAMPLE_RATE_HZ
-    pitch_hz = _follow(knots, time_s) * (1 + 0.003 * _slow(rng, 12))
+    pitch_hz = _interpolate(knots, time_s) * (1 + 0.003 * _slow_drift(rng, 12))
     curve = ((0, -14), (150, 0), (700, -2), (2500, -6), (6000, -16), (16000, -34))
-    engine = _voiced(rng, pitch_hz, curve, 60, roughness=0.06)
-    hiss = _noise(rng, ((0, -40), (500, -8), (2000, 0), (5000, -3), (10000, -12), (16000, -24)))
+    engine = _harmonic_stack(rng, pitch_hz, curve, 60, roughness=0.06)
+    hiss = _background_noise(
+        rng, ((0, -40), (500, -8), (2000, 0), (5000, -3), (10000, -12), (16000, -24))
+    )
     loud = 0.35 + 0.65 * np.clip((pitch_hz - 95) / 60, 0, 1)
-    return loud * (engine / engine.std() + 0.45 * hiss), _WHOLE, (100.0, 8000.0)
+    return loud * (engine / engine.std() + 0.45 * hiss), _THROUGHOUT, (100.0, 8000.0)
 
 
-def rain(rng: np.random.Generator) -> Made:
+def rain(rng: np.random.Generator) -> SoundParts:
     """Steady broadband noise with single drops."""
-    sound = 0.30 * _noise(
+    sound = 0.30 * _background_noise(
         rng, ((0, -25), (150, -9), (600, -3), (2500, 0), (7000, -4), (16000, -14))
     )
     for start_s in rng.uniform(0, DURATION_S - 0.05, 420):
-        tone = _damped(rng.uniform(1200, 7000), rng.uniform(0.0008, 0.003))
-        _add(sound, float(start_s), rng.exponential(0.35) * tone)
-    return sound, _WHOLE, (500.0, 12000.0)
+        tone = _damped_tone(rng.uniform(1200, 7000), rng.uniform(0.0008, 0.003))
+        _add_at(sound, float(start_s), rng.exponential(0.35) * tone)
+    return sound, _THROUGHOUT, (500.0, 12000.0)
 
 
-def sea_waves(rng: np.random.Generator) -> Made:
+def sea_waves(rng: np.random.Generator) -> SoundParts:
     """Two breakers that swell and run out."""
     curve = ((0, -14), (100, 0), (500, -3), (2000, -8), (6000, -18), (16000, -36))
     time_s = np.arange(_COUNT) / SAMPLE_RATE_HZ
-    swell = _follow(((0, 0.1), (1.2, 0.9), (2.0, 0.5), (2.9, 0.12), (4.0, 1.0), (5, 0.6)), time_s)
-    foam = _noise(rng, ((0, -40), (800, -8), (3000, 0), (8000, -8), (16000, -24)))
-    return _noise(rng, curve) * (0.12 + swell) + 0.35 * foam * swell**2, _WHOLE, (50.0, 8000.0)
+    swell = _interpolate(
+        ((0, 0.1), (1.2, 0.9), (2.0, 0.5), (2.9, 0.12), (4.0, 1.0), (5, 0.6)), time_s
+    )
+    foam = _background_noise(rng, ((0, -40), (800, -8), (3000, 0), (8000, -8), (16000, -24)))
+    return (
+        _background_noise(rng, curve) * (0.12 + swell) + 0.35 * foam * swell**2,
+        _THROUGHOUT,
+        (50.0, 8000.0),
+    )
 
 
-def fire(rng: np.random.Generator) -> Made:
+def fire(rng: np.random.Generator) -> SoundParts:
     """Sharp crackles at random over a low roar."""
-    sound = 0.003 * _noise(rng, ((0, -6), (60, 0), (300, -14), (2000, -30), (16000, -40)))
+    sound = 0.003 * _background_noise(
+        rng, ((0, -6), (60, 0), (300, -14), (2000, -30), (16000, -40))
+    )
     for start_s in rng.uniform(0, DURATION_S - 0.05, 110):
         length = int(rng.uniform(60, 500))
         snap = rng.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
-        _add(sound, float(start_s), 0.04 * rng.pareto(1.6) * snap)
-    return np.tanh(sound / 0.5), _WHOLE, (300.0, 16000.0)
+        _add_at(sound, float(start_s), 0.04 * rng.pareto(1.6) * snap)
+    return np.tanh(sound / 0.5), _THROUGHOUT, (300.0, 16000.0)
 
 
-_WHOLE: tuple[tuple[float, float], ...] = ((0.0, DURATION_S),)
-SOUNDS: dict[str, Callable[[np.random.Generator], Made]] = {
+_THROUGHOUT: tuple[tuple[float, float], ...] = ((0.0, DURATION_S),)
+SOUNDS: dict[str, Callable[[np.random.Generator], SoundParts]] = {
     "Tick-tock": clock_tick,
     "Dog": dog,
     "Crowing, cock-a-doodle-doo": rooster,
@@ -185,21 +197,21 @@ SOUNDS: dict[str, Callable[[np.random.Generator], Made]] = {
 }
 
 
-def _coloured(
+def _coloured_noise(
     rng: np.random.Generator, count: int, curve: tuple[tuple[float, float], ...]
 ) -> Samples:
     """Noise of deviation 1 with a spectrum of (hertz, decibels) points: (count,)."""
     frequencies = np.fft.rfftfreq(count, 1 / SAMPLE_RATE_HZ)
-    gains = 10 ** (_follow(curve, np.asarray(frequencies, np.float64)) / 20)
+    gains = 10 ** (_interpolate(curve, np.asarray(frequencies, np.float64)) / 20)
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(count)) * gains, count)
     return np.asarray(noise / noise.std())
 
 
-def _noise(rng: np.random.Generator, curve: tuple[tuple[float, float], ...]) -> Samples:
-    return _coloured(rng, _COUNT, curve)
+def _background_noise(rng: np.random.Generator, curve: tuple[tuple[float, float], ...]) -> Samples:
+    return _coloured_noise(rng, _COUNT, curve)
 
 
-def _voiced(
+def _harmonic_stack(
     rng: np.random.Generator,
     pitch_hz: Samples,
     curve: tuple[tuple[float, float], ...],
@@ -211,31 +223,31 @@ def _voiced(
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     sound = np.zeros(len(pitch_hz))
     for harmonic in range(1, harmonics + 1):
-        level = 10 ** (_follow(curve, harmonic * pitch_hz) / 20)
+        level = 10 ** (_interpolate(curve, harmonic * pitch_hz) / 20)
         level = level * (harmonic * pitch_hz < 0.45 * SAMPLE_RATE_HZ)
         jitter = roughness * np.cumsum(rng.standard_normal(len(pitch_hz))) / 20
         sound += level * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi) + jitter)
     return sound
 
 
-def _slow(rng: np.random.Generator, per_second: float) -> Samples:
+def _slow_drift(rng: np.random.Generator, per_second: float) -> Samples:
     """A random line of deviation about 1 that changes so many times a second: (time,)."""
     knots = rng.standard_normal(int(DURATION_S * per_second) + 2)
     line = np.interp(np.linspace(0, len(knots) - 1, _COUNT), np.arange(len(knots)), knots)
     return np.asarray(line)
 
 
-def _follow(points: tuple[tuple[float, float], ...], where: Samples) -> Samples:
+def _interpolate(points: tuple[tuple[float, float], ...], where: Samples) -> Samples:
     places, values = zip(*points, strict=True)
     return np.asarray(np.interp(where, places, values))
 
 
-def _damped(pitch_hz: float, decay_s: float) -> Samples:
+def _damped_tone(pitch_hz: float, decay_s: float) -> Samples:
     time_s = np.arange(round(6 * decay_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     return np.asarray(np.exp(-time_s / decay_s) * np.sin(2 * np.pi * pitch_hz * time_s))
 
 
-def _echoed(rng: np.random.Generator, sound: Samples, decay_s: float, share: float) -> Samples:
+def _add_reverb(rng: np.random.Generator, sound: Samples, decay_s: float, share: float) -> Samples:
     """The sound in a room: a tail of noise that dies away."""
     time_s = np.arange(round(3 * decay_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     tail = rng.standard_normal(len(time_s)) * np.exp(-time_s / decay_s)
@@ -244,7 +256,7 @@ def _echoed(rng: np.random.Generator, sound: Samples, decay_s: float, share: flo
     return np.asarray(sound + share * wet * sound.std() / wet.std())
 
 
-def _add(sound: Samples, start_s: float, wave: Samples) -> None:
+def _add_at(sound: Samples, start_s: float, wave: Samples) -> None:
     start = round(start_s * SAMPLE_RATE_HZ)
     end = min(start + len(wave), len(sound))
     sound[start:end] += wave[: end - start]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from xai_demo.errors import UnsuitableError
-from xai_demo.examples import Synthesised, Truth
+from xai_demo.examples import GroundTruth, SynthesisedSound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -170,7 +170,7 @@ def wheeze(rng: np.random.Generator, event: Wheeze) -> tuple[Samples, tuple[floa
     return tone * np.sin(np.pi / 2 * shape) ** 2, band
 
 
-def mixed(background: Samples | Floats, event: Samples | Floats, snr_db: float) -> Samples:
+def mix_at_snr(background: Samples | Floats, event: Samples | Floats, snr_db: float) -> Samples:
     """The background plus the event, scaled so that over the stretch it sounds in (first to last
     non-zero sample) its power stands `snr_db` above the background's; both (time,)."""
     if np.shape(background) != np.shape(event):
@@ -192,7 +192,7 @@ def mixed(background: Samples | Floats, event: Samples | Floats, snr_db: float) 
 
 def lung_sound(
     *, seed: int, events: tuple[Event, ...] = (), breathing: Breathing | None = None
-) -> Synthesised:
+) -> SynthesisedSound:
     """Breathing with the events asked for, and where they are; the same seed, the same sound."""
     rng = np.random.default_rng(seed)
     breathing = breathing or Breathing()
@@ -208,11 +208,11 @@ def lung_sound(
             wave, pitch_hz = crackle_burst(rng, event), CRACKLES[event.kind][1]
             low_hz, high_hz = 0.5 * pitch_hz, 1.5 * pitch_hz
         start = round(event.start_s * SAMPLE_RATE_HZ)
-        alone = _placed(wave, start, len(sound))
-        sound = mixed(sound, alone, event.snr_db)
+        alone = _place_event(wave, start, len(sound))
+        sound = mix_at_snr(sound, alone, event.snr_db)
         end_s = (start + len(wave)) / SAMPLE_RATE_HZ
         truth.append(
-            Truth(
+            GroundTruth(
                 label=label,
                 start_s=event.start_s,
                 end_s=end_s,
@@ -221,10 +221,10 @@ def lung_sound(
             )
         )
     samples = (sound * min(1.0, 0.95 / np.abs(sound).max())).astype(np.float32)
-    return Synthesised(samples=samples, sample_rate_hz=SAMPLE_RATE_HZ, truth=tuple(truth))
+    return SynthesisedSound(samples=samples, sample_rate_hz=SAMPLE_RATE_HZ, truth=tuple(truth))
 
 
-def _placed(wave: Samples, start: int, count: int) -> Samples:
+def _place_event(wave: Samples, start: int, count: int) -> Samples:
     if not 0 <= start <= count - len(wave):
         raise UnsuitableError(
             f"The event lies at samples {start} to {start + len(wave)}; wanted: in 0 to {count}."

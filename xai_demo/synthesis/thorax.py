@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Points: TypeAlias = Sequence[tuple[float, float]]
 
 SIZE = 512
-_FINE = 2  # outlines are drawn this much larger, for smooth edges
+_OVERSAMPLING = 2  # outlines are drawn this much larger, for smooth edges
 
 # Outlines as (x, y) fractions of the film, x measured for the side drawn on the left.
 _TORSO = (
@@ -58,30 +58,30 @@ class Opacity:
     strength: float = 0.95  # 1: as dense as the heart at its core
 
 
-def thorax(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom:
+def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom:
     """A film with the opacities asked for, and their boxes; the same seed, the same film."""
     rng = np.random.default_rng(seed)
-    lungs = _smooth(_filled(_RIGHT_LUNG), 1.6) + _smooth(_filled(_LEFT_LUNG), 1.6)
+    lungs = _smooth(_fill_outline(_RIGHT_LUNG), 1.6) + _smooth(_fill_outline(_LEFT_LUNG), 1.6)
     body = _soft_tissue(lungs)
     bone = _bones(rng)
     vessels = _vessels(rng) * lungs
-    tissue = _tissue(rng) * np.clip(4 * body, 0, 1)
+    tissue = _tissue_texture(rng) * np.clip(4 * body, 0, 1)
     grey = body + 0.95 * bone * (1 - 0.75 * body) + 0.26 * vessels + 0.022 * tissue
     clouds = np.zeros_like(grey)
     boxes = []
     for opacity in opacities:
         cloud = _cloud(rng, opacity) * np.clip(lungs, 0, 1)
-        boxes.append(_box(opacity.label, cloud))
+        boxes.append(_bounding_box(opacity.label, cloud))
         clouds = np.maximum(clouds, opacity.strength * cloud)
     # Fluid takes the place of air: the patch is as dense as the heart and hides what lies in it.
     grey += clouds * (0.72 - grey)
     grain = _smooth(rng.standard_normal((SIZE, SIZE)), 0.7)
     film = np.clip(grey, 0, 1) + 0.014 * grain * (0.3 + np.clip(grey, 0, 1))
     pixels = np.clip(255 * film + 3, 0, 255).astype(np.uint8)
-    return Phantom(pixels=_marked(pixels), truth=tuple(boxes))
+    return Phantom(pixels=_draw_side_marker(pixels), truth=tuple(boxes))
 
 
-def _tissue(rng: np.random.Generator) -> Plane:
+def _tissue_texture(rng: np.random.Generator) -> Plane:
     """The mottle of vessels and walls too small to be told apart: deviation 1."""
     mottle = np.zeros((SIZE, SIZE))
     for sigma in (1.3, 2.6):
@@ -93,7 +93,7 @@ def _tissue(rng: np.random.Generator) -> Plane:
 def _soft_tissue(lungs: Plane) -> Plane:
     """Muscle, mediastinum, heart and abdomen less the air in lungs and windpipe: grey, 0..1."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    torso = _filled(_TORSO + tuple((1 - px, py) for px, py in reversed(_TORSO)))
+    torso = _fill_outline(_TORSO + tuple((1 - px, py) for px, py in reversed(_TORSO)))
     skin = _smooth(torso, 3) * (0.25 + 0.75 * _smooth(torso, 26))
     grey = 0.55 * skin
     grey += 0.09 * np.exp(-(((x - 0.5) / 0.16) ** 2)) * torso  # thicker towards the middle
@@ -101,11 +101,11 @@ def _soft_tissue(lungs: Plane) -> Plane:
     grey = np.maximum(grey, 0.76 * chin)
     depth = np.clip(_smooth(lungs, 12) ** 1.5, 0, 1)
     grey -= lungs * (0.12 + 0.21 * depth) * (1 - 0.15 * (y - 0.5))
-    heart = _smooth(_filled(_HEART), 3.5)
+    heart = _smooth(_fill_outline(_HEART), 3.5)
     grey += heart * 0.20 * lungs
     abdomen = 1 / (1 + np.exp(-(y - 0.76) / 0.025)) * np.clip(torso - lungs, 0, 1)
     grey += 0.17 * _smooth(abdomen, 4) * np.exp(-(((x - 0.5) / 0.42) ** 4))
-    windpipe = _filled(_stroke(((0.5, -0.10), (0.5, 0.20), (0.495, 0.36)), 0.018))
+    windpipe = _fill_outline(_band_outline(((0.5, -0.10), (0.5, 0.20), (0.495, 0.36)), 0.018))
     grey -= 0.08 * _smooth(windpipe, 4) * np.clip(3.2 - 8 * y, 0, 1)
     bubble = np.exp(-(((x - 0.73) / 0.05) ** 2) - ((y - 0.87) / 0.03) ** 2)
     return np.asarray(np.clip(grey - 0.13 * bubble, 0, 1))
@@ -157,8 +157,8 @@ def _rib(number: int) -> tuple[Points, Points]:
 
 def _tube(path: Points, radius: float) -> Plane:
     """A hollow bone seen from the side: its walls are brighter than its middle."""
-    outer = _smooth(_filled(_stroke(path, radius)), 1.2)
-    inner = _smooth(_filled(_stroke(path, 0.45 * radius)), 1.4)
+    outer = _smooth(_fill_outline(_band_outline(path, radius)), 1.2)
+    inner = _smooth(_fill_outline(_band_outline(path, 0.45 * radius)), 1.4)
     return outer - 0.5 * inner
 
 
@@ -166,9 +166,9 @@ def _vessels(rng: np.random.Generator) -> Plane:
     """Branching shadows from both lung roots, thinner outwards: thickness, 0..1."""
     from PIL import Image, ImageDraw
 
-    canvas = Image.new("L", (SIZE * _FINE, SIZE * _FINE))
+    canvas = Image.new("L", (SIZE * _OVERSAMPLING, SIZE * _OVERSAMPLING))
     draw = ImageDraw.Draw(canvas)
-    scale = SIZE * _FINE
+    scale = SIZE * _OVERSAMPLING
     for side, root_x in ((-1, 0.425), (1, 0.59)):
         for spread in np.linspace(-1.3, 1.3, 7):
             angle = spread + rng.normal(0, 0.2)
@@ -201,7 +201,7 @@ def _cloud(rng: np.random.Generator, opacity: Opacity) -> Plane:
     return np.asarray(_smooth(solid, 5) * np.clip(0.93 + 0.07 * texture, 0, 1))
 
 
-def _box(label: str, cloud: Plane) -> Box:
+def _bounding_box(label: str, cloud: Plane) -> Box:
     """The smallest box that holds everything denser than a quarter of the densest part."""
     if cloud.max() <= 0.05:
         raise UnsuitableError(f"The opacity {label!r} lies outside both lungs; wanted: inside one.")
@@ -217,7 +217,7 @@ def _box(label: str, cloud: Plane) -> Box:
     )
 
 
-def _marked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _draw_side_marker(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The film with the letter that names the patient's right side."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -226,17 +226,19 @@ def _marked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(film)
 
 
-def _filled(outline: Points) -> Plane:
+def _fill_outline(outline: Points) -> Plane:
     """The inside of a closed smooth curve through the points: 0..1, (SIZE, SIZE)."""
     from PIL import Image, ImageDraw
 
-    canvas = Image.new("L", (SIZE * _FINE, SIZE * _FINE))
-    corners = [(px * SIZE * _FINE, py * SIZE * _FINE) for px, py in _curve(outline)]
+    canvas = Image.new("L", (SIZE * _OVERSAMPLING, SIZE * _OVERSAMPLING))
+    corners = [
+        (px * SIZE * _OVERSAMPLING, py * SIZE * _OVERSAMPLING) for px, py in _spline(outline)
+    ]
     ImageDraw.Draw(canvas).polygon(corners, fill=255)
     return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), np.float64) / 255
 
 
-def _curve(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
+def _spline(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
     """Points along a Catmull-Rom spline through the given ones: (number, 2)."""
     knots = np.asarray(points, np.float64)
     ends = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
@@ -249,9 +251,9 @@ def _curve(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
     return np.concatenate(pieces if closed else [*pieces, knots[-1:]])
 
 
-def _stroke(path: Points, radius: float) -> list[tuple[float, float]]:
+def _band_outline(path: Points, radius: float) -> list[tuple[float, float]]:
     """The outline of a band of a given half width along a smooth path."""
-    middle = _curve(path, closed=False)[::6]
+    middle = _spline(path, closed=False)[::6]
     along = np.gradient(middle, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     across = radius * np.stack([-along[:, 1], along[:, 0]], axis=1)
