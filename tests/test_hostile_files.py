@@ -8,6 +8,7 @@ import pytest
 from tests.support.hostile_files import AUDIO, IMAGES, Case
 from xai_demo import cli
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import XaiDemoError
 from xai_demo.settings import Settings
 
@@ -54,7 +55,7 @@ def test_the_command_line_refuses_in_one_line_and_writes_nothing(
 def test_an_unusual_file_is_answered_and_the_report_is_json(task, model, case, tmp_path, analyser):
     path: Path = tmp_path / case.name
     case.build(path)
-    report = analyser.analyse(task, path, model=model, backend="torch").report
+    report = analyser.analyse(AnalysisRequest(task=task, model=model, backend="torch"), path).report
     json.dumps(report.to_json(), allow_nan=False)
     assert report.predictions
     if case.outcome == "warned":
@@ -67,5 +68,7 @@ def test_after_a_refusal_the_next_request_is_answered(analyser, tmp_path):
     good = next(case for t, _, case in ANSWERED if t == task and case.outcome == "fine")
     good.build(tmp_path / good.name)
     with pytest.raises(XaiDemoError):
-        analyser.analyse(task, tmp_path / bad.name, model=model)
-    assert analyser.analyse(task, tmp_path / good.name, model=model).report.predictions
+        analyser.analyse(AnalysisRequest(task=task, model=model), tmp_path / bad.name)
+    assert analyser.analyse(
+        AnalysisRequest(task=task, model=model), tmp_path / good.name
+    ).report.predictions

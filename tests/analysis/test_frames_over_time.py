@@ -50,7 +50,7 @@ def small_framewise(model):
 
 @pytest.fixture
 def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
-    kind = dataclasses.replace(ARCHITECTURES["cnn14-decisionlevelmax"], whole=small_framewise)
+    kind = dataclasses.replace(ARCHITECTURES["cnn14-decisionlevelmax"], build=small_framewise)
     monkeypatch.setitem(networks.ARCHITECTURES, NAME, kind)
     return analyser_of(tmp_path, MODEL)
 

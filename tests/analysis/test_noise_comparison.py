@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.fake_analyser import FakeAnalyser
-from xai_demo.analysis.explain import Disturbance, Move, disturbed
+from xai_demo.analysis.explain import Move, NoiseComparison, compare_with_noise
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.audio.noise import Noise
 from xai_demo.cli import main
 from xai_demo.examples import example_path
@@ -21,7 +22,7 @@ PINK = Noise(kind="pink", snr_db=-5)
 
 
 def answer(ps: dict[str, float], heatmap: Any, target: str = "Dog") -> Analysis:
-    made = FakeAnalyser().analyse("audioset", "clip.wav")
+    made = FakeAnalyser().analyse(AnalysisRequest(task="audioset"), "clip.wav")
     explanation = dataclasses.replace(
         made.report.explanations[0],
         target=target,
@@ -41,7 +42,7 @@ def answer(ps: dict[str, float], heatmap: Any, target: str = "Dog") -> Analysis:
 def test_labels_move_and_heat_is_compared():
     clean = answer({"Dog": 0.9, "Rain": 0.06, "Fire": 0.04}, [[0.1, 0.2], [0.5, 1]])
     noisy = answer({"Rain": 0.7, "Dog": 0.2, "Fire": 0.1}, [[1, 0.5], [0.2, 0.1]])
-    both = Disturbance(noise=PINK, clean=clean, noisy=noisy)
+    both = NoiseComparison(noise=PINK, clean=clean, noisy=noisy)
     assert both.moves == (
         Move(label="Dog", before=0.9, after=0.2),
         Move(label="Rain", before=0.06, after=0.7),
@@ -55,7 +56,7 @@ def test_labels_move_and_heat_is_compared():
         "With pink noise at a signal-to-noise ratio of \u22125 dB, the answer goes from Dog to "
         "Rain; Dog goes from 0.90 to 0.20; the rank correlation of the heat maps is \u22121.00."
     )
-    same = Disturbance(noise=PINK, clean=clean, noisy=clean)
+    same = NoiseComparison(noise=PINK, clean=clean, noisy=clean)
     assert same.agreement == pytest.approx(1)
     assert "the answer stays Dog" in same.sentence()
     empty = dataclasses.replace(
@@ -70,28 +71,32 @@ def test_only_the_most_probable_labels_of_either_are_told():
     before = {"Dog": 0.5} | {f"a{i}": 0.4 - i / 100 for i in range(20)}
     after = dict(zip(before, reversed(before.values()), strict=True))
     heat = [[0, 1]]
-    both = Disturbance(noise=PINK, clean=answer(before, heat), noisy=answer(after, heat))
+    both = NoiseComparison(noise=PINK, clean=answer(before, heat), noisy=answer(after, heat))
     assert [m.label for m in both.moves] == [
         "Dog", "a0", "a1", "a2", "a3", "a19", "a18", "a17", "a16", "a15",
     ]  # fmt: skip
 
 
 def test_both_are_asked_about_the_label_that_the_first_answered():
-    asked: list[dict[str, Any]] = []
-    told: list[float] = []
+    requests: list[AnalysisRequest] = []
+    fractions: list[float] = []
 
-    def analyse(task: str, path: str, **options: Any) -> Analysis:
-        asked.append(options)
-        options["progress"](1.0, "done")
+    def analyse(request: AnalysisRequest, path: str | Path, /, *, progress: Any) -> Analysis:
+        requests.append(request)
+        progress(1.0, "done")
         return answer({"Dog": 0.9, "Rain": 0.1}, [[0, 1]])
 
-    disturbed(
-        analyse, "audioset", "clip.wav", PINK, progress=lambda p, _: told.append(p), layer="x"
-    )
-    assert [each.get("noise") for each in asked] == [None, PINK]
-    assert [each["target"] for each in asked] == [None, "Dog"]
-    assert [each["layer"] for each in asked] == ["x", "x"]
-    assert told == [0.5, 1.0]
+    request = AnalysisRequest(task="audioset", noise=PINK, layer="x")
+    compare_with_noise(analyse, request, "clip.wav", progress=lambda p, _: fractions.append(p))
+    assert [each.noise for each in requests] == [None, PINK]
+    assert [each.target for each in requests] == [None, "Dog"]
+    assert [each.layer for each in requests] == ["x", "x"]
+    assert fractions == [0.5, 1.0]
+
+
+def test_a_comparison_needs_a_noise():
+    with pytest.raises(ValueError, match="no noise"):
+        compare_with_noise(FakeAnalyser().analyse, AnalysisRequest(task="audioset"), "clip.wav")
 
 
 @pytest.fixture
@@ -123,10 +128,20 @@ def test_the_command_line_asks_twice_and_tells_what_moved(offline, tmp_path, cap
 @pytest.mark.parametrize(
     ("model", "example", "options", "says"),
     [
-        ("everyday-cnn6", "dog", ["--snr", "5"], "--snr 5 came without --noise"),
+        (
+            "everyday-cnn6",
+            "dog",
+            ["--snr", "5"],
+            "(snr) of 5 dB needs a kind of noise: white, pink or babble",
+        ),
         ("everyday-cnn6", "dog", ["--noise", "pink", "--snr", "90"], "wanted: -20 to 60 dB"),
         ("everyday-cnn6", "dog", ["--noise", "brown"], "'brown' (choose from"),
-        ("pneumonia-resnet18", "clear-film", ["--noise", "pink"], "wanted: a task of sounds"),
+        (
+            "pneumonia-resnet18",
+            "clear-film",
+            ["--noise", "pink"],
+            "Noise can only be added to sounds, not to the task chest_xray",
+        ),
     ],
 )
 def test_noise_that_makes_no_sense_is_refused(offline, capsys, model, example, options, says):

@@ -17,9 +17,10 @@ from xai_demo.analysis import (
     inference,
     inputs,
 )
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
-from xai_demo.audio.segments import Cycle, of_cycles
+from xai_demo.audio.segments import Cycle, cycle_windows
 from xai_demo.cli import analyse
 from xai_demo.errors import AnnotationError, UnsuitableError
 from xai_demo.examples import example_path
@@ -51,8 +52,11 @@ def hiss(tmp_path):
     return path
 
 
-def ask(analyser, path, model="lung", task="stethoscope", **more):
-    return analyser.analyse(task, path, model=model, backend="torch", faithfulness=False, **more)
+def ask(analyser, path, model="lung", task="stethoscope", **choices):
+    request = AnalysisRequest(
+        task=task, model=model, backend="torch", faithfulness=False, **choices
+    )
+    return analyser.analyse(request, path)
 
 
 def recording(seconds, seed=0, **more):
@@ -97,9 +101,14 @@ def test_a_model_is_given_the_path_that_it_was_taught_with(analyser, hiss):
 
 
 def test_filters_and_breaths_are_for_the_stethoscope_alone(analyser, hiss, tmp_path):
-    with pytest.raises(UnsuitableError, match="audioset and a filter was asked for; wanted: none"):
+    with pytest.raises(
+        UnsuitableError, match="Filters are for the task stethoscope only; the task is audioset"
+    ):
         ask(analyser, hiss, "tags", "audioset", signal_path=SignalPath())
-    with pytest.raises(UnsuitableError, match="audioset and a file of respiratory cycles"):
+    with pytest.raises(
+        UnsuitableError,
+        match="Respiratory cycles are for the task stethoscope only; the task is aud",
+    ):
         ask(analyser, hiss, "tags", "audioset", cycles=tmp_path / "c.txt")
     report = ask(analyser, hiss, "tags", "audioset", signal_path=NO_PATH).report
     assert "signal_path" not in report.input
@@ -159,7 +168,7 @@ def test_spans_of_breaths_stay_inside_them_and_inside_the_recording():
         Cycle(start_s=a, end_s=b, crackles=False, wheezes=False)
         for a, b in ((0.0, 0.001), (0.5, 5.5), (4.999, 5.0))
     ]
-    spans = of_cycles(cycles, 201, 501, MEL)
+    spans = cycle_windows(cycles, 201, 501, MEL)
     assert [(s.first, s.last, s.part) for s in spans] == [
         (0, 1, 0),
         (50, 251, 1),
@@ -235,16 +244,16 @@ def test_a_spectrogram_in_stretches_is_the_whole_one(monkeypatch):
     for front in spectrogram.FRONT_ENDS:
         spec = dataclasses.replace(TAUGHT, front_end=front, top_db=40)
         whole = spectrogram.log_mel(samples, spec)
-        monkeypatch.setattr(spectrogram, "_STRETCH", 100)
-        pieces = list(spectrogram.log_mel_stretches(samples, spec))
+        monkeypatch.setattr(spectrogram, "_CHUNK_FRAMES", 100)
+        pieces = list(spectrogram.log_mel_chunks(samples, spec))
         assert len(pieces) > 3
         assert np.concatenate([p for _, p in pieces], axis=1) == pytest.approx(whole, abs=1e-3)
         monkeypatch.undo()
         floored = np.maximum(whole, whole.max() - 40)
         expected = (floored - floored.mean()) / floored.std()
-        assert spectrogram.conditioned(whole, spec) == pytest.approx(expected, abs=1e-3)
-        of = spectrogram.levels(whole, spec)
-        part = spectrogram.conditioned(whole[:, 50:90], spec, of)
+        assert spectrogram.normalise_decibels(whole, spec) == pytest.approx(expected, abs=1e-3)
+        of = spectrogram.measure_levels(whole, spec)
+        part = spectrogram.normalise_decibels(whole[:, 50:90], spec, of)
         assert part == pytest.approx(expected[:, 50:90], abs=1e-3)
 
 
@@ -308,32 +317,32 @@ def test_an_explainer_is_said_to_ask_as_often_as_it_does(name, says):
 def test_a_large_array_lies_in_a_file_and_keeps_its_values(monkeypatch):
     import mmap
 
-    monkeypatch.setattr(files, "_LARGE_BYTES", 1000)
-    assert files.empty((10,)).base is None
-    large = files.empty((30, 20))
+    monkeypatch.setattr(files, "_MAPPED_FROM_BYTES", 1000)
+    assert files.allocate_array((10,)).base is None
+    large = files.allocate_array((30, 20))
     assert isinstance(large.base, mmap.mmap)
     large[:] = np.arange(600).reshape(30, 20)
-    files.settle(large.T[3:, :5])
+    files.release_pages(large.T[3:, :5])
     assert large.sum() == 600 * 599 / 2
-    monkeypatch.setattr(files, "_STRETCH", 70)
-    assert [(s.start, s.stop) for s in files.stretches(large, 2)][:2] == [(0, 2), (2, 4)]
-    assert sum(s.stop - s.start for s in files.stretches(large, 4)) == 30
+    monkeypatch.setattr(files, "_CHUNK_VALUES", 70)
+    assert [(s.start, s.stop) for s in files.chunks(large, 2)][:2] == [(0, 2), (2, 4)]
+    assert sum(s.stop - s.start for s in files.chunks(large, 4)) == 30
 
 
 def test_a_full_disk_leaves_the_array_in_memory(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "_LARGE_BYTES", 1000)
+    monkeypatch.setattr(files, "_MAPPED_FROM_BYTES", 1000)
     monkeypatch.setattr(files.os, "posix_fallocate", full)
-    assert files.empty((30, 20)).base is None
+    assert files.allocate_array((30, 20)).base is None
 
 
 def test_a_sound_that_is_longer_than_its_header_says_grows():
-    held, pieces = files.Growing(10), [np.full(n, n, np.float32) for n in (3, 70_000, 1, 90_000)]
+    held, pieces = files.GrowingArray(10), [np.full(n, n, np.float32) for n in (3, 70_000, 1, 90_000)]
     for piece in pieces:
-        held.add(piece)
-    assert np.array_equal(held.whole(), np.concatenate(pieces))
+        held.append(piece)
+    assert np.array_equal(held.view(), np.concatenate(pieces))
 
 
 def analysed(arguments):

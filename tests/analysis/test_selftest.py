@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.small_models import write_model
 from xai_demo import networks
 from xai_demo.analysis import Analyser, selftest
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import MODELS, Entry, hub_models
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError, RequestError
@@ -52,7 +53,7 @@ def settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: Callable[..., None]
 ) -> Settings:
     """A machine that has one model, a small Cnn14 of random weights, and its stored answer."""
-    kind = dataclasses.replace(ARCHITECTURES["cnn14"], whole=small_cnn14)
+    kind = dataclasses.replace(ARCHITECTURES["cnn14"], build=small_cnn14)
     monkeypatch.setitem(networks.ARCHITECTURES, NAME, kind)
     without(MODELS, *MODELS)
     MODELS[NAME] = Entry(task="audioset")
@@ -150,19 +151,21 @@ def test_a_stored_answer_that_is_none_is_named(settings, capsys):
 def publish(monkeypatch, clip: Path, probabilities: dict[str, float], sha256=None) -> None:
     published = PublishedAnswer(
         clip=clip.name,
-        where="its makers' page",
+        source="its makers' page",
         probabilities=probabilities,
         tolerance=0.01,
         sha256=sha256,
     )
-    entry = dataclasses.replace(MODELS[NAME], published=published)
+    entry = dataclasses.replace(MODELS[NAME], published_answer=published)
     monkeypatch.setitem(MODELS, NAME, entry)
 
 
 def test_a_published_answer_is_reproduced_or_not(settings, tmp_path, monkeypatch, capsys):
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, 0.1 * np.random.default_rng(0).standard_normal(64_000), 32_000)
-    analysis = Analyser(settings).analyse("audioset", clip, model=NAME, faithfulness=False)
+    analysis = Analyser(settings).analyse(
+        AnalysisRequest(task="audioset", model=NAME, faithfulness=False), clip
+    )
     answers = {p.label: p.probability for p in analysis.report.predictions}
     publish(monkeypatch, clip, {"Dog": answers["Dog"] + 0.009})
     assert main(["selftest", NAME, "--clip", str(clip)]) == 0
@@ -190,7 +193,9 @@ def test_who_answers_as_published_needs_no_stored_answer(settings, tmp_path, mon
     """As it is with Cnn14, of which no answer can be stored before its weights were there."""
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, 0.1 * np.random.default_rng(0).standard_normal(64_000), 32_000)
-    analysis = Analyser(settings).analyse("audioset", clip, model=NAME, faithfulness=False)
+    analysis = Analyser(settings).analyse(
+        AnalysisRequest(task="audioset", model=NAME, faithfulness=False), clip
+    )
     answers = {p.label: p.probability for p in analysis.report.predictions}
     (settings.weights_dir / NAME / selftest.FILE).unlink()
     publish(monkeypatch, clip, answers)
@@ -207,7 +212,9 @@ def test_who_answers_as_published_needs_no_stored_answer(settings, tmp_path, mon
 def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch, capsys):
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, 0.1 * np.random.default_rng(0).standard_normal(64_000), 32_000)
-    analysis = Analyser(settings).analyse("audioset", clip, model=NAME, faithfulness=False)
+    analysis = Analyser(settings).analyse(
+        AnalysisRequest(task="audioset", model=NAME, faithfulness=False), clip
+    )
     answers = {p.label: p.probability for p in analysis.report.predictions}
     publish(monkeypatch, clip, answers)
     assert main(["fetch", NAME]) == 0  # for want of a clip nothing is refused
@@ -216,12 +223,12 @@ def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch
     assert "not checked against what its makers published" in said
 
     def brought(published: PublishedAnswer, settings: Settings) -> Path:
-        path = selftest.clips.place(published, settings)
+        path = selftest.clips.clip_path(published, settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(clip.read_bytes())
         return path
 
-    monkeypatch.setattr(selftest.clips, "brought", brought)
+    monkeypatch.setattr(selftest.clips, "fetch_clip", brought)
     assert main(["fetch", NAME]) == 0
     assert f"  {NAME}: as its makers published for clip.wav" in capsys.readouterr().out
     assert main(["selftest", NAME]) == 0  # it is there from now on
@@ -241,7 +248,7 @@ def test_fetch_asks_what_it_brought(settings, capsys):
 
 def test_unknown_and_absent_models_are_refused(settings, capsys, monkeypatch):
     assert main(["selftest", "nix"]) == 2
-    assert f"no model named 'nix'; wanted: {NAME}" in capsys.readouterr().err
+    assert f"no model named 'nix'; choose from: {NAME}" in capsys.readouterr().err
     monkeypatch.setitem(MODELS, "absent", Entry(task="audioset"))
     assert main(["selftest", "absent"]) == 3
     assert main(["selftest"]) == 0
@@ -266,7 +273,7 @@ def test_what_is_published_is_what_the_makers_say():
         "https://raw.githubusercontent.com/qiuqiangkong/audioset_tagging_cnn/master/resources/"
         "R9_ZSCveAHg_7s.wav"
     )
-    assert MODELS["cnn14"].published is wanted
+    assert MODELS["cnn14"].published_answer is wanted
 
 
 def test_every_shipped_model_has_its_answer_stored():

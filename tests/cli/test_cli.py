@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import MODELS
 from xai_demo.cli import main
 from xai_demo.errors import UnreadableFileError
@@ -118,8 +119,8 @@ class FakeAnalyser:
         self.hub = Hub(settings)
         self.engine = SimpleNamespace(export=lambda name, out: out / f"{name}.onnx")
 
-    def analyse(self, task: str, path: str, **options: Any) -> Analysis:
-        type(self).asked = {"task": task, "path": path, **options}
+    def analyse(self, request: AnalysisRequest, path: str, **options: Any) -> Analysis:
+        type(self).asked = {"request": request, "path": path, **options}
         print("a library says hello")
         return type(self).answer()
 
@@ -160,7 +161,7 @@ def one_line(captured: str) -> str:
         (["models", "--xml"], "--xml"),
         (["fetch"], "--all"),
         (["fetch", "--all", "cnn14"], "--all"),
-        (["fetch", "nix"], "no model named 'nix'; wanted: pneumonia-resnet18"),
+        (["fetch", "nix"], "no model named 'nix'; choose from: pneumonia-resnet18"),
         (["train", "x", "--data", "d", "--out", "o", "--epochs", "many"], "'many'"),
     ],
 )
@@ -177,7 +178,7 @@ def test_an_unknown_model_is_refused_before_anything_is_read(
     analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["analyse", "nix", "clip.wav"]) == 2
-    assert "'nix'; wanted: pneumonia-resnet18" in one_line(capsys.readouterr().err)
+    assert "'nix'; choose from: pneumonia-resnet18" in one_line(capsys.readouterr().err)
     assert analyser.asked == {}
 
 
@@ -269,25 +270,36 @@ def test_analyse_passes_every_option_on(
     options += ["--backend", "onnx", "--weights", "w.pth", "--layer", "layer4"]
     assert main(["analyse", "lung-resnet18", "clip.wav", *options]) == 0
     assert analyser.asked == {
-        "task": "stethoscope",
+        "request": AnalysisRequest(
+            task="stethoscope",
+            model="lung-resnet18",
+            explainer="LayerCAM",
+            target="wheeze",
+            layer="layer4",
+            backend="onnx",
+            weights="w.pth",
+            signal_path=None,
+            cycles=None,
+            film="checked",
+            noise=None,
+            faithfulness=True,
+            uncertainty=True,
+        ),
         "path": "clip.wav",
-        "model": "lung-resnet18",
-        "explainer": "LayerCAM",
-        "target": "wheeze",
-        "layer": "layer4",
-        "backend": "onnx",
-        "weights": "w.pth",
-        "signal_path": None,
-        "cycles": None,
-        "film": "checked",
-        "faithfulness": True,
-        "uncertainty": True,
         "progress": None,
     }
-    assert (
-        main(["analyse", "lung-resnet18", "a.png", "--film", "corrected", "--no-uncertainty"]) == 0
-    )
-    assert (analyser.asked["film"], analyser.asked["uncertainty"]) == ("corrected", False)
+    options = ["--film", "corrected", "--no-uncertainty", "--no-faithfulness"]
+    assert main(["analyse", "pneumonia-resnet18", "a.png", *options]) == 0
+    request = analyser.asked["request"]
+    assert (request.film, request.uncertainty, request.faithfulness) == ("corrected", False, False)
+
+
+def test_choices_that_contradict_each_other_are_refused_before_anything_is_read(
+    analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", "lung-resnet18", "clip.wav", "--film", "corrected"]) == 2
+    assert "'corrected' is for the task chest_xray only" in one_line(capsys.readouterr().err)
+    assert analyser.asked == {}
 
 
 def test_analyse_prints_the_report_and_nothing_else(
@@ -368,15 +380,15 @@ def test_out_that_is_a_file_is_refused(
 def test_fetch_goes_on_after_one_that_cannot_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = Hub.located
+    real = Hub.fetch_weights
 
-    def located(hub: Hub, name: str, **options: Any) -> Any:
+    def fetch_weights(hub: Hub, name: str, **options: Any) -> Any:
         if name == "everyday-cnn6":
             file = {"path": tmp_path / "w", "source": "bundled", "sha256": "ab", "revision": None}
             return SimpleNamespace(**file)
         return real(hub, name, **options)
 
-    monkeypatch.setattr(Hub, "located", located)
+    monkeypatch.setattr(Hub, "fetch_weights", fetch_weights)
     assert main(["fetch", "--all"]) == 3
     captured = capsys.readouterr()
     assert "everyday-cnn6: bundled" in captured.out

@@ -65,7 +65,7 @@ def test_without_a_gpu_everything_is_float32_on_the_cpu(sees: Callable[[bool], N
     sees(False)
     assert backends.choose_placement(settings(precision="float16")) == Placement(device="cpu")
     assert backends.onnx_providers("cpu") == [CPU]
-    assert not Placement(device="cpu").torch_alone
+    assert not Placement(device="cpu").is_torch_only
 
 
 def test_with_one_the_precision_is_as_chosen(sees: Callable[[bool], None]) -> None:
@@ -73,7 +73,7 @@ def test_with_one_the_precision_is_as_chosen(sees: Callable[[bool], None]) -> No
     assert backends.choose_placement(settings()) == Placement(device="cuda")
     chosen = backends.choose_placement(settings(precision="bfloat16"))
     assert chosen == Placement(device="cuda", precision="bfloat16")
-    assert chosen.torch_alone
+    assert chosen.is_torch_only
 
 
 def test_onnx_runtime_prefers_cuda_where_both_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def half_error(precision: str, device: str) -> float:
     """Relative error of ResNet-18's activations in a half type against float32."""
     model = model_of("resnet18")
     torch.manual_seed(0)
-    whole = networks.architecture(model).whole(model).eval().requires_grad_(False)
+    whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     features = networks.cut(model, whole).features.to(device)
     inputs = np.random.default_rng(0).normal(size=(2, 1, 96, 96)).astype(np.float32)
     exact, half = on_torch(features)(inputs), on_torch(features, precision)(inputs)
@@ -128,8 +128,8 @@ def test_a_lent_gpu_is_said_and_torch_works_alone(
 ) -> None:
     sees(True)  # as `spaces` makes torch say before any call
     decided = backends.choose_placement(settings())
-    assert decided == Placement(device="cuda", lent=True)
-    assert decided.torch_alone
+    assert decided == Placement(device="cuda", is_lent=True)
+    assert decided.is_torch_only
     assert backends.zerogpu_package() is spaces
 
 
@@ -172,7 +172,7 @@ def test_errors_come_out_of_a_call_as_what_they_say(spaces: Spaces) -> None:
     on_gpu = Lent(analyser, spaces)
     with pytest.raises(UnreadableFileError, match=r"refuse\.wav is a text file"):
         on_gpu.analyse(AnalysisRequest(task="stethoscope"), "refuse.wav")
-    with pytest.raises(RequestError, match="no label named 'x'; wanted: "):
+    with pytest.raises(RequestError, match="no label named 'x'; choose from: "):
         on_gpu.analyse(AnalysisRequest(task="stethoscope", target="x"), "tone.wav")
     with pytest.raises(RequestError, match="no model named 'none'"):
         on_gpu.analyse(AnalysisRequest(task="stethoscope", model="none"), "tone.wav")

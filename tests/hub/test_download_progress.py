@@ -23,6 +23,7 @@ from gradio_client import Client, handle_file
 from tests.support.fake_analyser import write_film
 from tests.support.fake_hub import COMMIT, Shelf
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import CancelledError
 from xai_demo.tabs import build
 from xai_demo.tabs.server import serve
@@ -41,21 +42,16 @@ def test_who_waits_is_told_of_the_download_and_of_what_comes_after_it(
 ) -> None:
     told: list[tuple[float, str]] = []
     analysis = fetching.analyse(
-        "chest_xray",
+        AnalysisRequest(task="chest_xray", faithfulness=False, uncertainty=False, **named),
         write_film(tmp_path / "film.png"),
-        faithfulness=False,
-        uncertainty=False,
         progress=lambda done, doing: told.append((done, doing)),
-        **named,  # type: ignore[arg-type]
     )
     assert analysis.report.model.source in {"hub", "cache"}
     fractions = [done for done, _ in told]
     assert fractions == sorted(fractions)
     words = [doing for _, doing in told]
     assert any(w.startswith(LARGE) for w in words)
-    assert words.index("Asking the network") > max(
-        i for i, w in enumerate(words) if w.startswith(LARGE)
-    )
+    assert words.index("Predicting") > max(i for i, w in enumerate(words) if w.startswith(LARGE))
 
 
 @pytest.mark.parametrize("named", [{"model": "large"}, {"weights": "hf://owner/name"}])
@@ -70,19 +66,18 @@ def test_a_stop_ends_the_download_and_the_next_one_goes_on_with_it(
             stop.set()
 
     with pytest.raises(CancelledError):
-        fetching.analyse("chest_xray", film, progress=told, cancelled=stop.is_set, **named)  # type: ignore[arg-type]
+        fetching.analyse(
+            AnalysisRequest(task="chest_xray", **named), film, progress=told, cancelled=stop.is_set
+        )  # type: ignore[arg-type]
     (part,) = fetching.settings.cache_dir.rglob("*.part")
     assert 0 < part.stat().st_size < (len(shelf.files["owner/name", COMMIT, "model.safetensors"]))
     assert len(asked_for(shelf)) == 1
     shelf.pause_s = 0
     first: list[str] = []
     fetching.analyse(
-        "chest_xray",
+        AnalysisRequest(task="chest_xray", faithfulness=False, uncertainty=False, **named),
         film,
-        faithfulness=False,
-        uncertainty=False,
         progress=lambda _done, doing: first.append(doing) if doing.startswith(LARGE) else None,
-        **named,  # type: ignore[arg-type]
     )
     assert int(re.findall(r"(\d+) of 45 MB", first[0])[0]) >= 2
     assert len(asked_for(shelf)) == 2

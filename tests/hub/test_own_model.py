@@ -10,15 +10,19 @@ import pytest
 from tests.support.fake_analyser import FakeAnalyser, FakeHub, write_film
 from tests.support.small_models import FILM, model_of, write_model
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import UnknownNameError
 from xai_demo.settings import Settings
-from xai_demo.tabs import build
-from xai_demo.tabs.requests import Picks, Refusal, ask
+from xai_demo.tabs import build, controls
+from xai_demo.tabs.requests import Refusal, ask
 
 
 def asked(own: str, *, allowed: bool = True) -> tuple[FakeAnalyser, Any]:
     analyser = FakeAnalyser(hub=FakeHub(own_models=allowed))
-    return analyser, ask(analyser, "chest_xray", "film.png", Picks(own=own))
+    widgets = controls.lay_out("chest_xray", analyser)
+    values = [own if widget is widgets.weights else widget.value for widget in widgets.all]
+    request = widgets.page_request("chest_xray", values).request
+    return analyser, ask(analyser, request, "film.png")
 
 
 def boxes(analyser: FakeAnalyser) -> list[str]:
@@ -56,14 +60,14 @@ def test_nothing_named_is_nothing_handed_on() -> None:
 def test_a_path_of_the_server_or_a_pickle_is_refused_in_words(uri: str) -> None:
     analyser, outcome = asked(uri)
     assert isinstance(outcome, Refusal)
-    assert f"{uri!r}; wanted: hf://owner/name[@revision][/file.safetensors]" in outcome.message
+    assert f"hf://owner/name[@revision][/file.safetensors], not {uri!r}." in outcome.message
     assert analyser.calls == []
 
 
 def test_a_deployment_can_take_none() -> None:
     analyser, outcome = asked("hf://owner/name", allowed=False)
     assert isinstance(outcome, Refusal)
-    assert "takes no models of its visitors" in outcome.message
+    assert "does not accept visitors' own models" in outcome.message
     assert analyser.calls == []
     assert boxes(analyser) == []
 
@@ -90,11 +94,13 @@ def test_an_own_model_answers_with_its_own_labels_and_preparation(tmp_path: Path
     film = write_film(tmp_path / "film.png")
     analyser = Analyser(settings)
     named = {"weights": str(tmp_path / "mine"), "model": "pneumonia-resnet18"}
-    analysis = analyser.analyse("chest_xray", film, target="dog", faithfulness=False, **named)
+    analysis = analyser.analyse(
+        AnalysisRequest(task="chest_xray", target="dog", faithfulness=False, **named), film
+    )
     assert analysis.model is not None
     assert analysis.model.labels == ("cat", "dog")
     assert {p.label for p in analysis.report.predictions} == {"cat", "dog"}
     assert (analysis.report.model.name, analysis.report.model.source) == ("mine", "local")
     assert analysis.report.explanations[0].heatmap.shape == (64, 64)
-    with pytest.raises(UnknownNameError, match="label of mine named 'Pneumonia'; wanted: cat, dog"):
-        analyser.analyse("chest_xray", film, target="Pneumonia", **named)
+    with pytest.raises(UnknownNameError, match="label of mine named 'Pneumonia'; choose from: cat, dog"):
+        analyser.analyse(AnalysisRequest(task="chest_xray", target="Pneumonia", **named), film)

@@ -16,8 +16,9 @@ from tests.analysis.test_selftest import MODEL, NAME, small_cnn14
 from tests.support.small_models import analyser_of, model_of
 from xai_demo import networks
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import hub_models
-from xai_demo.hub.checkpoint import recognised_architecture, sha256_of
+from xai_demo.hub.checkpoint import recognise_model, sha256_of
 from xai_demo.networks import ARCHITECTURES
 
 
@@ -28,7 +29,7 @@ def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
         (NAME, "cnn14", small_cnn14),
         (FRAMEWISE, "cnn14-decisionlevelmax", small_framewise),
     ):
-        kind = dataclasses.replace(ARCHITECTURES[like], whole=whole)
+        kind = dataclasses.replace(ARCHITECTURES[like], build=whole)
         monkeypatch.setitem(networks.ARCHITECTURES, name, kind)
     return analyser_of(tmp_path, MODEL)
 
@@ -42,13 +43,15 @@ def test_the_authors_framewise_file_is_asked_about_every_moment(analyser, tmp_pa
     soundfile.write(clip, np.clip(0.2 * rng.standard_normal(96_000), -1, 1), 32_000)
 
     def asked():
-        return analyser.analyse("audioset", clip, weights=str(path), faithfulness=False)
+        return analyser.analyse(
+            AnalysisRequest(task="audioset", weights=str(path), faithfulness=False), clip
+        )
 
     taken_for_cnn14 = asked()
     assert taken_for_cnn14.report.model.architecture == NAME
     assert len(taken_for_cnn14.timeline.starts_s) == 1
     sibling = dataclasses.replace(MODEL, name=FRAMEWISE, architecture=FRAMEWISE)
-    monkeypatch.setitem(hub_models.RECOGNISED, sha256_of(path), sibling)
+    monkeypatch.setitem(hub_models.MODELS_BY_SHA256, sha256_of(path), sibling)
     found = asked()
     assert found.report.model.architecture == found.report.model.name == FRAMEWISE
     assert len(found.timeline.starts_s) == round(3.0 / 0.32)
@@ -59,14 +62,14 @@ def test_the_authors_framewise_file_is_asked_about_every_moment(analyser, tmp_pa
 
 def test_a_file_is_not_taken_for_a_model_of_another_task(monkeypatch):
     film = model_of("resnet18")
-    (sha256,) = hub_models.RECOGNISED
-    assert recognised_architecture(film, sha256) is film
-    assert recognised_architecture(hub_models.CNN14, sha256) is hub_models.FRAMEWISE
-    assert recognised_architecture(hub_models.CNN14, "0" * 64) is hub_models.CNN14
+    (sha256,) = hub_models.MODELS_BY_SHA256
+    assert recognise_model(film, sha256) is film
+    assert recognise_model(hub_models.CNN14, sha256) is hub_models.CNN14_FRAMEWISE
+    assert recognise_model(hub_models.CNN14, "0" * 64) is hub_models.CNN14
 
 
 def test_the_framewise_network_is_described_as_published():
-    model = hub_models.FRAMEWISE
+    model = hub_models.CNN14_FRAMEWISE
     assert model.architecture == "cnn14-decisionlevelmax"
     assert networks.architecture(model).framewise is not None
     assert (model.labels, model.preprocessing) == (

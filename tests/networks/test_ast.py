@@ -71,7 +71,7 @@ def test_patches_lie_by_frequency_from_the_lowest_and_by_time(small):
     inputs[0, 0, 10:14, 40:44] = 1  # under patches 0 and 1 from below, 3 and 4 from the left
     seen = body.embeddings(inputs[:, 0].transpose(1, 2))
     none = body.embeddings(torch.zeros_like(inputs)[:, 0].transpose(1, 2))
-    laid_out = small_transformer.maps(torch.cat([seen - none, seen[:, :2]], dim=1))[0, 0]
+    laid_out = small_transformer.feature_maps(torch.cat([seen - none, seen[:, :2]], dim=1))[0, 0]
     hot = {(int(r), int(c)) for r, c in laid_out.nonzero()}
     assert laid_out.shape == small_transformer.GRID
     assert hot == {(0, 3), (0, 4), (1, 3), (1, 4)}
@@ -88,7 +88,7 @@ def test_the_published_network_has_12_by_101_patches_after_two_leading_tokens():
 
 def test_the_published_network_has_the_published_size():
     with torch.device("meta"):
-        whole = networks.architecture(AST).whole(AST)
+        whole = networks.architecture(AST).build(AST)
     assert sum(p.numel() for p in whole.parameters()) == 86_594_063
     bytes_of_tensors = 4 * 86_594_063
     assert 0 < 346_404_948 - bytes_of_tensors < 40_000  # the file's header
@@ -123,7 +123,7 @@ def test_heat_by_the_cut_is_that_of_the_whole_network(small, name):
     ) as camera:
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(1)] * 2)
     whole.requires_grad_(False)
-    raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs), [1])
+    raw = EXPLAINERS[name].explain(subject_of(whole, cut, inputs), [1])
     for sample in range(2):
         got = heatmap.scaled(
             heatmap.resized(heatmap.scaled(raw[sample, 0]), *expected[sample].shape)
@@ -179,7 +179,7 @@ def test_a_file_of_another_size_names_the_tensor_and_both_shapes(small, tmp_path
     save_file(whole.state_dict(), tmp_path / "model.safetensors")
     more = dataclasses.replace(small_transformer.MODEL, labels=("a", "b", "c", "d"))
     with pytest.raises(
-        CheckpointMismatchError, match=r"dense\.weight \(3, 32\), wanted: \(4, 32\)"
+        CheckpointMismatchError, match=r"dense\.weight \(3, 32\); expected \(4, 32\)"
     ):
         load_cut_network(more, tmp_path / "model.safetensors")
 

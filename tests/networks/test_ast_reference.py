@@ -58,11 +58,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(theirs, clip, tmp_path, monkeypatch):
     """What the demo answers with those weights, in a file with the published names."""
     narrow = Architecture(
-        whole=ast.builder(**NARROW),
+        build=ast.builder(**NARROW),
         cuts={LAYER: ast.cut},
         kind="transformer",
-        maps=ast.feature_maps,
-        renamed=ast.TENSOR_RENAMES,
+        feature_maps=ast.feature_maps,
+        tensor_renames=ast.TENSOR_RENAMES,
     )
     monkeypatch.setitem(networks.ARCHITECTURES, "ast", narrow)
     path = tmp_path / "model.safetensors"

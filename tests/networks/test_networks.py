@@ -26,7 +26,7 @@ every_cut = pytest.mark.parametrize(("name", "layer"), CUTS)
 def whole_of(name: str) -> torch.nn.Module:
     model = model_of(name)
     torch.manual_seed(0)
-    return networks.architecture(model).whole(model).eval()
+    return networks.architecture(model).build(model).eval()
 
 
 def built(
@@ -112,7 +112,7 @@ def test_the_map_is_so_much_coarser_than_the_picture(name, stride):
 
 def test_cnn14_has_the_authors_size_and_maps():
     model = dataclasses.replace(model_of("cnn14"), labels=tuple(map(str, range(527))))
-    whole = networks.architecture(model).whole(model).eval()
+    whole = networks.architecture(model).build(model).eval()
     assert sum(p.numel() for p in whole.parameters()) == 80_753_615
     inputs = torch.randn(1, 1, 64, 1001)
     with torch.inference_mode():
@@ -123,7 +123,7 @@ def test_cnn14_has_the_authors_size_and_maps():
 
 def test_cnn14_has_the_authors_tensor_names():
     model = model_of("cnn14")
-    names = set(networks.architecture(model).whole(model).state_dict())
+    names = set(networks.architecture(model).build(model).state_dict())
     assert len(names) == 84 - 3  # without the three of the front end
     assert {"bn0.weight", "conv_block6.conv2.weight", "fc1.bias", "fc_audioset.weight"} <= names
 
@@ -155,7 +155,7 @@ def test_an_unknown_architecture_names_the_known_ones():
 
 
 def test_an_unknown_layer_names_the_known_ones():
-    with pytest.raises(UnknownNameError, match=r"'conv1'; wanted: conv_block6\.conv2, conv_block5"):
+    with pytest.raises(UnknownNameError, match=r"'conv1'; choose from: conv_block6\.conv2, conv_block5"):
         networks.explained_layer(model_of("cnn14"), "conv1")
     assert networks.explained_layer(model_of("cnn14")) == "conv_block6.conv2"
 
@@ -208,7 +208,7 @@ def test_the_framewise_network_is_the_authors(layer):
 
 def test_the_framewise_network_has_the_authors_tensor_names():
     names = {
-        name: set(networks.architecture(model_of(name)).whole(model_of(name)).state_dict())
+        name: set(networks.architecture(model_of(name)).build(model_of(name)).state_dict())
         for name in ("cnn14", "cnn14-decisionlevelmax")
     }
     assert names["cnn14"] == names["cnn14-decisionlevelmax"]
@@ -232,7 +232,7 @@ def test_the_framewise_network_is_loaded_from_the_authors_file(tmp_path):
         assert torch.equal(cut.head(cut.features(inputs)), whole(inputs))
     torch.save({"model": state | {"att_block.bias": torch.zeros(3)}}, path)
     with pytest.raises(
-        CheckpointMismatchError, match=r"a tensor att_block\.bias \(3,\), wanted: none"
+        CheckpointMismatchError, match=r"a tensor att_block\.bias \(3,\), which the network"
     ):
         load_cut_network(model, path)
 
@@ -247,9 +247,9 @@ def test_columns_add_up_to_the_mean_and_the_most():
     pool = MeanMaxPool()
     maps = torch.tensor([[[[1.0, 5.0, 0.0], [3.0, 1.0, 2.0]]]])  # over frequency: 2, 3, 1
     assert pool(maps).tolist() == [[2.0, 3.0]]
-    parts = pool.columns(maps)
+    parts = pool.column_contributions(maps)
     assert parts.shape == (1, 3, 2)
     torch.testing.assert_close(parts[0, :, 0], torch.tensor([2 / 3, 1.0, 1 / 3]))
     assert parts[0, :, 1].tolist() == [0.0, 3.0, 0.0]
     random = torch.rand(2, 4, 3, 7)
-    torch.testing.assert_close(pool.columns(random).sum(1), pool(random))
+    torch.testing.assert_close(pool.column_contributions(random).sum(1), pool(random))

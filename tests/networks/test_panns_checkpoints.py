@@ -46,7 +46,7 @@ def front_end(spec: LogMel) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def analyser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyser:
-    kind = dataclasses.replace(ARCHITECTURES["cnn14"], whole=small_cnn14)
+    kind = dataclasses.replace(ARCHITECTURES["cnn14"], build=small_cnn14)
     monkeypatch.setitem(networks.ARCHITECTURES, NAME, kind)
     return analyser_of(tmp_path, MODEL, seed=5)
 
@@ -83,29 +83,29 @@ def test_every_wrapping_is_read_and_answers_alike(analyser, tmp_path, wrapped):
     [
         (
             lambda: body() | front_end(LOWER),
-            r"spectrogram_extractor\.stft\.conv_real\.weight \(257, 1, 512\), wanted: "
-            r"\(513, 1, 1024\), for sounds of 32000 samples a second",
+            r"spectrogram_extractor\.stft\.conv_real\.weight \(257, 1, 512\); expected "
+            r"\(513, 1, 1024\), for sounds at 32000 Hz",
         ),
         (
             lambda: body() | {MEL: torch.from_numpy(mel_filters(LOWER).T.copy())},
-            r"logmel_extractor\.melW \(257, 64\), wanted: \(513, 64\)",
+            r"logmel_extractor\.melW \(257, 64\); expected \(513, 64\)",
         ),
         (
             lambda: body() | front_end(WIDER),
-            r"logmel_extractor\.melW \(513, 64\) with .* wanted: .* bands from 50 to 14000 Hz",
+            r"logmel_extractor\.melW \(513, 64\) with .*; expected .* bands from 50 to 14000 Hz",
         ),
         (
             lambda: body(labels=5),
-            r"fc_audioset\.weight \(5, 32\), wanted: \(3, 32\)",
+            r"fc_audioset\.weight \(5, 32\); expected \(3, 32\)",
         ),
         (
             lambda: {"conv1.weight": torch.zeros(64, 1, 7, 7)},
-            r"no tensor bn0\.weight, wanted: bn0\.weight \(64,\); "
+            r"no tensor bn0\.weight \(64,\); "
             r"it has conv1\.weight \(64, 1, 7, 7\)",
         ),
         (
             lambda: body() | {"logmel_extractor.lowest": torch.zeros(1)},
-            r"has a tensor logmel_extractor\.lowest \(1,\), wanted: none of that name",
+            r"has a tensor logmel_extractor\.lowest \(1,\), which the network does not have",
         ),
     ],
     ids=[
@@ -155,7 +155,7 @@ def test_a_pickle_that_carries_code_is_refused_and_nothing_of_it_runs(analyser, 
     path, left = tmp_path / "harm.pth", tmp_path / "left"
     state = body() | {"bn0.bias": Harmful(left)}
     torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointMismatchError, match="a pickle of nothing but tensors"):
+    with pytest.raises(CheckpointMismatchError, match="a pickle that holds only tensors"):
         analyser.engine.network(NAME, weights=str(path))
     assert not left.exists()
     torch.load(path, weights_only=False)  # it would have

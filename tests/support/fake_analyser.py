@@ -238,7 +238,7 @@ class FakeAnalyser:
         for step in range(1200):  # a minute: who is not stopped by then fails its test
             if cancelled and cancelled():
                 self.stopped.append(name)
-                raise CancelledError("Cancelled, as asked.")
+                raise CancelledError("Cancelled on request.")
             if progress:
                 progress(step / 1200, f"Forward pass {step} of 1200")
             time.sleep(0.05)

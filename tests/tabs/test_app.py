@@ -27,6 +27,7 @@ from tests.support.fake_analyser import FakeAnalyser, copy_as
 from tests.support.hostile_files import AUDIO, IMAGES, Case
 from xai_demo import explainers
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.audio import read_audio
 from xai_demo.errors import UnsuitableError
 from xai_demo.examples import EXAMPLES, example_path
@@ -136,7 +137,9 @@ def test_a_stretch_that_is_still_recorded_is_answered_as_a_file_is() -> None:
     analyser = Analyser(Settings.from_env({"HF_HUB_OFFLINE": "1", "XAI_DEMO_EXPORT": "off"}))
     sound = read_audio(example_path("wheeze"), sample_rate_hz=8000, max_duration_s=60)
     predictions, decision = analyser.live("stethoscope", sound.samples, 8000)
-    report = analyser.analyse("stethoscope", example_path("wheeze"), faithfulness=False).report
+    report = analyser.analyse(
+        AnalysisRequest(task="stethoscope", faithfulness=False), example_path("wheeze")
+    ).report
     for mine, theirs in zip(predictions, report.predictions, strict=True):
         assert mine.label == theirs.label
         assert mine.probability == pytest.approx(theirs.probability, abs=1e-3)
@@ -351,7 +354,7 @@ def test_a_layer_can_be_named(client: Client) -> None:
     layer = client.predict(api_name="/models")[0]["layers"][0]
     report = ask(client, "chest_xray", example_of("chest_xray"), layer=layer)[0]
     assert report["explanations"][0]["layer"] == layer
-    with pytest.raises(AppError, match=f"'cellar'; wanted: {layer}"):
+    with pytest.raises(AppError, match=f"'cellar'; choose from: {layer}"):
         ask(client, "chest_xray", example_of("chest_xray"), layer="cellar")
 
 

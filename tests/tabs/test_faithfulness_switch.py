@@ -1,21 +1,37 @@
-"""The trial of the heat can be left out: by picks, by programs, and by a visitor on the page."""
+"""The faithfulness test and the uncertainty can be switched off, by programs and on the page."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import came
-from tests.support.fake_analyser import FakeAnalyser
-from xai_demo.tabs.requests import Picks, ask
+from tests.support.fake_analyser import FakeAnalyser, FakeHub
+from xai_demo.analysis.request import AnalysisRequest
+from xai_demo.records import TASKS, Task
+from xai_demo.tabs import controls
 
 
-@pytest.mark.parametrize(("picks", "asked"), [(Picks(), True), (Picks(trial=False), False)])
-def test_the_trial_is_asked_for_unless_it_is_left_out(picks: Picks, asked: bool) -> None:
-    analyser = FakeAnalyser()
-    ask(analyser, "audioset", "clip.wav", picks)
-    assert analyser.calls[0].get("faithfulness", True) is asked
+@pytest.mark.parametrize("task", TASKS)
+def test_the_widgets_of_the_page_make_the_default_request_unless_they_are_changed(
+    task: Task,
+) -> None:
+    widgets = controls.lay_out(task, FakeAnalyser())
+    values = {name: widget.value for name, widget in widgets.by_name.items()}
+    request = widgets.page_request(task, list(values.values())).request
+    assert request == AnalysisRequest(
+        task=task,
+        model=FakeHub().default_model(task),
+        explainer=widgets.explainer.value,
+        layer=widgets.layer.value,
+    )
+    assert ("uncertainty" in values) == ("film" in values) == (task == "chest_xray")
+    switches = [name for name in ("faithfulness", "uncertainty") if name in values]
+    for switch in switches:
+        off = widgets.page_request(task, list((values | {switch: False}).values())).request
+        assert off == replace(request, **{switch: False})
 
 
 @pytest.mark.parametrize(
@@ -31,7 +47,30 @@ def test_programs_can_leave_the_trial_out(
     for asked in (None, True, False):
         more = {} if asked is None else {"faithfulness": asked}
         client.predict(handle_file(str(given)), api_name=f"/{task}", **more)
-        assert analyser.calls[-1].get("faithfulness", True) is (asked is not False)
+        assert analyser.calls[-1]["faithfulness"] is (asked is not False)
+
+
+def test_programs_can_leave_the_uncertainty_of_a_radiograph_out(
+    served, analyser: FakeAnalyser, film: Path
+) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(served.local_url, verbose=False)
+    given = handle_file(str(film))
+    for more, expected in (
+        ({}, True),
+        ({"uncertainty": True}, True),
+        ({"uncertainty": False}, False),
+    ):
+        client.predict(given, api_name="/chest_xray", **more)
+        assert analyser.calls[-1]["uncertainty"] is expected
+    with pytest.raises(AppError, match="uncertainty is 'nix'; wanted: true or false"):
+        client.predict(given, api_name="/chest_xray", uncertainty="nix")
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    *_, last = endpoints["/chest_xray"]["parameters"]
+    assert last["parameter_name"] == "uncertainty"
+    assert (last["parameter_has_default"], last["parameter_default"]) == (True, True)
 
 
 def test_a_switch_that_nobody_touches_is_neither_on_nor_off(
@@ -52,17 +91,20 @@ def test_a_switch_that_nobody_touches_is_neither_on_nor_off(
 
 
 @pytest.mark.browser
-def test_a_visitor_can_leave_the_trial_out(page, analyser: FakeAnalyser) -> None:
+def test_a_visitor_can_switch_the_faithfulness_test_and_the_uncertainty_off(
+    page, analyser: FakeAnalyser
+) -> None:
     page.get_by_role("tab", name="Chest X-ray").click()
     page.click("#chest_xray-example-clear-film")
     page.wait_for_selector("#chest_xray-result [data-state=answered]")
-    assert "faithfulness" not in analyser.calls[-1]
     page.locator(".xai-closer:visible button", has_text="Look closer").click()
-    box = page.locator("#chest_xray-trial input[type=checkbox]")
-    assert box.is_checked()
-    asked = len(analyser.calls)
-    box.uncheck()
-    page.wait_for_timeout(200)
-    assert came(page, lambda: len(analyser.calls) > asked)
-    assert len(analyser.calls) == asked + 1
-    assert analyser.calls[-1]["faithfulness"] is False
+    for switch, name in (("trial", "faithfulness"), ("uncertainty", "uncertainty")):
+        assert analyser.calls[-1][name] is True
+        box = page.locator(f"#chest_xray-{switch} input[type=checkbox]")
+        assert box.is_checked()
+        asked = len(analyser.calls)
+        box.uncheck()
+        page.wait_for_timeout(200)
+        assert came(page, lambda asked=asked: len(analyser.calls) > asked)
+        assert len(analyser.calls) == asked + 1
+        assert analyser.calls[-1][name] is False

@@ -17,13 +17,14 @@ from tests.support.fake_analyser import (
     FakeHub,
     answer,
 )
+from xai_demo.analysis.request import AnalysisRequest, noise_choice
 from xai_demo.audio.noise import KINDS, Noise
 from xai_demo.records import Analysis, View
 from xai_demo.tabs import controls, noise
 from xai_demo.tabs.comparison import model_agreement, resample_to_shared_grid
 from xai_demo.tabs.requests import (
     OTHER,
-    Picks,
+    PageRequest,
     Refusal,
     compared,
 )
@@ -32,6 +33,7 @@ from xai_demo.tabs.result import answer_html
 BIG, SMALL = MODELS[2], MODELS[3]
 LUNG = MODELS[0]
 PINK = Noise(kind="pink", snr_db=-5)
+ASKED = AnalysisRequest(task="audioset")
 
 
 def never() -> bool:
@@ -40,17 +42,17 @@ def never() -> bool:
 
 def test_without_a_noise_there_is_nothing_and_nobody_is_asked():
     analyser = FakeAnalyser()
-    shown, player = noise.asked(analyser, "audioset", "clip.wav", Picks(), never)
+    shown, player = noise.asked(analyser, ASKED, "clip.wav", never)
     assert (shown, player["visible"]) == ("", False)
-    shown, _ = noise.asked(analyser, "audioset", None, Picks(noise=PINK), never)
+    shown, _ = noise.asked(analyser, replace(ASKED, noise=PINK), None, never)
     assert shown == ""
     assert analyser.calls == []
 
 
 def test_a_noise_is_shown_as_words_bars_and_two_pictures_and_heard():
     analyser = FakeAnalyser()
-    picks = Picks(noise=PINK, explainer="Grad-CAM")
-    shown, player = noise.asked(analyser, "audioset", "clip.wav", picks, never)
+    request = replace(ASKED, noise=PINK, explainer="Grad-CAM")
+    shown, player = noise.asked(analyser, request, "clip.wav", never)
     assert [call.get("noise") for call in analyser.calls] == [None, PINK]
     assert {call["explainer"] for call in analyser.calls} == {"Grad-CAM"}
     assert analyser.calls[1]["target"] == SMALL.labels[0]
@@ -65,22 +67,20 @@ def test_a_noise_is_shown_as_words_bars_and_two_pictures_and_heard():
 
 
 def test_what_cannot_be_asked_with_noise_is_said():
-    shown, player = noise.asked(
-        FakeAnalyser(), "audioset", "refuse<b>.wav", Picks(noise=PINK), never
-    )
+    shown, player = noise.asked(FakeAnalyser(), replace(ASKED, noise=PINK), "refuse<b>.wav", never)
     assert "There is nothing to compare" in shown
     assert "refuse&lt;b&gt;.wav is a text file" in shown
     assert player["visible"] is False
 
 
 def test_the_two_widgets_say_which_noise():
-    assert noise.picked("", 5) is None
-    assert noise.picked("babble", -3) == Noise(kind="babble", snr_db=-3)
+    assert noise_choice("", None) is None
+    assert noise_choice("babble", -3) == Noise(kind="babble", snr_db=-3)
     with gr.Blocks():
         widgets = noise.lay_out("audioset")
     assert [value for _, value in widgets.kind.choices] == ["", *KINDS]
     for snr_db in (widgets.snr_db.minimum, widgets.snr_db.maximum):
-        noise.picked("white", snr_db)  # no place of the slider is refused
+        noise_choice("white", snr_db)  # no place of the slider is refused
 
 
 def test_the_endpoint_takes_a_noise(served, analyser, tone):
@@ -125,7 +125,7 @@ def test_heat_of_two_models_is_compared_where_both_hear():
     used = replace(other.report.model, name="big")
     other = replace(other, report=replace(other.report, model=used))
     assert "they agree closely (rank correlation 1.00" in model_agreement(one, other)
-    assert "over the frequencies that both hear" in model_agreement(one, other)
+    assert "over the frequencies that both use" in model_agreement(one, other)
     html = answer_html(one, SMALL, other)
     assert "Two models, one file" in html
     section = re.search('<section class="xai-comparison">.*?</section>', html, re.DOTALL).group()
@@ -157,18 +157,17 @@ def test_a_second_model_is_offered_where_it_is_here_and_asked_about_the_same_lab
     alone = [value for _, value in controls.seconds_of(FakeAnalyser(), "audioset", SMALL)]
     assert not [value for value in alone if value.startswith(OTHER)]
 
-    picks = Picks(model="everyday-cnn6", explainer="Grad-CAM", second=f"{OTHER}big-cnn14")
-    both = compared(
-        analyser, "audioset", "clip.wav", picks, lambda done, doing: None, lambda: False
-    )
+    request = replace(ASKED, model="everyday-cnn6", explainer="Grad-CAM")
+    chosen = PageRequest(request=request, compare_with=f"{OTHER}big-cnn14")
+    both = compared(analyser, chosen, "clip.wav", lambda done, doing: None, lambda: False)
     assert not isinstance(both.second, Refusal)
     assert [call["model"] for call in analyser.calls] == ["everyday-cnn6", "big-cnn14"]
     # It has no rain, and answers for itself; the explainer fits both.
     assert [call["target"] for call in analyser.calls] == [None, None]
     assert [call["explainer"] for call in analyser.calls] == ["Grad-CAM", "Grad-CAM"]
 
-    gone = replace(picks, second=f"{OTHER}nix")
-    both = compared(analyser, "audioset", "clip.wav", gone, lambda done, doing: None, never)
+    gone = replace(chosen, compare_with=f"{OTHER}nix")
+    both = compared(analyser, gone, "clip.wav", lambda done, doing: None, never)
     assert isinstance(both.second, Refusal)
     assert "no model named 'nix'" in both.second.message
 

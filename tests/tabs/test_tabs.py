@@ -34,11 +34,11 @@ from xai_demo import render
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import MODELS as CATALOG
 from xai_demo.catalog import Entry
-from xai_demo.explainers import EXPLAINERS, fitting
+from xai_demo.explainers import EXPLAINERS, fitting_names
 from xai_demo.hub import Hub
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.records import DISCLAIMER, Analysis, Explanation, Model, ModelInUse, View
-from xai_demo.scheduler import Running
+from xai_demo.scheduler import Jobs
 from xai_demo.settings import Settings
 from xai_demo.tabs import (
     TABS,
@@ -443,7 +443,7 @@ def test_a_stopped_question_ends_in_one_sentence(caplog: pytest.LogCaptureFixtur
     outcome = ask(analyser, AnalysisRequest(task="stethoscope"), "long.wav", cancelled=lambda: True)
     assert isinstance(outcome, Refusal)
     assert outcome.stopped
-    assert outcome.message == "Cancelled, as asked."
+    assert outcome.message == "Cancelled on request."
     assert caplog.text == ""
 
 
@@ -525,7 +525,7 @@ def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
 
 def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
     choices = controls.explainers_of(LUNG)
-    assert {name for _, name in choices} == set(fitting(ARCHITECTURES[LUNG.architecture].kind))
+    assert {name for _, name in choices} == set(fitting_names(ARCHITECTURES[LUNG.architecture].kind))
     assert choices[0] == ("Grad-CAM++", "Grad-CAM++")
     shown = {name: text for text, name in choices}
     assert (shown["LIME"], shown["LayerCAM"]) == ("LIME (slow)", "LayerCAM")
@@ -536,7 +536,7 @@ def test_a_kind_of_network_narrows_the_choice(monkeypatch: pytest.MonkeyPatch) -
     kind = replace(ARCHITECTURES["resnet18"], kind="transformer")
     monkeypatch.setitem(ARCHITECTURES, "resnet18", kind)
     names = [name for _, name in controls.explainers_of(LUNG)]
-    assert set(names) == set(fitting("transformer"))
+    assert set(names) == set(fitting_names("transformer"))
     unfit = next(name for name in EXPLAINERS if name not in names)
     kept, lost = (
         controls.follow(FakeAnalyser(), LUNG.name, name, name) for name in ("LIME", unfit)
@@ -565,11 +565,11 @@ def test_a_model_that_nobody_knows_offers_what_there_is() -> None:
 
 
 def test_stopping_reaches_one_visitor_at_one_place() -> None:
-    running = Running()
+    running = Jobs()
     with (
-        running.begun("anna", "lungs") as lungs,
-        running.begun("anna", "films") as films,
-        running.begun("ben", "lungs") as others,
+        running.start("anna", "lungs") as lungs,
+        running.start("anna", "films") as films,
+        running.start("ben", "lungs") as others,
     ):
         running.stop("anna", "lungs")
         assert (lungs(), films(), others()) == (True, False, False)
@@ -581,18 +581,18 @@ def test_stopping_reaches_one_visitor_at_one_place() -> None:
 
 
 def test_a_new_question_at_a_place_stops_the_old_one_and_without_a_place_none() -> None:
-    running = Running()
+    running = Jobs()
     with (
-        running.begun("anna", "lungs") as old,
-        running.begun("anna") as client,
-        running.begun("anna", "lungs") as new,
-        running.begun("anna") as second,
+        running.start("anna", "lungs") as old,
+        running.start("anna") as client,
+        running.start("anna", "lungs") as new,
+        running.start("anna") as second,
     ):
         assert (old(), new(), client(), second()) == (True, False, False, False)
 
 
 def test_who_no_longer_waits_stops_the_work() -> None:
-    running, begun, ended = Running(), threading.Event(), threading.Event()
+    running, begun, ended = Jobs(), threading.Event(), threading.Event()
 
     def work(stopped: Callable[[], bool]) -> None:
         begun.set()
@@ -601,7 +601,7 @@ def test_who_no_longer_waits_stops_the_work() -> None:
         ended.set()
 
     async def waits() -> None:
-        task = asyncio.create_task(running.worked("anna", None, work))
+        task = asyncio.create_task(running.run("anna", None, work))
         await asyncio.to_thread(begun.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -752,7 +752,7 @@ def test_the_spectrogram_of_the_fake_is_what_the_tests_think() -> None:
 
 
 def test_who_stops_waits_until_the_work_has_ended() -> None:
-    running = Running()
+    running = Jobs()
     told: list[str] = []
 
     def work(stopped: Callable[[], bool]) -> None:
@@ -761,9 +761,9 @@ def test_who_stops_waits_until_the_work_has_ended() -> None:
         told.append("heard of it")
 
     async def both() -> None:
-        piece = asyncio.create_task(running.worked("visitor", "lung", work))
+        piece = asyncio.create_task(running.run("visitor", "lung", work))
         await asyncio.sleep(0.05)
-        assert await running.ended("visitor", "lung")
+        assert await running.stop_and_wait("visitor", "lung")
         assert told == ["heard of it"]
         await piece
 

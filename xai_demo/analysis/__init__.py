@@ -7,27 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xai_demo import explainers, networks
-from xai_demo.analysis.explain import (
-    Asked,
-    Question,
-    explained,
-    spread,
-)
+from xai_demo.analysis.explain import Inference, explain, uncertainty_intervals
 from xai_demo.analysis.inference import Asker, answered
-from xai_demo.audio.noise import Noise, noisy
+from xai_demo.audio.noise import add_noise
 from xai_demo.decision import decision
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
-from xai_demo.files import shown_name
+from xai_demo.files import display_name
 from xai_demo.hub import Hub
 from xai_demo.imaging import gate, preprocess
 from xai_demo.records import (
-    FILMS,
     TASKS,
     Analysis,
     Decision,
     Explanation,
-    Film,
     Model,
     Prediction,
     Progress,
@@ -36,13 +29,12 @@ from xai_demo.records import (
     Report,
     Task,
 )
-from xai_demo.scheduler import Clock, Rising, bringing_to, in_turn
+from xai_demo.scheduler import MonotonicProgress, StepTimer, download_progress, run_in_queue
 
 if TYPE_CHECKING:
     from xai_demo.analysis.inputs import Medium
-    from xai_demo.audio.filters import SignalPath
+    from xai_demo.analysis.request import AnalysisRequest
     from xai_demo.audio.segments import Cycle
-    from xai_demo.engine import Network
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
 
@@ -55,75 +47,80 @@ class Analyser:
         self.hub = Hub(settings)
         self.engine = Engine(self.hub)
 
-    @in_turn
+    @run_in_queue
     def analyse(
         self,
-        task: Task,
+        request: AnalysisRequest,
         path: str | Path,
         *,
-        model: str | None = None,
-        explainer: str | None = None,
-        target: str | None = None,
-        layer: str | None = None,
-        backend: str = "auto",
-        weights: str | None = None,
-        signal_path: SignalPath | None = None,
-        cycles: str | Path | None = None,
-        film: Film = "checked",
-        noise: Noise | None = None,
-        faithfulness: bool = True,
-        uncertainty: bool = True,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
         """Answer for one file and explain the answer.
 
-        `explainer` and `layer` None are the usual ones of the model. `target` None explains the
-        answer itself; other probable labels are explained in the same pass. `signal_path` None is
-        what the model was taught with; `cycles` is a file that says when each breath is, to answer
-        breath by breath; both are for the stethoscope only. `film`: see `gate.admitted`. `noise` is
-        laid over a sound. `faithfulness` hides what is hot and asks again; `uncertainty` varies a
-        radiograph a little and asks again. Raises RequestError for a request or file at fault,
-        WeightsError where weights cannot be had, CancelledError soon after `cancelled()`.
+        Other probable labels are explained in the same forward pass. Raises RequestError for a
+        request or a file at fault, WeightsError where weights are missing, and CancelledError soon
+        after `cancelled()` turns true.
         """
         from xai_demo.analysis import inputs
 
-        tell, clock = Rising(progress), Clock()
-        record = named = self._checked(task, model, None if weights else target)
-        bringing = bringing_to(tell, cancelled or (lambda: False))
-        if weights is not None:
-            record = self._own(named, weights, target, bringing)
-        _check_fits(task, film, signal_path, cycles)
-        explainer = explainer or usual_explainer(record)
-        backend = _backend(record, explainer, backend)
-        if weights is None:  # a typing error shows before anything is read
-            networks.explained_layer(record, layer)
+        is_cancelled = cancelled or (lambda: False)
+        tell, clock = MonotonicProgress(progress), StepTimer()
+        bringing = download_progress(tell, is_cancelled)
+        named, record = self._models(request, bringing)
+        explainer = request.explainer or usual_explainer(record)
+        backend = _backend(record, explainer, request.backend)
+        if request.weights is None:  # a typing error shows before anything is read
+            networks.explained_layer(record, request.layer)
         tell(0.02, "Reading the file")
-        source = self._read(record, Path(path), film, noise, clock)
-        breaths, amiss = _breaths(source, cycles)
-        tell(0.06, "Waking the network")
-        network = self._woken(named.name, backend, weights, layer, bringing)
-        asker = Asker(network, cancelled or (lambda: False))
+        source = self._read(record, Path(path), request, clock)
+        cycles, cycle_warnings = _cycles(source, request.cycles)
+        tell(0.06, "Loading the network")
+        network = self.engine.network(
+            named.name,
+            backend=backend,
+            weights=request.weights,
+            layer=request.layer,
+            progress=bringing,
+        )
+        runner = Asker(network, is_cancelled)
         with clock("prepare"):
-            made = inputs.prepare(network.model, source, signal_path=signal_path, cycles=breaths)
-        tell(0.32, "Asking the network")
+            prepared = inputs.prepare(
+                network.model, source, signal_path=request.signal_path, cycles=cycles
+            )
+        tell(0.32, "Predicting")
         with clock("predict"):
-            answer = answered(network, made.inputs, asker)
-            overall = made.overall(network.model, answer.probabilities)
-        asked = Asked(explainer, target, faithfulness, uncertainty, self.settings.explain_seconds)
-        question = Question(network, made, answer, overall, asked, asker)
-        ends = spread(question, tell, clock)
-        found, said = explained(question, tell, clock)
+            answer = answered(network, prepared.inputs, runner)
+            probabilities = prepared.overall(network.model, answer.probabilities)
+        inference = Inference(
+            request=request,
+            explainer=explainer,
+            network=network,
+            prepared=prepared,
+            answer=answer,
+            probabilities=probabilities,
+            runner=runner,
+        )
+        intervals = uncertainty_intervals(inference, tell, clock)
+        limit_s = self.settings.explain_seconds
+        explanations, warnings = explain(inference, tell, clock, limit_s=limit_s)
         tell(0.96, "Drawing")
-        return _analysis(question, shown_name(path), found, ends, amiss + said, clock)
+        return _analysis(
+            inference,
+            file=display_name(path),
+            explanations=explanations,
+            intervals=intervals,
+            warnings=cycle_warnings + warnings,
+            clock=clock,
+        )
 
     def radiograph(self, path: str | Path) -> Radiograph:
         """A radiograph as it is read and as the gate sees it, without a model."""
         from xai_demo import imaging
 
-        return gate.admitted(imaging.read_image(path, max_pixels=self.settings.max_pixels))
+        return gate.screen_radiograph(imaging.read_image(path, max_pixels=self.settings.max_pixels))
 
-    @in_turn
+    @run_in_queue
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
     ) -> tuple[tuple[Prediction, ...], Decision]:
@@ -133,17 +130,20 @@ class Analyser:
         """
         from xai_demo.analysis import inputs
 
-        record = self._checked(task, model, None)
-        wanted = getattr(record.preprocessing, "sample_rate_hz", None)
-        if sample_rate_hz != wanted:
+        record = self._model(task, model)
+        expected_hz = getattr(record.preprocessing, "sample_rate_hz", None)
+        if sample_rate_hz != expected_hz:
             raise UnsuitableError(
-                f"The sound has {sample_rate_hz} samples a second; {record.name} wants {wanted}."
+                f"The sound has a sample rate of {sample_rate_hz} Hz; {record.name} needs "
+                f"{expected_hz} Hz."
             )
         network = self.engine.network(record.name)
-        sound = Recording(samples=samples, sample_rate_hz=sample_rate_hz, facts={})
-        made = inputs.prepare(network.model, sound)
-        overall = made.overall(network.model, answered(network, made.inputs).probabilities)
-        return _ranked(network.model, overall), _decided(network.model, overall, made)
+        recording = Recording(samples=samples, sample_rate_hz=sample_rate_hz, facts={})
+        prepared = inputs.prepare(network.model, recording)
+        windows = answered(network, prepared.inputs).probabilities
+        probabilities = prepared.overall(network.model, windows)
+        decided = _decision(network.model, probabilities, prepared)
+        return _predictions(network.model, probabilities), decided
 
     def warm_up(self) -> None:
         """Load the default model of every task, and with them the heavy libraries."""
@@ -155,161 +155,131 @@ class Analyser:
             explainers.warm_up()
 
     def _read(
-        self, record: Model, path: Path, film: Film, noise: Noise | None, clock: Clock
+        self, model: Model, path: Path, request: AnalysisRequest, clock: StepTimer
     ) -> Recording | Radiograph:
-        """The file as the model's task wants it; a radiograph as the gate lets it through."""
+        """The file as the model's task needs it: with the noise added, or through the gate."""
         from xai_demo.analysis import inputs
 
         with clock("read"):
-            source = inputs.read(record, path, self.settings)
+            source = inputs.read(model, path, self.settings)
         if isinstance(source, Recording):
-            return source if noise is None else noisy(source, noise)
-        if noise is not None:
-            raise UnsuitableError(
-                f"The task is {record.task} and noise was to be added; wanted: a task of sounds."
-            )
+            return source if request.noise is None else add_noise(source, request.noise)
         with clock("gate"):
-            return gate.admitted(source, film)
+            return gate.screen_radiograph(source, request.film)
 
-    def _woken(
-        self, name: str, backend: str, weights: str | None, layer: str | None, bringing: Progress
-    ) -> Network:
-        return self.engine.network(
-            name, backend=backend, weights=weights, layer=layer, progress=bringing
-        )
+    def _models(self, request: AnalysisRequest, bringing: Progress) -> tuple[Model, Model]:
+        """The model of the request, and the one that answers: other weights may be another."""
+        named = answering = self._model(request.task, request.model)
+        if request.weights is not None:
+            with self.engine.queue.step_aside():  # they may have to be fetched
+                answering, _ = self.hub.fetch_custom_weights(
+                    request.weights, like=named, progress=bringing
+                )
+        if request.target is not None and request.target not in answering.labels:
+            raise UnknownNameError(f"label of {answering.name}", request.target, answering.labels)
+        return named, answering
 
-    def _own(self, named: Model, weights: str, target: str | None, bringing: Progress) -> Model:
-        """The model of weights that a person names in place of a model's own."""
-        with self.engine.turns.aside():  # they may have to be fetched
-            model, _ = self.hub.located_weights(weights, like=named, progress=bringing)
-        if target is not None and target not in model.labels:
-            raise UnknownNameError(f"label of {model.name}", target, model.labels)
-        return model
-
-    def _checked(self, task: Task, model: str | None, target: str | None) -> Model:
+    def _model(self, task: Task, name: str | None) -> Model:
         if task not in TASKS:
             raise UnknownNameError("task", task, TASKS)
-        record = self.hub.model(model or self.hub.default_model(task))
-        if record.task != task:
+        model = self.hub.model(name or self.hub.default_model(task))
+        if model.task != task:
             raise UnsuitableError(
-                f"{record.name} is a model for {record.task}, wanted: one for {task}, that is "
+                f"{model.name} is a model for {model.task}; models for {task} are "
                 f"{', '.join(self.hub.names(task))}."
             )
-        if target is not None and target not in record.labels:
-            raise UnknownNameError(f"label of {record.name}", target, record.labels)
-        return record
+        return model
 
 
-def _check_fits(
-    task: Task, film: Film, signal_path: SignalPath | None, cycles: str | Path | None
-) -> None:
-    """What only makes sense for radiographs or for breath sounds; raises RequestError."""
-    _check_film(task, film)
-    if task == "stethoscope":
-        return
-    if cycles is not None:
-        raise UnsuitableError(
-            f"The task is {task} and a file of respiratory cycles came with it; wanted: none, or "
-            "the task stethoscope."
-        )
-    if signal_path and (signal_path.band_hz or signal_path.denoise):
-        raise UnsuitableError(
-            f"The task is {task} and a filter was asked for; wanted: none, or the task stethoscope."
-        )
-
-
-def _check_film(task: Task, film: Film) -> None:
-    """What only makes sense for radiographs; raises UnknownNameError, UnsuitableError."""
-    if film not in FILMS:
-        raise UnknownNameError("way to take a film", film, FILMS)
-    if film != "checked" and task != "chest_xray":
-        raise UnsuitableError(
-            f"The task is {task} and the film was to be taken {film}; wanted: that of the task "
-            "chest_xray alone."
-        )
-
-
-def _breaths(
-    source: Recording | Radiograph, cycles: str | Path | None
+def _cycles(
+    source: Recording | Radiograph, annotation: str | Path | None
 ) -> tuple[tuple[Cycle, ...], tuple[str, ...]]:
-    """The annotated cycles of a recording, none without an annotation; and what is amiss in it."""
+    """The annotated respiratory cycles of a recording, and warnings about them; none without."""
     from xai_demo.audio.segments import read_cycles
 
-    if cycles is None or not isinstance(source, Recording):
+    if annotation is None or not isinstance(source, Recording):
         return (), ()
-    return read_cycles(cycles, duration_s=round(source.duration_s, 3))
+    return read_cycles(annotation, duration_s=round(source.duration_s, 3))
 
 
 def _analysis(
-    question: Question,
+    inference: Inference,
+    *,
     file: str,
-    explained: tuple[Explanation, ...],
-    ends: Floats | None,
+    explanations: tuple[Explanation, ...],
+    intervals: Floats | None,
     warnings: tuple[str, ...],
-    clock: Clock,
+    clock: StepTimer,
 ) -> Analysis:
-    """The report, and what is drawn and heard of it."""
-    network, made, answer, overall, _, asker = question
-    model = network.model
-    asker.check()
+    """The report, with what is drawn and played of it."""
+    network, prepared, answer = inference.network, inference.prepared, inference.answer
+    model, probabilities = network.model, inference.probabilities
+    inference.runner.check()
     with clock("render"):
-        view, sounds = made.drawn(explained[0])
+        view, sounds = prepared.drawn(explanations[0])
     report = Report(
         task=model.task,
         file=file,
         model=network.in_use,
-        input=made.facts,
-        predictions=_ranked(model, overall, ends),
-        decision=_decided(model, overall, made),
-        explanations=explained,
-        events=made.events(model, answer.probabilities, answer.steps, answer.evidence),
+        input=prepared.facts,
+        predictions=_predictions(model, probabilities, intervals),
+        decision=_decision(model, probabilities, prepared),
+        explanations=explanations,
+        events=prepared.events(model, answer.probabilities, answer.steps, answer.evidence),
         timing_ms=clock.elapsed_ms,
-        warnings=(*filter(None, (model.caveat,)), *made.warnings, *warnings),
+        warnings=(*filter(None, (model.caveat,)), *prepared.warnings, *warnings),
         calibration={"method": "temperature", "temperature": model.temperature},
-        uncertainty=None if ends is None else preprocess.method(),
+        uncertainty=None if intervals is None else preprocess.augmentation_settings(),
     )
     return Analysis(
         report=report,
         view=view,
         sounds=sounds,
-        sample_rate_hz=made.sample_rate_hz,
-        timeline=made.timeline(model, answer.probabilities, answer.steps),
-        stages=made.stages,
+        sample_rate_hz=prepared.sample_rate_hz,
+        timeline=prepared.timeline(model, answer.probabilities, answer.steps),
+        stages=prepared.stages,
         model=model,
     )
 
 
 def usual_explainer(model: Model) -> str:
-    """The explainer of whoever names none."""
-    return explainers.usual(networks.architecture(model).kind, model.usual_explainer)
+    """The explainer of a model unless another is named."""
+    return explainers.default_name(networks.architecture(model).kind, model.usual_explainer)
 
 
 def _backend(model: Model, explainer: str, backend: str) -> str:
     """The backend to use, where the explainer fits the model on it; raises UnsuitableError."""
     kind = networks.architecture(model).kind
-    method = explainers.suited(explainer, kind, torch=backend != "onnx")
+    method = explainers.explainer_for(explainer, kind, torch=backend != "onnx")
     return "torch" if backend == "auto" and method.needs_torch else backend
 
 
-def _ranked(model: Model, overall: Floats, ends: Floats | None = None) -> tuple[Prediction, ...]:
+def _predictions(
+    model: Model, probabilities: Floats, intervals: Floats | None = None
+) -> tuple[Prediction, ...]:
+    """Every label, the most probable first; probabilities (labels,), intervals (labels, 2)."""
     return tuple(
         Prediction(
             label=model.labels[k],
-            probability=float(overall[k]),
-            interval=None if ends is None else (float(ends[k, 0]), float(ends[k, 1])),
+            probability=float(probabilities[k]),
+            interval=None
+            if intervals is None
+            else (float(intervals[k, 0]), float(intervals[k, 1])),
         )
-        for k in sorted(range(len(overall)), key=lambda k: -overall[k])
+        for k in sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
     )
 
 
-def _decided(model: Model, overall: Floats, made: Medium) -> Decision:
-    answer = decision(model, overall, pooled=len(made.inputs) > 1)
-    if made.blank or made.doubt:
-        stopped = bool(made.doubt) and made.sample_rate_hz is None and not made.blank
-        return Decision(
-            label=None,
-            probability=answer.probability,
-            reason=made.blank or made.doubt,
-            kind="no answer" if stopped else "uncertain",
-        )
-    return answer
+def _decision(model: Model, probabilities: Floats, prepared: Medium) -> Decision:
+    """The decision for the whole file; blank and doubtful ones get none."""
+    outcome = decision(model, probabilities, pooled=len(prepared.inputs) > 1)
+    if not (prepared.blank or prepared.doubt):
+        return outcome
+    # Only the radiograph gate refuses an answer; a doubtful recording counts as uncertain.
+    is_refused = prepared.sample_rate_hz is None and not prepared.blank
+    return Decision(
+        label=None,
+        probability=outcome.probability,
+        reason=prepared.blank or prepared.doubt,
+        kind="no answer" if is_refused else "uncertain",
+    )

@@ -16,12 +16,12 @@ from xai_demo.analysis import heatmap as heat
 from xai_demo.audio import quality, spectrogram
 from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.segments import (
+    LogMelWindows,
     Span,
-    Windows,
-    of_cycles,
-    one_after_another,
+    cycle_windows,
+    sliding_windows,
 )
-from xai_demo.decision import decision, over_windows, points
+from xai_demo.decision import decide, operating_points, pool_windows
 from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timeline, View
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _SAID_BY_DECODER: tuple[quality.Kind, ...] = ("clipping", "too short")
 class Sound:
     """A recording as windows of log-mel spectrogram, overlapping ones or one breath each."""
 
-    inputs: Windows
+    inputs: LogMelWindows
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
     blank: str
@@ -81,8 +81,8 @@ class Sound:
         return _seconds((self.inputs.spans[window],), len(self.samples), self.spec)[0]
 
     def overall(self, model: Model, probabilities: Floats) -> Floats:
-        """See `decision.over_windows`; every breath counts alike."""
-        return over_windows(model, self.timeline(model, probabilities).probabilities)
+        """See `decision.pool_windows`; every breath counts alike."""
+        return pool_windows(model, self.timeline(model, probabilities).probabilities)
 
     def timeline(
         self, model: Model, probabilities: Floats, steps: Floats | None = None
@@ -98,7 +98,7 @@ class Sound:
         rows = probabilities
         if self.by_cycle:
             rows = np.stack(
-                [over_windows(model, probabilities[owners == i]) for i in range(len(self.parts))]
+                [pool_windows(model, probabilities[owners == i]) for i in range(len(self.parts))]
             )
         return Timeline(
             starts_s=tuple(start for start, _ in self.parts),
@@ -169,7 +169,7 @@ class Sound:
             return self._by_moment(model, probabilities, evidence)
         found: list[Event] = []
         for row, start_s, end_s in zip(line.probabilities, line.starts_s, line.ends_s, strict=True):
-            answer = decision(model, row)
+            answer = decide(model, row)
             label, p = answer.label, answer.probability
             if label is None or label == model.normal_label:
                 continue
@@ -186,18 +186,18 @@ class Sound:
     ) -> tuple[Event, ...]:
         """See `moments`; no event reaches beyond the end."""
         spans = np.array([(span.first, span.last) for span in self.inputs.spans])
-        edges, rows = moments.over_time(spans[:, 0], spans[:, 1], probabilities)
+        edges, rows = moments.event_probabilities_over_time(spans[:, 0], spans[:, 1], probabilities)
         weighed = None if evidence is None else evidence * probabilities[:, :, None]
         second = self.spec.hop_length / self.spec.sample_rate_hz
         end_of_all = len(self.samples) / self.spec.sample_rate_hz
 
         def line(label: int, first: int, last: int) -> Floats:
             columns = weighed[:, label]  # type: ignore[index]
-            return moments.stitched(
+            return moments.evidence_over_time(
                 spans, columns, frames=self.inputs.shape[3], first=first, last=last
             )
 
-        return moments.events(
+        return moments.detect_events(
             model,
             edges,
             rows,
@@ -220,7 +220,7 @@ class Sound:
         )
         sounds = {"original": self.raw}
         if len(self.samples) <= LONGEST_HEARD_S * self.spec.sample_rate_hz:
-            heard = spectrogram.masked(
+            heard = spectrogram.mask_sound(
                 self.samples, np.repeat(explanation.heatmap, step, axis=1), self.spec
             )
             sounds |= {"explanation": heard, "remainder": self.samples - heard}
@@ -229,7 +229,7 @@ class Sound:
 
 def independent_events(model: Model, line: Timeline) -> tuple[Event, ...]:
     """Where each label reaches its operating point, or one half; neighbours joined."""
-    of = points(model)
+    of = operating_points(model)
     found: list[Event] = []
     for k, label in enumerate(line.labels):
         if label == model.normal_label:
@@ -265,11 +265,11 @@ def prepared(
     path = own_path(spec) if path is None else path
     stages, last = _staged(recording, path)
     least = round(max(spec.min_s, 0) * spec.sample_rate_hz)
-    decibels = _decibels(spectrogram.repeated(last, least), spec)
+    decibels = _decibels(spectrogram.repeat_to_length(last, least), spec)
     window = min(spectrogram.window_frames(spec), decibels.shape[1])
-    shown = spectrogram.frames(len(last), spec)
-    spans = of_cycles(cycles, window, shown, spec)
-    spans = spans or one_after_another(decibels.shape[1], window, spec)
+    shown = spectrogram.frame_count(len(last), spec)
+    spans = cycle_windows(cycles, window, shown, spec)
+    spans = spans or sliding_windows(decibels.shape[1], window, spec)
     blank = _blank(recording)
     doubt, warnings = _checked(recording, model) if model.task == "stethoscope" else ("", ())
     facts = dict(recording.facts)
@@ -277,12 +277,12 @@ def prepared(
         band = None if path.band_hz is None else list(path.band_hz)
         facts["signal_path"] = {"band_hz": band, "denoise": path.denoise}
     return Sound(
-        inputs=Windows(
+        inputs=LogMelWindows(
             decibels=decibels,
             spans=spans,
             seen=window,
             spec=spec,
-            levels=spectrogram.levels(decibels, spec),
+            levels=spectrogram.measure_levels(decibels, spec),
         ),
         facts=facts,
         warnings=recording.warnings + _repeated_warning(recording, least, spec) + warnings,
@@ -308,23 +308,23 @@ def _staged(recording: Recording, path: SignalPath) -> tuple[Mapping[str, Floats
     if path.band_hz is None and not path.denoise:
         return {}, raw
     size, overlap = round(_FILTERED_S * rate), round(_OVERLAP_S * rate)
-    last = files.empty(raw.shape)
+    last = files.allocate_array(raw.shape)
     for first in range(0, len(raw), size):
         end, start = min(first + size, len(raw)), max(first - overlap, 0)
         stage = path.run(raw[start : end + overlap], rate)[-1]
         last[first:end] = stage.samples[first - start : end - start]
-        files.settle(raw)
-        files.settle(last)
+        files.release_pages(raw)
+        files.release_pages(last)
     return {}, last
 
 
 def _decibels(samples: Floats, spec: LogMel) -> Floats:
     """(mel, frames); in a file where they are many."""
-    frames = files.empty((spectrogram.frames(len(samples), spec), spec.n_mels))
-    for first, piece in spectrogram.log_mel_stretches(samples, spec):
+    frames = files.allocate_array((spectrogram.frame_count(len(samples), spec), spec.n_mels))
+    for first, piece in spectrogram.log_mel_chunks(samples, spec):
         frames[first : first + piece.shape[1]] = piece.T
-        files.settle(samples)
-        files.settle(frames)
+        files.release_pages(samples)
+        files.release_pages(frames)
     whole: Floats = frames.T
     return whole
 
@@ -338,7 +338,7 @@ def _seconds(
 
 def _blank(recording: Recording) -> str:
     samples = recording.samples
-    peak = max(float(np.abs(samples[part]).max()) for part in files.stretches(samples))
+    peak = max(float(np.abs(samples[part]).max()) for part in files.chunks(samples))
     if 20 * np.log10(max(peak, 1e-12)) < _SILENT_DB:
         return "The recording is silent: there is nothing to explain."
     return ""
@@ -356,8 +356,8 @@ def _repeated_warning(recording: Recording, least: int, spec: LogMel) -> tuple[s
 def _checked(recording: Recording, model: Model) -> tuple[str, tuple[str, ...]]:
     """Why nothing should be believed, empty where it may be; and what the decoder left unsaid."""
     clipped = recording.facts.get("clipped_share")  # judged at the rate it was recorded at
-    findings = quality.checked(recording.samples, recording.sample_rate_hz, clipped=clipped)
-    files.settle(recording.samples)
+    findings = quality.check_quality(recording.samples, recording.sample_rate_hz, clipped=clipped)
+    files.release_pages(recording.samples)
     large = [f for f in findings if f.share >= DOUBTFUL[f.kind]]
     silent = any("nothing to explain" in warning for warning in recording.warnings)
     said = (*_SAID_BY_DECODER, "silence") if silent else _SAID_BY_DECODER

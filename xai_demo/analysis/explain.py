@@ -6,10 +6,9 @@ What noise does to an answer: one file asked about twice, as it is and with nois
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xai_demo import explainers
 from xai_demo.analysis.faithfulness import rank_correlation
@@ -23,123 +22,127 @@ from xai_demo.analysis.inference import (
     trial,
 )
 from xai_demo.analysis.inputs import Picture
-from xai_demo.decision import decided_index, findings
+from xai_demo.decision import decided_label_index, findings
 from xai_demo.imaging import preprocess
-from xai_demo.records import Explanation, Model, Progress
-from xai_demo.scheduler import Clock
+from xai_demo.records import Explanation, Progress
+from xai_demo.scheduler import StepTimer
 
 if TYPE_CHECKING:
     from xai_demo.analysis.inputs import Medium
+    from xai_demo.analysis.request import AnalysisRequest
     from xai_demo.audio.noise import Noise
     from xai_demo.engine import Network
-    from xai_demo.records import Analysis, Floats, Task
+    from xai_demo.records import Analysis, Floats
 
 MOST_EXPLAINED = 10  # labels whose heat is made in one request, beside those that were found
 
 
-class Asked(NamedTuple):
-    """What of the answer is to be explained, how, and in about how many seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """What the network was given for a request, and what it predicted."""
 
-    explainer: str
-    target: str | None
-    faithfulness: bool
-    uncertainty: bool
-    seconds: float
-
-
-class Question(NamedTuple):
-    """What the network answered, and what is asked about that answer."""
-
+    request: AnalysisRequest
+    explainer: str  # that of the request, else the model's own
     network: Network
-    made: Medium
+    prepared: Medium
     answer: Answer
-    overall: Floats
-    asked: Asked
-    asker: Asker
+    probabilities: Floats  # (labels,), of the whole file
+    runner: Asker
 
 
-def explained(
-    question: Question, tell: Progress, clock: Clock
+def explain(
+    inference: Inference, progress: Progress, clock: StepTimer, *, limit_s: float
 ) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
-    """Where the network looked, the first with its trial if that is wanted; and warnings."""
-    network, made, answer, overall, asked, asker = question
-    tell(0.4, "Asking where it looked")
-    windows = len(made.inputs)
-    method = explainers.explainer(asked.explainer)
+    """Explain the target and, where that costs nothing more, other labels; and give warnings.
+
+    The first explanation carries the faithfulness test if the request has it. An explainer with
+    forward passes of its own gets about `limit_s` seconds.
+    """
+    progress(0.4, "Explaining the prediction")
+    request, network, runner = inference.request, inference.network, inference.runner
+    prepared, answer = inference.prepared, inference.answer
+    windows = len(prepared.inputs)
+    method = explainers.explainer(inference.explainer)
     allowed = allowance(
         method,
         windows=windows,
         window_s=clock.elapsed_ms["predict"] / 1000 / windows,
-        seconds=asked.seconds,
+        seconds=limit_s,
     )
     budget = explainers.Budget(
         passes=allowed.passes or None,
-        progress=lambda done, doing: tell(0.4 + 0.48 * done, doing),
-        cancelled=asker.cancelled,
+        progress=lambda done, doing: progress(0.4 + 0.48 * done, doing),
+        cancelled=runner.cancelled,
     )
-    targets = _targets(network.model, overall, made, asked.target, method)
-    before = asker.passes
+    targets = _targets(inference, method)
+    before = runner.passes
     with clock("explain"):
-        raw = raw_heat(network, made, answer, method, targets, budget, asker)
-        found = _explanations(question, targets, raw, asker.passes - before)
-    said = partial_warning(asked.explainer, windows) + cut_warning(allowed, asked.seconds)
-    if not asked.faithfulness or made.blank or not raw[:, 0].any():  # nothing is hottest
-        return found, said
-    tell(0.9, "Hiding what is hot, to see whether it mattered")
+        raw = raw_heat(network, prepared, answer, method, targets, budget, runner)
+        explanations = _explanations(inference, targets, raw, runner.passes - before)
+    warnings = partial_warning(inference.explainer, windows) + cut_warning(allowed, limit_s)
+    # A heatmap of zeros has no most important region to mask.
+    if not request.faithfulness or prepared.blank or not raw[:, 0].any():
+        return explanations, warnings
+    progress(0.9, "Faithfulness test: masking the most important region")
+    first, *rest = explanations
     with clock("faithfulness"):
-        tried = trial(network, made, answer, raw[:, 0], targets[0], asker)
-    told = tried.to_json() | {"sentence": tried.sentence(found[0].target)}
-    return (dataclasses.replace(found[0], faithfulness=told), *found[1:]), said
+        test = trial(network, prepared, answer, raw[:, 0], targets[0], runner)
+    result = test.to_json() | {"sentence": test.sentence(first.target)}
+    return (dataclasses.replace(first, faithfulness=result), *rest), warnings
 
 
-def spread(question: Question, tell: Progress, clock: Clock) -> Floats | None:
-    """How far each label's answer moves where the radiograph hardly changes: (labels, 2).
+def uncertainty_intervals(
+    inference: Inference, progress: Progress, clock: StepTimer
+) -> Floats | None:
+    """How far each probability moves under test-time augmentation, low and high: (labels, 2).
 
-    None where nobody asked, where there is nothing to see, and of sounds.
+    None for sounds and blank pictures, and where the request leaves it out.
     """
-    network, made, _, overall, asked, asker = question
-    if not asked.uncertainty or made.blank or not isinstance(made, Picture):
+    prepared = inference.prepared
+    if not (inference.request.uncertainty and isinstance(prepared, Picture)) or prepared.blank:
         return None
-    tell(0.36, "Looking again, slightly shifted and turned")
+    progress(0.36, "Predicting shifted and rotated copies")
     with clock("uncertainty"):
-        inputs = preprocess.network_input(preprocess.looks(made.framed), made.spec)[:, None]
-        varied = network.probabilities(asker.logits(inputs))
-        return preprocess.intervals(overall, varied)
+        copies = preprocess.network_input(
+            preprocess.augmented_views(prepared.framed), prepared.spec
+        )
+        varied = inference.network.probabilities(inference.runner.logits(copies[:, None]))
+        return preprocess.prediction_intervals(inference.probabilities, varied)
 
 
-def _targets(
-    model: Model, overall: Floats, made: Medium, target: str | None, method: explainers.Explainer
-) -> list[int]:
-    """The asked label first; where they cost nothing more, every finding and other probable ones.
+def _targets(inference: Inference, method: explainers.Explainer) -> list[int]:
+    """Indices of the labels to explain: the target, then the findings, then the most probable.
 
-    Findings are never too many: each gets its heat.
+    An explainer that pays for each label explains the target only. Findings count beyond
+    `MOST_EXPLAINED`: each of them gets its heatmap.
     """
-    pooled = len(made.inputs) > 1
+    model, probabilities = inference.network.model, inference.probabilities
+    target, pooled = inference.request.target, len(inference.prepared.inputs) > 1
     if target is None:
-        first = decided_index(model, overall, pooled=pooled)
+        first = decided_label_index(model, probabilities, pooled=pooled)
     else:
         first = model.labels.index(target)
-    if not method.together:
+    if not method.labels_share_passes:
         return [first]
-    found = findings(model, overall, pooled=pooled)
-    rest = sorted((k for k in range(len(overall)) if k not in found), key=lambda k: -overall[k])
-    wanted = list(dict.fromkeys([first, *found, *rest]))
-    return wanted[: max(MOST_EXPLAINED, len({first, *found}))]
+    positive = findings(model, probabilities, pooled=pooled)
+    ranked = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
+    targets = list(dict.fromkeys([first, *positive, *ranked]))
+    return targets[: max(MOST_EXPLAINED, len({first, *positive}))]
 
 
 def _explanations(
-    question: Question, targets: list[int], raw: Floats, passes: int
+    inference: Inference, targets: list[int], raw: Floats, passes: int
 ) -> tuple[Explanation, ...]:
-    """What is hot for each target, (windows, targets, rows, columns), over the whole file."""
-    network, made, answer, overall, asked, _ = question
+    """One explanation a target, from raw heatmaps (windows, targets, rows, columns)."""
+    network, prepared = inference.network, inference.prepared
     return tuple(
         dataclasses.replace(
-            made.explanation(
-                raw[:, i] * (not made.blank),
-                answer.probabilities[:, k],
-                explainer=asked.explainer,
+            prepared.explanation(
+                raw[:, i] * (not prepared.blank),
+                inference.answer.probabilities[:, k],
+                explainer=inference.explainer,
                 target=network.model.labels[k],
-                probability=float(overall[k]),
+                probability=float(inference.probabilities[k]),
                 layer=network.layer,
             ),
             passes=passes,
@@ -161,8 +164,8 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Disturbance:
-    """Two answers about one file; both explain the label that the first one gave."""
+class NoiseComparison:
+    """Answers for one file without noise and with it; both explain the label of the first."""
 
     noise: Noise
     clean: Analysis
@@ -224,29 +227,40 @@ class Disturbance:
             else f"the rank correlation of the heat maps is {rho:.2f}".replace("-", "\u2212")
         )
         return (
-            f"With {self.noise.named}, {kept}; {first.target} goes from {first.probability:.2f} to "
-            f"{after.probability:.2f}; {heat}."
+            f"With {self.noise.description}, {kept}; {first.target} goes from "
+            f"{first.probability:.2f} to {after.probability:.2f}; {heat}."
         )
 
 
-def disturbed(
-    analyse: Callable[..., Analysis],
-    task: Task,
+class Analyse(Protocol):
+    """What answers a request: `Analyser.analyse`, or something around it."""
+
+    def __call__(
+        self, request: AnalysisRequest, path: str | Path, /, *, progress: Progress | None = None
+    ) -> Analysis:
+        """The analysis of the file at `path`."""
+
+
+def compare_with_noise(
+    analyse: Analyse,
+    request: AnalysisRequest,
     path: str | Path,
-    noise: Noise,
     *,
-    target: str | None = None,
     progress: Progress | None = None,
-    **options: Any,
-) -> Disturbance:
-    """Ask `analyse` twice, with `noise` the second time; `options` are its own."""
+) -> NoiseComparison:
+    """Analyse a file twice, first without the request's noise, then with it.
+
+    Raises ValueError for a request without noise, and whatever `analyse` raises.
+    """
+    if request.noise is None:
+        raise ValueError("the request has no noise")
 
     def half(start: float) -> Progress | None:
         if progress is None:
             return None
         return lambda done, doing: progress(start + done / 2, doing)
 
-    clean = analyse(task, path, target=target, progress=half(0), **options)
-    shown = clean.report.explanations[0].target
-    noisy = analyse(task, path, target=shown, noise=noise, progress=half(0.5), **options)
-    return Disturbance(noise=noise, clean=clean, noisy=noisy)
+    clean = analyse(dataclasses.replace(request, noise=None), path, progress=half(0))
+    target = clean.report.explanations[0].target
+    noisy = analyse(dataclasses.replace(request, target=target), path, progress=half(0.5))
+    return NoiseComparison(noise=request.noise, clean=clean, noisy=noisy)

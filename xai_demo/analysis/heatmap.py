@@ -67,7 +67,7 @@ def loudest(decibels: Floats, step: int) -> Floats:
     frames = decibels.T
     columns = [
         np.maximum.reduceat(frames[part], range(0, part.stop - part.start, step), axis=0)
-        for part in files.stretches(frames, step)
+        for part in files.chunks(frames, step)
     ]
     return np.concatenate(columns).T
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xai_demo.analysis.inputs import Medium
-    from xai_demo.audio.segments import Windows
+    from xai_demo.audio.segments import LogMelWindows
     from xai_demo.engine import Network
     from xai_demo.records import Floats
 
@@ -69,7 +69,7 @@ class Asker:
     def check(self) -> None:
         """Raise CancelledError if somebody asked to stop."""
         if self.cancelled():
-            raise CancelledError("Cancelled, as asked.")
+            raise CancelledError("Cancelled on request.")
 
     def batches(self, count: int) -> Iterator[slice]:
         """So many windows in parts, each as large as the time of the one before allows."""
@@ -82,7 +82,7 @@ class Asker:
             self._window_s = (time.perf_counter() - began) / size
             start += size
 
-    def features(self, inputs: Floats | Windows) -> Iterator[Tensor]:
+    def features(self, inputs: Floats | LogMelWindows) -> Iterator[Tensor]:
         """The activations of the windows, part by part."""
         for part in self.batches(len(inputs)):
             self.passes += part.stop - part.start
@@ -117,7 +117,9 @@ class Asker:
         return max(1, min(_BATCH, int(_HEARD_WITHIN_S / self._window_s)))
 
 
-def answered(network: Network, inputs: Floats | Windows, asker: Asker | None = None) -> Answer:
+def answered(
+    network: Network, inputs: Floats | LogMelWindows, asker: Asker | None = None
+) -> Answer:
     """Run every window, (windows, 1, rows, columns), through the network."""
     import numpy as np
     import torch
@@ -215,9 +217,9 @@ def raw_heat(
             forward=lambda inputs: asker.logits(inputs).cpu().numpy(),
             network=whole,
             background=background(made),
-            maps=lambda activations: networks.maps(network.model, activations),
+            feature_maps=lambda activations: networks.feature_maps(network.model, activations),
         )
-        found.append(method.heat(subject, targets, budget))
+        found.append(method.explain(subject, targets, budget))
     heat = np.zeros((len(answer.probabilities), *found[0].shape[1:]), np.float32)
     heat[asked] = np.concatenate(found)
     return heat

@@ -32,7 +32,7 @@ from xai_demo.records import (
 
 if TYPE_CHECKING:
     from xai_demo.audio.filters import SignalPath
-    from xai_demo.audio.segments import Cycle, Windows
+    from xai_demo.audio.segments import Cycle, LogMelWindows
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
 
@@ -41,7 +41,7 @@ class Medium(Protocol):
     """A file, made ready for one model: what goes in, and how to read what comes out."""
 
     @property
-    def inputs(self) -> Floats | Windows:
+    def inputs(self) -> Floats | LogMelWindows:
         """(windows, 1, rows, columns)."""
 
     @property
@@ -191,7 +191,7 @@ class Picture:
 
 def prepared(radiograph: Radiograph, spec: Raster) -> Picture:
     """What a network takes of a radiograph."""
-    framed = preprocess.framed(radiograph.pixels, spec)
+    framed = preprocess.resize_for_network(radiograph.pixels, spec)
     return Picture(
         inputs=preprocess.network_input(framed, spec)[None, None],
         facts=radiograph.facts,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import __file__ as catalog_file
 from xai_demo.errors import (
     CheckpointMismatchError,
@@ -61,11 +62,11 @@ def checked(
     analyser: Analyser, name: str, *, clip: Path | None = None, backend: str = "auto"
 ) -> tuple[Checked, ...]:
     """Check a model that is here; raises CheckpointUnavailableError where it is not."""
-    if not analyser.hub.available(name):
+    if not analyser.hub.is_available(name):
         raise CheckpointUnavailableError(
             f"{name} is not here, wanted: its weights. {analyser.hub.describe(name)['note']}"
         )
-    published = analyser.hub.entry(name).published
+    published = analyser.hub.entry(name).published_answer
     found = [_stored(analyser, name, backend)]
     if published is not None:
         found.append(_published(analyser, name, published, clip, backend))
@@ -95,10 +96,10 @@ def after_fetch(name: str, settings: Settings) -> tuple[list[str], list[WeightsE
     from xai_demo.analysis import Analyser
 
     analyser, notes = Analyser(settings), []
-    published = analyser.hub.entry(name).published
+    published = analyser.hub.entry(name).published_answer
     if published is not None:
         try:
-            clips.brought(published, settings)
+            clips.fetch_clip(published, settings)
         except WeightsError as error:
             notes.append(f"  {error}")
     try:
@@ -141,7 +142,7 @@ def store(models: Sequence[str], settings: Settings) -> list[Path]:
 def _chosen(analyser: Analyser, models: Sequence[str]) -> list[str]:
     for name in models:
         analyser.hub.entry(name)  # a typing error shows first
-    return list(models) or [n for n in analyser.hub.names() if analyser.hub.available(n)]
+    return list(models) or [n for n in analyser.hub.names() if analyser.hub.is_available(n)]
 
 
 def _store(analyser: Analyser, name: str) -> Path:
@@ -225,18 +226,18 @@ def _published(
             model=name, against="published", passed=passed, sentence=f"{name}: {sentence}"
         )
 
-    path = clip or clips.place(wanted, analyser.settings)
+    path = clip or clips.clip_path(wanted, analyser.settings)
     if not path.is_file():
         return found(
             None,
             f"not checked against what its makers published, {path} is not there; wanted: "
-            f"{wanted.clip} in that place or by --clip FILE, from {wanted.where}.",
+            f"{wanted.clip} in that place or by --clip FILE, from {wanted.source}.",
         )
     if wanted.sha256 not in (None, sha256_of(path)):
         return found(
             None,
             f"not checked against what its makers published, {path} has sha256 {sha256_of(path)}; "
-            f"wanted: {wanted.sha256}, {wanted.clip} from {wanted.where}.",
+            f"wanted: {wanted.sha256}, {wanted.clip} from {wanted.source}.",
         )
     analysis = _asked(analyser, name, path, backend)
     off, worst = _difference(analysis, wanted.probabilities)
@@ -258,14 +259,14 @@ def _published(
 def _asked(
     analyser: Analyser, name: str, path: Path, backend: str, target: str | None = None
 ) -> Analysis:
-    return analyser.analyse(
-        analyser.hub.entry(name).task,
-        path,
+    request = AnalysisRequest(
+        task=analyser.hub.entry(name).task,
         model=name,
         target=target,
         backend=backend,
         faithfulness=False,
     )
+    return analyser.analyse(request, path)
 
 
 def _difference(analysis: Analysis, wanted: Any) -> tuple[float, str]:

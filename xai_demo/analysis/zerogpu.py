@@ -6,16 +6,17 @@ neither progress nor a request to stop crosses over, and errors come back as wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xai_demo.engine.backends import lender
+from xai_demo.engine.backends import zerogpu_package
 from xai_demo.errors import RequestError, UnknownNameError, XaiDemoError
 from xai_demo.explainers import EXPLAINERS
 
 if TYPE_CHECKING:
     from xai_demo.analysis import Analyser
+    from xai_demo.analysis.request import AnalysisRequest
     from xai_demo.hub import Hub
     from xai_demo.records import Analysis, Decision, Floats, Prediction, Progress, Radiograph, Task
 
@@ -56,42 +57,41 @@ class Lent:
 
     def analyse(
         self,
-        task: Task,
+        request: AnalysisRequest,
         path: str | Path,
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
-        **asked: Any,
     ) -> Analysis:
         """As `pipeline.Analyser.analyse`."""
         if progress:
             progress(0.05, "Waiting for a GPU to be lent")
-        outcome = self._on_gpu(task, str(path), asked)
+        outcome = self._on_gpu(request, str(path))
         if isinstance(outcome, XaiDemoError):
             raise outcome
         analysis: Analysis = outcome
         return analysis
 
-    def _worked(self, task: Task, path: str, asked: Mapping[str, Any]) -> Any:
+    def _worked(self, request: AnalysisRequest, path: str) -> Any:
         """In the other process."""
-        return _said(lambda: self._analyser.analyse(task, path, **asked))
+        return _said(lambda: self._analyser.analyse(request, path))
 
     def _heard(self, task: Task, samples: Floats, sample_rate_hz: int, model: str | None) -> Any:
         """In the other process."""
         return _said(lambda: self._analyser.live(task, samples, sample_rate_hz, model=model))
 
-    def _seconds(self, task: Task, path: str, asked: Mapping[str, Any]) -> int:
+    def _seconds(self, request: AnalysisRequest, path: str) -> int:
         """How long the GPU is wanted, at most; short ones are served first."""
         from xai_demo import networks
 
         try:
             model = self._analyser.hub.model(
-                asked.get("model") or self._analyser.hub.default_model(task)
+                request.model or self._analyser.hub.default_model(request.task)
             )
             seconds = SECONDS[networks.architecture(model).kind]
         except XaiDemoError:  # it is refused in the call
             return min(SECONDS.values())
-        method = EXPLAINERS.get(str(asked.get("explainer")))
+        method = EXPLAINERS.get(str(request.explainer))
         return seconds + (_SLOW_S if method and method.passes > 1 else 0)
 
 
@@ -100,7 +100,7 @@ def lent(analyser: Analyser) -> Analyser | Lent:
 
     Its networks are put in place first: a lent GPU takes only what was placed before any call.
     """
-    spaces = lender()
+    spaces = zerogpu_package()
     if spaces is None:
         return analyser
     analyser.warm_up()

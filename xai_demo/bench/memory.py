@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo.analysis import Analyser
-from xai_demo.engine.backends import resident_mb, threads
+from xai_demo.analysis.request import AnalysisRequest
+from xai_demo.engine.backends import resident_mb, thread_count
 from xai_demo.examples import EXAMPLES, example_path
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def watched(
     else:
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(one, range(count)))
-    return Phase(resident_mb=samples, threads=threads())
+    return Phase(resident_mb=samples, threads=thread_count())
 
 
 def figures(phases: dict[str, Phase], seen: _Seen) -> dict[str, Any]:
@@ -170,4 +171,4 @@ def _asked(analyser: Analyser, name: str) -> Report:
     hub = analyser.hub
     # A bundled one, whatever the cache holds.
     model = next(name for name in hub.names(task) if hub.entry(name).checkpoint is None)
-    return analyser.analyse(task, path, model=model).report
+    return analyser.analyse(AnalysisRequest(task=task, model=model), path).report

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xai_demo import explainers, networks
 from xai_demo.analysis import Analyser
+from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import CancelledError
 from xai_demo.examples import EXAMPLES, example_path
 
@@ -77,25 +78,21 @@ def table(result: dict[str, Any]) -> str:
 
 def _pairs(analyser: Analyser) -> Iterator[tuple[Model, str]]:
     for name in analyser.hub.names():
-        if not analyser.hub.available(name):
+        if not analyser.hub.is_available(name):
             continue
         model = analyser.hub.model(name)
-        for each in explainers.fitting(networks.architecture(model).kind):
+        for each in explainers.fitting_names(networks.architecture(model).kind):
             if explainers.explainer(each).passes > 1:
                 yield model, each
 
 
 def _ask(analyser: Analyser, model: Model, explainer: str) -> Ask:
     path = example_path(next(name for name, e in EXAMPLES.items() if e.task == model.task))
+    request = AnalysisRequest(
+        task=model.task, model=model.name, explainer=explainer, faithfulness=False
+    )
 
     def ask(stopped: Callable[[], bool]) -> Report:
-        return analyser.analyse(
-            model.task,
-            path,
-            model=model.name,
-            explainer=explainer,
-            faithfulness=False,
-            cancelled=stopped,
-        ).report
+        return analyser.analyse(request, path, cancelled=stopped).report
 
     return ask

@@ -19,16 +19,17 @@ from typing import Any, NoReturn
 
 from xai_demo import __version__, explainers
 from xai_demo.cli import analyse, bench, release, training
+from xai_demo.engine.backends import BACKENDS
 from xai_demo.errors import RequestError, WeightsError, XaiDemoError
 from xai_demo.export import (
     evaluation_text,
-    figures_table,
+    metrics_table,
     model_text,
     report_text,
 )
 from xai_demo.hub import Hub
 from xai_demo.records import DISCLAIMER, Progress
-from xai_demo.settings import Settings, keep_quiet
+from xai_demo.settings import Settings, disable_telemetry
 
 Command = Callable[[argparse.Namespace, Settings], Iterator[str]]
 
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on stderr."""
-    keep_quiet()
+    disable_telemetry()
     logging.captureWarnings(True)  # libraries' warnings are not this line
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper):
@@ -96,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     selftest = command(_selftest, "selftest")
     selftest.add_argument("models", nargs="*", metavar="MODEL", help="default: all that are here")
     selftest.add_argument("--clip", type=Path, metavar="FILE", help="the makers' example clip")
-    selftest.add_argument("--backend", choices=analyse.BACKENDS, default="auto")
+    selftest.add_argument("--backend", choices=BACKENDS, default="auto")
     selftest.add_argument("--write", action="store_true", help="store what is answered now")
     _add_json(selftest)
     export = command(_export, "export")
@@ -139,7 +140,7 @@ def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     hub = Hub(settings)
     rows = [hub.describe(name) for name in hub.names()]
     if arguments.table:
-        yield figures_table(rows)
+        yield metrics_table(rows)
         return
     yield _json(rows) if arguments.json else "\n".join(map(model_text, rows))
 
@@ -159,7 +160,7 @@ def _analyse(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
     from xai_demo.analysis import Analyser
 
     with _progress() as progress:
-        analysis, more = analyse.answer(arguments, Analyser(settings), progress)
+        analysis, more = analyse.analyse_file(arguments, Analyser(settings), progress)
     written: tuple[Path, ...] = ()
     if arguments.out:
         from xai_demo.export import write
@@ -186,12 +187,12 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     for name in hub.names() if arguments.all else arguments.models:
         try:
             with _progress() as progress:
-                located = hub.located(name, progress=progress, closing_pins=True)
+                located = hub.fetch_weights(name, progress=progress, close_open_pin=True)
         except WeightsError as error:  # the others may still be had
             failures.append(error)
             continue
         yield f"{name}: {located.source}, {located.path}\n  sha256 {located.sha256}"
-        if hub.entry(name).pin_is_open and located.revision:
+        if hub.entry(name).has_open_pin and located.revision:
             yield f"  revision {located.revision}, to be pinned in the catalogue"
         known, faults = selftest.after_fetch(name, settings)
         yield from known
@@ -312,7 +313,7 @@ def _evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> I
         )
     written = explainer_eval.write(arguments.out, result) if arguments.out else ()
     if arguments.write_card:
-        written += (model_card.write_trust(settings.weights_dir / arguments.model, result),)
+        written += (model_card.write_explainers(settings.weights_dir / arguments.model, result),)
     yield _json(result) if arguments.json else explainer_report.table(result)
     if not arguments.json:
         yield from (f"Wrote {path}" for path in written)

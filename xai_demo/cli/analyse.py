@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo import explainers
-from xai_demo.analysis.explain import disturbed
+from xai_demo.analysis.explain import compare_with_noise
+from xai_demo.analysis.request import DEFAULT_SNR_DB, AnalysisRequest, noise_choice
 from xai_demo.audio.filters import SignalPath
-from xai_demo.audio.noise import KINDS, Noise
-from xai_demo.errors import RequestError
+from xai_demo.audio.noise import KINDS
+from xai_demo.engine.backends import BACKENDS
 from xai_demo.hub import Hub
-from xai_demo.records import FILMS, LogMel
+from xai_demo.records import GATE_MODES, LogMel
 
 if TYPE_CHECKING:
     from xai_demo.analysis import Analyser
     from xai_demo.records import Analysis, Progress
 
-BACKENDS = ("auto", "torch", "onnx")
-SNR_DB = 10.0  # of noise, where nobody says
-
-_UNASKED: Any = object()  # None is a band that was switched off
+_MODELS_OWN: Any = object()  # the default of --band, where None is `off`
 
 
 def add_analyse(command: argparse.ArgumentParser) -> None:
@@ -42,7 +40,7 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--band",
         type=_band,
-        default=_UNASKED,
+        default=_MODELS_OWN,
         metavar="LOW-HIGH|off",
         help="band-pass in hertz; default: the model's",
     )
@@ -52,8 +50,8 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--film",
-        choices=FILMS,
-        default=FILMS[0],
+        choices=GATE_MODES,
+        default=GATE_MODES[0],
         help="a radiograph that seems inverted or turned: doubt it, put it right, or take it as is",
     )
     command.add_argument(
@@ -63,7 +61,10 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
         "--noise", choices=KINDS, help="lay noise over the sound, and say what that does"
     )
     command.add_argument(
-        "--snr", type=float, metavar="DB", help=f"how far below the sound; default: {SNR_DB:g}"
+        "--snr",
+        type=float,
+        metavar="DB",
+        help=f"how far below the sound; default: {DEFAULT_SNR_DB:g}",
     )
     command.add_argument(
         "--no-faithfulness", action="store_true", help="do not hide the heat and ask again"
@@ -85,53 +86,45 @@ def _band(text: str) -> tuple[float, float] | None:
     return band
 
 
-def noise(arguments: argparse.Namespace) -> Noise | None:
-    """The noise asked for; RequestError where only its ratio was."""
-    if arguments.noise is None:
-        if arguments.snr is not None:
-            raise RequestError(
-                f"--snr {arguments.snr:g} came without --noise; wanted: --noise with one of "
-                f"{', '.join(KINDS)}."
-            )
-        return None
-    return Noise(kind=arguments.noise, snr_db=SNR_DB if arguments.snr is None else arguments.snr)
-
-
 def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
-    """What was asked for, the rest as the model has it; None: nothing was."""
-    if arguments.band is _UNASKED and arguments.denoise is None:
+    """The chosen steps, the others as the model has them; None where neither was chosen."""
+    if arguments.band is _MODELS_OWN and arguments.denoise is None:
         return None
     spec = hub.model(arguments.model).preprocessing
     own = SignalPath(band_hz=None, denoise=False)
     if isinstance(spec, LogMel):
         own = SignalPath(band_hz=spec.band_hz, denoise=spec.denoise)
     return SignalPath(
-        band_hz=own.band_hz if arguments.band is _UNASKED else arguments.band,
+        band_hz=own.band_hz if arguments.band is _MODELS_OWN else arguments.band,
         denoise=own.denoise if arguments.denoise is None else arguments.denoise == "on",
     )
 
 
-def answer(
+def analysis_request(arguments: argparse.Namespace, hub: Hub) -> AnalysisRequest:
+    """The request that the arguments of `analyse` make; raises RequestError."""
+    return AnalysisRequest(
+        task=hub.entry(arguments.model).task,
+        model=arguments.model,
+        explainer=arguments.explainer,
+        target=arguments.target,
+        layer=arguments.layer,
+        backend=arguments.backend,
+        weights=arguments.weights,
+        signal_path=signal_path(arguments, hub),
+        cycles=arguments.cycles,
+        film=arguments.film,
+        noise=noise_choice(arguments.noise, arguments.snr),
+        faithfulness=not arguments.no_faithfulness,
+        uncertainty=not arguments.no_uncertainty,
+    )
+
+
+def analyse_file(
     arguments: argparse.Namespace, analyser: Analyser, progress: Progress | None
 ) -> tuple[Analysis, dict[str, Any]]:
-    """The answer to what was asked; and what joins its report, each with its `sentence`."""
-    task = analyser.hub.entry(arguments.model).task
-    hiss = noise(arguments)
-    options: dict[str, Any] = {
-        "model": arguments.model,
-        "explainer": arguments.explainer,
-        "target": arguments.target,
-        "layer": arguments.layer,
-        "backend": arguments.backend,
-        "weights": arguments.weights,
-        "signal_path": signal_path(arguments, analyser.hub),
-        "cycles": arguments.cycles,
-        "film": arguments.film,
-        "faithfulness": not arguments.no_faithfulness,
-        "uncertainty": not arguments.no_uncertainty,
-        "progress": progress,
-    }
-    if hiss is None:
-        return analyser.analyse(task, arguments.file, **options), {}
-    both = disturbed(analyser.analyse, task, arguments.file, hiss, **options)
-    return both.noisy, {"noise": both.to_json()}
+    """Analyse the file; returns what is added to its report as well, each with its `sentence`."""
+    request = analysis_request(arguments, analyser.hub)
+    if request.noise is None:
+        return analyser.analyse(request, arguments.file, progress=progress), {}
+    comparison = compare_with_noise(analyser.analyse, request, arguments.file, progress=progress)
+    return comparison.noisy, {"noise": comparison.to_json()}
