@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from xai_demo.scheduler import Running
+from xai_demo.scheduler import Jobs
 from xai_demo.tabs.api import publish
 from xai_demo.tabs.events import INSTANT, PRIVATE, connect
 from xai_demo.tabs.layout import (
@@ -92,7 +92,7 @@ def build(analyser: Analyser) -> gr.Blocks:
     with page:
         gr.HTML(_HEADER)
         panels: list[Panel] = []
-        running = Running()
+        running = Jobs()
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             for name, tab in TABS.items():
                 with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True):
@@ -125,7 +125,7 @@ def _make_restore(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Reque
     return restore
 
 
-def _make_leave(running: Running) -> Callable[[gr.Request], None]:
+def _make_leave(running: Jobs) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
         """Stop the work for a visitor, or a program, that has left."""
         running.stop(request.session_hash or "")

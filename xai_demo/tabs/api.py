@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
 from xai_demo import explainers
+from xai_demo.analysis.request import AnalysisRequest, noise_choice
 from xai_demo.audio.filters import SignalPath
-from xai_demo.audio.noise import Noise
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis, Progress, Task
-from xai_demo.scheduler import Running
+from xai_demo.scheduler import Jobs
 from xai_demo.tabs import noise as noises
 from xai_demo.tabs import signal_path
 from xai_demo.tabs.controls import as_path, playable
 from xai_demo.tabs.details import overlay
 from xai_demo.tabs.requests import (
     Analyser,
-    Picks,
     Refusal,
     ask,
 )
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 _PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
 
 
-def publish(analyser: Analyser, running: Running) -> None:
+def publish(analyser: Analyser, running: Jobs) -> None:
     """Put the five endpoints on the page that is being built; they show nothing there."""
     with gr.Row(visible=False):
         _publish_task(analyser, running, "stethoscope", sound=True, events=True)
@@ -40,7 +41,7 @@ def publish(analyser: Analyser, running: Running) -> None:
 
 
 def _publish_task(
-    analyser: Analyser, running: Running, task: Task, *, sound: bool, events: bool
+    analyser: Analyser, running: Jobs, task: Task, *, sound: bool, events: bool
 ) -> None:
     # Components that pass the file's path on as it is: nothing is decoded before our own reader.
     file = gr.Audio(type="filepath", label="audio") if sound else as_path(gr.File(label="image"))
@@ -55,6 +56,8 @@ def _publish_task(
     if not sound:
         path.append(gr.Textbox(None, label="film"))
     path.append(_switch("faithfulness"))
+    if not sound:
+        path.append(_switch("uncertainty"))
     outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="jpeg", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
     outputs += [gr.JSON(label="events")] if events else []
@@ -76,13 +79,13 @@ def _publish_list(name: str, rows: Callable[[], list[dict[str, Any]]]) -> None:
 
 
 def _answerer(
-    analyser: Analyser, running: Running, task: Task, *, sound: bool, events: bool
-) -> Callable[[str | None, Picks, gr.Request, gr.Progress], Awaitable[list[Any]]]:
+    analyser: Analyser, running: Jobs, *, sound: bool, events: bool
+) -> Callable[[str | None, AnalysisRequest, gr.Request, gr.Progress], Awaitable[list[Any]]]:
     async def answer(
-        path: str | None, picks: Picks, request: gr.Request, progress: gr.Progress
+        path: str | None, asked: AnalysisRequest, request: gr.Request, progress: gr.Progress
     ) -> list[Any]:
         def work(stopped: Callable[[], bool]) -> list[Any]:
-            outcome, more = _asked(analyser, task, path, picks, told_by(progress), stopped)
+            outcome, more = _analyse(analyser, asked, path, told_by(progress), stopped)
             report = outcome.report.to_json() | more
             return [
                 report,
@@ -92,35 +95,32 @@ def _answerer(
             ]
 
         # No place: one program may well ask for several files at once.
-        return await running.worked(request.session_hash, None, work)
+        return await running.run(request.session_hash, None, work)
 
     return answer
 
 
-def _asked(
+def _analyse(
     analyser: Analyser,
-    task: Task,
+    request: AnalysisRequest,
     path: str | None,
-    picks: Picks,
     progress: Progress,
     stopped: Callable[[], bool],
 ) -> tuple[Analysis, dict[str, Any]]:
-    """The answer, that with noise where that is asked for; and what joins its report."""
-    if picks.noise is None:
-        outcome = ask(analyser, task, path, picks, progress, stopped)
+    """The answer, with noise where the request has some; and what is added to its report."""
+    if request.noise is None:
+        outcome = ask(analyser, request, path, progress, stopped)
         if isinstance(outcome, Refusal):
             raise gr.Error(_sentence(outcome), print_exception=False)
         return outcome, {}
-    both = noises.asked_twice(analyser, task, path, picks, progress=progress, stopped=stopped)
+    both = noises.asked_twice(analyser, request, path, progress=progress, stopped=stopped)
     if isinstance(both, Refusal):
         raise gr.Error(_sentence(both), print_exception=False)
     return both.noisy, {"noise": both.to_json()}
 
 
-def _endpoint(
-    analyser: Analyser, running: Running, task: Task, *, sound: bool
-) -> Callable[..., Any]:
-    answer = _answerer(analyser, running, task, sound=sound, events=False)
+def _endpoint(analyser: Analyser, running: Jobs, task: Task, *, sound: bool) -> Callable[..., Any]:
+    answer = _answerer(analyser, running, sound=sound, events=False)
 
     async def sounds(
         request: gr.Request,
@@ -134,9 +134,16 @@ def _endpoint(
         faithfulness: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        picks = Picks(model=model, explainer=explainer, target=target, layer=layer)
-        picks = replace(picks, noise=_asked_noise(noise, snr), trial=_trial(faithfulness))
-        return await answer(audio, picks, request, progress)
+        asked = _request(
+            task,
+            model=model,
+            explainer=explainer,
+            target=target,
+            layer=layer,
+            noise=_in_words(noise_choice, noise, snr),
+            faithfulness=_set("faithfulness", faithfulness),
+        )
+        return await answer(audio, asked, request, progress)
 
     async def pictures(
         request: gr.Request,
@@ -147,19 +154,27 @@ def _endpoint(
         layer: str | None = None,
         film: str | None = None,
         faithfulness: Any = None,
+        uncertainty: Any = True,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        taken: Any = film or None  # a word nobody knows is refused by name
-        picks = Picks(model=model, explainer=explainer, target=target, layer=layer, film=taken)
-        picks = replace(picks, trial=_trial(faithfulness))
-        return await answer(image, picks, request, progress)
+        asked = _request(
+            task,
+            model=model,
+            explainer=explainer,
+            target=target,
+            layer=layer,
+            film=film,
+            faithfulness=_set("faithfulness", faithfulness),
+            uncertainty=_set("uncertainty", uncertainty),
+        )
+        return await answer(image, asked, request, progress)
 
     # The clients take the names and the defaults of the arguments from the signature.
     return sounds if sound else pictures
 
 
-def _breath_endpoint(analyser: Analyser, running: Running) -> Callable[..., Any]:
-    answer = _answerer(analyser, running, "stethoscope", sound=True, events=True)
+def _breath_endpoint(analyser: Analyser, running: Jobs) -> Callable[..., Any]:
+    answer = _answerer(analyser, running, sound=True, events=True)
 
     async def breaths(
         request: gr.Request,
@@ -174,16 +189,17 @@ def _breath_endpoint(analyser: Analyser, running: Running) -> Callable[..., Any]
         faithfulness: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        picks = Picks(
+        asked = _request(
+            "stethoscope",
             model=model,
             explainer=explainer,
             target=target,
             layer=layer,
             signal_path=_asked_path(analyser, model, band, _set("denoise", denoise)),
             cycles=cycles,
-            trial=_trial(faithfulness),
+            faithfulness=_set("faithfulness", faithfulness),
         )
-        return await answer(audio, picks, request, progress)
+        return await answer(audio, asked, request, progress)
 
     return breaths
 
@@ -200,8 +216,17 @@ def _set(label: str, value: Any) -> bool | None:
     raise gr.Error(f"{label} is {value!r}; wanted: true or false.", print_exception=False)
 
 
-def _trial(faithfulness: Any) -> bool:
-    return _set("faithfulness", faithfulness) is not False
+def _request(task: Task, **choices: Any) -> AnalysisRequest:
+    """The request of an endpoint's arguments; gr.Error for one that makes no sense."""
+    return _in_words(AnalysisRequest.from_choices, task, **choices)
+
+
+def _in_words(build: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """What `build` returns; its errors reach the client as sentences."""
+    try:
+        return build(*args, **kwargs)
+    except XaiDemoError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def _asked_path(
@@ -209,21 +234,12 @@ def _asked_path(
 ) -> SignalPath | None:
     if band is None and denoise is None:
         return None
-    try:
+
+    def build() -> SignalPath | None:
         facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
         return signal_path.asked(band, denoise, facts)
-    except XaiDemoError as error:
-        raise gr.Error(str(error), print_exception=False) from error
 
-
-def _asked_noise(kind: str | None, snr_db: float | None) -> Noise | None:
-    if not kind and snr_db is None:
-        return None
-    try:
-        known: Any = kind or ""  # a word nobody knows is refused by name
-        return Noise(kind=known, snr_db=noises.START_DB if snr_db is None else snr_db)
-    except XaiDemoError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+    return _in_words(build)
 
 
 def told_by(progress: gr.Progress) -> Progress:

@@ -6,23 +6,23 @@ How sounds and files pass between our records and Gradio's widgets.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 
 from xai_demo import networks
+from xai_demo.analysis.request import HUB_ADDRESS, AnalysisRequest
+from xai_demo.engine.backends import BACKENDS
 from xai_demo.errors import XaiDemoError
-from xai_demo.explainers import DEFAULT, EXPLAINERS, fitting, usual
-from xai_demo.records import FILMS, Model, Task
+from xai_demo.explainers import DEFAULT, EXPLAINERS, default_name, fitting_names
+from xai_demo.records import GATE_MODES, Model, Task
 from xai_demo.tabs import phrases
 from xai_demo.tabs.requests import (
-    BACKENDS,
     OTHER,
-    OWN,
     Analyser,
-    Picks,
+    PageRequest,
 )
 
 if TYPE_CHECKING:
@@ -41,49 +41,42 @@ _FILMS: Choices = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pickers:
-    """One widget for each of the fields of `Picks`, most of them dropdowns."""
+    """The widgets of the choices, each named for the field of the request that it sets."""
 
     model: gr.Dropdown
     explainer: gr.Dropdown
     target: gr.Dropdown
-    backend: gr.Dropdown
+    compare_with: gr.Dropdown
     layer: gr.Dropdown
-    second: gr.Dropdown
-    own: gr.Textbox  # out of sight where the deployment takes no models of its visitors
-    trial: gr.Checkbox
-    film: gr.Dropdown | None = None  # for radiographs
+    backend: gr.Dropdown
+    weights: gr.Textbox  # out of sight where the deployment takes no models of its visitors
+    faithfulness: gr.Checkbox
+    film: gr.Dropdown | None = None  # this and the next are for radiographs
+    uncertainty: gr.Checkbox | None = None
 
     @property
-    def dropdowns(self) -> list[gr.Dropdown]:
-        """All that is picked from a list."""
-        each = [self.model, self.explainer, self.target, self.backend, self.layer, self.second]
-        return [*each, self.film] if self.film else each
+    def by_name(self) -> dict[str, gr.Dropdown | gr.Textbox | gr.Checkbox]:
+        """The widgets that this tab has, by the name of their field."""
+        widgets = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: widget for name, widget in widgets.items() if widget is not None}
 
     @property
     def all(self) -> list[gr.Dropdown | gr.Textbox | gr.Checkbox]:
-        """In the order that `picked` takes their values."""
-        return [*self.dropdowns[:6], self.own, self.trial, *self.dropdowns[6:]]
+        """In the order in which `page_request` takes their values."""
+        return list(self.by_name.values())
 
     @property
     def following(self) -> list[gr.Dropdown]:
         """Those whose choices depend on the model, in the order of `follow`."""
-        return [self.explainer, self.target, self.layer, self.second]
+        return [self.explainer, self.target, self.layer, self.compare_with]
 
-
-def picked(values: Sequence[Any]) -> Picks:
-    """What the widgets say."""
-    model, explainer, target, backend, layer, second, own, trial, *film = values
-    return Picks(
-        model=model,
-        explainer=explainer,
-        target=target,
-        backend=backend,
-        layer=layer,
-        second=second,
-        own=own,
-        trial=bool(trial),
-        film=film[0] if film else None,
-    )
+    def page_request(self, task: Task, values: Sequence[Any]) -> PageRequest:
+        """The request that the values of the widgets make."""
+        choices = dict(zip(self.by_name, values, strict=True))
+        compare_with = choices.pop("compare_with")
+        choices["weights"] = (choices["weights"] or "").strip()
+        request = AnalysisRequest.from_choices(task, **choices)
+        return PageRequest(request=request, compare_with=compare_with or None)
 
 
 def lay_out(task: Task, analyser: Analyser) -> Pickers:
@@ -102,7 +95,7 @@ def lay_out(task: Task, analyser: Analyser) -> Pickers:
         )
         target = _picker(task, "Target", "The label to explain", targets_of(chosen), "")
     with gr.Row():
-        second = _picker(
+        compare_with = _picker(
             task,
             "Compare with",
             "A second explainer or model, side by side",
@@ -118,23 +111,35 @@ def lay_out(task: Task, analyser: Analyser) -> Pickers:
         )
         film = None
         if task == "chest_xray":
-            film = _picker(task, "Film", "If it seems inverted or turned", _FILMS, FILMS[0])
-    trial = gr.Checkbox(
-        True,
-        label="Put the heat to the test",
-        info="Hide the hottest fifth and ask again, and so with a fifth chosen at random",
-        elem_id=f"{task}-trial",
-    )
+            film = _picker(task, "Film", "If it seems inverted or turned", _FILMS, GATE_MODES[0])
+    with gr.Row():
+        faithfulness = gr.Checkbox(
+            True,
+            label="Faithfulness test",
+            info="Mask the most important fifth of the input, then a random fifth, and predict",
+            elem_id=f"{task}-trial",
+        )
+        uncertainty = _uncertainty(task) if task == "chest_xray" else None
     return Pickers(
         model=model,
         explainer=explainer,
         target=target,
         backend=backend,
         layer=layer,
-        second=second,
-        own=_own_model(task, offered=hub.own_models),
-        trial=trial,
+        compare_with=compare_with,
+        weights=_own_model(task, offered=hub.own_models),
+        faithfulness=faithfulness,
         film=film,
+        uncertainty=uncertainty,
+    )
+
+
+def _uncertainty(task: Task) -> gr.Checkbox:
+    return gr.Checkbox(
+        True,
+        label="Uncertainty",
+        info="Predict slightly shifted and rotated copies too, and show how much the answer varies",
+        elem_id=f"{task}-uncertainty",
     )
 
 
@@ -146,7 +151,7 @@ def _own_model(task: Task, *, offered: bool) -> gr.Textbox:
             label="On the Hugging Face Hub",
             info="A model directory of this project, or weights of the architecture picked above,"
             " as safetensors. Press Enter to ask it.",
-            placeholder=OWN,
+            placeholder=HUB_ADDRESS,
             max_lines=1,
             elem_id=f"{task}-own-model",
         )
@@ -175,8 +180,8 @@ def follow(
 def explainers_of(model: Model | None) -> Choices:
     """The explainers that fit a model, the usual one first; all where it is not known."""
     kind = networks.ARCHITECTURES[model.architecture].kind if model else None
-    names = fitting(kind) if kind else tuple(EXPLAINERS)
-    first = usual(kind, model.usual_explainer) if model and kind else DEFAULT
+    names = fitting_names(kind) if kind else tuple(EXPLAINERS)
+    first = default_name(kind, model.usual_explainer) if model and kind else DEFAULT
     return [(_shown(name), name) for name in (first, *(n for n in names if n != first))]
 
 
@@ -187,7 +192,7 @@ def seconds_of(analyser: Analyser, task: Task, model: Model | None) -> Choices:
     models = [
         (f"Model: {hub.describe(name)['title']}", f"{OTHER}{name}")
         for name in hub.names(task)
-        if name != own and hub.available(name)
+        if name != own and hub.is_available(name)
     ]
     return [_NOTHING, *explainers_of(model), *models]
 
@@ -202,7 +207,7 @@ def layers_of(model: Model | None) -> Choices:
 def targets_of(model: Model | None) -> Choices:
     """The choices of the target picker."""
     labels = model.labels if model else ()
-    return [_MOST_PROBABLE, *((phrases.plain(label), label) for label in labels)]
+    return [_MOST_PROBABLE, *((phrases.display_label(label), label) for label in labels)]
 
 
 def _first(choices: Choices) -> str | None:

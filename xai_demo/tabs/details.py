@@ -161,7 +161,7 @@ def overlay(analysis: Analysis) -> Image:
         if first
         else ""
     )
-    return render.overlay(analysis.view, first, events=analysis.report.events, title=title)
+    return render.overlay_figure(analysis.view, first, events=analysis.report.events, title=title)
 
 
 def _overlay_png(analysis: Analysis) -> bytes:

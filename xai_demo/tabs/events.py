@@ -9,14 +9,15 @@ from typing import Any, cast
 
 import gradio as gr
 
+from xai_demo.analysis.request import noise_choice
 from xai_demo.errors import XaiDemoError
 from xai_demo.examples import example_path
-from xai_demo.records import FILMS, Analysis
-from xai_demo.scheduler import Running
+from xai_demo.records import GATE_MODES, Analysis
+from xai_demo.scheduler import Jobs
 from xai_demo.tabs import live, noise, signal_path
 from xai_demo.tabs.api import told_by
-from xai_demo.tabs.controls import picked, playable
-from xai_demo.tabs.details import details
+from xai_demo.tabs.controls import playable
+from xai_demo.tabs.details import details_html
 from xai_demo.tabs.layout import (
     SOUNDS,
     Panel,
@@ -26,18 +27,23 @@ from xai_demo.tabs.layout import (
 from xai_demo.tabs.requests import (
     Analyser,
     Compared,
-    Picks,
+    PageRequest,
     Refusal,
     compared,
 )
-from xai_demo.tabs.result import answered, preview, refused, verdict
+from xai_demo.tabs.result import (
+    answer_html,
+    gate_notice,
+    preview_html,
+    refusal_html,
+)
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 _PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
 
 
-def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
+def connect(panel: Panel, analyser: Analyser, running: Jobs) -> None:
     """Say what follows from what on one tab."""
     # Each event waits for its own end: a second click while working is not sent. Another event of
     # the tab is, and stops what was being worked on.
@@ -51,19 +57,18 @@ def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
 
     panel.file.change(wake, panel.file, [panel.analyse, panel.state], **INSTANT)
     if panel.preview is not None:
-        show = functools.partial(preview, analyser)
+        show = functools.partial(preview_html, analyser)
         panel.file.change(show, panel.file, panel.preview, **INSTANT)
     if picks.film is not None:  # another film is doubted anew
-        panel.file.change(lambda: FILMS[0], None, picks.film, **INSTANT)
+        panel.file.change(lambda: GATE_MODES[0], None, picks.film, **INSTANT)
     events = [panel.analyse.click(answer, asked, panel.outputs, **working)]
     # Not `input`: a dropdown sends that twice for one choice.
-    for picker in (each for each in picks.dropdowns if each is not picks.model):
-        events.append(picker.select(answer, asked, panel.outputs, **working))
-    events.append(picks.own.submit(answer, asked, panel.outputs, **working))
-    events.append(picks.trial.input(answer, asked, panel.outputs, **working))
+    for widget in (each for each in picks.all if each is not picks.model):
+        listen = {gr.Dropdown: "select", gr.Textbox: "submit", gr.Checkbox: "input"}[type(widget)]
+        events.append(getattr(widget, listen)(answer, asked, panel.outputs, **working))
     chosen = picks.model.select(
         functools.partial(followed, panel.tab, analyser),
-        [picks.model, picks.explainer, picks.second],
+        [picks.model, picks.explainer, picks.compare_with],
         panel.following,
         **INSTANT,
     )
@@ -90,24 +95,22 @@ def connect(panel: Panel, analyser: Analyser, running: Running) -> None:
     ended.then(None, cancels=cast(Any, events), **PRIVATE)
 
 
-def _noise_events(
-    panel: Panel, analyser: Analyser, running: Running, answers: list[Any]
-) -> list[Any]:
+def _noise_events(panel: Panel, analyser: Analyser, running: Jobs, answers: list[Any]) -> list[Any]:
     """A noise is asked about when it is picked, and again after every new answer."""
     section = panel.noise
     assert section is not None  # noqa: S101
 
     async def asked(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
         *values, kind, snr_db = given
-        picks = wanted(panel, analyser, values, None)
-        picks = replace(picks, noise=noise.picked(kind, snr_db))
-        if picks.noise is None:
+        chosen = page_request(panel, analyser, values, None).request
+        chosen = replace(chosen, noise=noise_choice(kind, snr_db if kind else None))
+        if chosen.noise is None:
             return noise.nothing()
 
         def work(stopped: Callable[[], bool]) -> list[Any]:
-            return noise.asked(analyser, panel.tab.task, path, picks, stopped)
+            return noise.asked(analyser, chosen, path, stopped)
 
-        return await running.worked(request.session_hash, panel.tab.task, work)
+        return await running.run(request.session_hash, panel.tab.task, work)
 
     inputs = [panel.file, *panel.inputs, *section.inputs]
     working = {**PRIVATE, "show_progress_on": section.shown, "trigger_mode": "always_last"}
@@ -119,17 +122,17 @@ def _noise_events(
     return [*picked_, *(e.then(asked, inputs, section.outputs, **hidden) for e in answers)]
 
 
-def _stop(panel: Panel, running: Running) -> Callable[..., Any]:
+def _stop(panel: Panel, running: Jobs) -> Callable[..., Any]:
     async def stop(path: str | None, request: gr.Request) -> str:
         """End what this visitor waits for on this tab; Gradio itself empties the queue of it."""
-        await running.ended(request.session_hash or "", panel.tab.task)
+        await running.stop_and_wait(request.session_hash or "", panel.tab.task)
         return f"Stopped, as you asked. {state_of(panel.tab, path)}"
 
     return stop
 
 
 def _answer(
-    panel: Panel, analyser: Analyser, running: Running, example: str | None = None
+    panel: Panel, analyser: Analyser, running: Jobs, example: str | None = None
 ) -> Callable[..., Any]:
     """What answers for the file in the box, or for an example, which it puts into the box."""
     first = [] if example is None else [str(example_path(example))]
@@ -144,46 +147,44 @@ def _answer(
             return nothing
 
         def work(stopped: Callable[[], bool]) -> list[Any]:
-            outcome = compared(
-                analyser,
-                panel.tab.task,
-                path,
-                wanted(panel, analyser, values, example),
-                told_by(progress),
-                stopped,
-            )
+            chosen = page_request(panel, analyser, values, example)
+            outcome = compared(analyser, chosen, path, told_by(progress), stopped)
             # A newer question of this visitor's: that one's answer is to be shown.
             return nothing if stopped() else [*first, *_filled(panel, analyser, outcome)]
 
-        return await running.worked(request.session_hash, panel.tab.task, work)
+        return await running.run(request.session_hash, panel.tab.task, work)
 
     return answer
 
 
-def wanted(panel: Panel, analyser: Analyser, values: list[Any], example: str | None) -> Picks:
-    """What the dropdowns and the signal path say; an annotation belongs to no example."""
+def page_request(
+    panel: Panel, analyser: Analyser, values: list[Any], example: str | None
+) -> PageRequest:
+    """What the widgets say. An annotation and a film setting are of a file, not of an example."""
     count = len(panel.pickers.all)
-    picks = picked(values[:count])
-    if example is not None:  # what was picked for another film does not hold for it
-        picks = replace(picks, film=None)
+    chosen = panel.pickers.page_request(panel.tab.task, values[:count])
+    if example is not None:
+        chosen = replace(chosen, request=replace(chosen.request, film="checked"))
     if panel.signal is None:
-        return picks
+        return chosen
     *steps, cycles = values[count:]
+    request = chosen.request
     try:
-        model = analyser.hub.model(picks.model or analyser.hub.default_model(panel.tab.task))
-    except XaiDemoError:  # the analyser says it in words
-        return picks
-    return replace(
-        picks,
+        model = analyser.hub.model(request.model or analyser.hub.default_model(panel.tab.task))
+    except XaiDemoError:  # the analyser refuses it in words
+        return chosen
+    request = replace(
+        request,
         signal_path=signal_path.chosen(steps, model),
-        cycles=cycles if example is None else None,
+        cycles=cycles or None if example is None else None,
     )
+    return replace(chosen, request=request)
 
 
 def _filled(panel: Panel, analyser: Analyser, both: Compared) -> list[Any]:
     outcome = both.first
     if isinstance(outcome, Refusal):
-        html = refused(outcome.message, advice=outcome.advice, title=outcome.title)
+        html = refusal_html(outcome.message, advice=outcome.advice, title=outcome.title)
         silent: list[Any] = [None for _ in panel.players]
         rest = [*_path(panel, None), *_doubt(panel, None)]
         return [html, "", gr.update(visible=False), *silent, *rest]
@@ -193,9 +194,9 @@ def _filled(panel: Panel, analyser: Analyser, both: Compared) -> list[Any]:
         for name in list(SOUNDS)[: len(panel.players)]
     ]
     hear = gr.update(visible=any(p is not None for p in players))
-    html = answered(outcome, model, both.second)
+    html = answer_html(outcome, model, both.second)
     rest = [*_path(panel, outcome), *_doubt(panel, outcome)]
-    return [html, details(outcome, model), hear, *players, *rest]
+    return [html, details_html(outcome, model), hear, *players, *rest]
 
 
 def _doubt(panel: Panel, analysis: Analysis | None) -> list[Any]:
@@ -205,7 +206,7 @@ def _doubt(panel: Panel, analysis: Analysis | None) -> list[Any]:
     gate = analysis.report.input.get("gate", {}) if analysis else {}
     stopped = analysis is not None and analysis.report.decision.kind == "no answer"
     correctable = gate.get("kind") in ("rotated", "inverted")
-    said = verdict(analysis) if analysis and stopped else ""
+    said = gate_notice(analysis) if analysis and stopped else ""
     return [gr.update(visible=stopped), said, gr.update(visible=correctable)]
 
 

@@ -93,7 +93,7 @@ def heatmap_uri(heatmap: Floats) -> str:
     """Return a heatmap (rows, columns), 0..1, row 0 at the top, as a translucent PNG data URI."""
     from PIL import Image
 
-    palette = render.heat_rgba(np.linspace(0, 1, 256, dtype=np.float32)[None, :])[0]
+    palette = render.colour_heatmap(np.linspace(0, 1, 256, dtype=np.float32)[None, :])[0]
     levels = np.clip(np.rint(255 * heatmap), 0, 255).astype(np.uint8)
     image = Image.fromarray(levels)
     # On an image in grey, putpalette takes the grey levels as indices into the palette.
@@ -137,7 +137,7 @@ def _peak_position(view: View, explanation: Explanation) -> tuple[float, float]:
     peak = explanation.peak
     if view.duration_s is None:
         return peak["x"], peak["y"]
-    return peak["time_s"] / view.duration_s, 1 - render.height_of(view, peak["frequency_hz"])
+    return peak["time_s"] / view.duration_s, 1 - render.frequency_height(view, peak["frequency_hz"])
 
 
 def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] = ()) -> str:
@@ -181,7 +181,7 @@ def frequency_ticks(view: View) -> list[tuple[float, float]]:
     low, high = view.row_frequencies_hz[0], view.row_frequencies_hz[-1]
     ticks: list[tuple[float, float]] = []
     for frequency in (f for f in _NICE_HZ if low <= f <= high):
-        height = render.height_of(view, frequency)
+        height = render.frequency_height(view, frequency)
         if not ticks or height - ticks[-1][1] >= _MIN_TICK_GAP:
             ticks.append((float(frequency), height))
     return ticks
@@ -271,7 +271,7 @@ def _controls(view: View, has_heatmap: bool) -> str:
 
 
 def _legends(view: View) -> str:
-    stops = render.HEAT_COLOURS[np.linspace(0, 255, 12).astype(int)]
+    stops = render.HEATMAP_COLOURS[np.linspace(0, 255, 12).astype(int)]
     colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in stops.tolist())
     legend = _legend("Heatmap", "low", "high", colours)
     if view.decibels is None:

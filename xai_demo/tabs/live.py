@@ -200,7 +200,7 @@ def wav_samples(content: bytes) -> tuple[int, NDArray[np.int16]]:
 def _recent_spectrogram(samples: Floats, sample_rate_hz: int) -> str:
     missing = round(KEEP_S * sample_rate_hz) - len(samples)
     padded = np.pad(samples, (max(missing, 0), 0))
-    view = render.spectrogram(padded, sample_rate_hz, columns=400, least_loud_db=_MIN_WHITE_DB)
+    view = render.spectrogram_view(padded, sample_rate_hz, columns=400, least_loud_db=_MIN_WHITE_DB)
     times = "".join(
         f'<text x="{x:.0%}" y="19" text-anchor="{anchor}">{text}</text>'
         for x, anchor, text in (

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from xai_demo.analysis.explain import Disturbance, Move, disturbed
-from xai_demo.audio.noise import KINDS, Noise
+from xai_demo.analysis.explain import Move, NoiseComparison, compare_with_noise
+from xai_demo.analysis.request import DEFAULT_SNR_DB, AnalysisRequest
+from xai_demo.audio.noise import KINDS
 from xai_demo.records import Analysis, Progress, Task
 from xai_demo.tabs import phrases
-from xai_demo.tabs.comparison import agreement_in_words, pane
+from xai_demo.tabs.comparison import agreement_phrase, heatmap_pane
 from xai_demo.tabs.controls import playable
-from xai_demo.tabs.figure import grey_uri
+from xai_demo.tabs.figure import image_uri
 from xai_demo.tabs.requests import (
     Analyser,
-    Picks,
     Refusal,
     ask,
 )
 
-START_DB = 10
 _LOW_DB, _HIGH_DB = -10, 40
 _CHOICES = [("None", ""), *((kind.capitalize(), kind) for kind in KINDS)]
 _INVITATION = (
@@ -65,7 +65,7 @@ def lay_out(task: Task) -> NoiseWidgets:
         snr_db = gr.Slider(
             _LOW_DB,
             _HIGH_DB,
-            START_DB,
+            DEFAULT_SNR_DB,
             step=1,
             label="Signal-to-noise ratio in decibels: lower is noisier",
             buttons=[],
@@ -85,15 +85,14 @@ def lay_out(task: Task) -> NoiseWidgets:
 
 def asked(
     analyser: Analyser,
-    task: Task,
+    request: AnalysisRequest,
     path: str | None,
-    picks: Picks,
     stopped: Callable[[], bool],
 ) -> list[Any]:
     """What fills the section, for a noise or none."""
-    if not path or picks.noise is None:
+    if not path or request.noise is None:
         return nothing()
-    both = asked_twice(analyser, task, path, picks, stopped=stopped)
+    both = asked_twice(analyser, request, path, stopped=stopped)
     if isinstance(both, Refusal):
         if both.stopped:
             return [gr.skip(), gr.skip()]
@@ -111,27 +110,24 @@ def asked(
 
 def asked_twice(
     analyser: Analyser,
-    task: Task,
+    request: AnalysisRequest,
     path: str | None,
-    picks: Picks,
     *,
     progress: Progress | None = None,
     stopped: Callable[[], bool] | None = None,
-) -> Disturbance | Refusal:
-    """What `picks.noise` does, or why nobody can say."""
-    assert picks.noise is not None  # noqa: S101
+) -> NoiseComparison | Refusal:
+    """What the request's noise does to the answer, or why there is none."""
 
-    def analyse(task: Task, path: str, **options: Any) -> Analysis:
-        each = replace(picks, target=options["target"], noise=options.get("noise"))
-        outcome = ask(analyser, task, path, each, options["progress"], stopped)
+    def analyse(
+        each: AnalysisRequest, path: str | Path, *, progress: Progress | None = None
+    ) -> Analysis:
+        outcome = ask(analyser, each, str(path), progress, stopped)
         if isinstance(outcome, Refusal):
             raise _RefusedError(outcome)
         return outcome
 
     try:
-        return disturbed(
-            analyse, task, path or "", picks.noise, target=picks.target or None, progress=progress
-        )
+        return compare_with_noise(analyse, request, path or "", progress=progress)
     except _RefusedError as error:
         return error.refusal
 
@@ -149,19 +145,13 @@ def nothing() -> list[Any]:
     return ["", gr.update(value=None, visible=False)]
 
 
-def picked(kind: str, snr_db: float) -> Noise | None:
-    """What the two widgets say."""
-    known = next((each for each in KINDS if each == kind), None)
-    return None if known is None else Noise(kind=known, snr_db=snr_db)
-
-
-def side_by_side(both: Disturbance) -> str:
+def side_by_side(both: NoiseComparison) -> str:
     """In words, as bars, and as two pictures."""
     rows = "".join(_row(move) for move in both.moves)
     before, after = both.clean.report.explanations[0], both.noisy.report.explanations[0]
     title = f"With {both.noise.kind} noise, {both.noise.snr_db:g} dB".replace("-", "\u2212")
     panes = "".join(
-        pane(each.view, explanation, name, base=grey_uri(each.view.pixels))
+        heatmap_pane(each.view, explanation, name, base=image_uri(each.view.pixels))
         for each, explanation, name in (
             (both.clean, before, "As it is"),
             (both.noisy, after, title),
@@ -173,14 +163,16 @@ def side_by_side(both: Disturbance) -> str:
         f'<div class="xai-rows" tabindex="0" role="group" aria-label="Labels before and after">'
         "<table><thead><tr><th scope='col'>Label</th><th scope='col'>As it is</th>"
         f"<th scope='col'>With noise</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        f'<p class="xai-quiet">Heat for {escape(phrases.plain(before.target))}, in both.</p>'
+        f'<p class="xai-quiet">Heat for {escape(phrases.display_label(before.target))}, in both.</p>'
         f'<div class="xai-pair">{panes}</div></section>'
     )
 
 
-def _sentence(both: Disturbance) -> str:
+def _sentence(both: NoiseComparison) -> str:
     before, after = (
-        phrases.plain(each.report.decision.label) if each.report.decision.label else "Uncertain"
+        phrases.display_label(each.report.decision.label)
+        if each.report.decision.label
+        else "Uncertain"
         for each in (both.clean, both.noisy)
     )
     kept = (
@@ -192,9 +184,9 @@ def _sentence(both: Disturbance) -> str:
     heat = (
         "one of the two has no heat to compare"
         if rho is None
-        else f"the heat before and after: {agreement_in_words(rho)}"
+        else f"the heat before and after: {agreement_phrase(rho)}"
     )
-    return f"{kept} with {both.noise.named}; {heat}."
+    return f"{kept} with {both.noise.description}; {heat}."
 
 
 def _row(move: Move) -> str:
@@ -203,4 +195,4 @@ def _row(move: Move) -> str:
         f'style="width:{p:.1%}"></i></span>{escape(phrases.percent(p))}</span></td>'
         for p in (move.before, move.after)
     )
-    return f"<tr><th scope='row'>{escape(phrases.plain(move.label))}</th>{cells}</tr>"
+    return f"<tr><th scope='row'>{escape(phrases.display_label(move.label))}</th>{cells}</tr>"

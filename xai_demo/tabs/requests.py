@@ -15,25 +15,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gradio.utils import get_upload_folder
 
 from xai_demo import networks
-from xai_demo.audio.filters import SignalPath
-from xai_demo.audio.noise import Noise
+from xai_demo.analysis.request import AnalysisRequest, check_visitor
 from xai_demo.errors import (
     AnnotationError,
     CancelledError,
     RequestError,
     UnreadableFileError,
-    UnsuitableError,
     WeightsError,
     XaiDemoError,
 )
-from xai_demo.explainers import fitting
-from xai_demo.files import format_of, shown_name, write_atomically
-from xai_demo.imaging.dicom.deidentify import is_stripped, stripped
+from xai_demo.explainers import fitting_names
+from xai_demo.files import detect_format, display_name, write_atomically
+from xai_demo.imaging.dicom.deidentify import deidentify, is_deidentified
 from xai_demo.imaging.dicom.tags import DamagedError
 from xai_demo.records import (
     Analysis,
     Decision,
-    Film,
     Model,
     Prediction,
     Progress,
@@ -44,9 +41,7 @@ from xai_demo.records import (
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
-BACKENDS = ("auto", "torch", "onnx")
 OTHER = "model: "  # before the name of a second model
-OWN = "hf://owner/name[@revision][/file.safetensors]"
 DICOM_NAME = "film.dcm"  # of any such upload in an answer: its own may be that of a patient
 
 _log = logging.getLogger(__name__)
@@ -65,7 +60,7 @@ class Hub(Protocol):
     def model(self, name: str) -> Model:
         """The facts of one model."""
 
-    def available(self, name: str) -> bool:
+    def is_available(self, name: str) -> bool:
         """Whether it is usable now, offline."""
 
     def default_model(self, task: Task) -> str:
@@ -87,20 +82,9 @@ class Analyser(Protocol):
 
     def analyse(
         self,
-        task: Task,
+        request: AnalysisRequest,
         path: str | Path,
         *,
-        model: str | None = None,
-        explainer: str | None = None,
-        target: str | None = None,
-        layer: str | None = None,
-        backend: str = "auto",
-        weights: str | None = None,
-        signal_path: SignalPath | None = None,
-        cycles: str | Path | None = None,
-        film: Film = "checked",
-        noise: Noise | None = None,
-        faithfulness: bool = True,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
@@ -119,21 +103,11 @@ class Analyser(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picks:
-    """What the visitor chose beside the file; None: the default."""
+class PageRequest:
+    """What a visitor chose: the request, and what to compare its explanation with."""
 
-    model: str | None = None
-    explainer: str | None = None
-    target: str | None = None
-    backend: str | None = None
-    layer: str | None = None
-    second: str | None = None  # another explainer, or `OTHER` and a model, to compare with
-    signal_path: SignalPath | None = None
-    cycles: str | None = None  # an annotation file
-    own: str | None = None  # hf://owner/name[@revision][/file], in place of the model's weights
-    film: Film | None = None  # what becomes of a radiograph that the gate doubts
-    noise: Noise | None = None  # to be laid over a sound
-    trial: bool = True  # hide what is hot and ask again
+    request: AnalysisRequest
+    compare_with: str | None = None  # another explainer, or `OTHER` and the name of a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,45 +130,49 @@ class Compared:
 
 def compared(
     analyser: Analyser,
-    task: Task,
+    page_request: PageRequest,
     path: str | None,
-    picks: Picks,
     progress: Progress,
     cancelled: Callable[[], bool],
 ) -> Compared:
-    """Answer, and explain the same label by `picks.second` as well where one is picked.
+    """Answer, and explain the same label by another explainer or model where one is chosen.
 
     A second model that has no such label explains its own answer.
     """
-    if not picks.second:
-        return Compared(first=ask(analyser, task, path, picks, progress, cancelled))
+    request, other = page_request.request, page_request.compare_with
+    if not other:
+        return Compared(first=ask(analyser, request, path, progress, cancelled))
 
-    def halved(start: float) -> Progress:
+    def half(start: float) -> Progress:
         return lambda done, doing: progress(start + done / 2, doing)
 
-    first = ask(analyser, task, path, picks, halved(0), cancelled)
+    first = ask(analyser, request, path, half(0), cancelled)
     if isinstance(first, Refusal):
         return Compared(first=first)
-    target = first.report.explanations[0].target if first.report.explanations else picks.target
-    other = replace(picks, explainer=picks.second, target=target)
-    if picks.second.startswith(OTHER):
-        other = _of_other_model(analyser, picks, target, first)
-    return Compared(first=first, second=ask(analyser, task, path, other, halved(0.5), cancelled))
+    second_request = _second_request(analyser, request, other, first)
+    return Compared(first=first, second=ask(analyser, second_request, path, half(0.5), cancelled))
 
 
-def _of_other_model(analyser: Analyser, picks: Picks, target: str | None, first: Analysis) -> Picks:
-    name = picks.second.removeprefix(OTHER) if picks.second else ""
+def _second_request(
+    analyser: Analyser, request: AnalysisRequest, other: str, first: Analysis
+) -> AnalysisRequest:
+    """The same request for another explainer, or for another model with what fits that one."""
+    explanation = next(iter(first.report.explanations), None)
+    target = explanation.target if explanation else request.target
+    if not other.startswith(OTHER):
+        return replace(request, explainer=other, target=target)
+    name = other.removeprefix(OTHER)
     try:
         model = analyser.hub.model(name)
-    except XaiDemoError:  # the analyser says it in words
-        return replace(picks, model=name, own=None)
-    used = first.report.explanations[0].explainer if first.report.explanations else None
+    except XaiDemoError:  # the analyser refuses it in words
+        return replace(request, model=name, weights=None)
+    used = explanation.explainer if explanation else None
     kind = networks.ARCHITECTURES.get(model.architecture)
-    fits = kind is not None and used in fitting(kind.kind)
+    fits = kind is not None and used in fitting_names(kind.kind)
     return replace(
-        picks,
+        request,
         model=name,
-        own=None,
+        weights=None,
         layer=None,
         explainer=used if fits else None,
         target=target if target in model.labels else None,
@@ -203,15 +181,14 @@ def _of_other_model(analyser: Analyser, picks: Picks, target: str | None, first:
 
 def ask(
     analyser: Analyser,
-    task: Task,
+    request: AnalysisRequest,
     path: str | None,
-    picks: Picks,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Analysis | Refusal:
     """Answer, or say in words a person understands why not; a fault of ours is logged."""
     try:
-        return _analysed(analyser, task, path, picks, progress, cancelled)
+        return _analyse(analyser, request, path, progress, cancelled)
     except CancelledError as error:
         return Refusal(
             title="Stopped", message=str(error), advice="Ask again at any time.", stopped=True
@@ -236,7 +213,7 @@ def ask(
         )
     except Exception:
         reference = uuid.uuid4().hex[:8]
-        _log.exception("Fault %s while answering a %s request", reference, task)
+        _log.exception("Fault %s while answering a %s request", reference, request.task)
         return Refusal(
             title="Something went wrong here, not with your file",
             message=f"The fault was noted as {reference}.",
@@ -244,51 +221,22 @@ def ask(
         )
 
 
-def _analysed(
+def _analyse(
     analyser: Analyser,
-    task: Task,
+    request: AnalysisRequest,
     path: str | None,
-    picks: Picks,
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> Analysis:
     if not path:
-        raise RequestError("There is no file yet, wanted: one recording or picture.")
-    if task == "chest_xray":
+        raise RequestError("There is no file yet; add a recording or a picture.")
+    check_visitor(request, own_models=analyser.hub.own_models)
+    if request.task == "chest_xray":
         forget_patient(path)
-    analysis = analyser.analyse(
-        task,
-        path,
-        model=picks.model or None,
-        explainer=picks.explainer or None,
-        target=picks.target or None,
-        layer=picks.layer or None,
-        backend=picks.backend or "auto",
-        weights=_own(analyser, picks.own),
-        signal_path=picks.signal_path,
-        cycles=picks.cycles or None,
-        film=picks.film or "checked",
-        **({"noise": picks.noise} if picks.noise else {}),
-        faithfulness=picks.trial,
-        progress=progress,
-        cancelled=cancelled,
-    )
+    analysis = analyser.analyse(request, path, progress=progress, cancelled=cancelled)
     if analysis.report.input.get("format") == "DICOM":
         return replace(analysis, report=replace(analysis.report, file=DICOM_NAME))
     return analysis
-
-
-def _own(analyser: Analyser, named: str | None) -> str | None:
-    """The visitor's own model; a path of the server or a pickle is none that a visitor may name."""
-    named = (named or "").strip()
-    if not named:
-        return None
-    if not analyser.hub.own_models:
-        raise UnsuitableError("This deployment takes no models of its visitors; wanted: none.")
-    file = named.removeprefix("hf://").partition("/")[2].partition("/")[2]
-    if not named.startswith("hf://") or (file and not file.endswith(".safetensors")):
-        raise UnsuitableError(f"Your own model is {named!r}; wanted: {OWN}.")
-    return named
 
 
 def forget_patient(path: str) -> None:
@@ -301,9 +249,9 @@ def forget_patient(path: str) -> None:
         return
     try:
         with place.open("rb") as file:
-            if format_of(file) != "DICOM" or is_stripped(file):
+            if detect_format(file) != "DICOM" or is_deidentified(file):
                 return
-            content = stripped(file, shown_name(path))
+            content = deidentify(file, display_name(path))
         write_atomically(place, content)
     except (OSError, UnreadableFileError, DamagedError):
         return

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 from xai_demo.catalog import MODELS
-from xai_demo.decision import points
+from xai_demo.decision import operating_points
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis, Model, Prediction, Radiograph
 from xai_demo.tabs import phrases
@@ -160,7 +160,7 @@ def _stability(analysis: Analysis, model: Model) -> str:
     report = analysis.report
     if report.uncertainty is None or report.decision.kind == "no answer":
         return ""
-    by_label = points(model)
+    by_label = operating_points(model)
     label = report.decision.label
     if label is None:
         nearest = max(report.predictions, key=lambda p: p.probability / by_label.get(p.label, 0.5))
@@ -176,7 +176,7 @@ def _bars(analysis: Analysis, model: Model) -> str:
     bars = list(predictions[:_MAX_BARS])
     bars += [p for p in predictions[_MAX_BARS:] if p.label in layers]
     line = analysis.timeline
-    by_label = points(model, pooled=line is not None and len(line.starts_s) > 1)
+    by_label = operating_points(model, pooled=line is not None and len(line.starts_s) > 1)
     rows = "".join(_bar(p, by_label.get(p.label), layers.get(p.label)) for p in bars)
     count = len(predictions)
     parts = [

@@ -16,8 +16,8 @@ from xai_demo.errors import RequestError
 from xai_demo.records import Analysis, LogMel, Model
 from xai_demo.tabs import phrases
 from xai_demo.tabs.controls import as_path, playable
-from xai_demo.tabs.figure import frequency_axis, grey_uri, time_axis
-from xai_demo.tabs.timeline import wave
+from xai_demo.tabs.figure import frequency_axis, image_uri, time_axis
+from xai_demo.tabs.timeline import waveform_svg
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -149,7 +149,7 @@ def shown(analysis: Analysis | None) -> list[Any]:
         return [_NOT_YET, *nothing, *([""] * len(STAGES)), *([None] * len(STAGES))]
     rate = analysis.sample_rate_hz or 16000
     raw = next(iter(stages.values()))
-    top = (render.spectrogram(raw, rate).decibels or (0.0, 0.0))[1]
+    top = (render.spectrogram_view(raw, rate).decibels or (0.0, 0.0))[1]
     playing = len(raw) <= _LONGEST_PLAYED_S * rate
     columns = [gr.update(visible=name in stages) for name in STAGES]
     pictures = [
@@ -162,9 +162,9 @@ def shown(analysis: Analysis | None) -> list[Any]:
 
 
 def _sentence(analysis: Analysis, *, playing: bool) -> str:
-    used = [phrases.plain(name).lower() for name in analysis.stages if name != "raw"]
+    used = [phrases.display_label(name).lower() for name in analysis.stages if name != "raw"]
     said = (
-        f"The network heard the sound {phrases.listing(used)}."
+        f"The network heard the sound {phrases.join_words(used)}."
         if used
         else "The network heard the sound as it was recorded: both steps are off."
     )
@@ -174,15 +174,15 @@ def _sentence(analysis: Analysis, *, playing: bool) -> str:
 
 
 def _picture(name: str, samples: Floats, sample_rate_hz: int, loudest_db: float) -> str:
-    view = render.spectrogram(samples, sample_rate_hz, loudest_db=loudest_db)
+    view = render.spectrogram_view(samples, sample_rate_hz, loudest_db=loudest_db)
     duration = phrases.seconds(len(samples) / sample_rate_hz)
     said = escape(f"{STAGES[name]}: waveform and spectrogram of {duration}")
     return (
         f'<figure class="xai-stage xai-sound" data-stage="{name}">'
         f'<h4>{STAGES[name]}</h4><div class="xai-axes"><span></span>'
-        f'<div class="xai-wave">{wave(samples)}</div>{frequency_axis(view)}'
+        f'<div class="xai-wave">{waveform_svg(samples)}</div>{frequency_axis(view)}'
         f'<div class="xai-plot" role="img" aria-label="{said}">'
-        f'<img alt="" src="{grey_uri(view.pixels)}"></div>'
+        f'<img alt="" src="{image_uri(view.pixels)}"></div>'
         f"{time_axis(len(samples) / sample_rate_hz)}</div></figure>"
     )
 
