@@ -10,7 +10,7 @@ import pytest
 
 from xai_demo.bench import startup
 from xai_demo.errors import XaiDemoError
-from xai_demo.hub.space import Up, up
+from xai_demo.hub.space import RunningPage, serve_page
 from xai_demo.settings import Settings
 
 SERVER = (
@@ -23,7 +23,7 @@ PYTHON = ["python3", "-c"]
 
 
 def test_a_page_is_up_when_it_answers_and_gone_after_that(tmp_path: Path) -> None:
-    with up([*PYTHON, SERVER], tmp_path, ("SLEEP_S=0.4",)) as shown:
+    with serve_page([*PYTHON, SERVER], tmp_path, ("SLEEP_S=0.4",)) as shown:
         assert 0.4 < shown.seconds < 60
         url = shown.url
     import urllib.error
@@ -35,7 +35,10 @@ def test_a_page_is_up_when_it_answers_and_gone_after_that(tmp_path: Path) -> Non
 
 def test_the_last_words_of_one_that_does_not_come_up_are_told(tmp_path: Path) -> None:
     command = [*PYTHON, "raise SystemExit('no such luck')"]
-    with pytest.raises(XaiDemoError, match="last words: no such luck"), up(command, tmp_path):
+    with (
+        pytest.raises(XaiDemoError, match="last line of its log: no such luck"),
+        serve_page(command, tmp_path),
+    ):
         pass
 
 
@@ -46,13 +49,15 @@ def test_medians_are_taken_and_the_two_take_turns(
     seconds = {"-c": iter([2.0, 9.0, 4.0]), "app.py": iter([5.0, 1.0, 6.0])}
 
     @contextlib.contextmanager
-    def pretend(command: list[str], _folder: Path, environ: tuple[str, ...]) -> Iterator[Up]:
+    def pretend(
+        command: list[str], _folder: Path, environ: tuple[str, ...]
+    ) -> Iterator[RunningPage]:
         started.append(command[1])
         assert "GRADIO_ANALYTICS_ENABLED=False" in environ
-        yield Up(url="http://here/", seconds=next(seconds[command[1]]))
+        yield RunningPage(url="http://here/", seconds=next(seconds[command[1]]))
 
     answers = iter([0.5, 3.0, 1.5])
-    monkeypatch.setattr(startup, "up", pretend)
+    monkeypatch.setattr(startup, "serve_page", pretend)
     monkeypatch.setattr(startup, "first_answer_s", lambda _url: next(answers))
     result = startup.run(Settings(weights_dir=tmp_path, cache_dir=tmp_path), rounds=3)
     assert started == ["-c", "app.py"] * 3

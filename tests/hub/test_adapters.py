@@ -19,11 +19,11 @@ from tests.support.fake_hub import COMMIT, Shelf, serving
 from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry
-from xai_demo.engine.backends import filled
+from xai_demo.engine.backends import load_cut_network
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
 from xai_demo.hub import Hub, adapters
 from xai_demo.hub.adapters import ADAPTERS
-from xai_demo.hub.download import Patience
+from xai_demo.hub.download import RetryPolicy
 from xai_demo.records import Checkpoint, Model
 from xai_demo.settings import Settings
 
@@ -48,7 +48,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
 def a_foreign_state(outputs: int = 18) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = dataclasses.replace(SMALL, labels=tuple(map(str, range(outputs))))
-    state: dict[str, torch.Tensor] = networks.architecture(model).whole(model).state_dict()
+    state: dict[str, torch.Tensor] = networks.architecture(model).build(model).state_dict()
     return state
 
 
@@ -74,7 +74,7 @@ def a_hub(settings: Settings, shelf: Shelf, content: bytes) -> Hub:
         settings,
         catalog={"foreign": entry},
         endpoint=shelf.url,
-        patience=Patience(timeout_s=5, pause_s=0.01),
+        retry_policy=RetryPolicy(timeout_s=5, pause_s=0.01),
     )
 
 
@@ -90,7 +90,7 @@ def test_a_foreign_file_becomes_a_model_directory_once(
     state = a_foreign_state()
     content = a_file(tmp_path / "model.pt", state)
     hub = a_hub(settings, shelf, content)
-    located = hub.located("foreign")
+    located = hub.fetch_weights("foreign")
     assert located.sha256 == hashlib.sha256(content).hexdigest()  # of what was published
     assert (located.source, located.revision) == ("hub", COMMIT)
     assert located.path.name == "model.safetensors"
@@ -102,13 +102,13 @@ def test_a_foreign_file_becomes_a_model_directory_once(
         position = SMALL.labels.index(label)
         assert torch.equal(made["fc.weight"][position], state["fc.weight"][row])
         assert torch.equal(made["fc.bias"][position], state["fc.bias"][row])
-    cut = filled(hub.model("foreign"), located.path)
+    cut = load_cut_network(hub.model("foreign"), located.path)
     assert cut.head(cut.features(torch.zeros(1, 1, 96, 96))).shape == (1, 3)
 
     shelf.requests.clear()
-    again = hub.located("foreign")
+    again = hub.fetch_weights("foreign")
     assert (again.source, again.path, again.revision) == ("cache", located.path, COMMIT)
-    assert hub.available("foreign")
+    assert hub.is_available("foreign")
     assert shelf.requests == []
 
 
@@ -116,13 +116,13 @@ def test_a_broken_directory_is_made_anew_from_the_cached_file(
     settings: Settings, shelf: Shelf, tmp_path: Path
 ) -> None:
     hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", a_foreign_state()))
-    path = hub.located("foreign").path
+    path = hub.fetch_weights("foreign").path
     good = path.read_bytes()
     path.write_bytes(good[:-1])
     shelf.requests.clear()
-    assert hub.located("foreign").path.read_bytes() == good
+    assert hub.fetch_weights("foreign").path.read_bytes() == good
     (path.parent / "config.json").write_text("{")
-    assert hub.located("foreign").path.read_bytes() == good
+    assert hub.fetch_weights("foreign").path.read_bytes() == good
     assert shelf.requests == []
 
 
@@ -133,11 +133,11 @@ def test_tensors_of_another_network_are_refused_and_nothing_is_left(
     del state["layer1.0.conv1.weight"]
     hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", state))
     with pytest.raises(CheckpointMismatchError, match=r"no tensor layer1\.0\.conv1\.weight"):
-        hub.located("foreign")
+        hub.fetch_weights("foreign")
     assert list(settings.cache_dir.rglob("model.safetensors")) == []
     hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", a_foreign_state(outputs=17)))
-    with pytest.raises(CheckpointMismatchError, match=r"fc\.weight for 17 outputs; wanted: 18"):
-        hub.located("foreign")
+    with pytest.raises(CheckpointMismatchError, match=r"fc\.weight for 17 outputs; expected 18"):
+        hub.fetch_weights("foreign")
 
 
 class Harmful:
@@ -151,8 +151,8 @@ def test_a_pickle_of_more_than_tensors_is_never_run(
     settings: Settings, shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", {"harm": Harmful()}))
-    with pytest.raises(CheckpointMismatchError, match="a pickle of nothing but tensors"):
-        hub.located("foreign")
+    with pytest.raises(CheckpointMismatchError, match="a pickle that holds only tensors"):
+        hub.fetch_weights("foreign")
     assert "harm" not in capsys.readouterr().out
 
 
@@ -163,20 +163,20 @@ def test_a_cache_for_models_that_cannot_be_written_is_said(
     settings.cache_dir.mkdir()
     (settings.cache_dir / "models").write_text("a file")
     with pytest.raises(CheckpointUnavailableError, match="cannot be written"):
-        hub.located("foreign")
+        hub.fetch_weights("foreign")
 
 
 def test_the_outputs_of_torchxrayvision_are_in_its_order() -> None:
     # NIH's usual order of the fourteen, as positions in torchxrayvision's list
     order = [0, 10, 7, 2, 12, 11, 8, 3, 1, 4, 5, 6, 9, 13]
-    nih = [adapters.OUTPUTS[i] for i in order]
+    nih = [adapters.TORCHXRAYVISION_OUTPUTS[i] for i in order]
     assert nih[:4] == ["Atelectasis", "Cardiomegaly", "Effusion", "Infiltration"]
-    assert len(adapters.OUTPUTS) == 18
+    assert len(adapters.TORCHXRAYVISION_OUTPUTS) == 18
 
 
 def whole_state(model: Model) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
-        state: dict[str, torch.Tensor] = networks.architecture(model).whole(model).state_dict()
+        state: dict[str, torch.Tensor] = networks.architecture(model).build(model).state_dict()
     return state
 
 
@@ -213,7 +213,7 @@ def test_the_directory_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_chexvision_loses_its_second_head_and_answers_as_its_author_wrote_it() -> None:
     model = dataclasses.replace(model_of("densenet121-chexvision"), labels=("a", "b", "c"))
     torch.manual_seed(0)
-    whole = networks.architecture(model).whole(model).eval()
+    whole = networks.architecture(model).build(model).eval()
     published = {f"backbone.{k}": v for k, v in whole.state_dict().items() if k[:8] == "features"}
     published |= {k: v for k, v in whole.state_dict().items() if k[:8] != "features"}
     published |= {"binary_head.weight": torch.zeros(1, 512), "binary_head.bias": torch.zeros(1)}

@@ -23,7 +23,7 @@ from tests.hub.test_hub import (
 )
 from tests.support.fake_hub import COMMIT, LATER, Shelf
 from xai_demo.errors import CheckpointMismatchError, UnsuitableError
-from xai_demo.hub.checkpoint import OnHub, is_repo_id, parse_uri
+from xai_demo.hub.checkpoint import HubAddress, is_repo_id, parse_uri
 from xai_demo.settings import Settings
 
 __all__ = ["settings", "shelf"]  # fixtures
@@ -41,7 +41,7 @@ OTHER = CONTENT[::-1]
     ],
 )
 def test_an_address_is_taken_apart(uri: str, file: str | None, revision: str) -> None:
-    assert parse_uri(uri) == OnHub(repo_id="owner/name", filename=file, revision=revision)
+    assert parse_uri(uri) == HubAddress(repo_id="owner/name", filename=file, revision=revision)
 
 
 @pytest.mark.parametrize("uri", ["", "weights/mine", "hf:/owner/name", "hf://owner", "HF://o/n"])
@@ -68,8 +68,8 @@ def test_what_is_no_address_is_left_to_be_a_path(uri: str) -> None:
 def test_what_cannot_be_on_the_hub_is_refused_before_it_is_asked(
     settings: Settings, shelf: Shelf, uri: str
 ) -> None:
-    with pytest.raises(UnsuitableError, match="wanted: a model directory") as refusal:
-        a_hub(settings, shelf).located_weights(uri, like=LIKE)
+    with pytest.raises(UnsuitableError, match="expected a model directory") as refusal:
+        a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 500
     assert shelf.requests == []
@@ -82,8 +82,8 @@ def test_a_file_of_this_machine_is_never_one_of_the_hub(
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(OTHER)
     hub = a_hub(settings, shelf)
-    with pytest.raises(UnsuitableError, match="wanted: a model directory"):
-        hub.located_weights(f"hf://owner/name{revision}/{mine}", like=LIKE)
+    with pytest.raises(UnsuitableError, match="expected a model directory"):
+        hub.fetch_custom_weights(f"hf://owner/name{revision}/{mine}", like=LIKE)
     assert mine.read_bytes() == OTHER
     assert shelf.requests == []
 
@@ -99,39 +99,43 @@ def test_weights_other_than_their_config_names_are_refused(
     mine = a_model("mine", sha256=SHA256)
     shelf.put("config.json", json.dumps(mine.to_config()).encode())
     shelf.put("model.safetensors", OTHER)
-    with pytest.raises(CheckpointMismatchError, match=f"wanted: {SHA256}.*was deleted"):
-        a_hub(settings, shelf).located_weights("hf://owner/name", like=LIKE)
+    with pytest.raises(CheckpointMismatchError, match=f"expected {SHA256}.*was deleted"):
+        a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)
     assert list(settings.cache_dir.rglob("model.safetensors*")) == []
     shelf.put("model.safetensors", CONTENT)
-    model, located = a_hub(settings, shelf).located_weights("hf://owner/name", like=LIKE)
+    model, located = a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)
     assert (model, located.sha256) == (mine, SHA256)
 
 
 def test_a_pickle_is_held_to_what_its_first_fetch_brought(settings: Settings, shelf: Shelf) -> None:
     uri = f"hf://owner/name/{FILE}"
-    first = a_hub(settings, shelf).located_weights(uri, like=LIKE)[1]
+    first = a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)[1]
     assert first.sha256 == SHA256
 
     shelf.branches["main"] = LATER
     shelf.put(FILE, OTHER, commit=LATER)
-    with pytest.raises(CheckpointMismatchError, match="A pickle is held to what") as refusal:
-        a_hub(settings, shelf).located_weights(uri, like=LIKE)
-    assert f"wanted: {SHA256}" in str(refusal.value)
+    with pytest.raises(
+        CheckpointMismatchError, match="A pickle must stay the one that was downloaded first"
+    ) as refusal:
+        a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)
+    assert f"expected {SHA256}." in str(refusal.value)
     assert f"by its commit, {LATER}." in str(refusal.value)
     assert first.path.read_bytes() == CONTENT
     offline = dataclasses.replace(settings, offline=True)
-    assert a_hub(offline).located_weights(uri, like=LIKE)[1].path == first.path
+    assert a_hub(offline).fetch_custom_weights(uri, like=LIKE)[1].path == first.path
 
     chosen = f"hf://owner/name@{LATER}/{FILE}"
-    assert a_hub(settings, shelf).located_weights(chosen, like=LIKE)[1].path.read_bytes() == OTHER
+    assert (
+        a_hub(settings, shelf).fetch_custom_weights(chosen, like=LIKE)[1].path.read_bytes() == OTHER
+    )
 
 
 def test_a_pickle_that_stayed_the_same_moves_with_its_branch(
     settings: Settings, shelf: Shelf
 ) -> None:
     uri = f"hf://owner/name/{FILE}"
-    a_hub(settings, shelf).located_weights(uri, like=LIKE)
+    a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)
     shelf.branches["main"] = LATER
     shelf.put(FILE, CONTENT, commit=LATER)
-    located = a_hub(settings, shelf).located_weights(uri, like=LIKE)[1]
+    located = a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)[1]
     assert (located.revision, located.sha256) == (LATER, SHA256)

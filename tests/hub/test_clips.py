@@ -1,4 +1,4 @@
-"""Clips of published answers: brought once, by address, and only where the bytes are the known."""
+"""Clips of published answers: fetched once, by address, and only where the bytes are the known."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def settings(tmp_path: Path) -> Settings:
 def published(url: str | None, sha256: str | None = hashlib.sha256(CONTENT).hexdigest()):
     return PublishedAnswer(
         clip="clip.wav",
-        where="its makers' page",
+        source="its makers' page",
         probabilities={"Dog": 0.5},
         tolerance=0.01,
         sha256=sha256,
@@ -80,62 +80,67 @@ def published(url: str | None, sha256: str | None = hashlib.sha256(CONTENT).hexd
 
 
 def test_a_clip_is_brought_once_and_no_token_goes_with_the_question(site, settings):
-    path = clips.brought(published(site.url), settings)
+    path = clips.fetch_clip(published(site.url), settings)
     assert path == settings.cache_dir / "clips" / "clip.wav"
     assert path.read_bytes() == CONTENT
-    assert clips.brought(published(site.url), settings) == path
+    assert clips.fetch_clip(published(site.url), settings) == path
     (asked,) = site.asked
     assert "hf_secret" not in str(asked)
     assert [p.name for p in path.parent.iterdir()] == ["clip.wav"]
 
 
 def test_one_that_was_damaged_is_brought_anew(site, settings):
-    path = clips.brought(published(site.url), settings)
+    path = clips.fetch_clip(published(site.url), settings)
     path.write_bytes(b"something else")
-    assert clips.brought(published(site.url), settings).read_bytes() == CONTENT
+    assert clips.fetch_clip(published(site.url), settings).read_bytes() == CONTENT
 
 
 def test_other_bytes_are_refused_and_not_kept(site, settings):
     site.content = CONTENT + b"!"
-    with pytest.raises(CheckpointMismatchError, match=r"has sha256 [0-9a-f]{64}; wanted: "):
-        clips.brought(published(site.url), settings)
+    with pytest.raises(
+        CheckpointMismatchError, match=r"has sha256 [0-9a-f]{64}; expected [0-9a-f]{64}\."
+    ):
+        clips.fetch_clip(published(site.url), settings)
     assert not (settings.cache_dir / "clips").exists()
 
 
 def test_what_is_no_clip_by_its_size_is_not_read_to_its_end(site, settings, monkeypatch):
-    monkeypatch.setattr(clips, "_MOST_BYTES", 1000)
-    with pytest.raises(CheckpointMismatchError, match="more than 1,000 bytes; wanted: a clip"):
-        clips.brought(published(site.url), settings)
+    monkeypatch.setattr(clips, "_MAX_BYTES", 1000)
+    with pytest.raises(CheckpointMismatchError, match="more than 1,000 bytes, too many for a clip"):
+        clips.fetch_clip(published(site.url), settings)
 
 
 def test_why_there_is_none_is_said(site, settings, tmp_path):
     site.status = 404
     with pytest.raises(CheckpointUnavailableError, match=r"clip\.wav answered 404"):
-        clips.brought(published(site.url), settings)
+        clips.fetch_clip(published(site.url), settings)
     with pytest.raises(CheckpointUnavailableError, match="cannot be reached"):
-        clips.brought(published("http://127.0.0.1:1/clip.wav"), settings)
+        clips.fetch_clip(published("http://127.0.0.1:1/clip.wav"), settings)
     offline = dataclasses.replace(settings, offline=True)
     with pytest.raises(CheckpointUnavailableError, match="HF_HUB_OFFLINE is set"):
-        clips.brought(published(site.url), offline)
+        clips.fetch_clip(published(site.url), offline)
     for unknown in (published(None), published(site.url, sha256=None)):
-        with pytest.raises(CheckpointUnavailableError, match="no address that is known; wanted"):
-            clips.brought(unknown, settings)
+        with pytest.raises(
+            CheckpointUnavailableError,
+            match=r"address of clip\.wav is not known; put the file into",
+        ):
+            clips.fetch_clip(unknown, settings)
     site.status = 200
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(CheckpointUnavailableError, match="cannot be written to"):
-        clips.brought(published(site.url), settings)
+        clips.fetch_clip(published(site.url), settings)
 
 
 def test_one_that_a_person_put_there_needs_no_address(settings):
     path = settings.cache_dir / "clips" / "clip.wav"
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
-    assert clips.brought(published(None), settings) == path
-    assert clips.brought(published(None, sha256=None), settings) == path
+    assert clips.fetch_clip(published(None), settings) == path
+    assert clips.fetch_clip(published(None, sha256=None), settings) == path
 
 
 def test_an_address_in_the_catalogue_is_safe_and_held_by_a_sha256():
-    answers = [entry.published for entry in MODELS.values() if entry.published]
+    answers = [entry.published_answer for entry in MODELS.values() if entry.published_answer]
     with_address = [answer for answer in answers if answer.url]
     assert with_address
     for answer in with_address:

@@ -44,14 +44,14 @@ from xai_demo.errors import (
     CheckpointUnavailableError,
     WeightsError,
 )
-from xai_demo.hub import Hub, Located
-from xai_demo.hub.download import Patience
+from xai_demo.hub import Hub, WeightsFile
+from xai_demo.hub.download import RetryPolicy
 from xai_demo.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 HALF = len(CONTENT) // 2
 SECRET = "hf_" + "secret" * 5
-QUICK = Patience(timeout_s=0.6, pause_s=0.02, longest_pause_s=1.5)
+QUICK = RetryPolicy(timeout_s=0.6, pause_s=0.02, longest_pause_s=1.5)
 
 
 @pytest.fixture
@@ -80,19 +80,19 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
 class Told(NamedTuple):
     """What a person was told while a file came."""
 
-    located: Located
+    located: WeightsFile
     words: list[tuple[float, str]]
 
 
 def a_hub(settings: Settings, shelf: Shelf | None, **pins: object) -> Hub:
     endpoint = shelf.url if shelf else "http://127.0.0.1:9"  # nobody answers there
-    return Hub(settings, catalog=a_catalog(**pins), endpoint=endpoint, patience=QUICK)
+    return Hub(settings, catalog=a_catalog(**pins), endpoint=endpoint, retry_policy=QUICK)
 
 
 def brought(settings: Settings, shelf: Shelf | None, **pins: object) -> Told:
     words: list[tuple[float, str]] = []
     hub = a_hub(settings, shelf, **pins)
-    located = hub.located("large", progress=lambda done, doing: words.append((done, doing)))
+    located = hub.fetch_weights("large", progress=lambda done, doing: words.append((done, doing)))
     assert located.path.read_bytes() == CONTENT
     assert (located.revision, located.sha256) == (COMMIT, SHA256)
     return Told(located, words)
@@ -102,13 +102,13 @@ def refused(settings: Settings, shelf: Shelf | None, **pins: object) -> str:
     """The sentence; nothing half is left that could be taken for the file, the rest answers."""
     hub = a_hub(settings, shelf, **pins)
     with pytest.raises(WeightsError) as refusal:
-        hub.located("large")
+        hub.fetch_weights("large")
     sentence = str(refusal.value)
     assert "\n" not in sentence
     assert "http" not in sentence
     assert SECRET not in sentence
-    assert not hub.available("large")
-    assert hub.located("small").source == "bundled"
+    assert not hub.is_available("large")
+    assert hub.fetch_weights("small").source == "bundled"
     return sentence
 
 
@@ -150,7 +150,7 @@ def test_what_a_space_preloads_is_used_where_it_lies(settings: Settings, shelf: 
         assert located.source == "cache"
         assert settings.hub_cache_dir in located.path.parents
     assert shelf.requests == []
-    assert a_hub(settings, None).available("large")
+    assert a_hub(settings, None).is_available("large")
 
 
 def test_a_wrong_preloaded_file_is_refused_and_left_to_whose_it_is(
@@ -161,8 +161,8 @@ def test_a_wrong_preloaded_file_is_refused_and_left_to_whose_it_is(
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT[::-1])
     offline = a_hub(dataclasses.replace(settings, offline=True), None)
-    with pytest.raises(CheckpointMismatchError, match="another program's, and stays"):
-        offline.located("large")
+    with pytest.raises(CheckpointMismatchError, match="stays in another program's cache"):
+        offline.fetch_weights("large")
     assert path.read_bytes() == CONTENT[::-1]
     assert brought(settings, shelf).located.source == "hub"
 
@@ -186,7 +186,7 @@ def test_a_refusal_is_said_with_its_number(
     sentence = refused(settings, shelf)
     assert says in sentence
     assert "python -m xai_demo fetch large" in sentence
-    assert ("that HF_TOKEN may read" in sentence) is (status in (401, 403))
+    assert ("one that HF_TOKEN may read" in sentence) is (status in (401, 403))
     asked = len(shelf.requests)
     assert asked == (4 if status == 500 else 1)  # who refuses is not asked again
 
@@ -215,7 +215,7 @@ def test_too_many_questions_wait_as_long_as_is_asked(settings: Settings, shelf: 
 
 def test_nobody_waits_an_hour_because_a_server_says_so(settings: Settings, shelf: Shelf) -> None:
     shelf.status, shelf.headers = 429, {"Retry-After": "3600"}
-    says = "The Hub answered 429 for owner/name and asks to be asked again in 3,600 s."
+    says = "The Hub answered 429 for owner/name and asks for a pause of 3,600 s."
     assert says in refused(settings, shelf)
     assert len(shelf.requests) == 1
 
@@ -227,15 +227,13 @@ def test_the_hubs_own_word_for_how_long_to_wait_is_heard(settings: Settings, she
     assert time.monotonic() - start >= 2
     shelf.status, shelf.headers = 429, {"RateLimit": '"resolvers";r=0;t=290'}
     again = dataclasses.replace(settings, cache_dir=settings.cache_dir / "other")
-    assert "answered 429 for owner/name and asks to be asked again in 290 s." in refused(
-        again, shelf
-    )
+    assert "answered 429 for owner/name and asks for a pause of 290 s." in refused(again, shelf)
 
 
 def test_a_wait_is_told_as_far_as_the_file_is(settings: Settings, shelf: Shelf) -> None:
     shelf.statuses, shelf.headers = [200, 429], {"Retry-After": "1"}
     words = brought(settings, shelf).words
-    assert words[0] == (0.0, "Waiting for owner/name, asked again in 1 s")
+    assert words[0] == (0.0, "Waiting for owner/name, next attempt in 1 s")
     again = dataclasses.replace(settings, cache_dir=settings.cache_dir / "other")
     shelf.cuts = [HALF]
     words = brought(again, shelf).words
@@ -252,10 +250,10 @@ def test_who_no_longer_waits_leaves_a_part_that_the_next_one_goes_on_with(
 
     def told(done: float, _doing: str) -> None:
         if done > 0.3:
-            raise CancelledError("Cancelled, as asked.")
+            raise CancelledError("Cancelled on request.")
 
     with pytest.raises(CancelledError):
-        hub.located("large", progress=told)
+        hub.fetch_weights("large", progress=told)
     (part,) = parts(settings)
     assert 0.3 < part.stat().st_size / len(CONTENT) < 1
     shelf.pause_s = 0
@@ -269,10 +267,10 @@ def test_who_no_longer_waits_is_not_kept_by_a_server_that_asks_for_patience(
 
     def told(_done: float, doing: str) -> None:
         assert doing.startswith("Waiting for owner/name")
-        raise CancelledError("Cancelled, as asked.")
+        raise CancelledError("Cancelled on request.")
 
     with pytest.raises(CancelledError):
-        a_hub(settings, shelf).located("large", progress=told)
+        a_hub(settings, shelf).fetch_weights("large", progress=told)
     assert len(shelf.requests) == 1
 
 
@@ -343,7 +341,7 @@ def test_wrong_bytes_of_the_right_length_are_refused_deleted_and_said(
 ) -> None:
     shelf.put(FILE, CONTENT[::-1])
     sentence = refused(settings, shelf)
-    assert f"wanted: {SHA256}" in sentence
+    assert f"expected {SHA256}." in sentence
     assert "was deleted" in sentence
     assert parts(settings) == []
     shelf.put(FILE, CONTENT)
@@ -356,8 +354,8 @@ def test_bytes_other_than_the_hub_itself_announces_are_refused(
     announced = hashlib.sha256(b"another").hexdigest()
     monkeypatch.setattr(huggingface_hub.file_download, "_normalize_etag", lambda _etag: announced)
     hub = a_hub(settings, shelf, revision=None, sha256=None, size_bytes=None)
-    with pytest.raises(CheckpointMismatchError, match=f"wanted: {announced}"):
-        hub.located("large", closing_pins=True)
+    with pytest.raises(CheckpointMismatchError, match=f"expected {announced}"):
+        hub.fetch_weights("large", close_open_pin=True)
     assert list(settings.cache_dir.rglob("*.lock.json")) == []
 
 
@@ -366,20 +364,22 @@ def test_a_wrong_length_is_refused_before_a_byte_moves(
     settings: Settings, shelf: Shelf, size: int
 ) -> None:
     shelf.says_size = size
-    assert f"with {size:,} bytes; wanted: 1,100,000" in refused(settings, shelf)
+    assert f"announces {size:,} bytes for {FILE} of owner/name; expected 1,100,000." in refused(
+        settings, shelf
+    )
     assert shelf.bodies() == 0
 
 
 def test_a_file_that_never_ends_is_cut_off(settings: Settings, shelf: Shelf) -> None:
     shelf.says_size = 1000
     sentence = refused(settings, shelf, size_bytes=None)
-    assert "or more; wanted: 1,000." in sentence
+    assert "has at least 65,536 bytes; expected 1,000 bytes." in sentence
     assert parts(settings) == []
 
 
 def test_a_file_that_ends_too_soon_is_refused(settings: Settings, shelf: Shelf) -> None:
     shelf.says_size = len(CONTENT) + 7
-    assert "wanted: 1,100,007" in refused(settings, shelf, size_bytes=None)
+    assert "expected 1,100,007" in refused(settings, shelf, size_bytes=None)
 
 
 # The disk
@@ -391,7 +391,7 @@ def test_a_disk_without_room_is_said_before_a_byte_moves(
     usage = shutil.disk_usage("/")._replace(free=1_500_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     sentence = refused(settings, shelf)
-    assert "has 2 MB free; wanted for net=1.pth of owner/name: 51 MB" in sentence
+    assert "has 2 MB free; net=1.pth of owner/name needs 51 MB" in sentence
     assert "XAI_DEMO_CACHE" in sentence
     assert shelf.bodies() == 0
 
@@ -403,12 +403,15 @@ def test_a_disk_that_fills_up_on_the_way_gets_its_room_back(
     resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, before[1]))  # no file may grow beyond half
     try:
         hub = a_hub(settings, shelf)
-        with pytest.raises(CheckpointUnavailableError, match=r"The disk is full: net=1\.pth"):
-            hub.located("large")
+        with pytest.raises(
+            CheckpointUnavailableError,
+            match=r"The disk is full: the partial download of net=1\.pth",
+        ):
+            hub.fetch_weights("large")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert parts(settings) == []
-    assert hub.located("small").source == "bundled"
+    assert hub.fetch_weights("small").source == "bundled"
     brought(settings, shelf)
 
 
@@ -445,8 +448,8 @@ def test_a_good_cached_file_is_never_damaged(settings: Settings, shelf: Shelf, f
     hub = a_hub(dataclasses.replace(settings, offline=fault == "offline"), shelf)
     for uri in (f"hf://owner/name/{FILE}", "hf://owner/name@dev", "hf://owner/other"):
         with pytest.raises(WeightsError) if "other" in uri or "dev" in uri else _either():
-            hub.located_weights(uri, like=a_catalog()["large"].model)  # type: ignore[arg-type]
-    assert hub.located("large").source == "cache"
+            hub.fetch_custom_weights(uri, like=a_catalog()["large"].model)  # type: ignore[arg-type]
+    assert hub.fetch_weights("large").source == "cache"
     now = path.stat()
     assert (now.st_ino, now.st_mtime_ns, now.st_size) == (
         kept.st_ino,
@@ -470,11 +473,11 @@ def test_a_config_that_could_not_be_had_is_not_taken_for_none(
     hub = a_hub(settings, shelf)
     shelf.statuses = [200, *[500] * 4]  # the branch is told, the config is not
     with pytest.raises(CheckpointUnavailableError, match="The Hub answered 500 for owner/name"):
-        hub.located_weights("hf://owner/name", like=like)
-    model, _ = hub.located_weights("hf://owner/name", like=like)  # there is none
+        hub.fetch_custom_weights("hf://owner/name", like=like)
+    model, _ = hub.fetch_custom_weights("hf://owner/name", like=like)  # there is none
     assert model.labels == like.labels
     away = a_hub(dataclasses.replace(settings, offline=True), None)
-    assert away.located_weights("hf://owner/name", like=like)[1].source == "cache"
+    assert away.fetch_custom_weights("hf://owner/name", like=like)[1].source == "cache"
 
 
 # Several at once
@@ -483,8 +486,8 @@ def test_a_config_that_could_not_be_had_is_not_taken_for_none(
 def _fetch_apart(url: str, folder: str, results: Any) -> None:
     root = Path(folder)
     settings = Settings(weights_dir=root / "weights", cache_dir=root / "cache")
-    hub = Hub(settings, catalog=a_catalog(), endpoint=url, patience=QUICK)
-    located = hub.located("large")
+    hub = Hub(settings, catalog=a_catalog(), endpoint=url, retry_policy=QUICK)
+    located = hub.fetch_weights("large")
     results.put((located.source, located.sha256))
 
 
@@ -518,13 +521,13 @@ def test_a_download_keeps_no_other_model_waiting(settings: Settings, shelf: Shel
     hub = a_hub(settings, shelf)
 
     def fetch() -> None:
-        hub.located("large", progress=lambda *_: begun.set())
+        hub.fetch_weights("large", progress=lambda *_: begun.set())
         done.set()
 
     thread = threading.Thread(target=fetch)
     thread.start()
     assert begun.wait(10)
-    assert hub.located("small").source == "bundled"
+    assert hub.fetch_weights("small").source == "bundled"
     assert not done.is_set()
     thread.join()
 
@@ -537,9 +540,9 @@ def test_the_hubs_own_variables_are_respected(shelf: Shelf, tmp_path: Path) -> N
     program = (
         "from xai_demo.hub import Hub\n"
         "from xai_demo.settings import Settings\n"
-        "from tests.test_hub import a_catalog\n"
+        "from tests.hub.test_hub import a_catalog\n"
         "hub = Hub(Settings.from_env(), catalog=a_catalog())\n"
-        "print(hub.located('large').path)\n"
+        "print(hub.fetch_weights('large').path)\n"
     )
 
     def run(**environ: str) -> subprocess.CompletedProcess[str]:
@@ -557,7 +560,7 @@ def test_the_hubs_own_variables_are_respected(shelf: Shelf, tmp_path: Path) -> N
     shelf.requests.clear()
     elsewhere = {"HF_HOME": str(tmp_path / "other"), "HF_ENDPOINT": shelf.url}
     offline = run(**elsewhere, HF_TOKEN=SECRET, HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE is set, so the Hub is not asked." in offline.stderr
+    assert "HF_HUB_OFFLINE is set, so nothing is downloaded." in offline.stderr
     assert shelf.requests == []
     refused_there = run(**elsewhere, HF_TOKEN="hf_another_secret")
     assert "The Hub answered 401 for owner/name." in refused_there.stderr

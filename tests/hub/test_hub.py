@@ -31,7 +31,7 @@ from xai_demo.errors import (
     UnsuitableError,
 )
 from xai_demo.hub import Hub
-from xai_demo.hub.download import Patience
+from xai_demo.hub.download import RetryPolicy
 from xai_demo.records import Checkpoint, Metric, Model, Raster
 from xai_demo.settings import Settings
 
@@ -106,7 +106,7 @@ def a_hub(settings: Settings, shelf: Shelf | None = None, **pins: object) -> Hub
         settings,
         catalog=a_catalog(**pins),
         endpoint=shelf.url if shelf else "http://127.0.0.1:9",
-        patience=Patience(timeout_s=5, pause_s=0.01),
+        retry_policy=RetryPolicy(timeout_s=5, pause_s=0.01),
     )
 
 
@@ -124,9 +124,9 @@ def test_names_come_in_the_catalogues_order(settings: Settings) -> None:
     assert hub.names("stethoscope") == ()
 
 
-@pytest.mark.parametrize("ask", ["model", "available", "located", "describe", "entry"])
+@pytest.mark.parametrize("ask", ["model", "is_available", "fetch_weights", "describe", "entry"])
 def test_an_unknown_name_is_answered_with_the_known_ones(settings: Settings, ask: str) -> None:
-    with pytest.raises(UnknownNameError, match=r"no model named 'tiny'; wanted: large, small\."):
+    with pytest.raises(UnknownNameError, match=r"no model named 'tiny'; choose from: large, small\."):
         getattr(a_hub(settings), ask)("tiny")
 
 
@@ -136,45 +136,45 @@ def test_an_unknown_name_is_answered_with_the_known_ones(settings: Settings, ask
 def test_a_bundled_model_is_found_and_verified(settings: Settings) -> None:
     directory = a_directory(settings.weights_dir / "small")
     hub = a_hub(offline(settings))
-    located = hub.located("small")
+    located = hub.fetch_weights("small")
     assert located.path == directory / "model.safetensors"
     assert (located.source, located.sha256, located.repo_id) == ("bundled", SHA256, None)
     assert hub.model("small") == a_model(sha256=SHA256)
-    assert hub.available("small")
+    assert hub.is_available("small")
 
 
 def test_a_bundled_file_that_was_changed_is_refused_and_stays(settings: Settings) -> None:
     directory = a_directory(settings.weights_dir / "small", a_model(sha256="0" * 64))
     hub = a_hub(offline(settings))
-    assert not hub.available("small")
-    with pytest.raises(CheckpointMismatchError, match=f"sha256 {SHA256}; wanted: 0000"):
-        hub.located("small")
+    assert not hub.is_available("small")
+    with pytest.raises(CheckpointMismatchError, match=f"sha256 {SHA256}; expected 0000"):
+        hub.fetch_weights("small")
     assert (directory / "model.safetensors").read_bytes() == CONTENT
 
 
 def test_a_file_replaced_after_it_was_verified_is_noticed(settings: Settings) -> None:
     directory = a_directory(settings.weights_dir / "small")
     hub = a_hub(offline(settings))
-    hub.located("small")
+    hub.fetch_weights("small")
     (directory / "model.safetensors").write_bytes(CONTENT + b"!")
     with pytest.raises(CheckpointMismatchError):
-        hub.located("small")
+        hub.fetch_weights("small")
 
 
 def test_a_file_is_hashed_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     a_directory(settings.weights_dir / "small")
     hub = a_hub(offline(settings))
-    hub.located("small")
+    hub.fetch_weights("small")
     monkeypatch.setattr(hashlib, "file_digest", None)  # a second hash would fail
-    assert hub.located("small").sha256 == SHA256
+    assert hub.fetch_weights("small").sha256 == SHA256
 
 
 @pytest.mark.parametrize(
     ("config", "says"),
     [
         ("{", "cannot be read"),
-        ("[]", "does not say 'task'|does not describe a model"),
-        ("{}", "does not say 'task'"),
+        ("[]", "has no 'task'|does not describe a model"),
+        ("{}", "has no 'task'"),
         ('{"task": "chest_xray", "preprocessing": 3}', "does not describe a model"),
     ],
 )
@@ -187,8 +187,8 @@ def test_a_broken_config_makes_one_model_unavailable(
     hub = a_hub(offline(settings))
     with pytest.raises(CheckpointUnavailableError, match=says):
         hub.model("small")
-    assert not hub.available("small")
-    assert hub.available("large")
+    assert not hub.is_available("small")
+    assert hub.is_available("large")
     assert "python -m xai_demo train small" in hub.describe("small")["note"]
 
 
@@ -210,9 +210,9 @@ def test_missing_weights_say_what_to_do(settings: Settings) -> None:
     directory = a_directory(settings.weights_dir / "small")
     (directory / "model.safetensors").unlink()
     hub = a_hub(settings)
-    assert not hub.available("small")
+    assert not hub.is_available("small")
     with pytest.raises(CheckpointUnavailableError, match=r"is missing.*python -m xai_demo train"):
-        hub.located("small")
+        hub.fetch_weights("small")
 
 
 def test_the_default_is_the_first_that_is_here(settings: Settings) -> None:
@@ -233,9 +233,11 @@ def test_no_default_where_nothing_is_here(settings: Settings) -> None:
 
 def test_a_checkpoint_is_fetched_verified_and_then_kept(settings: Settings, shelf: Shelf) -> None:
     hub = a_hub(settings, shelf)
-    assert not hub.available("large")
+    assert not hub.is_available("large")
     told: list[tuple[float, str]] = []
-    located = hub.located("large", progress=lambda fraction, what: told.append((fraction, what)))
+    located = hub.fetch_weights(
+        "large", progress=lambda fraction, what: told.append((fraction, what))
+    )
     assert located.path.read_bytes() == CONTENT
     assert (located.source, located.repo_id) == ("hub", "owner/name")
     assert (located.revision, located.sha256) == (COMMIT, SHA256)
@@ -245,37 +247,40 @@ def test_a_checkpoint_is_fetched_verified_and_then_kept(settings: Settings, shel
     assert FILE in told[0][1]
 
     shelf.requests.clear()
-    assert hub.available("large")
-    assert hub.located("large").source == "cache"
-    assert a_hub(offline(settings)).located("large").path == located.path
+    assert hub.is_available("large")
+    assert hub.fetch_weights("large").source == "cache"
+    assert a_hub(offline(settings)).fetch_weights("large").path == located.path
     assert shelf.requests == []
 
 
 def test_wrong_bytes_are_refused_deleted_and_said(settings: Settings, shelf: Shelf) -> None:
     shelf.put(FILE, CONTENT[::-1])
     hub = a_hub(settings, shelf)
-    with pytest.raises(CheckpointMismatchError, match=f"wanted: {SHA256}.*was deleted"):
-        hub.located("large")
-    assert not hub.available("large")
+    with pytest.raises(CheckpointMismatchError, match=f"expected {SHA256}.*was deleted"):
+        hub.fetch_weights("large")
+    assert not hub.is_available("large")
     assert [p for p in settings.cache_dir.rglob(FILE) if p.is_file()] == []
 
     shelf.put(FILE, CONTENT)
-    assert hub.located("large").sha256 == SHA256
+    assert hub.fetch_weights("large").sha256 == SHA256
 
 
 def test_a_wrong_size_is_refused(settings: Settings, shelf: Shelf) -> None:
-    with pytest.raises(CheckpointMismatchError, match="with 1,100,000 bytes; wanted: 7"):
-        a_hub(settings, shelf, size_bytes=7).located("large")
+    with pytest.raises(
+        CheckpointMismatchError,
+        match=r"announces 1,100,000 bytes for net=1\.pth of owner/name; expected 7",
+    ):
+        a_hub(settings, shelf, size_bytes=7).fetch_weights("large")
 
 
 def test_a_cached_file_gone_bad_is_fetched_again(settings: Settings, shelf: Shelf) -> None:
-    path = a_hub(settings, shelf).located("large").path
+    path = a_hub(settings, shelf).fetch_weights("large").path
     path.write_bytes(CONTENT[::-1])
     with pytest.raises(CheckpointMismatchError, match="was deleted"):
-        a_hub(offline(settings)).located("large")
+        a_hub(offline(settings)).fetch_weights("large")
     assert not path.exists()
     path.write_bytes(CONTENT[::-1])
-    assert a_hub(settings, shelf).located("large").source == "hub"
+    assert a_hub(settings, shelf).fetch_weights("large").source == "hub"
     assert path.read_bytes() == CONTENT
 
 
@@ -294,7 +299,7 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
     shelf.files = {("owner/name", COMMIT, "other"): b"another file"}
     shelf.status = status
     with pytest.raises(CheckpointUnavailableError, match=says) as refusal:
-        a_hub(settings, shelf, revision=revision).located("large")
+        a_hub(settings, shelf, revision=revision).fetch_weights("large")
     assert "python -m xai_demo fetch large" in str(refusal.value)
     assert str(settings.cache_dir) in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -302,27 +307,27 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
 
 def test_a_repository_that_the_hub_does_not_show_is_named(settings: Settings, shelf: Shelf) -> None:
     shelf.files.clear()
-    with pytest.raises(CheckpointUnavailableError, match="shows no repository owner/name"):
-        a_hub(settings, shelf, revision=None).located("large")
+    with pytest.raises(CheckpointUnavailableError, match="has no repository owner/name"):
+        a_hub(settings, shelf, revision=None).fetch_weights("large")
 
 
 def test_a_branch_that_is_not_there_is_said(settings: Settings, shelf: Shelf) -> None:
     with pytest.raises(CheckpointUnavailableError, match="owner/name has no such revision"):
-        a_hub(settings, shelf).located_weights(f"hf://owner/name@dev/{FILE}", like=LIKE)
+        a_hub(settings, shelf).fetch_custom_weights(f"hf://owner/name@dev/{FILE}", like=LIKE)
 
 
 def test_a_hub_that_is_down_is_said_and_the_cache_still_answers(
     settings: Settings, shelf: Shelf
 ) -> None:
     with pytest.raises(CheckpointUnavailableError, match="cannot be reached"):
-        a_hub(settings, revision=None).located("large")
-    a_hub(settings, shelf, revision=None).located("large")
-    assert a_hub(settings, revision=None).located("large").source == "cache"
+        a_hub(settings, revision=None).fetch_weights("large")
+    a_hub(settings, shelf, revision=None).fetch_weights("large")
+    assert a_hub(settings, revision=None).fetch_weights("large").source == "cache"
 
 
 def test_offline_asks_nobody(settings: Settings, shelf: Shelf) -> None:
     with pytest.raises(CheckpointUnavailableError, match="HF_HUB_OFFLINE is set"):
-        a_hub(offline(settings), shelf, revision=None).located("large")
+        a_hub(offline(settings), shelf, revision=None).fetch_weights("large")
     assert shelf.requests == []
 
 
@@ -332,7 +337,7 @@ def test_the_token_is_never_shown(
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
     shelf.status = 403
     with pytest.raises(CheckpointUnavailableError) as refusal:
-        a_hub(settings, shelf, revision=None).located("large")
+        a_hub(settings, shelf, revision=None).fetch_weights("large")
     assert "hf_secret" not in str(refusal.value)
 
 
@@ -342,9 +347,9 @@ def test_an_open_pin_is_closed_by_the_first_fetch_alone(settings: Settings, shel
     assert hub.describe("large")["pin"] == "open"
     assert "revision and sha256" in hub.describe("large")["note"]
     with pytest.raises(CheckpointUnavailableError, match="Its pin is open: no sha256 of net=1"):
-        hub.located("large")
+        hub.fetch_weights("large")
     assert shelf.requests == []
-    first = hub.located("large", closing_pins=True)
+    first = hub.fetch_weights("large", close_open_pin=True)
     assert (first.revision, first.sha256) == (COMMIT, SHA256)
     assert any("/revision/main" in request for request in shelf.requests)
     assert any(f"/resolve/{COMMIT}/" in request for request in shelf.requests)
@@ -352,28 +357,28 @@ def test_an_open_pin_is_closed_by_the_first_fetch_alone(settings: Settings, shel
     shelf.branches["main"] = LATER
     shelf.put(FILE, b"something else", commit=LATER)
     again = a_hub(settings, shelf, **pins)
-    assert again.located("large").revision == COMMIT
+    assert again.fetch_weights("large").revision == COMMIT
     assert again.describe("large")["sha256"] == SHA256
 
     first.path.write_bytes(b"tampered with")
-    with pytest.raises(CheckpointMismatchError, match=f"wanted: {SHA256}"):
-        a_hub(offline(settings), **pins).located("large")
+    with pytest.raises(CheckpointMismatchError, match=f"expected {SHA256}"):
+        a_hub(offline(settings), **pins).fetch_weights("large")
 
 
 def test_a_broken_lock_file_is_named(settings: Settings, shelf: Shelf) -> None:
     hub = a_hub(settings, shelf, revision=None)
-    hub.located("large")
+    hub.fetch_weights("large")
     (lock,) = settings.cache_dir.rglob("*.lock.json")
     lock.write_text("{")
     with pytest.raises(CheckpointUnavailableError, match="is broken; delete it"):
-        hub.located("large")
+        hub.fetch_weights("large")
 
 
 def test_two_visitors_fetch_once(settings: Settings, shelf: Shelf) -> None:
     hub = a_hub(settings, shelf)
     sources: list[str] = []
     threads = [
-        threading.Thread(target=lambda: sources.append(hub.located("large").source))
+        threading.Thread(target=lambda: sources.append(hub.fetch_weights("large").source))
         for _ in range(4)
     ]
     for thread in threads:
@@ -398,7 +403,7 @@ LIKE = a_model(
 def test_a_model_directory_speaks_for_itself(settings: Settings, tmp_path: Path) -> None:
     mine = a_model("mine", sha256=SHA256, architecture="densenet121")
     directory = a_directory(tmp_path / "mine", mine)
-    model, located = a_hub(offline(settings)).located_weights(str(directory), like=LIKE)
+    model, located = a_hub(offline(settings)).fetch_custom_weights(str(directory), like=LIKE)
     assert model == mine
     assert (located.source, located.path) == ("local", directory / "model.safetensors")
 
@@ -408,7 +413,7 @@ def test_a_bare_checkpoint_brings_no_metrics_or_calibration(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(CONTENT)
-    model, located = a_hub(settings).located_weights(str(tmp_path / name), like=LIKE)
+    model, located = a_hub(settings).fetch_custom_weights(str(tmp_path / name), like=LIKE)
     assert (located.source, located.sha256) == ("local", SHA256)
     assert model.labels == LIKE.labels
     assert (model.metrics, model.temperature, model.uncertain_below) == ({}, 1.0, None)
@@ -429,21 +434,21 @@ def test_a_bare_checkpoint_brings_no_metrics_or_calibration(
 )
 def test_anything_else_is_refused_in_one_sentence(settings: Settings, uri: str) -> None:
     with pytest.raises((UnsuitableError, UnreadableFileError)) as refusal:
-        a_hub(offline(settings)).located_weights(uri, like=LIKE)
-    assert "wanted: " in str(refusal.value)
+        a_hub(offline(settings)).fetch_custom_weights(uri, like=LIKE)
+    assert "expected " in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_missing_local_weights_are_said(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(UnreadableFileError, match=r"w\.pth is not there"):
-        a_hub(settings).located_weights(str(tmp_path / "w.pth"), like=LIKE)
+    with pytest.raises(UnreadableFileError, match=r"w\.pth does not exist"):
+        a_hub(settings).fetch_custom_weights(str(tmp_path / "w.pth"), like=LIKE)
 
 
 def test_weights_for_another_task_are_refused(settings: Settings, tmp_path: Path) -> None:
     directory = a_directory(tmp_path / "mine")
     like = dataclasses.replace(LIKE, task="audioset")
-    with pytest.raises(UnsuitableError, match="are for 'chest_xray'; wanted: 'audioset'"):
-        a_hub(settings).located_weights(str(directory), like=like)
+    with pytest.raises(UnsuitableError, match="are for 'chest_xray', not 'audioset'"):
+        a_hub(settings).fetch_custom_weights(str(directory), like=like)
 
 
 def test_a_file_on_the_hub_follows_its_branch(settings: Settings, shelf: Shelf) -> None:
@@ -451,31 +456,35 @@ def test_a_file_on_the_hub_follows_its_branch(settings: Settings, shelf: Shelf) 
     shelf.put(file, CONTENT)
     hub = a_hub(settings, shelf)
     uri = f"hf://owner/name/{file}"
-    assert hub.located_weights(uri, like=LIKE)[1].revision == COMMIT
+    assert hub.fetch_custom_weights(uri, like=LIKE)[1].revision == COMMIT
     shelf.branches["main"] = LATER
     shelf.put(file, b"something else", commit=LATER)
-    _, located = hub.located_weights(uri, like=LIKE)
+    _, located = hub.fetch_custom_weights(uri, like=LIKE)
     assert (located.revision, located.path.read_bytes()) == (LATER, b"something else")
-    assert a_hub(settings).located_weights(uri, like=LIKE)[1].revision == LATER  # the Hub is down
+    assert (
+        a_hub(settings).fetch_custom_weights(uri, like=LIKE)[1].revision == LATER
+    )  # the Hub is down
     pinned = f"hf://owner/name@{COMMIT}/{file}"
-    assert hub.located_weights(pinned, like=LIKE)[1].path.read_bytes() == CONTENT
+    assert hub.fetch_custom_weights(pinned, like=LIKE)[1].path.read_bytes() == CONTENT
 
 
 def test_a_model_directory_on_the_hub_speaks_for_itself(settings: Settings, shelf: Shelf) -> None:
     mine = a_model("mine", sha256=SHA256)
     shelf.put("model.safetensors", CONTENT)
-    assert a_hub(settings, shelf).located_weights("hf://owner/name", like=LIKE)[0].metrics == {}
+    assert (
+        a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)[0].metrics == {}
+    )
     shelf.branches["v2"] = LATER
     shelf.put("model.safetensors", CONTENT, commit=LATER)
     shelf.put("config.json", json.dumps(mine.to_config()).encode(), commit=LATER)
-    model, located = a_hub(settings, shelf).located_weights("hf://owner/name@v2", like=LIKE)
+    model, located = a_hub(settings, shelf).fetch_custom_weights("hf://owner/name@v2", like=LIKE)
     assert (model, located.revision) == (mine, LATER)
 
 
 def test_another_tools_config_on_the_hub_is_passed_over(settings: Settings, shelf: Shelf) -> None:
     shelf.put("model.safetensors", CONTENT)
     shelf.put("config.json", b'{"hidden_size": 3}')
-    model, _ = a_hub(settings, shelf).located_weights("hf://owner/name", like=LIKE)
+    model, _ = a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)
     assert model.labels == LIKE.labels
 
 

@@ -59,7 +59,7 @@ def directory(tmp_path: Path) -> Path:
 def test_the_card_of_every_bundled_model_is_valid_and_holds_its_figures(name: str) -> None:
     folder = ROOT / "weights" / name
     model = read_model(folder)
-    made = publish.card(model, (folder / "MODEL_CARD.md").read_text(encoding="utf-8"))
+    made = publish.build_card(model, (folder / "MODEL_CARD.md").read_text(encoding="utf-8"))
     card = ModelCard(str(made), ignore_metadata_errors=False)  # as the Hub would read it
     assert card.data.model_name == name
     assert card.data.license
@@ -95,7 +95,7 @@ def test_what_would_go_is_shown_and_nothing_is_sent(
 
 
 def test_a_directory_is_sent_in_one_commit(directory: Path, shelf: Shelf) -> None:
-    planned = publish.publication(directory, repo_id="owner/name")
+    planned = publish.plan_publication(directory, repo_id="owner/name")
     api = HfApi(endpoint=shelf.url, token=SECRET)
     assert publish.publish(planned, api=api, private=True) == LATER
     assert (
@@ -120,7 +120,7 @@ def test_large_files_go_to_the_storage_and_their_sum_into_the_commit(
     directory: Path, shelf: Shelf
 ) -> None:
     shelf.large = ".safetensors"
-    planned = publish.publication(directory, repo_id="owner/name")
+    planned = publish.plan_publication(directory, repo_id="owner/name")
     api = HfApi(endpoint=shelf.url, token=SECRET)
     assert publish.publish(planned, api=api) == LATER
     assert shelf.uploaded == {planned.model.sha256: b"weights"}
@@ -143,7 +143,7 @@ def test_a_storage_that_falters_is_asked_again_and_one_that_refuses_is_told(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's own patience
     shelf.large, shelf.storage_statuses = ".safetensors", statuses
-    planned = publish.publication(directory, repo_id="owner/name")
+    planned = publish.plan_publication(directory, repo_id="owner/name")
     api = HfApi(endpoint=shelf.url, token=SECRET)
     if commits:
         assert publish.publish(planned, api=api) == LATER
@@ -170,7 +170,7 @@ def test_a_hub_that_refuses_is_one_sentence_without_the_token(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's own patience
     shelf.status = status
-    planned = publish.publication(directory, repo_id="owner/name")
+    planned = publish.plan_publication(directory, repo_id="owner/name")
     with pytest.raises(TrainingError) as refusal:
         publish.publish(planned, api=HfApi(endpoint=shelf.url, token=token))
     sentence = str(refusal.value)
@@ -182,21 +182,21 @@ def test_a_hub_that_refuses_is_one_sentence_without_the_token(
 
 def test_weights_that_config_does_not_name_are_not_published(directory: Path) -> None:
     (directory / "model.safetensors").write_bytes(b"others")
-    with pytest.raises(CheckpointMismatchError, match=r"as config\.json says"):
-        publish.publication(directory, repo_id="owner/name")
+    with pytest.raises(CheckpointMismatchError, match=r"as in config\.json"):
+        publish.plan_publication(directory, repo_id="owner/name")
 
 
 @pytest.mark.parametrize("name", ["MODEL_CARD.md", "model.safetensors"])
 def test_half_a_directory_is_not_published(directory: Path, name: str) -> None:
     (directory / name).unlink()
-    with pytest.raises(TrainingError, match=f"{name} is not there; wanted: a whole"):
-        publish.publication(directory, repo_id="owner/name")
+    with pytest.raises(TrainingError, match=f"{name} does not exist; only a complete model"):
+        publish.plan_publication(directory, repo_id="owner/name")
 
 
 @pytest.mark.parametrize("repo", ["", "name", "a/b/c", "owner/../name", "owner/name!"])
 def test_a_repository_that_cannot_be_is_refused(directory: Path, repo: str) -> None:
-    with pytest.raises(UnsuitableError, match="wanted: owner/name"):
-        publish.publication(directory, repo_id=repo)
+    with pytest.raises(UnsuitableError, match="expected owner/name"):
+        publish.plan_publication(directory, repo_id=repo)
 
 
 def test_a_model_that_is_not_here_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,4 +204,4 @@ def test_a_model_that_is_not_here_is_named(capsys: pytest.CaptureFixture[str]) -
     told = capsys.readouterr()
     assert told.out == ""
     first = min(path.name for path in (ROOT / "weights").glob("*/"))
-    assert f"no model directory named 'nothing'; wanted: {first}, " in told.err
+    assert f"no model directory named 'nothing'; choose from: {first}, " in told.err

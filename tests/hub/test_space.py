@@ -28,10 +28,10 @@ from xai_demo.catalog import MODELS
 from xai_demo.cli import release
 from xai_demo.errors import TrainingError, XaiDemoError
 from xai_demo.hub import space
-from xai_demo.hub.space import Up
+from xai_demo.hub.space import RunningPage
 
 ROOT = Path(__file__).resolve().parents[2]
-CHOSEN = space.files(ROOT)
+CHOSEN = space.required_files(ROOT)
 FRONT = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 WORKFLOWS = ROOT / ".github" / "workflows"
 SECRET = "hf_" + "secret" * 5
@@ -67,7 +67,7 @@ def test_the_space_holds_what_it_needs_and_nothing_else() -> None:
 
 
 def test_every_file_of_the_space_is_listed_with_its_size() -> None:
-    told = list(space.lines(ROOT, CHOSEN))
+    told = list(space.list_files(ROOT, CHOSEN))
     assert told[0].split() == [f"{(ROOT / CHOSEN[0]).stat().st_size:,}", CHOSEN[0]]
     total = sum((ROOT / name).stat().st_size for name in CHOSEN)
     assert told[-1].split() == [f"{total:,}", "bytes", "in", str(len(CHOSEN)), "files"]
@@ -75,7 +75,7 @@ def test_every_file_of_the_space_is_listed_with_its_size() -> None:
 
 
 def test_the_files_alone_are_enough_for_a_page_that_answers() -> None:
-    with space.started(ROOT, CHOSEN) as page:
+    with space.serve_copy(ROOT, CHOSEN) as page:
         client = Client(page.url, verbose=False, analytics_enabled=False)
         for task, example in (("stethoscope", "wheeze.flac"), ("chest_xray", "one_opacity.png")):
             file = handle_file(ROOT / "xai_demo" / "examples" / example)
@@ -92,8 +92,8 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         if not name.startswith("weights/") and name != "LICENSE":
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, tmp_path / name)
-    with pytest.raises(TrainingError, match="LICENSE is not there; wanted: the whole repository"):
-        space.files(tmp_path)
+    with pytest.raises(TrainingError, match="LICENSE does not exist; a complete checkout"):
+        space.required_files(tmp_path)
 
 
 # Sending
@@ -149,7 +149,7 @@ def test_the_time_until_a_page_answers_is_measured(tmp_path: Path) -> None:
         "http.server.HTTPServer(where, http.server.SimpleHTTPRequestHandler).serve_forever()\n"
     )
     (tmp_path / "other.py").write_text("")
-    with space.started(tmp_path, ("app.py",)) as page:
+    with space.serve_copy(tmp_path, ("app.py",)) as page:
         assert 0.5 < page.seconds < 30
         listed = urllib.request.urlopen(page.url, timeout=5).read().decode()
     assert "app.py" in listed
@@ -158,8 +158,8 @@ def test_the_time_until_a_page_answers_is_measured(tmp_path: Path) -> None:
 
 def test_a_page_that_does_not_come_up_leaves_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("raise SystemExit('no such luck')")
-    refusal = pytest.raises(XaiDemoError, match="its last words: no such luck")
-    with refusal, space.started(tmp_path, ("app.py",)):
+    refusal = pytest.raises(XaiDemoError, match="the last line of its log: no such luck")
+    with refusal, space.serve_copy(tmp_path, ("app.py",)):
         pass
 
 
@@ -170,8 +170,10 @@ def test_a_deployed_page_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPa
         raise ConnectionError
 
     monkeypatch.setattr(gradio_client, "Client", refuse)
-    with pytest.raises(TrainingError, match=r"within 0 s \(ConnectionError\); wanted: predictions"):
-        space.asked("http://127.0.0.1:9", ROOT, within_s=0.02, pause_s=0.05)
+    with pytest.raises(
+        TrainingError, match=r"within 0 s \(ConnectionError\); expected predictions"
+    ):
+        space.wait_for_answer("http://127.0.0.1:9", ROOT, within_s=0.02, pause_s=0.05)
 
 
 def test_a_deployed_page_is_asked_for_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,8 +191,8 @@ def test_a_deployed_page_is_asked_for_an_example(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(gradio_client, "Client", FakeClient)
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    assert space.asked("http://here", ROOT) < 5
-    assert space.asked("owner/name", ROOT) < 5
+    assert space.wait_for_answer("http://here", ROOT) < 5
+    assert space.wait_for_answer("owner/name", ROOT) < 5
     # only the Hub's own page is shown the token
     wanted = [("http://here", None, False), "/stethoscope", ("owner/name", SECRET, False)]
     assert asked == [*wanted, "/stethoscope"]
@@ -220,21 +222,21 @@ def test_a_commit_before_that_still_runs_is_not_taken_for_the_one_that_was_sent(
         ("APP_STARTING", LATER),
         ("RUNNING", LATER),
     )
-    assert space.running_s("owner/name", LATER, api=api, pause_s=0.01) < 5
+    assert space.wait_until_running("owner/name", LATER, api=api, pause_s=0.01) < 5
     assert left == [("RUNNING", LATER)]
 
 
 @pytest.mark.parametrize("stage", ["BUILD_ERROR", "RUNTIME_ERROR", "CONFIG_ERROR", "PAUSED"])
 def test_a_space_that_breaks_is_said_at_once(stage: str) -> None:
     api, _ = stages((stage, LATER))
-    with pytest.raises(TrainingError, match=rf"it is {stage} at {LATER}\); wanted: RUNNING at"):
-        space.running_s("owner/name", LATER, api=api, pause_s=0.01, grace_s=0.05)
+    with pytest.raises(TrainingError, match=rf"it is {stage} at {LATER}\); expected RUNNING at"):
+        space.wait_until_running("owner/name", LATER, api=api, pause_s=0.01, grace_s=0.05)
 
 
 def test_a_space_that_never_comes_up_is_given_up() -> None:
     api, _ = stages(("RUNNING", COMMIT))
     with pytest.raises(TrainingError, match=f"it is RUNNING at {COMMIT}"):
-        space.running_s("owner/name", LATER, api=api, within_s=0.05, pause_s=0.01)
+        space.wait_until_running("owner/name", LATER, api=api, within_s=0.05, pause_s=0.01)
 
 
 def test_deploy_wants_to_know_where(capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,8 +245,8 @@ def test_deploy_wants_to_know_where(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @contextmanager
-def a_start(_root: Path, _chosen: tuple[str, ...]) -> Iterator[Up]:
-    yield Up(url="http://here/", seconds=12.34)
+def a_start(_root: Path, _chosen: tuple[str, ...]) -> Iterator[RunningPage]:
+    yield RunningPage(url="http://here/", seconds=12.34)
 
 
 @pytest.mark.parametrize("url", [None, "", "https://owner-name.hf.space"])
@@ -252,12 +254,14 @@ def test_what_was_sent_is_waited_for_and_asked(
     url: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(space, "started", a_start)
+    monkeypatch.setattr(space, "serve_copy", a_start)
     monkeypatch.setattr(space, "deploy", lambda *_given, **_named: LATER)
     monkeypatch.setattr(
-        space, "running_s", lambda repo, commit: asked.append(f"{repo} {commit}") or 61.0
+        space, "wait_until_running", lambda repo, commit: asked.append(f"{repo} {commit}") or 61.0
     )
-    monkeypatch.setattr(space, "asked", lambda where, _root, **_limits: asked.append(where) or 7.0)
+    monkeypatch.setattr(
+        space, "wait_for_answer", lambda where, _root, **_limits: asked.append(where) or 7.0
+    )
     command = ["deploy", "--space", "owner/name", *(["--url", url] if url is not None else [])]
     assert cli.main(command) == 0
     assert asked == ["http://here/", f"owner/name {LATER}", url or "owner/name"]
@@ -269,8 +273,8 @@ def test_what_was_sent_is_waited_for_and_asked(
 def test_a_dry_run_prints_files_size_and_start_up_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space, "started", a_start)
-    monkeypatch.setattr(space, "asked", lambda where, _root, **_limits: 3.21)
+    monkeypatch.setattr(space, "serve_copy", a_start)
+    monkeypatch.setattr(space, "wait_for_answer", lambda where, _root, **_limits: 3.21)
     monkeypatch.setattr(space, "deploy", None)  # calling it would fail
     assert release.ROOT == ROOT
     assert cli.main(["deploy", "--dry-run"]) == 0
@@ -286,11 +290,11 @@ def test_a_dry_run_prints_files_size_and_start_up_time(
 
 
 def test_what_is_preloaded_is_what_the_catalogue_pins() -> None:
-    wanted = [entry.preload for entry in MODELS.values() if entry.preload]
+    wanted = [entry.preload_line for entry in MODELS.values() if entry.preload_line]
     assert FRONT["preload_from_hub"] == wanted
     ast = "MIT/ast-finetuned-audioset-10-10-0.4593 model.safetensors"
     assert f"{ast} f826b80d28226b62986cc218e5cec390b1096902" in wanted
-    assert MODELS["nih14-resnet50"].preload is None  # a pickle that nobody has seen yet
+    assert MODELS["nih14-resnet50"].preload_line is None  # a pickle that nobody has seen yet
 
 
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.yml")), ids=lambda path: path.name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.examples import EXAMPLES, example_path
-from xai_demo.hub.space import up
+from xai_demo.hub.space import serve_page
 
 if TYPE_CHECKING:
     from xai_demo.records import Progress
@@ -42,9 +42,9 @@ def run(
     for number in range(rounds):
         if progress:
             progress(number / rounds, f"starting both pages, {number + 1} of {rounds}")
-        with up([sys.executable, "-c", BARE], _ROOT, quiet) as shown:
+        with serve_page([sys.executable, "-c", BARE], _ROOT, quiet) as shown:
             bare.append(shown.seconds)
-        with up([sys.executable, "app.py"], _ROOT, ours) as shown:
+        with serve_page([sys.executable, "app.py"], _ROOT, ours) as shown:
             page.append(shown.seconds)
             first.append(first_answer_s(shown.url))
     medians = {

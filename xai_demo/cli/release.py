@@ -42,7 +42,7 @@ def published(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
     if not directory.is_dir():
         bundled = sorted(path.name for path in settings.weights_dir.glob("*/"))
         raise UnknownNameError("model directory", arguments.model, bundled)
-    planned = publish.publication(directory, repo_id=arguments.repo)
+    planned = publish.plan_publication(directory, repo_id=arguments.repo)
     yield from planned.lines()
     if arguments.dry_run:
         yield "Nothing was sent."
@@ -58,20 +58,20 @@ def deployed(arguments: argparse.Namespace, root: Path = ROOT) -> Iterator[str]:
 
     if not arguments.dry_run and not arguments.space:
         raise RequestError("deploy wants --space OWNER/NAME, or --dry-run")
-    chosen = space.files(root)
-    yield from space.lines(root, chosen)
-    with space.started(root, chosen) as page:
+    chosen = space.required_files(root)
+    yield from space.list_files(root, chosen)
+    with space.serve_copy(root, chosen) as page:
         yield f"up after {page.seconds:.1f} s on this machine, from these files alone"
-        seconds = space.asked(page.url, root, within_s=_FIRST_ANSWER_S, pause_s=1)
+        seconds = space.wait_for_answer(page.url, root, within_s=_FIRST_ANSWER_S, pause_s=1)
         yield f"answered for an example {seconds:.1f} s after that"
     if arguments.dry_run:
         yield "Nothing was sent."
         return
     commit = space.deploy(root, chosen, repo_id=arguments.space, message=arguments.message)
     yield f"Deployed {arguments.space} at {commit}"
-    seconds = space.running_s(arguments.space, commit)
+    seconds = space.wait_until_running(arguments.space, commit)
     yield f"The Space was built and started in {seconds:.0f} s"
-    seconds = space.asked(arguments.url or arguments.space, root)
+    seconds = space.wait_for_answer(arguments.url or arguments.space, root)
     yield f"It answered for an example {seconds:.0f} s after that"
 
 

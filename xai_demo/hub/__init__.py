@@ -1,8 +1,8 @@
-"""Where a checkpoint's bytes come from: bundled, cache, Hub. What is handed out has been verified.
+"""Verified weights by name or address: bundled, from the cache, or downloaded from the Hub.
 
-A checkpoint in somebody else's format is turned into a model directory of this project once, under
-`models/<name>/` of the cache. The environment of the Hub's own client (HF_ENDPOINT, HF_TOKEN,
-HF_HOME, HF_HUB_OFFLINE) works as everywhere; no message repeats a token.
+A checkpoint in another project's format is converted once into a model directory of ours, under
+`models/<name>/` of the cache. The environment variables of the Hub's own client (HF_ENDPOINT,
+HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) are respected; no message contains a token.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from xai_demo.errors import (
 )
 from xai_demo.hub import adapters
 from xai_demo.hub.checkpoint import (
+    ACCEPTED_WEIGHTS,
     CONFIG,
     SUFFIXES,
-    WANTED,
     WEIGHTS,
     Digests,
-    OnHub,
+    HubAddress,
     parse_uri,
     read_config,
     read_model,
-    recognised_architecture,
+    recognise_model,
 )
-from xai_demo.hub.download import MissingFileError, Patience, Remote
-from xai_demo.hub.store import Located, Store
+from xai_demo.hub.download import HubClient, MissingFileError, RetryPolicy
+from xai_demo.hub.store import Store, WeightsFile, not_writable_error
 from xai_demo.records import Checkpoint, Model, Progress, Task
 from xai_demo.settings import Settings
 
-__all__ = ["Hub", "Located"]
+__all__ = ["Hub", "WeightsFile"]
 
 
 class Hub:
-    """The catalogue's models on this machine: which there are, and their verified weights."""
+    """The catalogue's models on this machine, and their verified weights."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Hub:
         *,
         catalog: Mapping[str, Entry] = MODELS,
         endpoint: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         self.settings = settings
         self._catalog = catalog
@@ -61,122 +61,129 @@ class Hub:
         self._store = Store(
             settings.cache_dir,
             offline=settings.offline,
-            remote=Remote(endpoint, patience or Patience()),
+            client=HubClient(endpoint, retry_policy or RetryPolicy()),
             digests=self._digests,
-            preloaded=settings.hub_cache_dir,
+            hub_cache_dir=settings.hub_cache_dir,
         )
 
     @property
     def own_models(self) -> bool:
-        """Whether this deployment lets its visitors name a model of their own."""
+        """Whether visitors of this deployment may name a model of their own."""
         return self.settings.own_models
 
     def names(self, task: Task | None = None) -> tuple[str, ...]:
-        """The models of a task, or all, in the catalogue's order of preference."""
+        """The models of a task, or all of them, in the catalogue's order of preference."""
         return tuple(n for n, entry in self._catalog.items() if task in (None, entry.task))
 
     def entry(self, name: str) -> Entry:
-        """The catalogue's line; raises UnknownNameError."""
+        """The catalogue's entry; raises UnknownNameError."""
         if name not in self._catalog:
             raise UnknownNameError("model", name, self._catalog)
         return self._catalog[name]
 
     def model(self, name: str) -> Model:
-        """The model's record; raises UnknownNameError, or CheckpointUnavailableError."""
+        """The model's record; raises UnknownNameError or CheckpointUnavailableError."""
         entry = self.entry(name)
         directory = self.settings.weights_dir / name
         if entry.model is not None and not (directory / CONFIG).is_file():
             return entry.model
         if not directory.is_dir():
-            raise CheckpointUnavailableError(f"{directory} is missing. {_mending(name)}")
+            raise CheckpointUnavailableError(f"{directory} is missing. {_repair_hint(name)}")
         try:
             model = read_model(directory)
         except UnreadableFileError as error:
-            raise CheckpointUnavailableError(f"{error} {_mending(name)}") from error
+            raise CheckpointUnavailableError(f"{error} {_repair_hint(name)}") from error
         if (model.name, model.task) != (name, entry.task):
             raise CheckpointUnavailableError(
                 f"{directory / CONFIG} describes {model.name!r} for {model.task!r};"
-                f" wanted: {name!r} for {entry.task!r}. {_mending(name)}"
+                f" expected {name!r} for {entry.task!r}. {_repair_hint(name)}"
             )
         return model
 
-    def available(self, name: str) -> bool:
-        """Whether the model can answer now, without the network.
+    def is_available(self, name: str) -> bool:
+        """Whether the model can be used now, without the network.
 
-        A cached checkpoint is only weighed here: 327 MB take a second to hash. `located` verifies.
+        A checkpoint in the cache is only checked for its size, because hashing 327 MB takes a
+        second; `fetch_weights` verifies it.
         """
         try:
-            if checkpoint := self._remote(name):
-                made = self._made(name, self._store.pinned(checkpoint))
-                if made is not None and (made / CONFIG).is_file():
+            if checkpoint := self._downloadable(name):
+                directory = self._adapted_directory(name, self._store.with_pins(checkpoint))
+                if directory is not None and (directory / CONFIG).is_file():
                     return True
-                return self._store.cached(checkpoint) is not None
-            self._bundled(name)
+                return self._store.cached_path(checkpoint) is not None
+            self._bundled_weights(name)
         except WeightsError:
             return False
         return True
 
     def default_model(self, task: Task) -> str:
-        """The task's first model that is available; CheckpointUnavailableError when none is."""
+        """The task's first available model; raises CheckpointUnavailableError where none is."""
         names = self.names(task)
         for name in names:
-            if self.available(name):
+            if self.is_available(name):
                 return name
         raise CheckpointUnavailableError(
-            f"No model for {task!r} is here: looked for {', '.join(names)} in"
-            f" {self.settings.weights_dir} and {self.settings.cache_dir}. {_mending(names[-1])}"
+            f"No model for {task!r} is installed: looked for {', '.join(names)} in"
+            f" {self.settings.weights_dir} and {self.settings.cache_dir}. {_repair_hint(names[-1])}"
         )
 
-    def located(
-        self, name: str, *, progress: Progress | None = None, closing_pins: bool = False
-    ) -> Located:
-        """The model's verified weights: bundled, else cached, else fetched from the Hub.
+    def fetch_weights(
+        self, name: str, *, progress: Progress | None = None, close_open_pin: bool = False
+    ) -> WeightsFile:
+        """The model's verified weights: bundled, else from the cache, else from the Hub.
 
-        Where the catalogue and an earlier fetch leave open which file that is, only who closes pins
-        is given it.
+        Where neither the catalogue nor an earlier download fixes the sha256, the file is accepted
+        only with `close_open_pin`. Raises CheckpointUnavailableError, CheckpointMismatchError.
         """
-        entry, checkpoint = self.entry(name), self._remote(name)
+        entry, checkpoint = self.entry(name), self._downloadable(name)
         if checkpoint is None:
-            return self._bundled(name)
+            return self._bundled_weights(name)
         try:
-            pinned = self._store.pinned(checkpoint)
-            if found := self._turned_before(name, pinned):
-                return found
-            if not closing_pins:
-                _want_pins(name, pinned)
+            pinned = self._store.with_pins(checkpoint)
+            if weights := self._adapted_weights(name, pinned):
+                return weights
+            if not close_open_pin:
+                _check_pin(pinned)
+            # An adapted checkpoint stays in the cache beside the model directory made from it.
             copies = 1 if entry.adapter is None else 2
-            found = self._store.fetched(checkpoint, progress=progress, copies=copies)
-            return found if entry.adapter is None else self._turned(name, found, progress)
+            weights = self._store.fetch(checkpoint, progress=progress, copies=copies)
+            return weights if entry.adapter is None else self._adapt(name, weights, progress)
         except CheckpointUnavailableError as error:
             raise CheckpointUnavailableError(
-                f"The weights of {name!r} are not here: looked in"
+                f"The weights of {name!r} are not installed: looked in"
                 f" {self.settings.weights_dir / name}, in {self.settings.cache_dir} and on the Hub."
-                f" {error} Where the Hub can be reached, `python -m xai_demo fetch {name}` brings"
-                " them."
+                f" {error} `python -m xai_demo fetch {name}` downloads them where the Hub can be"
+                " reached."
             ) from error
 
-    def located_weights(
+    def fetch_custom_weights(
         self, uri: str, *, like: Model, progress: Progress | None = None
-    ) -> tuple[Model, Located]:
-        """Weights that a person named, and their model; a bare checkpoint makes one like `like`."""
-        if named := parse_uri(uri):
-            return self._named_on_hub(uri, named, like, progress)
+    ) -> tuple[Model, WeightsFile]:
+        """A user's own weights, and their model.
+
+        `uri` is a model directory, a .safetensors or .pth file, or hf://owner/name. A checkpoint
+        without a `config.json` is used in the network of `like`. Raises UnsuitableError,
+        UnreadableFileError, CheckpointUnavailableError, CheckpointMismatchError.
+        """
+        if address := parse_uri(uri):
+            return self._fetch_from_hub(uri, address, like, progress)
         path = Path(uri).expanduser()
         if path.is_dir():
-            model, path = _of_task(read_model(path), like, uri), path / WEIGHTS
+            model, path = _check_task(read_model(path), like, uri), path / WEIGHTS
         elif path.suffix in SUFFIXES:
-            model = _uncalibrated(like)
+            model = _without_calibration(like)
         else:
-            raise UnsuitableError(f"The weights are {uri!r}; {WANTED}.")
+            raise UnsuitableError(f"The weights {uri!r} cannot be used; {ACCEPTED_WEIGHTS}.")
         if not path.is_file():
-            raise UnreadableFileError(f"{path} is not there; {WANTED}.")
-        sha256 = self._digests.verified(path, sha256=model.sha256)
-        located = Located(path=path, source="local", repo_id=None, revision=None, sha256=sha256)
-        return recognised_architecture(model, sha256), located
+            raise UnreadableFileError(f"{path} does not exist; {ACCEPTED_WEIGHTS}.")
+        sha256 = self._digests.verify(path, sha256=model.sha256)
+        weights = WeightsFile(path=path, source="local", repo_id=None, revision=None, sha256=sha256)
+        return recognise_model(model, sha256), weights
 
     def describe(self, name: str) -> dict[str, Any]:
-        """One row of `models --json`: what is known of the model; `note` says what is amiss."""
-        entry, remote = self.entry(name), self._remote(name)
+        """One row of `models --json`: what is known of the model; `note` says what is wrong."""
+        entry, checkpoint = self.entry(name), self._downloadable(name)
         row: dict[str, Any] = {
             "name": name,
             "title": name,
@@ -184,61 +191,61 @@ class Hub:
             "architecture": None,
             "labels": [],
             "layers": [],
-            "source": "hub" if remote else "bundled",
-            "available": self.available(name),
+            "source": "hub" if checkpoint else "bundled",
+            "available": self.is_available(name),
             "licence": None,
             "metrics": {},
             "sha256": None,
             "stand_in_for": entry.stand_in_for,
-            "pin": "open" if remote and entry.pin_is_open else "closed",
+            "pin": "open" if checkpoint and entry.has_open_pin else "closed",
             "note": "",
         }
         try:
             model = self.model(name)
             row |= dataclasses.asdict(model) | {"labels": list(model.labels)}
-            if kind := networks.ARCHITECTURES.get(model.architecture):
-                row["layers"] = list(kind.cuts)  # the usual one first
-            if remote:
-                row |= dataclasses.asdict(self._store.pinned(remote))
-                row["note"] = _standing(name, entry, available=row["available"])
+            if architecture := networks.ARCHITECTURES.get(model.architecture):
+                row["layers"] = list(architecture.cuts)  # the default first
+            if checkpoint:
+                row |= dataclasses.asdict(self._store.with_pins(checkpoint))
+                row["note"] = _availability_note(name, entry, available=row["available"])
             else:
-                self._bundled(name)
+                self._bundled_weights(name)
         except WeightsError as error:
             row["note"] = str(error)
         return row
 
     def kinds(self) -> dict[str, str]:
-        """What kind of network each model is, of those whose record is here."""
-        known = {}
+        """The kind of network of each model whose record can be read, by name."""
+        architectures = {}
         for name in self.names():
-            with contextlib.suppress(WeightsError):  # no weights are read, let alone verified
-                known[name] = networks.ARCHITECTURES.get(self.model(name).architecture)
-        return {name: each.kind for name, each in known.items() if each}
+            with contextlib.suppress(WeightsError):
+                architectures[name] = networks.ARCHITECTURES.get(self.model(name).architecture)
+        return {name: each.kind for name, each in architectures.items() if each}
 
-    def _remote(self, name: str) -> Checkpoint | None:
-        """Where to fetch the model from; None when it is bundled."""
-        bundled = (self.settings.weights_dir / name / CONFIG).is_file()
-        return None if bundled else self.entry(name).checkpoint
+    def _downloadable(self, name: str) -> Checkpoint | None:
+        """The checkpoint to download; None where the model is bundled."""
+        is_bundled = (self.settings.weights_dir / name / CONFIG).is_file()
+        return None if is_bundled else self.entry(name).checkpoint
 
-    def _made(self, name: str, pinned: Checkpoint) -> Path | None:
-        """The model directory made of a foreign checkpoint; None where there is none to make."""
+    def _adapted_directory(self, name: str, pinned: Checkpoint) -> Path | None:
+        """Where the converted model directory belongs; None for a checkpoint in our own format."""
         adapter = self.entry(name).adapter
         if adapter is None or pinned.sha256 is None:
             return None
         stem = f"{pinned.sha256}-{adapter}-{adapters.VERSION}"
         return self.settings.cache_dir / "models" / name / stem
 
-    def _turned_before(self, name: str, pinned: Checkpoint) -> Located | None:
-        """The weights of that directory, where it is whole; a broken one is made anew."""
-        directory = self._made(name, pinned)
+    def _adapted_weights(self, name: str, pinned: Checkpoint) -> WeightsFile | None:
+        """The weights in that directory; None where it is missing or damaged."""
+        directory = self._adapted_directory(name, pinned)
         if directory is None or not (directory / CONFIG).is_file():
             return None
         try:
             sha256 = read_model(directory).sha256
-            self._digests.verified(directory / WEIGHTS, sha256=sha256)
+            self._digests.verify(directory / WEIGHTS, sha256=sha256)
         except (CheckpointMismatchError, UnreadableFileError, OSError):
             return None
-        return Located(
+        return WeightsFile(
             path=directory / WEIGHTS,
             source="cache",
             repo_id=pinned.repo_id,
@@ -246,82 +253,88 @@ class Hub:
             sha256=pinned.sha256 or "",
         )
 
-    def _turned(self, name: str, found: Located, progress: Progress | None) -> Located:
-        """The weights of the model directory that is made of a foreign checkpoint, here and now."""
-        entry, tell = self.entry(name), progress or (lambda done, doing: None)
+    def _adapt(self, name: str, weights: WeightsFile, progress: Progress | None) -> WeightsFile:
+        """Convert a downloaded checkpoint into a model directory, and return its weights."""
+        entry, report = self.entry(name), progress or (lambda done, doing: None)
         if entry.model is None or entry.adapter is None or entry.checkpoint is None:
-            return found
-        pinned = dataclasses.replace(entry.checkpoint, sha256=found.sha256)
-        made = self._made(name, pinned) or found.path.parent
-        with self._store.alone(made.parent, tell):
-            if self._turned_before(name, pinned) is None:
-                tell(1.0, f"turning {entry.checkpoint.filename} into a model directory")
+            return weights
+        pinned = dataclasses.replace(entry.checkpoint, sha256=weights.sha256)
+        directory = self._adapted_directory(name, pinned) or weights.path.parent
+        with self._store.lock_folder(directory.parent, report):
+            # Another visitor may have converted it during the wait for the lock.
+            if self._adapted_weights(name, pinned) is None:
+                report(1.0, f"Converting {entry.checkpoint.filename} into a model directory")
                 try:
-                    adapters.adapt_checkpoint(entry.model, entry.adapter, found.path, made)
+                    adapters.adapt_checkpoint(entry.model, entry.adapter, weights.path, directory)
                 except OSError as error:
-                    raise CheckpointUnavailableError(
-                        f"{made} cannot be written ({error.strerror}); wanted: a directory that"
-                        " can, set by XAI_DEMO_CACHE."
-                    ) from error
-        return dataclasses.replace(found, path=made / WEIGHTS)
+                    raise not_writable_error(directory, error) from error
+        return dataclasses.replace(weights, path=directory / WEIGHTS)
 
-    def _bundled(self, name: str) -> Located:
+    def _bundled_weights(self, name: str) -> WeightsFile:
         model = self.model(name)
         path = self.settings.weights_dir / name / WEIGHTS
         if not path.is_file():
-            raise CheckpointUnavailableError(f"{path} is missing. {_mending(name)}")
-        sha256 = self._digests.verified(path, sha256=model.sha256)
-        return Located(path=path, source="bundled", repo_id=None, revision=None, sha256=sha256)
+            raise CheckpointUnavailableError(f"{path} is missing. {_repair_hint(name)}")
+        sha256 = self._digests.verify(path, sha256=model.sha256)
+        return WeightsFile(path=path, source="bundled", repo_id=None, revision=None, sha256=sha256)
 
-    def _named_on_hub(
-        self, uri: str, named: OnHub, like: Model, progress: Progress | None
-    ) -> tuple[Model, Located]:
-        branch = named.revision
-        wanted = Checkpoint(
-            repo_id=named.repo_id, filename=named.weights, revision=None, sha256=None
+    def _fetch_from_hub(
+        self, uri: str, address: HubAddress, like: Model, progress: Progress | None
+    ) -> tuple[Model, WeightsFile]:
+        branch = address.revision
+        named = Checkpoint(
+            repo_id=address.repo_id, filename=address.weights, revision=None, sha256=None
         )
-        first = self._store.pinned(wanted, branch)
-        wanted = self._store.latest(wanted, branch, progress)
-        model = None if named.filename else self._model_on_hub(uri, wanted, branch, like)
+        first = self._store.with_pins(named, branch)
+        checkpoint = self._store.at_branch(named, branch, progress)
+        model = (
+            None if address.filename else self._fetch_model_record(uri, checkpoint, branch, like)
+        )
         sha256 = model.sha256 if model else None
-        if named.is_pickle:  # the first fetch is the pin
+        if address.is_pickle:
+            # A pickle could do harm, so a branch must not replace the file that was accepted first.
             sha256 = first.sha256
-        wanted = dataclasses.replace(wanted, sha256=sha256)
+        checkpoint = dataclasses.replace(checkpoint, sha256=sha256)
         try:
-            located = self._store.fetched(wanted, branch=branch, progress=progress)
+            weights = self._store.fetch(checkpoint, branch=branch, progress=progress)
         except CheckpointMismatchError as error:
-            if not named.is_pickle:
+            if not address.is_pickle:
                 raise
             raise CheckpointMismatchError(
-                f"{error} A pickle is held to what its first fetch brought; wanted: that, a"
-                f" .safetensors file, or the new one by its commit, {wanted.revision}."
+                f"{error} A pickle must stay the one that was downloaded first. Use a .safetensors"
+                f" file, or name the new pickle by its commit, {checkpoint.revision}."
             ) from error
-        return recognised_architecture(model or _uncalibrated(like), located.sha256), located
+        return recognise_model(model or _without_calibration(like), weights.sha256), weights
 
-    def _model_on_hub(self, uri: str, wanted: Checkpoint, branch: str, like: Model) -> Model | None:
-        """What the repository's `config.json` says; None when it has none or another tool's."""
-        config = dataclasses.replace(wanted, filename=CONFIG, sha256=None)
+    def _fetch_model_record(
+        self, uri: str, checkpoint: Checkpoint, branch: str, like: Model
+    ) -> Model | None:
+        """What the repository's `config.json` says; None if it has none or another tool's."""
+        config = dataclasses.replace(checkpoint, filename=CONFIG, sha256=None)
         try:
-            path = self._store.fetched(config, branch=branch).path
+            path = self._store.fetch(config, branch=branch).path
         except MissingFileError:
             return None
         except CheckpointUnavailableError:
-            if self._store.cached(wanted, branch) is None:
+            # Offline, with weights in the cache but no config: the repository had none, because the
+            # config is always fetched first.
+            if self._store.cached_path(checkpoint, branch) is None:
                 raise
-            return None  # weights are fetched after it was known that they have none
+            return None
         if not {"preprocessing", "labels"} <= set(read_config(path)):
             return None
-        return _of_task(read_model(path.parent), like, uri)
+        return _check_task(read_model(path.parent), like, uri)
 
 
-def _of_task(model: Model, like: Model, uri: str) -> Model:
+def _check_task(model: Model, like: Model, uri: str) -> Model:
+    """The model, if it is for the same task as `like`; else UnsuitableError."""
     if model.task != like.task:
-        raise UnsuitableError(f"The weights {uri!r} are for {model.task!r}; wanted: {like.task!r}.")
+        raise UnsuitableError(f"The weights {uri!r} are for {model.task!r}, not {like.task!r}.")
     return model
 
 
-def _uncalibrated(like: Model) -> Model:
-    """The same network with other weights: metrics and calibration belong to the weights."""
+def _without_calibration(like: Model) -> Model:
+    """The same network for other weights: metrics and calibration belong to the weights."""
     return dataclasses.replace(
         like,
         sha256=None,
@@ -333,24 +346,27 @@ def _uncalibrated(like: Model) -> Model:
     )
 
 
-def _want_pins(name: str, pinned: Checkpoint) -> None:
-    """That it is certain which file is wanted, whatever stands behind its name tomorrow."""
+def _check_pin(pinned: Checkpoint) -> None:
+    """Raises CheckpointUnavailableError where it is not certain which file is meant."""
     if not pinned.is_known:
         raise CheckpointUnavailableError(
-            f"Its pin is open: no sha256 of {pinned.filename} is known, and only a fetch takes one."
+            f"Its pin is open: no sha256 of {pinned.filename} is known, and only `fetch` records"
+            " one."
         )
 
 
-def _mending(name: str) -> str:
+def _repair_hint(name: str) -> str:
     return (
-        "Check the repository out again, or train it:"
+        "Check out the repository again, or train the model:"
         f" `python -m xai_demo train {name} --data DIR --out weights/{name}`."
     )
 
 
-def _standing(name: str, entry: Entry, *, available: bool) -> str:
-    notes = [] if available else [f"Not here yet: `python -m xai_demo fetch {name}` brings it."]
-    if entry.checkpoint and entry.pin_is_open:
+def _availability_note(name: str, entry: Entry, *, available: bool) -> str:
+    notes = []
+    if not available:
+        notes.append(f"Not installed: `python -m xai_demo fetch {name}` downloads it.")
+    if entry.checkpoint and entry.has_open_pin:
         pins = ("revision", "sha256")
         which = " and ".join(pin for pin in pins if getattr(entry.checkpoint, pin) is None)
         notes.append(f"Its pin is open ({which}): the first fetch closes it for this cache.")

@@ -1,18 +1,10 @@
-"""Foreign checkpoints, turned once into this project's model directory; one file a format.
+"""Convert checkpoints of other projects into model directories; one adapter a format.
 
-PANNs' own checkpoints: `{"model": tensors}`, with a front end that is not needed.
-
-The names of the body are the authors' here too; the tensors of the spectrogram go when they are
-read (`hub.tensors`).
-
-CheXVision's DenseNet-121: the findings' head is kept, the one of normal against abnormal not.
-
-torchxrayvision's ResNet-50: eighteen outputs, of which the first fourteen are NIH's findings.
-
-The order of the outputs is that of torchxrayvision's `default_pathologies`; the four others were
-learnt from other data sets, two of them from none (Cohen et al. 2022).
-
-AST as transformers published it, before version 5 named its layers anew.
+PANNs store `{"model": tensors}` with a front end, which `hub.checkpoint.read_tensors` removes.
+CheXVision's DenseNet-121 has a second head, normal or abnormal, which is dropped.
+torchxrayvision's ResNet-50 has eighteen outputs, of which NIH's fourteen findings are kept: the
+other four were trained on other data sets, and two of them on none (Cohen et al. 2022).
+transformers published AST before its version 5 renamed the layers.
 """
 
 from __future__ import annotations
@@ -27,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from xai_demo import networks
 from xai_demo.errors import CheckpointMismatchError
-from xai_demo.hub.checkpoint import CONFIG, WEIGHTS, check, read_tensors, sha256_of
+from xai_demo.hub.checkpoint import CONFIG, WEIGHTS, check_tensors, read_tensors, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,19 +30,20 @@ Adapter = Callable[["Model", Mapping[str, "Tensor"]], dict[str, "Tensor"]]
 
 
 def adapt_panns(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As they are."""
+    """PANNs' tensors, whose names are ours too."""
     return dict(tensors)
 
 
-_OTHER_HEAD = "binary_head."
+_BINARY_HEAD_PREFIX = "binary_head."
 
 
 def adapt_chexvision(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All but the second head."""
-    return {name: t for name, t in tensors.items() if not name.startswith(_OTHER_HEAD)}
+    """CheXVision's tensors without the second head."""
+    return {name: t for name, t in tensors.items() if not name.startswith(_BINARY_HEAD_PREFIX)}
 
 
-OUTPUTS = (
+# In the order of torchxrayvision's `default_pathologies`.
+TORCHXRAYVISION_OUTPUTS = (
     "Atelectasis",
     "Consolidation",
     "Infiltration",
@@ -70,24 +63,27 @@ OUTPUTS = (
     "Lung Opacity",
     "Enlarged Cardiomediastinum",
 )
-_LAST = ("fc.weight", "fc.bias")
+_CLASSIFIER = ("fc.weight", "fc.bias")
 
 
 def adapt_torchxrayvision(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The last layer gives the model's labels, in their order; raises CheckpointMismatchError."""
-    for name in _LAST:
+    """torchxrayvision's tensors, with the rows of the last layer that give the model's labels.
+
+    Raises CheckpointMismatchError where that layer does not have eighteen outputs.
+    """
+    for name in _CLASSIFIER:
         outputs = len(tensors[name]) if name in tensors else 0
-        if outputs != len(OUTPUTS):
+        if outputs != len(TORCHXRAYVISION_OUTPUTS):
             raise CheckpointMismatchError(
-                f"The checkpoint of {model.name} has {name} for {outputs} outputs; wanted:"
-                f" {len(OUTPUTS)}."
+                f"The checkpoint of {model.name} has {name} for {outputs} outputs; expected"
+                f" {len(TORCHXRAYVISION_OUTPUTS)}."
             )
-    rows = [OUTPUTS.index(label) for label in model.labels]
-    return dict(tensors) | {name: tensors[name][rows] for name in _LAST}
+    rows = [TORCHXRAYVISION_OUTPUTS.index(label) for label in model.labels]
+    return dict(tensors) | {name: tensors[name][rows] for name in _CLASSIFIER}
 
 
 def adapt_transformers_ast(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each under the name that its layer has now."""
+    """AST's tensors under the names that transformers gives their layers since version 5."""
     return {networks.tensor_name(model, name): tensor for name, tensor in tensors.items()}
 
 
@@ -97,30 +93,33 @@ ADAPTERS: dict[str, Adapter] = {
     "torchxrayvision": adapt_torchxrayvision,
     "chexvision": adapt_chexvision,
 }
-VERSION = 1  # of what the adapters make; another one makes every directory anew
+# Part of the directory's name: raise it when an adapter changes, so that all are converted again.
+VERSION = 1
 
 
 def adapt_checkpoint(model: Model, adapter: str, checkpoint: Path, directory: Path) -> None:
-    """Write the model directory of a foreign checkpoint, whole or not at all.
+    """Convert another project's checkpoint into a model directory, completely or not at all.
 
-    Raises CheckpointMismatchError where the file does not hold this network's tensors, OSError
+    Raises CheckpointMismatchError where the file does not hold this network's tensors, and OSError
     where the directory cannot be written.
     """
     import torch
     from safetensors.torch import save_file
 
     tensors = ADAPTERS[adapter](model, read_tensors(checkpoint, model.preprocessing))
+    # Names and shapes are enough here, and the meta device allocates no memory for them.
     with torch.device("meta"):
-        wanted = networks.architecture(model).whole(model).state_dict()
-    check(tensors, wanted, checkpoint.name)
+        expected = networks.architecture(model).build(model).state_dict()
+    check_tensors(tensors, expected, checkpoint.name)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".") as made:
-        weights = Path(made) / "made" / WEIGHTS
+    # A rename within one file system is atomic, so nobody sees half a directory.
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".") as temporary:
+        weights = Path(temporary) / "model" / WEIGHTS
         weights.parent.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights)
-        described = dataclasses.replace(model, sha256=sha256_of(weights))
-        text = json.dumps(described.to_config(), indent=2) + "\n"
+        config = dataclasses.replace(model, sha256=sha256_of(weights)).to_config()
+        text = json.dumps(config, indent=2) + "\n"
         (weights.parent / CONFIG).write_text(text, encoding="utf-8")
-        if directory.exists():  # one that was found to be broken
+        if directory.exists():  # a damaged one
             shutil.rmtree(directory)
         weights.parent.rename(directory)

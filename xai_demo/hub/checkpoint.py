@@ -1,10 +1,8 @@
-"""A model is a directory: `config.json`, read here, and `model.safetensors`, verified here.
+"""Model directories, checkpoint files and hf:// addresses: read, checked and verified.
 
-Checkpoints as tensors by name, and whether they are those of a network.
-
-Published files whose tensors would fit another network as well: known by their bytes alone.
-
-What a person may name on the Hub: `hf://owner/name[@revision][/file]`, taken apart.
+A model is a directory with `config.json`, which describes it, and `model.safetensors`, whose sha256
+the description names. A bare checkpoint holds tensors by name, which must be those of the network.
+A few published files would fit two networks; those are recognised by their sha256.
 """
 
 from __future__ import annotations
@@ -32,28 +30,30 @@ WEIGHTS = "model.safetensors"
 
 
 def read_config(path: Path) -> Any:
-    """The JSON value in a file; UnreadableFileError when there is none."""
+    """The JSON value in a file; raises UnreadableFileError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UnreadableFileError(f"{path} cannot be read: {said}; wanted: JSON.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableFileError(f"{path} cannot be read: {reason}; expected JSON.") from error
 
 
 def read_model(directory: Path) -> Model:
-    """What the directory's `config.json` says; UnreadableFileError when it says no whole model."""
+    """The model that the directory's `config.json` describes; raises UnreadableFileError."""
     path = directory / CONFIG
     config = read_config(path)
     try:
         model = Model.from_config(config)
     except KeyError as error:
-        raise UnreadableFileError(f"{path} does not say {error.args[0]!r}.") from error
+        raise UnreadableFileError(f"{path} has no {error.args[0]!r}.") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise UnreadableFileError(f"{path} does not describe a model: {error}.") from error
     if not isinstance(config["labels"], list) or not 1 < len(set(model.labels)) == len(
         model.labels
     ):
-        raise UnreadableFileError(f"{path} has labels {config['labels']!r}; wanted: two or more.")
+        raise UnreadableFileError(
+            f"{path} has the labels {config['labels']!r}; expected at least two different ones."
+        )
     return model
 
 
@@ -64,7 +64,10 @@ def sha256_of(path: Path) -> str:
 
 
 class Digests:
-    """The sha256 of files, worked out again only when a file has changed."""
+    """The sha256 of files, computed again only when a file has changed.
+
+    A change is one of path, size, modification time or inode.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, int, int], str] = {}
@@ -79,15 +82,15 @@ class Digests:
                 self._known[key] = sha256_of(path)
             return self._known[key]
 
-    def verified(self, path: Path, *, sha256: str | None, size_bytes: int | None = None) -> str:
-        """The file's sha256; CheckpointMismatchError where that or the size is not the wanted."""
+    def verify(self, path: Path, *, sha256: str | None, size_bytes: int | None = None) -> str:
+        """The file's sha256; CheckpointMismatchError where it or the size is not the expected."""
         size = path.stat().st_size
         if size_bytes not in (None, size):
-            raise CheckpointMismatchError(f"{path} has {size:,} bytes; wanted: {size_bytes:,}.")
+            raise CheckpointMismatchError(f"{path} has {size:,} bytes; expected {size_bytes:,}.")
         actual = self.sha256(path)
         if sha256 not in (None, actual):
             raise CheckpointMismatchError(
-                f"{path} ({size:,} bytes) has sha256 {actual}; wanted: {sha256}."
+                f"{path} ({size:,} bytes) has sha256 {actual}; expected {sha256}."
             )
         return actual
 
@@ -97,17 +100,19 @@ _KERNELS = (
     "spectrogram_extractor.stft.conv_imag.weight",
 )
 _MEL = "logmel_extractor.melW"
-_SAME_FILTERS = 1e-3  # of the highest: float32, and librosa's rounding of another day
-_FRONT_END = (*_KERNELS, _MEL)  # PANNs' own, replaced by ours
+# Relative to the highest value: the files hold float32, made by another version of librosa.
+_MEL_TOLERANCE = 1e-3
+# PANNs store their front end as tensors; `audio.spectrogram` computes it instead.
+_FRONT_END = (*_KERNELS, _MEL)
 
 
 def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name: safetensors, or a pickle of nothing but tensors.
+    """The tensors of a checkpoint by name, from safetensors or a pickle that holds only tensors.
 
-    Known wrappings are taken off: `{"model": ...}`, `{"state_dict": ...}`,
-    `{"model_state_dict": ...}`, a `backbone.` before every name, and the front end that PANNs
-    store, which has to be that of `spec` where one is given: nothing else in such a file says for
-    which sample rate it was trained. Raises CheckpointMismatchError.
+    Known wrappers are removed: `{"model": ...}`, `{"state_dict": ...}`, `{"model_state_dict": ...}`
+    and a `backbone.` before names. So is the front end that PANNs store, which must be that of
+    `spec` where one is given: nothing else in such a file tells the sample rate it was trained for.
+    Floating-point tensors become float32. Raises CheckpointMismatchError.
     """
     import torch
     from safetensors.torch import load_file
@@ -116,11 +121,12 @@ def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, T
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
+            # weights_only: any other object in a pickle could run code.
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format raises its own
+    except Exception as error:  # each format raises its own errors
         raise CheckpointMismatchError(
-            f"{path.name} cannot be read as tensors ({type(error).__name__}), "
-            "wanted: a whole safetensors file or a pickle of nothing but tensors."
+            f"{path.name} cannot be read as tensors ({type(error).__name__}); expected a complete"
+            " safetensors file, or a pickle that holds only tensors."
         ) from error
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -129,7 +135,7 @@ def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, T
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
     ):
         raise CheckpointMismatchError(
-            f"{path.name} holds something else than tensors by name, wanted: a state dictionary."
+            f"{path.name} does not hold tensors by name; expected a state dictionary."
         )
     named = {k.removeprefix("backbone."): v for k, v in state.items()}
     if isinstance(spec, LogMel):
@@ -142,71 +148,76 @@ def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, T
 
 
 def _check_front_end(named: Mapping[str, Tensor], spec: LogMel, file_name: str) -> None:
-    """That the front end a file stores is the one its network will be given."""
+    """Raises CheckpointMismatchError where the stored front end is not the one of `spec`."""
     import numpy as np
 
     rows = spec.n_fft // 2 + 1
     kernels = (rows, 1, spec.n_fft)
-    wanted = dict.fromkeys(_KERNELS, kernels) | {_MEL: (rows, spec.n_mels)}
-    for name, shape in wanted.items():
+    expected_shapes = dict.fromkeys(_KERNELS, kernels) | {_MEL: (rows, spec.n_mels)}
+    for name, shape in expected_shapes.items():
         if name in named and tuple(named[name].shape) != shape:
             raise CheckpointMismatchError(
-                f"{file_name} has {name} {tuple(named[name].shape)}, wanted: {shape}, for sounds "
-                f"of {spec.sample_rate_hz} samples a second in frames of {spec.n_fft}."
+                f"{file_name} has {name} {tuple(named[name].shape)}; expected {shape}, for sounds"
+                f" at {spec.sample_rate_hz} Hz in frames of {spec.n_fft} samples."
             )
     if _MEL not in named:
         return
     stored, ours = named[_MEL].float().numpy(), mel_filters(spec).T
-    off = float(np.abs(stored - ours).max() / ours.max())
-    if off > _SAME_FILTERS:
+    deviation = float(np.abs(stored - ours).max() / ours.max())
+    if deviation > _MEL_TOLERANCE:
         row, band = np.unravel_index(np.abs(stored - ours).argmax(), ours.shape)
         raise CheckpointMismatchError(
-            f"{file_name} has {_MEL} {tuple(stored.shape)} with {stored[row, band]:.3g} at "
-            f"({row}, {band}), wanted: {ours[row, band]:.3g}, for {spec.sample_rate_hz} samples a "
-            f"second and bands from {spec.f_min_hz:g} to {spec.f_max_hz:g} Hz."
+            f"{file_name} has {_MEL} {tuple(stored.shape)} with {stored[row, band]:.3g} at"
+            f" ({row}, {band}); expected {ours[row, band]:.3g}, for sounds at {spec.sample_rate_hz}"
+            f" Hz and bands from {spec.f_min_hz:g} to {spec.f_max_hz:g} Hz."
         )
 
 
-def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file_name: str) -> None:
-    """That a file holds exactly a network's tensors; else CheckpointMismatchError names one."""
-    surplus = [name for name in state if name not in wanted]
-    for name, tensor in wanted.items():
+def check_tensors(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file_name: str
+) -> None:
+    """Raises CheckpointMismatchError, naming one tensor, unless a file fits a network exactly."""
+    surplus = [name for name in state if name not in expected]
+    for name, tensor in expected.items():
         if name not in state:
+            # Batch normalisation's counter, which old versions of PyTorch did not store.
             if name.endswith("num_batches_tracked"):
                 continue
             instead = f"; it has {surplus[0]} {tuple(state[surplus[0]].shape)}" if surplus else ""
             raise CheckpointMismatchError(
-                f"{file_name} has no tensor {name}, wanted: {name} {tuple(tensor.shape)}{instead}."
+                f"{file_name} has no tensor {name} {tuple(tensor.shape)}{instead}."
             )
         if state[name].shape != tensor.shape:
             raise CheckpointMismatchError(
-                f"{file_name} has {name} {tuple(state[name].shape)}, wanted: {tuple(tensor.shape)}."
+                f"{file_name} has {name} {tuple(state[name].shape)}; expected"
+                f" {tuple(tensor.shape)}."
             )
     if surplus:
         raise CheckpointMismatchError(
-            f"{file_name} has a tensor {surplus[0]} {tuple(state[surplus[0]].shape)}, "
-            "wanted: none of that name."
+            f"{file_name} has a tensor {surplus[0]} {tuple(state[surplus[0]].shape)}, which the"
+            " network does not have."
         )
 
 
-def recognised_architecture(model: Model, sha256: str) -> Model:
-    """The model that the file of this sha256 is known to be for; `model` where none is known."""
-    known = hub_models.RECOGNISED.get(sha256)
+def recognise_model(model: Model, sha256: str) -> Model:
+    """The model that the file of this sha256 was published for; `model` for unknown files."""
+    known = hub_models.MODELS_BY_SHA256.get(sha256)
     return known if known is not None and known.task == model.task else model
 
 
 SUFFIXES = (".safetensors", ".pth")
-WANTED = (
-    f"wanted: a model directory ({CONFIG} and {WEIGHTS}), a .safetensors or .pth file, or"
+ACCEPTED_WEIGHTS = (
+    f"expected a model directory ({CONFIG} and {WEIGHTS}), a .safetensors or .pth file, or"
     " hf://owner/name[@revision][/file]"
 )
 _URI = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@/]+))?(/(?P<file>[^@]+))?")
-_MOST_BYTES = 200  # of file and revision, which together name the lock file
+# File and revision together name the lock file, and a file name may have 255 bytes.
+_MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnHub:
-    """A repository, or one file of it, at a branch, a tag or a commit."""
+class HubAddress:
+    """A repository on the Hub, or one file of it, at a branch, a tag or a commit."""
 
     repo_id: str
     filename: str | None  # None: the model directory
@@ -223,38 +234,47 @@ class OnHub:
         return not self.weights.endswith(".safetensors")
 
 
-def parse_uri(uri: str) -> OnHub | None:
-    """What the address names; None where it is no such address.
+def parse_uri(uri: str) -> HubAddress | None:
+    """The parts of `hf://owner/name[@revision][/file]`; None for anything else, such as a path.
 
-    Raises UnsuitableError where it names what cannot be on the Hub, or what this machine could not
-    keep under that name.
+    Raises UnsuitableError for an address of that form that cannot exist on the Hub, or whose name
+    this machine could not store.
+
+    >>> parse_uri("hf://owner/name@v2/net.pth")
+    HubAddress(repo_id='owner/name', filename='net.pth', revision='v2')
+    >>> parse_uri("weights/mine") is None
+    True
     """
     match = _URI.fullmatch(uri)
     if match is None:
         return None
-    named = OnHub(
+    address = HubAddress(
         repo_id=match["repo"], filename=match["file"], revision=match["revision"] or "main"
     )
-    path = PurePosixPath(named.weights)
-    length = len(f"{named.weights}@{named.revision}".encode())
+    path = PurePosixPath(address.weights)
+    length = len(f"{address.weights}@{address.revision}".encode())
     if (
-        not is_repo_id(named.repo_id)
-        # An absolute one, or one that climbs, would be a file of this machine.
+        not is_repo_id(address.repo_id)
+        # An absolute path, or one with "..", would name a file outside of the cache.
         or path.is_absolute()
-        or ".." in (*path.parts, named.revision)
-        or not named.weights.endswith(SUFFIXES)
+        or ".." in (*path.parts, address.revision)
+        or not address.weights.endswith(SUFFIXES)
         or not uri.isprintable()
-        or length > _MOST_BYTES
+        or length > _MAX_NAME_BYTES
     ):
-        raise UnsuitableError(f"The weights are {_shown(uri)!r}; {WANTED}.")
-    return named
+        raise UnsuitableError(f"The weights {_truncate(uri)!r} cannot be used; {ACCEPTED_WEIGHTS}.")
+    return address
 
 
 def is_repo_id(repo_id: str) -> bool:
-    """Whether a repository of the Hub could be called that, its owner included."""
+    """Whether a repository on the Hub could have this name, its owner included.
+
+    >>> is_repo_id("owner/name"), is_repo_id("name")
+    (True, False)
+    """
     from huggingface_hub import utils
 
-    client: Any = utils  # its names are there, but not for a type checker
+    client: Any = utils  # exports these names lazily, which a type checker does not see
     try:
         client.validate_repo_id(repo_id)
     except client.HFValidationError:
@@ -262,5 +282,5 @@ def is_repo_id(repo_id: str) -> bool:
     return repo_id.count("/") == 1
 
 
-def _shown(uri: str) -> str:
-    return uri if len(uri) <= _MOST_BYTES else f"{uri[:_MOST_BYTES]}…"
+def _truncate(uri: str) -> str:
+    return uri if len(uri) <= _MAX_NAME_BYTES else f"{uri[:_MAX_NAME_BYTES]}…"

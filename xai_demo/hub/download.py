@@ -1,10 +1,19 @@
-"""One file off the Hub: its facts, and its bytes in as many pieces as the network makes of them.
+"""One file from the Hub: its metadata, and a download that resumes, can be cancelled and gives up.
 
-Session, headers, token and errors are those of the Hub's own client. That client starts anew where
-a download broke off and waits as long as a server asks; here the piece on the disk is gone on with,
-and patience ends.
+`huggingface_hub` supplies the session, headers and token, URLs, file metadata, redirects to large
+file storage, and the classes of errors. The transfer is ours, because `hf_hub_download` of 2.4
 
-Why the Hub gave nothing, and whether and when it may be asked again.
+* resumes within one call only: its partial file has another name in each call and is deleted when
+  the call fails, so the next run starts from the first byte;
+* waits as long as a server's `Retry-After` says, without a limit or a way to cancel;
+* retries a GET on 408, 429 and lost connections, but not on 5xx;
+* reports progress, and can be interrupted, only once per chunk of 10 MB;
+* compares a file's length with the announced one, but never its sha256;
+* warns about a full disk, and starts nevertheless.
+
+Here a partial file stays for the next run, waiting has a limit and can be cancelled every second,
+and a failure is one sentence without an address or a token. `hub.store` checks sha256 and disk
+space. Xet storage is not used: every file comes over plain HTTP.
 """
 
 from __future__ import annotations
@@ -23,301 +32,328 @@ from xai_demo.records import Checkpoint, Progress
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_TELL_S = 0.1  # between two words on how far a download is
-_LOOK_S = 1.0  # between two words on how long the Hub is waited for
+_PROGRESS_INTERVAL_S = 0.1
+_POLL_INTERVAL_S = 1.0  # a wait can be cancelled this often
 
 _T = TypeVar("_T")
 
 
 class MissingFileError(CheckpointUnavailableError):
-    """The repository is there at that commit, and has no file of that name."""
+    """The repository exists at that commit, but has no file of that name."""
+
+
+class _DiskFullError(CheckpointUnavailableError):
+    """There is no room left for the partial file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long to wait for the Hub, and how often to ask again."""
+class RetryPolicy:
+    """How long to wait for the Hub, and how often to try again."""
 
-    timeout_s: float = 10.0  # for an answer, and between two pieces of a file
-    tries: int = 4  # without a single byte more
+    timeout_s: float = 10.0  # for a response, and between two pieces of a file
+    tries: int = 4  # in a row without a single new byte
     pause_s: float = 1.0  # before the second try; doubled before each later one
     longest_pause_s: float = 30.0  # that a server may ask for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What the Hub says of a file before it sends it."""
+class FileMetadata:
+    """What the Hub announces about a file before it sends it."""
 
     size_bytes: int | None
-    sha256: str | None  # of a file in large file storage; None: the Hub does not say
+    sha256: str | None  # known for files in large file storage only
 
 
-class Remote:
-    """The Hub as a place that files come from; endpoint None: the client's own choice."""
+class HubClient:
+    """Downloads from one endpoint of the Hub; None: the one that HF_ENDPOINT sets."""
 
-    def __init__(self, endpoint: str | None, patience: Patience) -> None:
-        self._endpoint, self._patience = endpoint, patience
+    def __init__(self, endpoint: str | None, retry_policy: RetryPolicy) -> None:
+        self._endpoint, self._policy = endpoint, retry_policy
 
-    def commit(self, repo_id: str, branch: str, progress: Progress | None = None) -> str:
-        """The commit that a branch is at now; raises CheckpointUnavailableError."""
+    def resolve_commit(self, repo_id: str, branch: str, progress: Progress | None = None) -> str:
+        """The commit that a branch or tag points to now; raises CheckpointUnavailableError."""
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self._endpoint)
-        seconds = self._patience.timeout_s
-        found = self._patiently(
+        seconds = self._policy.timeout_s
+        commit = self._with_retries(
             lambda: api.model_info(repo_id, revision=branch, timeout=seconds).sha,
             repo_id,
-            progress=progress,
+            on_wait=_at_start(progress),
         )
-        if not COMMIT.fullmatch(found or ""):
+        if not COMMIT.fullmatch(commit or ""):
             raise CheckpointUnavailableError(
-                f"The Hub names {found!r} as the commit of {repo_id}; wanted: 40 hex digits."
+                f"The Hub names {commit!r} as the commit of {repo_id}; expected 40 hex digits."
             )
-        return str(found)
+        return str(commit)
 
-    def offer(self, wanted: Checkpoint, progress: Progress | None = None) -> Offer:
+    def file_metadata(
+        self, checkpoint: Checkpoint, progress: Progress | None = None
+    ) -> FileMetadata:
         """Size and sha256 of a file at its commit; raises CheckpointUnavailableError."""
         from huggingface_hub import get_hf_file_metadata
 
-        url, seconds = self._url(wanted), self._patience.timeout_s
-        facts = self._patiently(
+        url, seconds = self._url(checkpoint), self._policy.timeout_s
+        metadata = self._with_retries(
             lambda: get_hf_file_metadata(url, timeout=seconds, endpoint=self._endpoint),
-            wanted.repo_id,
-            wanted.filename,
-            progress=progress,
+            checkpoint.repo_id,
+            checkpoint.filename,
+            on_wait=_at_start(progress),
         )
-        if facts.commit_hash is None:
-            raise CheckpointUnavailableError(f"What answered for {wanted.repo_id} is not the Hub.")
-        sha256 = facts.etag if _SHA256.fullmatch(facts.etag or "") else None
-        return Offer(size_bytes=facts.size, sha256=sha256)
+        if metadata.commit_hash is None:
+            raise CheckpointUnavailableError(_not_the_hub(checkpoint.repo_id))
+        # The ETag of a file outside large file storage is a git hash of 40 digits instead.
+        sha256 = metadata.etag if _SHA256.fullmatch(metadata.etag or "") else None
+        return FileMetadata(size_bytes=metadata.size, sha256=sha256)
 
-    def bring(
-        self, wanted: Checkpoint, part: Path, *, size_bytes: int | None, progress: Progress
+    def download(
+        self, checkpoint: Checkpoint, part: Path, *, size_bytes: int | None, progress: Progress
     ) -> None:
-        """Fill `part` up to the whole file, from where it ends.
+        """Append to the partial file `part` until it is complete.
 
-        Raises CheckpointUnavailableError, and CheckpointMismatchError where the file has another
-        length; a full disk is given its room back.
+        Raises CheckpointUnavailableError, after which `part` remains to be resumed unless the disk
+        is full, and CheckpointMismatchError where the file has another length than announced.
         """
-        tries, pause_s = 0, self._patience.pause_s
-        while True:
-            before = _size(part)
-            try:
-                self._stream(wanted, part, size_bytes, progress)
-                return
-            except CheckpointMismatchError:
-                part.unlink(missing_ok=True)
-                raise
-            except XaiDemoError:
-                raise
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in FULL:
-                    part.unlink(missing_ok=True)
-                if _size(part) > before:  # it moved: all patience is there again
-                    tries, pause_s = 0, self._patience.pause_s
-                tries += 1
-                self._bear(
-                    error,
-                    tries,
-                    pause_s,
-                    wanted.repo_id,
-                    wanted.filename,
-                    lambda left: progress(_share(part, size_bytes), left),
-                )
-                pause_s *= 2
+        try:
+            self._with_retries(
+                lambda: self._stream(checkpoint, part, size_bytes, progress),
+                checkpoint.repo_id,
+                checkpoint.filename,
+                on_wait=lambda text: progress(_fraction_done(part, size_bytes), text),
+                bytes_done=lambda: _bytes_on_disk(part),
+            )
+        except (CheckpointMismatchError, _DiskFullError):
+            part.unlink(missing_ok=True)
+            raise
 
-    def _url(self, wanted: Checkpoint) -> str:
+    def _url(self, checkpoint: Checkpoint) -> str:
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(
-            wanted.repo_id, wanted.filename, revision=wanted.revision, endpoint=self._endpoint
+            checkpoint.repo_id,
+            checkpoint.filename,
+            revision=checkpoint.revision,
+            endpoint=self._endpoint,
         )
 
     def _stream(
-        self, wanted: Checkpoint, part: Path, size_bytes: int | None, progress: Progress
+        self, checkpoint: Checkpoint, part: Path, size_bytes: int | None, progress: Progress
     ) -> None:
+        """One request for the bytes that are missing."""
         from huggingface_hub import utils
 
-        client: Any = utils  # its names are there, but not for a type checker
-        have = _size(part)
-        if size_bytes is not None and have >= size_bytes:
-            return  # one that is too long is found out by its sha256
+        client: Any = utils  # exports these names lazily, which a type checker does not see
+        done = _bytes_on_disk(part)
+        if size_bytes is not None and done >= size_bytes:
+            return  # the sha256 will reject a file that is too long
+        # Compressed bytes could neither be resumed nor counted.
         headers = client.build_hf_headers() | {"Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        tell = _Told(wanted.filename, size_bytes, progress)
-        # The redirect to large file storage is followed by the session, without the token.
+        if done:
+            headers["Range"] = f"bytes={done}-"
+        report = _DownloadProgress(checkpoint.filename, size_bytes, progress)
+        # The session follows the redirect to large file storage, and drops the token there.
         with client.get_session().stream(
-            "GET", self._url(wanted), headers=headers, timeout=self._patience.timeout_s
-        ) as answer:
-            if have and answer.status_code == 416:
-                raise _other_length(wanted, have, size_bytes)
-            client.hf_raise_for_status(answer)
-            goes_on = have > 0 and answer.status_code == 206
-            with part.open("ab" if goes_on else "wb") as file:
-                have = have if goes_on else 0
-                for piece in answer.iter_raw():
+            "GET", self._url(checkpoint), headers=headers, timeout=self._policy.timeout_s
+        ) as response:
+            if done and response.status_code == 416:
+                raise _length_error(checkpoint, f"ends at byte {done:,} or before", size_bytes)
+            client.hf_raise_for_status(response)
+            # A server that does not know ranges answers 200 and sends the whole file again.
+            resumed = done > 0 and response.status_code == 206
+            with part.open("ab" if resumed else "wb") as file:
+                done = done if resumed else 0
+                for piece in response.iter_raw():
                     file.write(piece)
-                    have += len(piece)
-                    if size_bytes is not None and have > size_bytes:
-                        raise _other_length(wanted, have, size_bytes)
-                    tell(have)
-        if size_bytes is not None and have < size_bytes:
+                    done += len(piece)
+                    if size_bytes is not None and done > size_bytes:
+                        raise _length_error(checkpoint, f"has at least {done:,} bytes", size_bytes)
+                    report(done)
+        if size_bytes is not None and done < size_bytes:
             raise ConnectionAbortedError(
-                errno.ECONNABORTED, f"it ended after {have:,} of {size_bytes:,} bytes"
+                errno.ECONNABORTED, f"after {done:,} of {size_bytes:,} bytes"
             )
 
-    def _patiently(
+    def _with_retries(
         self,
-        ask: Callable[[], _T],
+        attempt: Callable[[], _T],
         repo_id: str,
         filename: str = "",
         *,
-        progress: Progress | None,
+        on_wait: Callable[[str], None],
+        bytes_done: Callable[[], int] = lambda: 0,
     ) -> _T:
-        tries, pause_s = 0, self._patience.pause_s
-        tell = progress or (lambda done, doing: None)
+        """What `attempt` returns in the end; raises CheckpointUnavailableError with the reason."""
+        failures, pause_s = 0, self._policy.pause_s
         while True:
+            before = bytes_done()
             try:
-                return ask()
+                return attempt()
+            except XaiDemoError:  # a mismatch, or somebody cancelled
+                raise
             except Exception as error:
-                tries += 1
-                self._bear(error, tries, pause_s, repo_id, filename, lambda left: tell(0.0, left))
+                if bytes_done() > before:  # it got further: start counting anew
+                    failures, pause_s = 0, self._policy.pause_s
+                failures += 1
+                wait_s = retry_after_s(error)
+                wait_s = pause_s if wait_s is None else wait_s
+                if (
+                    failures >= self._policy.tries
+                    or not is_transient(error)
+                    or wait_s > self._policy.longest_pause_s
+                ):
+                    message = failure_reason(error, repo_id, filename) + access_hint(error)
+                    raise _error_class(error)(message) from error
+                _wait(wait_s, repo_id, on_wait)
                 pause_s *= 2
 
-    def _bear(
-        self,
-        error: Exception,
-        tries: int,
-        pause_s: float,
-        repo_id: str,
-        filename: str,
-        tell: Callable[[str], None],
-    ) -> None:
-        """Wait before the next try and say so, or raise why there will be none."""
-        asked_s = asked_to_wait_s(error)
-        if asked_s is not None:
-            pause_s = asked_s
-        longest_s = self._patience.longest_pause_s
-        if tries >= self._patience.tries or not passes(error) or pause_s > longest_s:
-            said = reason(error, repo_id, filename) + advice(error)
-            raise _refusal(error)(said) from error
-        until_s = time.monotonic() + pause_s
-        while (left_s := until_s - time.monotonic()) > 0:
-            tell(f"Waiting for {repo_id}, asked again in {max(1, round(left_s))} s")
-            time.sleep(min(left_s, _LOOK_S))
 
-
-class _Told:
-    """Says how far a download is, a few times a second."""
+class _DownloadProgress:
+    """Reports how far a download is, a few times a second."""
 
     def __init__(self, filename: str, size_bytes: int | None, progress: Progress) -> None:
         self._name = filename.rpartition("/")[2]
         self._size_bytes, self._progress = size_bytes, progress
         self._next_s = 0.0
 
-    def __call__(self, have: int) -> None:
+    def __call__(self, done: int) -> None:
         now = time.monotonic()
-        if now < self._next_s and have != self._size_bytes:
+        if now < self._next_s and done != self._size_bytes:
             return
-        self._next_s = now + _TELL_S
+        self._next_s = now + _PROGRESS_INTERVAL_S
         if self._size_bytes:
-            # No per cent: whoever draws the bar puts those of the whole task beside the words.
-            of = f"{have / 1e6:,.0f} of {self._size_bytes / 1e6:,.0f} MB"
-            self._progress(have / self._size_bytes, f"Downloading {self._name}: {of}")
+            # No percentage: the progress bar already shows that of the whole task.
+            amount = f"{done / 1e6:,.0f} of {self._size_bytes / 1e6:,.0f} MB"
+            self._progress(done / self._size_bytes, f"Downloading {self._name}: {amount}")
         else:
-            self._progress(0.0, f"Downloading {self._name}: {have / 1e6:,.0f} MB")
+            self._progress(0.0, f"Downloading {self._name}: {done / 1e6:,.0f} MB")
 
 
-def _size(path: Path) -> int:
+def _wait(seconds: float, repo_id: str, on_wait: Callable[[str], None]) -> None:
+    """Wait before the next attempt; `on_wait` hears of it every second, and may raise to cancel."""
+    end_s = time.monotonic() + seconds
+    while (left_s := end_s - time.monotonic()) > 0:
+        on_wait(f"Waiting for {repo_id}, next attempt in {max(1, round(left_s))} s")
+        time.sleep(min(left_s, _POLL_INTERVAL_S))
+
+
+def _at_start(progress: Progress | None) -> Callable[[str], None]:
+    """Reports a wait before the first byte."""
+    return lambda text: progress(0.0, text) if progress else None
+
+
+def _bytes_on_disk(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _share(part: Path, size_bytes: int | None) -> float:
-    """How much of the file is here."""
-    return _size(part) / size_bytes if size_bytes else 0.0
+def _fraction_done(part: Path, size_bytes: int | None) -> float:
+    return _bytes_on_disk(part) / size_bytes if size_bytes else 0.0
 
 
-def _other_length(wanted: Checkpoint, have: int, size_bytes: int | None) -> Exception:
-    size = "another number" if size_bytes is None else f"{size_bytes:,}"
+def _length_error(checkpoint: Checkpoint, fact: str, size_bytes: int | None) -> Exception:
+    expected = "more" if size_bytes is None else f"{size_bytes:,} bytes"
     return CheckpointMismatchError(
-        f"{wanted.filename} of {wanted.repo_id} came with {have:,} bytes or more; wanted: {size}."
+        f"{checkpoint.filename} of {checkpoint.repo_id} {fact}; expected {expected}."
     )
 
 
-def _refusal(error: Exception) -> type[CheckpointUnavailableError]:
+def _error_class(error: Exception) -> type[CheckpointUnavailableError]:
     from huggingface_hub import errors
 
-    missing = isinstance(error, errors.EntryNotFoundError)
-    return MissingFileError if missing else CheckpointUnavailableError
+    if isinstance(error, errors.EntryNotFoundError):
+        return MissingFileError
+    return _DiskFullError if _is_disk_full(error) else CheckpointUnavailableError
 
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_PASSING = {408, 429, 500, 502, 503, 504}  # answers that may be others a moment later
-_CLOSED = {401, 403}  # answers that another token may turn
+# EDQUOT is a full quota, EFBIG a file larger than the file system or a limit of the shell allows.
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}  # worth another try
+_FORBIDDEN_STATUSES = {401, 403}  # another token may help
 
 
-def passes(error: Exception) -> bool:
-    """Whether the same question may be answered a moment later."""
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
     import httpx2
     from huggingface_hub import errors
 
     if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code in _PASSING
+        return error.response.status_code in _TRANSIENT_STATUSES
     return isinstance(error, httpx2.TransportError | ConnectionError)
 
 
-def asked_to_wait_s(error: Exception) -> float | None:
-    """Seconds that a server asks to be left alone; None: it asks nothing."""
+def retry_after_s(error: Exception) -> float | None:
+    """Seconds that the server asks to wait before the next request; None where it does not.
+
+    From `Retry-After` in seconds (RFC 9110, section 10.2.3; a date is ignored), else from the Hub's
+    own `RateLimit` header.
+    """
     from huggingface_hub import errors, utils
 
     if not isinstance(error, errors.HfHubHTTPError):
         return None
-    client: Any = utils  # its names are there, but not for a type checker
+    client: Any = utils  # exports these names lazily, which a type checker does not see
     headers = error.response.headers
-    said = headers.get("Retry-After", "").strip()
-    if said.isdecimal():
-        return float(said)  # a date is not waited for
+    seconds = headers.get("Retry-After", "").strip()
+    if seconds.isdecimal():
+        return float(seconds)
     limit = client.parse_ratelimit_headers(headers) if error.response.status_code == 429 else None
     return float(limit.reset_in_seconds) if limit else None
 
 
-def reason(error: Exception, repo_id: str, filename: str = "") -> str:
-    """Why the Hub gave nothing, in one sentence; the client's own can hold addresses and advice."""
+def failure_reason(error: Exception, repo_id: str, filename: str = "") -> str:
+    """Why the Hub sent nothing, in one sentence of ours.
+
+    The client's own messages span lines, give advice on its options, and may contain addresses.
+    """
     from huggingface_hub import constants, errors
 
     sentences: tuple[tuple[type[Exception], str], ...] = (
-        (errors.GatedRepoError, f"{repo_id} is gated: accept its terms on the Hub, set HF_TOKEN."),
-        (errors.RepositoryNotFoundError, f"The Hub shows no repository {repo_id} to this visitor."),
+        # The order matters: a gated repository is also one that is not found.
+        (
+            errors.GatedRepoError,
+            f"{repo_id} is gated: accept its terms on the Hub, and set HF_TOKEN.",
+        ),
+        (errors.RepositoryNotFoundError, f"The Hub has no repository {repo_id}, or it is private."),
         (errors.RevisionNotFoundError, f"{repo_id} has no such revision."),
         (errors.EntryNotFoundError, f"{repo_id} has no file {filename!r}."),
-        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, so the Hub is not asked."),
-        (errors.FileMetadataError, f"What answered for {repo_id} is not the Hub."),
+        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, so nothing is downloaded."),
+        (errors.FileMetadataError, _not_the_hub(repo_id)),
     )
     for kind, sentence in sentences:
         if isinstance(error, kind):
             return sentence
     if isinstance(error, errors.HfHubHTTPError):
-        return f"The Hub answered {error.response.status_code} for {repo_id}{_until(error)}."
-    if isinstance(error, OSError) and error.errno in FULL:
-        return f"The disk is full: {filename} of {repo_id} could not be written, and was deleted."
+        seconds = retry_after_s(error)
+        wait = "" if seconds is None else f" and asks for a pause of {seconds:,.0f} s"
+        return f"The Hub answered {error.response.status_code} for {repo_id}{wait}."
+    if _is_disk_full(error):
+        return f"The disk is full: the partial download of {filename} from {repo_id} was deleted."
     if isinstance(error, ConnectionError) and error.errno == errno.ECONNABORTED:
-        return f"The download from {repo_id} broke off: {error.strerror}; what came is kept."
+        return (
+            f"The download from {repo_id} was cut off {error.strerror}; the next attempt resumes"
+            " it."
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"The download from {repo_id} failed: {error.strerror}."
     host = urlsplit(constants.ENDPOINT).hostname
     return f"{repo_id} cannot be reached on {host} ({type(error).__name__})."
 
 
-def advice(error: Exception) -> str:
-    """What to do about it, as one more sentence; "" where nothing else is known to help."""
+def access_hint(error: Exception) -> str:
+    """What the user can do about missing access, as one more sentence; "" for other errors."""
     from huggingface_hub import errors
 
-    closed = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in _CLOSED
-    if closed or isinstance(error, errors.RepositoryNotFoundError):
-        return " Wanted: a repository that is open, or that HF_TOKEN may read."
+    forbidden = (
+        isinstance(error, errors.HfHubHTTPError)
+        and error.response.status_code in _FORBIDDEN_STATUSES
+    )
+    if forbidden or isinstance(error, errors.RepositoryNotFoundError):
+        return " The repository must be public, or one that HF_TOKEN may read."
     return ""
 
 
-def _until(error: Any) -> str:
-    seconds = asked_to_wait_s(error)
-    return "" if seconds is None else f" and asks to be asked again in {seconds:,.0f} s"
+def _not_the_hub(repo_id: str) -> str:
+    return f"The server that answered for {repo_id} is not the Hub."

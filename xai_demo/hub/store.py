@@ -1,9 +1,9 @@
-"""Fetched checkpoints: a folder of them, the Hub they come from, and the pins that hold them.
+"""Downloaded checkpoints: the cache folder, the Hub behind it, and what pins each file.
 
-A file lies under `checkpoints/<owner>--<name>/<commit>/`; while it is on its way, as `<file>.part`
-beside its place. `<file>@<branch>.lock.json` remembers what the first fetch got: where the
-catalogue leaves a pin open, the lock is the pin. A file that another program put into the Hub
-client's own cache, as a Space does before it starts, is used where it lies.
+A file lies under `checkpoints/<owner>--<name>/<commit>/`, and beside that place as `<file>.part`
+while it is being downloaded. `<file>@<branch>.lock.json` records the commit and sha256 of the first
+download: where the catalogue leaves a pin open, the lock file is the pin. A file that another
+program has put into the Hub client's own cache, as a Space does before it starts, is used in place.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from xai_demo.errors import (
 )
 from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import Digests, read_config
-from xai_demo.hub.download import COMMIT, Remote
+from xai_demo.hub.download import COMMIT, HubClient
 from xai_demo.records import Checkpoint, Progress
 
-_SPARE_BYTES = 50_000_000  # of the disk, left to whoever else writes to it
-_LOOK_S = 1.0  # how often one who waits for another process says so
+_RESERVE_BYTES = 50_000_000  # left free on the disk for other programs
+_POLL_INTERVAL_S = 1.0  # how often a wait for another download is reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Located:
-    """A weights file on this machine, verified, and where it came from."""
+class WeightsFile:
+    """A verified weights file on this machine, and where it came from."""
 
     path: Path
     source: str  # bundled, cache, hub or local
     repo_id: str | None
     revision: str | None
-    sha256: str  # of the file that was published: what is pinned
+    sha256: str  # of the published file, which is what pins refer to
 
 
 class Store:
@@ -52,22 +52,22 @@ class Store:
         root: Path,
         *,
         offline: bool,
-        remote: Remote,
+        client: HubClient,
         digests: Digests,
-        preloaded: Path | None = None,
+        hub_cache_dir: Path | None = None,
     ) -> None:
         self._root = root / "checkpoints"
         self._offline = offline
-        self._remote = remote
+        self._client = client
         self._digests = digests
-        self._preloaded_root = preloaded  # the Hub client's own cache
-        self._fetching: dict[Path, threading.Lock] = {}
+        self._hub_cache_dir = hub_cache_dir  # of the Hub's own client
+        self._thread_locks: dict[Path, threading.Lock] = {}
 
-    def pinned(self, wanted: Checkpoint, branch: str = "main") -> Checkpoint:
-        """What is wanted, its open pins closed by the lock file if there is one."""
-        path = self._lock_path(wanted, branch)
+    def with_pins(self, checkpoint: Checkpoint, branch: str = "main") -> Checkpoint:
+        """`checkpoint`, with its open pins closed by the lock file if there is one."""
+        path = self._lock_path(checkpoint, branch)
         if not path.is_file():
-            return wanted
+            return checkpoint
         try:
             lock = read_config(path)
             revision, sha256 = str(lock["revision"]), str(lock["sha256"])
@@ -75,154 +75,169 @@ class Store:
             raise CheckpointUnavailableError(
                 f"{path} is broken; delete it to fetch again."
             ) from error
-        if not COMMIT.fullmatch(revision) or wanted.revision not in (None, revision):
-            return wanted
-        return dataclasses.replace(wanted, revision=revision, sha256=wanted.sha256 or sha256)
+        if not COMMIT.fullmatch(revision) or checkpoint.revision not in (None, revision):
+            return checkpoint
+        return dataclasses.replace(
+            checkpoint, revision=revision, sha256=checkpoint.sha256 or sha256
+        )
 
-    def cached(self, wanted: Checkpoint, branch: str = "main") -> Path | None:
-        """The file if it was fetched before and has the right size; its bytes are not read here."""
-        pinned = self.pinned(wanted, branch)
-        for path in (self._own(pinned), self._preloaded(pinned, branch)):
+    def cached_path(self, checkpoint: Checkpoint, branch: str = "main") -> Path | None:
+        """The file of an earlier download if it has the right size; its sha256 is not computed."""
+        pinned = self.with_pins(checkpoint, branch)
+        candidates = (self._checkpoint_path(pinned), self._hub_cache_path(pinned, branch))
+        for path in candidates:
             if path and path.is_file() and pinned.size_bytes in (None, path.stat().st_size):
                 return path
         return None
 
-    def latest(
-        self, wanted: Checkpoint, branch: str, progress: Progress | None = None
+    def at_branch(
+        self, checkpoint: Checkpoint, branch: str, progress: Progress | None = None
     ) -> Checkpoint:
-        """What is wanted at its branch's commit of now, or of the last fetch where none can say."""
+        """`checkpoint` at the commit its branch points to now, else at that of the last download.
+
+        Raises CheckpointUnavailableError where the Hub does not answer and there was none.
+        """
         if COMMIT.fullmatch(branch):
-            return dataclasses.replace(wanted, revision=branch)
+            return dataclasses.replace(checkpoint, revision=branch)
         try:
-            commit = self._commit(wanted.repo_id, branch, progress)
-            return dataclasses.replace(wanted, revision=commit)
+            commit = self._resolve_commit(checkpoint.repo_id, branch, progress)
+            return dataclasses.replace(checkpoint, revision=commit)
         except CheckpointUnavailableError:
-            if (pinned := self.pinned(wanted, branch)).revision is None:
+            if (pinned := self.with_pins(checkpoint, branch)).revision is None:
                 raise
             return pinned
 
-    def fetched(
+    def fetch(
         self,
-        wanted: Checkpoint,
+        checkpoint: Checkpoint,
         *,
         branch: str = "main",
         progress: Progress | None = None,
         copies: int = 1,
-    ) -> Located:
-        """The verified file out of the cache, or else off the Hub.
+    ) -> WeightsFile:
+        """The verified file from the cache, else from the Hub.
 
-        `copies` of it have to find room on the disk before any byte moves.
+        The disk must have room for `copies` of it before the download starts. Raises
+        CheckpointUnavailableError and CheckpointMismatchError.
         """
-        tell = progress or (lambda done, doing: None)
+        report = progress or (lambda done, doing: None)
         try:
-            if found := self._kept(wanted, branch):
-                return found
+            if weights := self._cached_weights(checkpoint, branch):
+                return weights
         except CheckpointMismatchError:
             if self._offline:
                 raise
-        self._want_network()
-        with self.alone(self._folder(wanted.repo_id), tell):
+        self._check_online()
+        with self.lock_folder(self._folder(checkpoint.repo_id), report):
             with suppress(CheckpointMismatchError):
-                if found := self._kept(wanted, branch):  # somebody else has brought it meanwhile
-                    return found
-            return self._brought(wanted, branch, tell, copies)
+                # Another visitor or program may have downloaded it during the wait for the lock.
+                if weights := self._cached_weights(checkpoint, branch):
+                    return weights
+            return self._download(checkpoint, branch, report, copies)
 
     @contextmanager
-    def alone(self, folder: Path, progress: Progress) -> Iterator[None]:
-        """Hold a folder against other visitors and other processes.
+    def lock_folder(self, folder: Path, progress: Progress) -> Iterator[None]:
+        """Hold a folder against other threads and other processes.
 
         Raises CheckpointUnavailableError where it cannot be written to.
         """
         from huggingface_hub import utils
 
-        client: Any = utils  # its names are there, but not for a type checker
-        mine = self._fetching.setdefault(folder, threading.Lock())
-        with ExitStack() as held:
-            while not mine.acquire(timeout=_LOOK_S):
-                progress(0.0, "Waiting for another visitor's download of the same")
-            held.callback(mine.release)
+        client: Any = utils  # exports these names lazily, which a type checker does not see
+        thread_lock = self._thread_locks.setdefault(folder, threading.Lock())
+        with ExitStack() as stack:
+            while not thread_lock.acquire(timeout=_POLL_INTERVAL_S):
+                progress(0.0, "Waiting for another visitor's download of the same model")
+            stack.callback(thread_lock.release)
             while True:
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(client.WeakFileLock(folder / ".lock", timeout=_LOOK_S))
+                    file_lock = client.WeakFileLock(folder / ".lock", timeout=_POLL_INTERVAL_S)
+                    stack.enter_context(file_lock)
                     break
                 except TimeoutError:
-                    progress(0.0, "Waiting for another program's download of the same")
+                    progress(0.0, "Waiting for another program's download of the same model")
                 except OSError as error:
-                    raise _unwritable(folder, error) from error
+                    raise not_writable_error(folder, error) from error
             yield
 
-    def _kept(self, wanted: Checkpoint, branch: str) -> Located | None:
-        """The file of an earlier fetch; one that is not what it should be is deleted and said."""
-        pinned = self.pinned(wanted, branch)
-        path = self.cached(pinned, branch)
+    def _cached_weights(self, checkpoint: Checkpoint, branch: str) -> WeightsFile | None:
+        """The file of an earlier download; CheckpointMismatchError where it has changed since."""
+        pinned = self.with_pins(checkpoint, branch)
+        path = self.cached_path(pinned, branch)
         if path is None:
             return None
-        revision = pinned.revision or self._preloaded_commit(pinned.repo_id, branch)
-        pinned = dataclasses.replace(pinned, revision=revision)
-        located = self._verified(path, pinned, "cache", deletes=path == self._own(pinned))
-        if path != self._own(pinned):
-            with suppress(OSError):  # a cache that cannot be written to can still be read
-                self._lock(wanted, branch, located)
-        return located
+        if path == self._checkpoint_path(pinned):
+            return self._verify(path, pinned, "cache", owned=True)
+        pinned = dataclasses.replace(pinned, revision=self._hub_cache_commit(path))
+        weights = self._verify(path, pinned, "cache", owned=False)
+        with suppress(OSError):  # a cache on a read-only disk can still be used
+            self._write_lock(checkpoint, branch, weights)
+        return weights
 
-    def _brought(self, wanted: Checkpoint, branch: str, progress: Progress, copies: int) -> Located:
-        pinned = self.pinned(wanted, branch)
-        commit = pinned.revision or self._commit(pinned.repo_id, branch, progress)
+    def _download(
+        self, checkpoint: Checkpoint, branch: str, progress: Progress, copies: int
+    ) -> WeightsFile:
+        pinned = self.with_pins(checkpoint, branch)
+        commit = pinned.revision or self._resolve_commit(pinned.repo_id, branch, progress)
         pinned = dataclasses.replace(pinned, revision=commit)
-        offer = self._remote.offer(pinned, progress)
-        if pinned.size_bytes not in (None, offer.size_bytes):
+        announced = self._client.file_metadata(pinned, progress)
+        if pinned.size_bytes not in (None, announced.size_bytes):
             raise CheckpointMismatchError(
-                f"The Hub offers {pinned.filename} of {pinned.repo_id} with"
-                f" {offer.size_bytes or 0:,} bytes; wanted: {pinned.size_bytes:,}."
+                f"The Hub announces {announced.size_bytes or 0:,} bytes for {pinned.filename} of"
+                f" {pinned.repo_id}; expected {pinned.size_bytes:,}."
             )
-        sha256 = pinned.sha256 or offer.sha256  # what it says it sends is at least what must come
-        sized = dataclasses.replace(pinned, size_bytes=offer.size_bytes, sha256=sha256)
+        # Without a pin, the file must at least be the one that the Hub announces.
+        sha256 = pinned.sha256 or announced.sha256
+        exact = dataclasses.replace(pinned, size_bytes=announced.size_bytes, sha256=sha256)
         path = self._folder(pinned.repo_id) / commit / pinned.filename
         part = path.with_name(f"{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            resumed = part.is_file()
-            located = self._whole(sized, part, progress, copies, again=resumed)
+            weights = self._complete_part(exact, part, progress, copies, retry=part.is_file())
             os.replace(part, path)
         except OSError as error:
-            raise _unwritable(path.parent, error) from error
-        located = dataclasses.replace(located, path=path)
-        self._lock(wanted, branch, located)
-        return located
+            raise not_writable_error(path.parent, error) from error
+        weights = dataclasses.replace(weights, path=path)
+        self._write_lock(checkpoint, branch, weights)
+        return weights
 
-    def _whole(
-        self, sized: Checkpoint, part: Path, progress: Progress, copies: int, *, again: bool
-    ) -> Located:
-        """The part filled up and verified; one begun by an earlier run may be begun anew."""
-        _want_room(sized, part, copies)
-        self._remote.bring(sized, part, size_bytes=sized.size_bytes, progress=progress)
+    def _complete_part(
+        self, exact: Checkpoint, part: Path, progress: Progress, copies: int, *, retry: bool
+    ) -> WeightsFile:
+        """The partial file, completed and verified; with `retry`, a bad one is downloaded again.
+
+        A file begun by an earlier run may have been damaged since. One begun by this run has not,
+        and a second download of it would be as wrong as the first.
+        """
+        _check_disk_space(exact, part, copies)
+        self._client.download(exact, part, size_bytes=exact.size_bytes, progress=progress)
         try:
-            return self._verified(part, sized, "hub", deletes=True)
+            return self._verify(part, exact, "hub", owned=True)
         except CheckpointMismatchError:
-            if not again:
+            if not retry:
                 raise
-            return self._whole(sized, part, progress, copies, again=False)
+            return self._complete_part(exact, part, progress, copies, retry=False)
 
-    def _verified(self, path: Path, pinned: Checkpoint, source: str, *, deletes: bool) -> Located:
-        """The file if it is the one wanted; else CheckpointMismatchError."""
+    def _verify(self, path: Path, pinned: Checkpoint, source: str, *, owned: bool) -> WeightsFile:
+        """The file if its bytes are right, else CheckpointMismatchError; deletes one of our own."""
         repo_id, revision = pinned.repo_id, pinned.revision
         try:
-            sha256 = self._digests.verified(
-                path, sha256=pinned.sha256, size_bytes=pinned.size_bytes
-            )
+            sha256 = self._digests.verify(path, sha256=pinned.sha256, size_bytes=pinned.size_bytes)
         except CheckpointMismatchError as error:
-            fate = "is another program's, and stays" if not deletes else "was deleted"
-            if deletes:
+            if owned:
                 path.unlink(missing_ok=True)
+            consequence = "was deleted" if owned else "stays in another program's cache"
             raise CheckpointMismatchError(
-                f"{error} It came from {repo_id} at {revision} and {fate}."
+                f"{error} It came from {repo_id} at {revision} and {consequence}."
             ) from None
-        return Located(path=path, source=source, repo_id=repo_id, revision=revision, sha256=sha256)
+        return WeightsFile(
+            path=path, source=source, repo_id=repo_id, revision=revision, sha256=sha256
+        )
 
-    def _lock(self, wanted: Checkpoint, branch: str, located: Located) -> None:
-        lock = json.dumps({"revision": located.revision, "sha256": located.sha256}, indent=2)
-        path = self._lock_path(wanted, branch)
+    def _write_lock(self, checkpoint: Checkpoint, branch: str, weights: WeightsFile) -> None:
+        lock = json.dumps({"revision": weights.revision, "sha256": weights.sha256}, indent=2)
+        path = self._lock_path(checkpoint, branch)
         if not path.is_file() or path.read_text(encoding="utf-8") != lock + "\n":
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lock + "\n")
@@ -230,61 +245,61 @@ class Store:
     def _folder(self, repo_id: str) -> Path:
         return self._root / repo_id.replace("/", "--")
 
-    def _lock_path(self, wanted: Checkpoint, branch: str) -> Path:
-        stem = f"{wanted.filename}@{branch}".replace("/", "--")
-        return self._folder(wanted.repo_id) / f"{stem}.lock.json"
+    def _lock_path(self, checkpoint: Checkpoint, branch: str) -> Path:
+        stem = f"{checkpoint.filename}@{branch}".replace("/", "--")
+        return self._folder(checkpoint.repo_id) / f"{stem}.lock.json"
 
-    def _own(self, pinned: Checkpoint) -> Path | None:
+    def _checkpoint_path(self, pinned: Checkpoint) -> Path | None:
         if pinned.revision is None:
             return None
         return self._folder(pinned.repo_id) / pinned.revision / pinned.filename
 
-    def _preloaded(self, pinned: Checkpoint, branch: str) -> Path | None:
-        """Where the Hub client's own cache would have it, by the layout that it documents."""
-        commit = pinned.revision or self._preloaded_commit(pinned.repo_id, branch)
-        if self._preloaded_root is None or commit is None:
+    def _hub_cache_path(self, pinned: Checkpoint, branch: str) -> Path | None:
+        """The file in the cache of the Hub's own client, None where it is not there."""
+        # The client takes a third of a second to import: not where it cannot have a cache.
+        if self._hub_cache_dir is None or not self._hub_cache_dir.is_dir():
             return None
-        return self._preloaded_folder(pinned.repo_id) / "snapshots" / commit / pinned.filename
+        from huggingface_hub import try_to_load_from_cache
 
-    def _preloaded_commit(self, repo_id: str, branch: str) -> str | None:
-        """The commit at which that cache last saw a branch."""
-        if self._preloaded_root is None:
-            return None
-        reference = self._preloaded_folder(repo_id) / "refs" / branch
-        commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
-        return commit if COMMIT.fullmatch(commit) else None
-
-    def _preloaded_folder(self, repo_id: str) -> Path:
-        root = self._preloaded_root or Path()
-        return root / f"models--{repo_id.replace('/', '--')}"
-
-    def _commit(self, repo_id: str, branch: str, progress: Progress | None) -> str:
-        """The commit that a branch is at now."""
-        self._want_network()
-        return self._remote.commit(repo_id, branch, progress)
-
-    def _want_network(self) -> None:
-        if self._offline:
-            raise CheckpointUnavailableError("HF_HUB_OFFLINE is set, so the Hub is not asked.")
-
-
-def _want_room(sized: Checkpoint, part: Path, copies: int) -> None:
-    """Raises CheckpointUnavailableError where the disk cannot take what is to come."""
-    if sized.size_bytes is None:
-        return
-    have = part.stat().st_size if part.is_file() else 0
-    wanted = max(0, copies * sized.size_bytes - have) + _SPARE_BYTES
-    free = shutil.disk_usage(part.parent).free
-    if free < wanted:
-        raise CheckpointUnavailableError(
-            f"The disk of {part.parent} has {free / 1e6:,.0f} MB free; wanted for"
-            f" {sized.filename} of {sized.repo_id}: {wanted / 1e6:,.0f} MB. Make room, or set"
-            " XAI_DEMO_CACHE to a larger disk."
+        path = try_to_load_from_cache(
+            pinned.repo_id,
+            pinned.filename,
+            cache_dir=self._hub_cache_dir,
+            revision=pinned.revision or branch,
         )
+        return Path(path) if isinstance(path, str) else None
+
+    def _hub_cache_commit(self, path: Path) -> str:
+        """The commit of a file in that cache: `models--<repository>/snapshots/<commit>/<file>`."""
+        return path.relative_to(self._hub_cache_dir or path.anchor).parts[2]
+
+    def _resolve_commit(self, repo_id: str, branch: str, progress: Progress | None) -> str:
+        self._check_online()
+        return self._client.resolve_commit(repo_id, branch, progress)
+
+    def _check_online(self) -> None:
+        if self._offline:
+            raise CheckpointUnavailableError("HF_HUB_OFFLINE is set, so nothing is downloaded.")
 
 
-def _unwritable(folder: Path, error: OSError) -> CheckpointUnavailableError:
+def not_writable_error(folder: Path, error: OSError) -> CheckpointUnavailableError:
+    """What to raise, and to tell the user, where the cache cannot be written to."""
     return CheckpointUnavailableError(
-        f"{folder} cannot be written to ({error.strerror}); wanted: a directory that can, set by"
-        " XAI_DEMO_CACHE."
+        f"{folder} cannot be written to ({error.strerror}); set XAI_DEMO_CACHE to a writable"
+        " directory."
     )
+
+
+def _check_disk_space(exact: Checkpoint, part: Path, copies: int) -> None:
+    """Raises CheckpointUnavailableError where the disk has no room for the download."""
+    if exact.size_bytes is None:
+        return
+    done = part.stat().st_size if part.is_file() else 0
+    needed = max(0, copies * exact.size_bytes - done) + _RESERVE_BYTES
+    free = shutil.disk_usage(part.parent).free
+    if free < needed:
+        raise CheckpointUnavailableError(
+            f"The disk of {part.parent} has {free / 1e6:,.0f} MB free; {exact.filename} of"
+            f" {exact.repo_id} needs {needed / 1e6:,.0f} MB. Free some space, or set XAI_DEMO_CACHE"
+            " to a directory on a larger disk."
+        )
