@@ -24,7 +24,7 @@ from xai_demo.training import (
     model_card,
 )
 from xai_demo.training.datasets import esc10
-from xai_demo.training.fold_metrics import compare
+from xai_demo.training.fold_metrics import compare_runs
 from xai_demo.training.recipes import RECIPES
 
 NAME = "everyday-cnn6"
@@ -49,7 +49,7 @@ def small_recipe(monkeypatch):
     )
     model = dataclasses.replace(recipe.model, architecture="tiny", preprocessing=spec)
     schedule = dataclasses.replace(
-        recipe.schedule, epochs=20, batch_size=6, learning_rate=0.03, mixup=0, averaging=0.5
+        recipe.schedule, epochs=20, batch_size=6, learning_rate=0.03, mixup=0, ema_decay=0.5
     )
     small = dataclasses.replace(recipe, model=model, schedule=schedule)
     monkeypatch.setitem(RECIPES, NAME, small)
@@ -129,7 +129,7 @@ def test_the_accuracy_is_the_mean_over_the_folds_and_not_over_the_samples():
         )
 
     rounds = [[answered("1", 3, 1), answered("2", 1, 0)]]
-    result = fold_metrics.result(model, data="esc10", rounds=rounds)
+    result = fold_metrics.summarise_folds(model, data="esc10", rounds=rounds)
     assert result["metrics"]["accuracy"]["value"] == pytest.approx((3 / 4 + 1) / 2)
     assert result["per_fold"] == {"1": [0.75], "2": [1.0]}
     assert [fold["accuracy"] for fold in result["figures_by_fold"]] == [0.75, 1.0]
@@ -147,7 +147,7 @@ def test_what_cannot_be_done_is_said(clips, tmp_path):
     one.mkdir(parents=True)
     for path in (clips / "001 - Dog bark").glob("1-*"):
         (one / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(TrainingError, match="1 folds of clips, wanted: at least 3"):
+    with pytest.raises(TrainingError, match="1 folds of clips; at least 3"):
         validated(one.parent, tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
         "per_seed": [{"balanced_accuracy_3": metric(0.65)}, {"balanced_accuracy_3": metric(0.75)}],
         "method": cross_validation.METHOD,
         "abroad": {
-            "method": cross_validation.ABROAD,
+            "method": cross_validation.NEW_HOSPITAL,
             "metrics": {"auroc_abnormal": metric(0.6)},
         },
     }
@@ -211,7 +211,7 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
     assert "282 samples of 94 persons, 5 folds, 2 seeds" in card
     assert "balanced_accuracy_3 of the seeds one by one 0.650, 0.750." in card
     assert "| auroc_abnormal | 0.800 (0.700-0.900) |" in card
-    abroad = card.partition(f"new to it: {cross_validation.ABROAD}")[2]
+    abroad = card.partition(f"new to it: {cross_validation.NEW_HOSPITAL}")[2]
     assert "| auroc_abnormal | 0.600 (0.500-0.700) |" in abroad
     model_card.write(tmp_path, model)
     assert (tmp_path / "MODEL_CARD.md").read_text() == card
@@ -240,14 +240,14 @@ def small(monkeypatch, name: str, **schedule) -> None:
     spec = dataclasses.replace(recipe.model.preprocessing, height=32, width=32)
     model = dataclasses.replace(recipe.model, architecture="tiny", preprocessing=spec)
     chosen = dataclasses.replace(
-        recipe.schedule, epochs=8, batch_size=6, learning_rate=0.03, averaging=0.5, **schedule
+        recipe.schedule, epochs=8, batch_size=6, learning_rate=0.03, ema_decay=0.5, **schedule
     )
     monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, model=model, schedule=chosen))
 
 
 def test_persons_are_dealt_into_five_folds_where_none_are_published(tmp_path):
     data = RECIPES["pneumonia-resnet18"].read(films(tmp_path), RECIPES["pneumonia-resnet18"].model)
-    parts = list(folds.of_persons(data, 5))
+    parts = list(folds.patient_folds(data, 5))
     assert [name for name, _ in parts] == ["1", "2", "3", "4", "5"]
     tested = []
     for _, part in parts:
@@ -260,7 +260,7 @@ def test_persons_are_dealt_into_five_folds_where_none_are_published(tmp_path):
 
 def test_a_recipe_of_films_is_trained_anew_for_each_fold_of_persons(tmp_path, monkeypatch):
     """From nothing: the network that it starts from in `train` has met all these children."""
-    small(monkeypatch, "pneumonia3-resnet18", small_until=0.0)
+    small(monkeypatch, "pneumonia3-resnet18", low_resolution_share=0.0)
     result = cross_validation.cross_validate(
         "pneumonia3-resnet18",
         settings=settings(tmp_path),  # which hold no pneumonia-resnet18 to start from
@@ -273,12 +273,12 @@ def test_a_recipe_of_films_is_trained_anew_for_each_fold_of_persons(tmp_path, mo
     assert {"f1", "auroc", "accuracy", "precision", "recall"} <= set(result["figures_by_fold"][0])
     assert np.sum(result["confusion"]["counts"]) == 60
     assert result["metrics"]["auroc"]["value"] > 0.9
-    assert compare(result, result)["f1"] == {"difference": 0.0, "t": None, "p": None}
+    assert compare_runs(result, result)["f1"] == {"difference": 0.0, "t": None, "p": None}
 
 
 def test_independent_findings_have_figures_by_fold_too(tmp_path, monkeypatch):
     """Started from another collection's network, which has met none of these persons."""
-    small(monkeypatch, "nih14-resnet18", small_until=0.0)
+    small(monkeypatch, "nih14-resnet18", low_resolution_share=0.0)
     pneumonia = dataclasses.replace(RECIPES["pneumonia-resnet18"].model, architecture="tiny")
     write_model(tmp_path / "pneumonia-resnet18", pneumonia)
     rows = []

@@ -76,7 +76,7 @@ def test_a_published_layout_is_read_as_before(tmp_path):
     picture(tmp_path / "PNEUMONIA" / "person1_virus_1.jpeg", 150)
     assert kermany.read(tmp_path, model_of("pneumonia-resnet18")).name == "kermany"
     picture(tmp_path / "PNEUMONIA" / "cat.jpeg", 150)
-    with pytest.raises(TrainingError, match=r"cat\.jpeg names no person, wanted: person<N>"):
+    with pytest.raises(TrainingError, match=r"cat\.jpeg does not name a patient; expected is person<N>"):
         kermany.read(tmp_path, model_of("pneumonia-resnet18"))
 
 
@@ -93,7 +93,7 @@ def test_lungs_are_blotted_out_in_folders_too_and_a_missing_class_is_named(tmp_p
     model = model_of("covid3-simplecnn")
     for i, name in enumerate(("covid-19", "pneumonia")):
         picture(tmp_path / name / f"{i}.png", 80 * (i + 1), i)
-    with pytest.raises(TrainingError, match="holds no picture of COVID-19, wanted"):
+    with pytest.raises(TrainingError, match="contains no radiograph of COVID-19; it must"):
         covid.read(tmp_path, model)
     picture(tmp_path / "normal" / "2.png", 240, 2)
     whole, bare = (covid.read(tmp_path, model, masked=masked) for masked in (False, True))
@@ -108,7 +108,7 @@ def test_a_network_learns_from_folders_and_is_asked_about_others(tmp_path, monke
     monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
     recipe = RECIPES[name]
     model = dataclasses.replace(model_of(name), architecture="tiny")
-    schedule = dataclasses.replace(recipe.schedule, epochs=1, batch_size=8, small_until=0.0)
+    schedule = dataclasses.replace(recipe.schedule, epochs=1, batch_size=8, low_resolution_share=0.0)
     monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, model=model, schedule=schedule))
     for i in range(60):
         label, level = (("Normal", 60), ("Pneumonia", 170))[i % 2]

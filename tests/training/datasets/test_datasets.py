@@ -74,7 +74,7 @@ def test_a_published_file_name_tells_the_person(file_name, who):
 
 @pytest.mark.parametrize("file_name", ["cat.jpeg", "person_1.jpeg", "xperson1_virus_1.jpeg", ""])
 def test_a_file_name_without_a_person_is_refused_by_name(file_name):
-    with pytest.raises(TrainingError, match=f"{file_name} names no person, wanted: person<N>"):
+    with pytest.raises(TrainingError, match=f"{file_name} does not name a patient; expected is person<N>"):
         kermany.patient_of(file_name)
 
 
@@ -124,9 +124,9 @@ def test_a_picture_comes_at_the_networks_size_and_varies_only_with_a_generator(f
 @pytest.mark.parametrize(
     ("read", "model", "wanted"),
     [
-        (kermany.read, FILMS, "holds no pictures, wanted: NORMAL"),
-        (lung.read, LUNGS, "holds no annotated lung sounds, wanted in it or one folder below"),
-        (esc10.read, EVERYDAY, "holds no clips, wanted: '001 - Dog bark"),
+        (kermany.read, FILMS, "contains no radiographs; NORMAL"),
+        (lung.read, LUNGS, "contains no annotated lung sounds. It, or a folder in it, should"),
+        (esc10.read, EVERYDAY, "contains no clips; files such as '001 - Dog bark"),
     ],
 )
 def test_an_empty_folder_is_told_what_is_wanted(tmp_path, read, model, wanted):
@@ -138,7 +138,7 @@ def test_an_empty_folder_is_told_what_is_wanted(tmp_path, read, model, wanted):
     ("read", "model"), [(kermany.read, LUNGS), (lung.read, FILMS), (esc10.read, FILMS)]
 )
 def test_a_model_of_the_other_kind_is_refused_by_name(tmp_path, read, model):
-    with pytest.raises(TrainingError, match=f"{model.name} takes .*, wanted: a model that takes"):
+    with pytest.raises(TrainingError, match=f"{model.name} analyses .*; a model that analyses"):
         read(tmp_path, model)
 
 
@@ -190,16 +190,16 @@ VARIATIONS = {
         mel, rng, rows=8, columns=20, fill=-1.0
     ),
     "equalised": lambda mel, rng: augmentation.equalise(mel, rng, deviation=0.5),
-    "shifted": lambda mel, rng: augmentation.shift_bands(mel, rng, most=3),
-    "stretched": lambda mel, rng: augmentation.stretch_time(mel, rng, most=0.2),
+    "shifted": lambda mel, rng: augmentation.shift_bands(mel, rng, max_rows=3),
+    "stretched": lambda mel, rng: augmentation.stretch_time(mel, rng, max_share=0.2),
 }
 NOTHING = {
     "masked": lambda mel, rng: augmentation.mask_spectrogram(
         mel, rng, rows=0, columns=0, fill=-1.0
     ),
     "equalised": lambda mel, rng: augmentation.equalise(mel, rng, deviation=0),
-    "shifted": lambda mel, rng: augmentation.shift_bands(mel, rng, most=0),
-    "stretched": lambda mel, rng: augmentation.stretch_time(mel, rng, most=0),
+    "shifted": lambda mel, rng: augmentation.shift_bands(mel, rng, max_rows=0),
+    "stretched": lambda mel, rng: augmentation.stretch_time(mel, rng, max_share=0),
 }
 
 

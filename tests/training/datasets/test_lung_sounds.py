@@ -119,7 +119,7 @@ def test_a_note_counts_all_and_names_the_first_five():
 
 def test_a_patient_in_two_splits_is_refused_with_both_of_them():
     check_splits(["a", "b", "a"], ["train", "test", "train"])
-    with pytest.raises(TrainingError, match="Patient a is in the splits 'train' and 'test'"):
+    with pytest.raises(TrainingError, match="Patient a is in both the 'train' and the 'test'"):
         check_splits(["a", "b", "a"], ["train", "test", "test"])
 
 
@@ -183,9 +183,9 @@ def test_each_folder_is_read_on_its_own_as_well(mixture, below, count):
 
 
 def test_a_folder_without_lung_sounds_is_told_what_is_wanted(tmp_path):
-    with pytest.raises(TrainingError, match="holds no annotated lung sounds, wanted in it or one"):
+    with pytest.raises(TrainingError, match="contains no annotated lung sounds. It, or a folder"):
         breathing.read(tmp_path)
-    with pytest.raises(TrainingError, match="missing is no directory, wanted: a folder of lung"):
+    with pytest.raises(TrainingError, match="missing is not a directory; a folder of lung"):
         breathing.read(tmp_path / "missing")
 
 
@@ -263,8 +263,8 @@ def test_sprsound_files_without_their_counterpart_are_counted_and_named(tmp_path
     assert set(corpus.notes) == {
         "SPRSound: annotations without a sound, left out (1): lonely.json.",
         "SPRSound: sounds without an annotation, left out (1): extra.wav.",
-        f"SPRSound: sounds of the same name as another one, left out (1): {CHILD}.wav.",
-        f"SPRSound: annotations of the same recording as another one, left out (1): {CHILD}.json.",
+        f"SPRSound: sounds with the same name as another one, left out (1): {CHILD}.wav.",
+        f"SPRSound: annotations of a recording that is already annotated, left out (1): {CHILD}.json.",
     }
 
 
@@ -272,12 +272,12 @@ def test_sprsound_files_without_their_counterpart_are_counted_and_named(tmp_path
     ("content", "words"),
     [
         ("", "empty annotations, left out (1): bad.json."),
-        ("{", "files that are no SPRSound annotation, left out (1): bad.json (JSONDecodeError"),
-        ("[]", "files that are no SPRSound annotation, left out (1): bad.json (StopIteration"),
-        ('{"record_annotation": "Normal"}', "files that are no SPRSound annotation, left out (1):"),
+        ("{", "files that are not SPRSound annotations, left out (1): bad.json (JSONDecodeError"),
+        ("[]", "files that are not SPRSound annotations, left out (1): bad.json (StopIteration"),
+        ('{"record_annotation": "Normal"}', "files that are not SPRSound annotations, left out (1):"),
         (
             '{"record_annotation": "Normal", "event_annotation": [{"start": 1, "end": 2}]}',
-            "files that are no SPRSound annotation, left out (1): bad.json (KeyError: 'type')",
+            "files that are not SPRSound annotations, left out (1): bad.json (KeyError: 'type')",
         ),
     ],
 )
@@ -309,7 +309,7 @@ def test_bad_sprsound_events_are_repaired_or_named(tmp_path):
         f"SPRSound: events without a time, left out (2): {place} 2 ('soon'-1000); "
         f"{place} 3 (None-1000).",
         f"SPRSound: events of an unknown type, left out (1): {place} 4 ('Hiccup').",
-        f"SPRSound: recordings of an unknown record_annotation (1): {CHILD}.json ('Odd').",
+        f"SPRSound: recordings with an unknown record_annotation (1): {CHILD}.json ('Odd').",
     }
 
 
@@ -395,9 +395,9 @@ def test_a_patient_whom_the_official_file_puts_in_both_splits_stays_in_test_alon
     corpus = icbhi.read(tmp_path)
     assert [take.official_split for take in corpus.takes] == [None, "test", "train", None]
     assert corpus.notes == (
-        "ICBHI 2017: recordings in train of ICBHI_challenge_train_test.txt of a patient who is in "
-        "test as well, no split (1): 156_2b3_Al_mc_AKGC417L.",
-        "ICBHI 2017: recordings that ICBHI_challenge_train_test.txt does not name, no split (1): "
+        "ICBHI 2017: recordings in train in ICBHI_challenge_train_test.txt of a patient also in "
+        "test, no split (1): 156_2b3_Al_mc_AKGC417L.",
+        "ICBHI 2017: recordings not listed in ICBHI_challenge_train_test.txt, no split (1): "
         "158_1b1_Al_sc_Meditron.",
     )
     told = [take for take in corpus.takes if take.official_split]
@@ -480,7 +480,7 @@ def test_the_fraiwan_table_wins_over_the_names_and_disagreement_is_named(tmp_pat
     kinds = {take.patient: take.kind for take in corpus.takes}
     assert kinds == {"fraiwan:1": NORMAL, "fraiwan:2": BOTH, "fraiwan:3": None, "fraiwan:4": NORMAL}
     assert set(corpus.notes) == {
-        "Fraiwan: names that disagree with labels.csv, which is taken (2): "
+        "Fraiwan: names that disagree with labels.csv, which is used (2): "
         "BP2_Asthma,E W,P L L,70,M.wav (wheeze, not both); "
         "BP3_Asthma,gurgling,P L L,70,M.wav (unknown, not other).",
         "Fraiwan: sounds without a row in labels.csv, labelled by their names (1): "
@@ -499,9 +499,9 @@ def test_fraiwan_files_that_tell_nothing_are_left_out_and_named(tmp_path):
     corpus = fraiwan.read(tmp_path)
     assert [take.patient for take in corpus.takes] == ["fraiwan:1"]
     assert set(corpus.notes) == {
-        "Fraiwan: files whose name tells no known sound, left out (1): "
+        "Fraiwan: files whose name does not give a known sound, left out (1): "
         "BP2_Asthma,gurgling,P L L,70,M.wav.",
-        "Fraiwan: files whose name tells no patient, left out (1): cough.wav.",
+        "Fraiwan: files whose name does not give the patient, left out (1): cough.wav.",
         "Fraiwan: sounds that cannot be read, left out (1): BP3_N,N,P L L,70,M.wav.",
     }
 

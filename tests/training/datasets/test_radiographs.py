@@ -58,7 +58,7 @@ ROWS = ("00000007_000.png,Mass|Edema,0,7", "00000007_001.png,No Finding,1,7")
 
 def test_findings_and_patients_are_read_and_no_finding_is_none(tmp_path):
     films, notes = nih.list_radiographs(nih_folder(tmp_path, *ROWS))
-    assert [film.person for film in films] == ["nih:7", "nih:7"]
+    assert [film.patient for film in films] == ["nih:7", "nih:7"]
     assert films[0].labels == ("Mass", "Edema")
     rows = nih.label_matrix(films, NIH14)
     assert [NIH14.labels[k] for k in np.flatnonzero(rows[0])] == ["Mass", "Edema"]
@@ -75,10 +75,10 @@ def test_a_picture_saved_in_another_format_still_has_its_row(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("a.png,Broken heart,0,7", r"Data_Entry_2017\.csv, line 3: 'Broken heart' is no finding"),
-        ("a.png,Mass|,0,7", r"line 3: '' is no finding of NIH's, wanted: No Finding or Atelectas"),
-        ("a.png,Mass,0,seven", r"Data_Entry_2017\.csv, line 3: the Patient ID is 'seven', wanted"),
-        ("a.png,Mass,0", r"line 3: the Patient ID is '', wanted: a number"),
+        ("a.png,Broken heart,0,7", r"Data_Entry_2017\.csv, line 3: 'Broken heart' is not one of"),
+        ("a.png,Mass|,0,7", r"line 3: '' is not one of NIH's findings; expected is No Finding or Atele"),
+        ("a.png,Mass,0,seven", r"Data_Entry_2017\.csv, line 3: the Patient ID is 'seven'; it must"),
+        ("a.png,Mass,0", r"line 3: the Patient ID is ''; it must be a number"),
     ],
 )
 def test_a_row_that_will_not_do_is_named_with_its_line_and_value(tmp_path, row, said):
@@ -93,22 +93,22 @@ def test_rows_without_pictures_and_pictures_without_rows_are_counted_and_named(t
     picture(folder / "images" / "stranger.png", 90)
     films, (without, stranger) = nih.list_radiographs(folder)
     assert len(films) == 1
-    assert "rows without a picture, left out (2): 00000009_000.png; 00000009_001.png" in without
-    assert "pictures without a row, left out (1): stranger.png" in stranger
+    assert "rows without a radiograph, left out (2): 00000009_000.png; 00000009_001.png" in without
+    assert "radiographs without a row, left out (1): stranger.png" in stranger
 
 
 def test_a_table_of_other_columns_or_bytes_or_without_any_picture_is_refused(tmp_path):
     folder = nih_folder(tmp_path / "columns", "a.png,7", header="Image Index,Patient ID")
-    with pytest.raises(TrainingError, match="Image Index, Patient ID, wanted: Finding Labels as"):
+    with pytest.raises(TrainingError, match="Image Index, Patient ID; it also needs Finding Labels"):
         nih.list_radiographs(folder)
     folder = nih_folder(tmp_path / "none", ROWS[0], pictures=False)
-    with pytest.raises(TrainingError, match=r"names no picture that is below .*00000007_000\.png"):
+    with pytest.raises(TrainingError, match=r"names no radiograph that lies in .*00000007_000\.png"):
         nih.list_radiographs(folder)
     (folder / nih.TABLE).write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(TrainingError, match=r"Data_Entry_2017\.csv cannot be read"):
         nih.list_radiographs(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TrainingError, match=r"holds no Data_Entry_2017\.csv, wanted"):
+    with pytest.raises(TrainingError, match=r"contains no Data_Entry_2017\.csv; NIH"):
         nih.list_radiographs(tmp_path / "empty")
 
 
@@ -144,7 +144,7 @@ def test_the_published_lists_are_followed_where_they_are(tmp_path):
 def test_a_patient_in_two_parts_is_refused_with_file_line_and_number(tmp_path):
     folder = nih_folder(tmp_path, *ROWS)
     (folder / "train_val_list.txt").write_text("00000007_000.png\n")
-    with pytest.raises(TrainingError, match=r"train_val_list.txt is there without test_list.txt"):
+    with pytest.raises(TrainingError, match=r"train_val_list.txt is present but test_list.txt is missing"):
         nih.read(folder, NIH14)
     (folder / "test_list.txt").write_text("00000008_000.png\n00000007_001.png\n")
     said = r"test_list.txt, line 2: patient 7 \(00000007_001.png\) is in train_val_list.txt as well"
@@ -202,7 +202,7 @@ def test_a_masked_picture_has_its_frame_and_no_lungs():
 def test_a_collection_that_is_missing_is_named(tmp_path, films):
     (tmp_path / "NORMAL").mkdir()
     picture(tmp_path / "NORMAL" / "IM-0001-0001.jpeg", 60)
-    with pytest.raises(TrainingError, match="holds no picture of COVID-19, wanted: a folder"):
+    with pytest.raises(TrainingError, match="contains no radiograph of COVID-19; it must contain a folder"):
         covid.read(tmp_path, COVID3)
     assert covid.external(tmp_path, COVID3) is None
 
@@ -218,7 +218,7 @@ def tiny(monkeypatch):
         recipe = RECIPES[name]
         model = dataclasses.replace(recipe.model, architecture="tiny", preprocessing=SMALL)
         schedule = dataclasses.replace(
-            recipe.schedule, epochs=2, batch_size=8, learning_rate=0.01, small_until=0.0
+            recipe.schedule, epochs=2, batch_size=8, learning_rate=0.01, low_resolution_share=0.0
         )
         monkeypatch.setitem(
             RECIPES, name, dataclasses.replace(recipe, model=model, schedule=schedule, **changes)
@@ -304,14 +304,14 @@ def test_layers_of_another_shape_stay_and_another_architecture_is_refused(tiny, 
     tiny("pneumonia-resnet18")
     tiny("nih14-resnet18")
     recipe = RECIPES["nih14-resnet18"]
-    whole = TINY.whole(RECIPES["pneumonia-resnet18"].model)
+    whole = TINY.build(RECIPES["pneumonia-resnet18"].model)
     write_model(tmp_path / "pneumonia-resnet18", RECIPES["pneumonia-resnet18"].model, seed=7)
-    network = TINY.whole(recipe.model)
+    network = TINY.build(recipe.model)
     last = network.get_submodule("head.3").weight.clone()
     load_initial_weights(network, recipe, settings_of(tmp_path))
     assert torch.equal(network.get_submodule("head.3").weight, last)
     torch.manual_seed(7)
-    whole = TINY.whole(RECIPES["pneumonia-resnet18"].model)
+    whole = TINY.build(RECIPES["pneumonia-resnet18"].model)
     assert torch.equal(
         network.get_submodule("features.0").weight, whole.get_submodule("features.0").weight
     )

@@ -41,7 +41,7 @@ def listed(folder: Path, *rows: str, header: str = HEADER) -> nih.BoxList:
 
 def test_a_box_is_read_in_fractions_and_finds_its_picture_whatever_its_format(folder):
     found = listed(folder, GOOD, "00000012_003.png,Infiltrate,0,0,1024,1024,,,")
-    mass, infiltration = found.pictures
+    mass, infiltration = found.radiographs
     assert mass.path.name == "00000007_000.jpg"
     assert (mass.patient, infiltration.patient) == ("7", "12")
     assert mass.boxes == (nih.Box(finding="Mass", x=0.25, y=0.5, width=0.125, height=0.0625),)
@@ -51,7 +51,7 @@ def test_a_box_is_read_in_fractions_and_finds_its_picture_whatever_its_format(fo
 
 def test_several_boxes_of_a_picture_are_kept_together(folder):
     found = listed(folder, GOOD, GOOD.replace("Mass", "Nodule"), "", ",,,,,,,,")
-    (picture,) = found.pictures
+    (picture,) = found.radiographs
     assert [box.finding for box in picture.boxes] == ["Mass", "Nodule"]
     assert found.notes == ()
 
@@ -61,7 +61,7 @@ def test_several_boxes_of_a_picture_are_kept_together(folder):
     [
         ("00000007_000.png,Mass,256,many,128,64", "four numbers, left out: line 3 (256, many"),
         ("00000007_000.png,Mass,nan,1,128,64", "four numbers, left out: line 3 (nan, 1, 128, 64)"),
-        ("00000007_000.png,Mass,1000,1,128,64", "lie in 1024 x 1024 pixels, left out: line 3"),
+        ("00000007_000.png,Mass,1000,1,128,64", "outside the 1024 x 1024 pixels, left out: line 3"),
         ("00000007_000.png,Mass,-5,1,128,64", "(-5, 1, 128, 64)"),
         ("00000007_000.png,Mass,5,1,0,64", "(5, 1, 0, 64)"),
         ("00000007_000.png,Broken heart,5,1,9,9", "unknown finding, left out: line 3 (Broken he"),
@@ -71,7 +71,7 @@ def test_several_boxes_of_a_picture_are_kept_together(folder):
 )
 def test_a_row_that_will_not_do_is_counted_and_named(folder, row, said):
     found = listed(folder, GOOD, row)
-    assert len(found.pictures) == 1
+    assert len(found.radiographs) == 1
     (note,) = found.notes
     assert note.startswith("BBox_List_2017.csv: 1 boxes ")
     assert said in note
@@ -85,9 +85,9 @@ def test_many_faults_of_a_kind_are_counted_and_the_first_named(folder):
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("Image Index,Finding Labels,x,y,w,h", "Image Index, Finding Labels, x, y, w, h, wanted"),
+        ("Image Index,Finding Labels,x,y,w,h", "Image Index, Finding Labels, x, y, w, h; expected"),
         ("Image Index,Finding Label,Bbox", "has the columns Image Index, Finding Label, Bbox, w"),
-        ("", "has the columns none, wanted: Image Index, Finding Label, Bbox"),
+        ("", "has the columns none; expected are Image Index, Finding Label, Bbox"),
     ],
 )
 def test_another_header_is_refused_in_one_sentence(folder, header, said):
@@ -97,9 +97,9 @@ def test_another_header_is_refused_in_one_sentence(folder, header, said):
 
 
 def test_a_list_without_a_usable_row_is_refused_with_the_reason(folder):
-    with pytest.raises(TrainingError, match=r"1 boxes without a picture: line 2 \(1.png\)"):
+    with pytest.raises(TrainingError, match=r"1 boxes without a radiograph: line 2 \(1.png\)"):
         listed(folder, "1.png,Mass,5,1,9,9")
-    with pytest.raises(TrainingError, match=r"has no rows\. Wanted: at least one box"):
+    with pytest.raises(TrainingError, match=r"has no rows\. At least one box"):
         listed(folder)
     (folder / nih.BOX_LIST).write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(TrainingError, match="cannot be read as text"):
@@ -109,7 +109,7 @@ def test_a_list_without_a_usable_row_is_refused_with_the_reason(folder):
 def masks(folder: Path, spec: Raster) -> np.ndarray:
     model = model_of("resnet18", labels=("Mass", "Hernia"), normal_label=None, preprocessing=spec)
     settings = Settings(weights_dir=folder, cache_dir=folder)
-    (case,) = ground_truth.boxed_radiographs(listed(folder, GOOD).pictures, model, settings)
+    (case,) = ground_truth.boxed_radiographs(listed(folder, GOOD).radiographs, model, settings)
     assert set(case.truths) == {"Mass"}
     assert case.group == "7"
     return case.truths["Mass"].masks[0]

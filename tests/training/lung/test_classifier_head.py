@@ -26,7 +26,7 @@ def test_the_network_answers_with_what_is_put_into_it():
 
 
 @pytest.fixture
-def lessons(tmp_path):
+def dataset(tmp_path):
     """A child with a crackle from 1.0 to 1.5 s, one with a wheeze; both are trained on."""
     events = {1: [(1000, 1500, "Fine Crackle")], 2: [(2500, 3500, "Wheeze")]}
     for number, found in events.items():
@@ -53,10 +53,10 @@ def test_of_sources_that_are_cut_short_the_features_are_those_of_the_whole(tmp_p
     lung_datasets.write_child(tmp_path / "spr", lung_datasets.TRAINED, events, record="CAS")
     for patient in (1, 2):
         lung_datasets.write_adult(tmp_path / "fraiwan", patient, "N")
-    lessons, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
+    dataset, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
     network = TinyLung(4).eval()
-    whole = classifier_head.training_sources(network, lessons)
-    some = classifier_head.training_sources(network, lessons, most=6, recordings=False)
+    whole = classifier_head.training_sources(network, dataset)
+    some = classifier_head.training_sources(network, dataset, most=6, recordings=False)
     assert {name: len(learnt.kinds) for name, learnt in some.items()} == {
         "events": 6,
         "varied": 6,
@@ -72,11 +72,11 @@ def test_of_sources_that_are_cut_short_the_features_are_those_of_the_whole(tmp_p
     assert some["varied"].labels.tolist() == whole["varied"].labels[at].tolist()
 
 
-def test_windows_with_one_kind_of_event_are_located(lessons):
-    where = classifier_head.localised_windows(TinyLung(4).eval(), lessons)
+def test_windows_with_one_kind_of_event_are_located(dataset):
+    where = classifier_head.localised_windows(TinyLung(4).eval(), dataset)
     assert where is not None
     windows, columns = where.inside.shape
-    assert where.parts.shape == (windows, columns, 12)
+    assert where.contributions.shape == (windows, columns, 12)
     assert set(where.kinds.tolist()) == {CRACKLE, WHEEZE}
     # From 0, 1, 2 and 2.01 s on for 2 s: the crackle is in two of these, the wheeze in three.
     assert windows == 5
@@ -85,28 +85,28 @@ def test_windows_with_one_kind_of_event_are_located(lessons):
     assert halves[2:] == [[False, True], [True, True], [True, True]]
 
 
-def test_what_the_columns_add_is_what_the_classifier_sees(lessons):
+def test_what_the_columns_add_is_what_the_classifier_sees(dataset):
     network = TinyLung(4).eval()
-    where = classifier_head.localised_windows(network, lessons)
+    where = classifier_head.localised_windows(network, dataset)
     assert where is not None
-    first = classifier_head.whole_window(lessons, 0, classifier_head.window_starts(lessons, 0)[0])
+    first = classifier_head.whole_window(dataset, 0, classifier_head.window_starts(dataset, 0)[0])
     seen = classifier_head.pooled_features(network, iter([first]))
-    np.testing.assert_allclose(where.parts[0].sum(0), seen[0], rtol=2e-2, atol=1e-3)
+    np.testing.assert_allclose(where.contributions[0].sum(0), seen[0], rtol=2e-2, atol=1e-3)
 
 
 def test_children_without_an_event_tell_nothing_of_where(tmp_path):
     lung_datasets.write_child(tmp_path, lung_datasets.TRAINED, [(0, 2000, "Normal")])
-    lessons, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
-    assert classifier_head.localised_windows(TinyLung(4).eval(), lessons) is None
+    dataset, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
+    assert classifier_head.localised_windows(TinyLung(4).eval(), dataset) is None
 
 
 def test_of_whole_recordings_every_moment_is_told_with_what_sounds_in_it(tmp_path):
     events = [(500, 1500, "Fine Crackle"), (1000, 2000, "Wheeze"), (3000, 3500, "Normal")]
     lung_datasets.write_child(tmp_path, lung_datasets.TRAINED, [(0, 900, "Normal")])
     lung_datasets.write_child(tmp_path, lung_datasets.VALIDATED, events, record="CAS & DAS")
-    lessons, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
+    dataset, _ = lung.read_lung_dataset(tmp_path, lung_datasets.TINY_MODEL)
     network = TinyLung(4).eval()
-    found = classifier_head.predict_recordings(network, lung_datasets.TINY_MODEL, lessons=lessons)
+    found = classifier_head.predict_recordings(network, lung_datasets.TINY_MODEL, dataset=dataset)
     assert found.targets.tolist() == [3]
     assert found.probabilities.shape == (1, 4)
     assert found.moments.shape == found.sounding_s.shape

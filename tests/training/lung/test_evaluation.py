@@ -240,14 +240,14 @@ def test_a_hospital_that_is_new_to_the_network_has_figures_of_its_own(
     monkeypatch.setattr(cross_validation, "regression", regression)
     result = cross_validation.cross_validate(NAME, settings=settings, data=data, folds=2, seeds=1)
     abroad = result["abroad"]
-    assert abroad["method"] == cross_validation.ABROAD
+    assert abroad["method"] == cross_validation.NEW_HOSPITAL
     assert set(abroad["metrics"]) == set(result["metrics"]) - {
         "balanced_accuracy_abnormal_at_threshold"
     }
     assert np.sum(abroad["confusion"]["counts"]) == 12
     others = sum(result["others"].values())
     assert heads == [others, others + 6, others + 6]  # the first one has heard nobody of there
-    assert f"new to it: {cross_validation.ABROAD}" in cross_validation.table(result)
+    assert f"new to it: {cross_validation.NEW_HOSPITAL}" in cross_validation.table(result)
     alone = cross_validation.cross_validate(
         NAME, settings=settings, data=data / "fraiwan", folds=2, seeds=1
     )
@@ -257,13 +257,13 @@ def test_a_hospital_that_is_new_to_the_network_has_figures_of_its_own(
 def test_cross_validation_says_what_is_missing(data, settings):
     with pytest.raises(TrainingError, match="no labelled recording of Fraiwan, wanted"):
         cross_validation.cross_validate(NAME, settings=settings, data=data / "icbhi")
-    with pytest.raises(TrainingError, match="6 patients, wanted: at least one for each of 9"):
+    with pytest.raises(TrainingError, match="6 patients cannot be split into 9 folds"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=9)
     with pytest.raises(TrainingError, match="1 folds and 3 seeds, wanted: at least 2 and 1"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=1)
     with pytest.raises(TrainingError, match=r"4 epochs are asked for .* last layer alone"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, epochs=4)
-    with pytest.raises(TrainingError, match="balances its lessons itself, wanted: no --balance"):
+    with pytest.raises(TrainingError, match="balances its dataset itself, wanted: no --balance"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, balance="focal")
 
 
@@ -275,7 +275,7 @@ def take(site, kinds=(), kind=None, quality="") -> Take:
         site=site,
         patient=f"{site}:1",
         kind=kind,
-        annotated=cycles,
+        annotations=cycles,
         quality=quality,
     )
 

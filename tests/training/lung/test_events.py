@@ -29,18 +29,18 @@ def test_seconds_are_counted_for_crackles_and_wheezes_each():
         [truth(CRACKLE, 2, 4), truth(NORMAL, 5, 6), truth(BOTH, 8, 9)],
         duration_s=10,
     )
-    assert row.lasts_s == pytest.approx(10)
-    assert row.found_s == pytest.approx(5)  # two of crackle, two and one of wheeze
+    assert row.duration_s == pytest.approx(10)
+    assert row.detected_s == pytest.approx(5)  # two of crackle, two and one of wheeze
     assert row.annotated_s == pytest.approx(4)
     assert row.agreed_s == pytest.approx(1)
-    assert row.anything_s == pytest.approx(3)
-    assert row.agrees
+    assert row.any_detected_s == pytest.approx(3)
+    assert row.is_hit
 
 
 def test_overlapping_events_count_once_and_none_beyond_the_end():
     row = metrics.agreement([event("crackle", 0, 2), event("crackle", 1, 12)], [], duration_s=10)
-    assert row.found_s == pytest.approx(10)
-    assert not row.agrees
+    assert row.detected_s == pytest.approx(10)
+    assert not row.is_hit
 
 
 def test_the_figures_of_several_recordings():

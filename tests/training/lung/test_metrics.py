@@ -207,7 +207,7 @@ def test_a_recording_holds_what_its_surest_windows_hold():
 
 def test_the_curve_goes_from_corner_to_corner_and_ties_are_one_step():
     scores = np.array([0.9, 0.5, 0.5, 0.1])
-    false, true = plots.roc(scores, np.array([True, True, False, False]))
+    false, true = plots.roc_curve(scores, np.array([True, True, False, False]))
     assert false.tolist() == [0, 0, 0.5, 1]
     assert true.tolist() == [0, 0.5, 1, 1]
 
@@ -241,7 +241,7 @@ def test_every_picture_is_a_png_that_names_the_model_the_number_and_its_limits(
     tmp_path, drawn, normal
 ):
     some = answers()
-    paths = plots.write(
+    paths = plots.write_plots(
         tmp_path / "new",
         model="lung-test",
         labels=some.labels,
@@ -263,7 +263,7 @@ def test_every_picture_is_a_png_that_names_the_model_the_number_and_its_limits(
 def test_a_class_that_nobody_has_gets_no_curve_and_no_complaint(tmp_path):
     some = answers(np.diag([3.0, 2.0, 0.0, 0.0]))
     alone = some.targets == NORMAL
-    plots.write(
+    plots.write_plots(
         tmp_path,
         model="lung-test",
         labels=some.labels,
@@ -277,7 +277,7 @@ def test_drawing_leaves_no_figure_behind(tmp_path):
     from matplotlib import pyplot
 
     before = pyplot.get_fignums()
-    plots.roc_curves(
+    plots.draw_roc_curves(
         tmp_path / "a.png",
         {"x": (np.array([0.1, 0.9]), np.array([False, True]))},
         heading="lung-test, n = 2",

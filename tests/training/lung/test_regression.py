@@ -83,12 +83,12 @@ def test_a_class_that_nobody_taught_is_never_answered(strong):
 
 
 def test_the_weights_of_a_source_sum_up_to_its_own_and_rare_classes_count_more():
-    learnt = toy(n=120, weight=0.3, power=0.5).of(np.r_[0:120:4, 1:40:4])  # 30 and 10
+    learnt = toy(n=120, weight=0.3, power=0.5).subset(np.r_[0:120:4, 1:40:4])  # 30 and 10
     weights = learnt.weights()
     assert weights.sum() == pytest.approx(0.3)
     shares = np.bincount(learnt.kinds, weights)
     assert shares[0] / shares[1] == pytest.approx((30 / 10) ** 0.5)
-    balanced = toy(n=40, power=0.0).of(np.r_[0:40:4, 1:8:4])
+    balanced = toy(n=40, power=0.0).subset(np.r_[0:40:4, 1:8:4])
     assert np.bincount(balanced.kinds, balanced.weights()) == pytest.approx([0.5, 0.5])
 
 
@@ -110,14 +110,14 @@ def test_a_sample_may_be_half_of_one_kind_and_half_of_another(strong):
     weight, bias = fit_regression([learnt])
     logits = torch.from_numpy(learnt.features @ weight.T + bias)
     torch.testing.assert_close(logits.softmax(1), torch.full((240, 4), 0.25), atol=0.01, rtol=0)
-    few = learnt.of(np.arange(3))
-    assert few.wanted().tolist() == [[0.25] * 4] * 3
-    assert toy().of(np.arange(2)).wanted().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    few = learnt.subset(np.arange(3))
+    assert few.label_probabilities().tolist() == [[0.25] * 4] * 3
+    assert toy().subset(np.arange(2)).label_probabilities().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
 
 
-def located(parts: np.ndarray, inside: list[list[int]], kind: int = 1) -> LocalisedWindows:
+def localised(parts: np.ndarray, inside: list[list[int]], kind: int = 1) -> LocalisedWindows:
     return LocalisedWindows(
-        parts=parts.astype(np.float32),
+        contributions=parts.astype(np.float32),
         inside=np.array(inside, bool),
         kinds=np.full(len(parts), kind),
     )
@@ -136,8 +136,8 @@ def test_of_two_features_that_tell_as_much_the_one_that_points_is_relied_on():
     blind, _ = fit_regression([learnt])
     assert blind[1, 0] == pytest.approx(blind[1, 1], abs=1e-3)
     # In the first column, where the event is, the first feature is heard; the second elsewhere.
-    where = located(np.tile(np.eye(2), (10, 1, 1)), [[1, 0]] * 10)
-    weight, bias = fit_regression([learnt], located=where)
+    where = localised(np.tile(np.eye(2), (10, 1, 1)), [[1, 0]] * 10)
+    weight, bias = fit_regression([learnt], localised=where)
     assert weight[1, 0] > blind[1, 0] + 0.1
     assert weight[1, 1] < blind[1, 1] - 0.1
     assert (answers(learnt, weight, bias) == kinds).all()
@@ -146,7 +146,7 @@ def test_of_two_features_that_tell_as_much_the_one_that_points_is_relied_on():
 def test_what_is_missed_by_pointing_and_its_slope_are_known():
     parts = np.zeros((1, 4, 1))
     parts[0, :2] = 1 / lung_regression._SHARPNESS  # so that the softmax is of 1, 1, 0 and 0
-    (task,) = located(parts, [[1, 0, 0, 0]]).against(np.ones(1))
+    (task,) = localised(parts, [[1, 0, 0, 0]]).pointing_losses(np.ones(1))
     missed, slope = task(np.ones(1, np.float32))
     assert missed == pytest.approx(-np.log(np.e / (2 * np.e + 2)), rel=1e-5)
     step = 1e-2
@@ -156,7 +156,7 @@ def test_what_is_missed_by_pointing_and_its_slope_are_known():
 
 
 def test_an_event_everywhere_is_not_missed():
-    (task,) = located(np.random.default_rng(0).normal(size=(3, 5, 2)), [[1] * 5] * 3).against(
+    (task,) = localised(np.random.default_rng(0).normal(size=(3, 5, 2)), [[1] * 5] * 3).pointing_losses(
         np.ones(2)
     )
     missed, slope = task(np.ones(2, np.float32))
@@ -166,11 +166,11 @@ def test_an_event_everywhere_is_not_missed():
 
 def test_rare_kinds_are_pointed_at_by_the_root_of_their_number():
     both = LocalisedWindows(
-        parts=np.ones((5, 2, 1), np.float32),
+        contributions=np.ones((5, 2, 1), np.float32),
         inside=np.ones((5, 2), bool),
         kinds=np.array([1, 1, 1, 1, 2]),
     )
-    often, rarely = both.against(np.ones(1))
+    often, rarely = both.pointing_losses(np.ones(1))
     assert (often.kind, rarely.kind) == (1, 2)
     assert often.shares.sum() / rarely.shares.sum() == pytest.approx(2)
     assert often.shares.sum() + rarely.shares.sum() == pytest.approx(lung_regression._POINTING)
@@ -178,6 +178,6 @@ def test_rare_kinds_are_pointed_at_by_the_root_of_their_number():
 
 def test_a_kind_that_no_source_teaches_is_not_pointed_at():
     learnt = toy(kinds=3)
-    where = located(np.ones((2, 2, 3)), [[1, 0], [0, 1]], kind=3)
-    plain, pointed = fit_regression([learnt]), fit_regression([learnt], located=where)
+    where = localised(np.ones((2, 2, 3)), [[1, 0], [0, 1]], kind=3)
+    plain, pointed = fit_regression([learnt]), fit_regression([learnt], localised=where)
     np.testing.assert_array_equal(plain[0], pointed[0])

@@ -56,7 +56,7 @@ def everything(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lessons(everything):
+def dataset(everything):
     return read_lung_dataset(everything, MODEL)[0]
 
 
@@ -68,7 +68,7 @@ def test_a_patient_is_in_one_split_and_those_of_training_are_told(everything):
         f"sprsound:{VALIDATED}": "validation",
         f"sprsound:{TESTED}": "test",
     }
-    assert data.learnt_from() == {
+    assert data.training_groups() == {
         f"sprsound:{TRAINED}",
         f"sprsound:{VALIDATED}",
         "icbhi:101",
@@ -79,78 +79,78 @@ def test_a_patient_is_in_one_split_and_those_of_training_are_told(everything):
     assert Counter(data.targets.tolist()) == {NORMAL: 6, WHEEZE: 3, CRACKLE: 3}
 
 
-def draws(lessons, n=240):
-    train = [i for i, p in enumerate(lessons.events) if p.split == "train"]
+def draws(dataset, n=240):
+    train = [i for i, p in enumerate(dataset.events) if p.split == "train"]
     for seed in range(n):
         rng = np.random.default_rng(seed)
-        source = int(rng.choice(len(SOURCES), p=lessons.shares))
-        way = (lessons._event, lessons._window, lessons._cycle, lessons._synthesised)[source]
+        source = int(rng.choice(len(SOURCES), p=dataset._source_probabilities))
+        way = (dataset._plan_event, dataset._plan_window, dataset._plan_cycle, dataset._plan_synthetic)[source]
         yield way(train[seed % len(train)], rng)
 
 
-def test_training_hears_every_source_and_nobody_of_validation_or_test(lessons):
-    found = list(draws(lessons))
+def test_training_hears_every_source_and_nobody_of_validation_or_test(dataset):
+    found = list(draws(dataset))
     assert {d.source for d in found} == {0, 1, 2, 3}
-    assert {lessons.splits[d.recording] for d in found} == {"train"}
-    assert {lessons.sounds[d.recording].take.site for d in found} == {"sprsound", "icbhi"}
+    assert {dataset.splits[d.recording] for d in found} == {"train"}
+    assert {dataset.recordings[d.recording].take.site for d in found} == {"sprsound", "icbhi"}
     assert all(d.label.sum() == pytest.approx(1) for d in found)
     assert {bool(d.times is None) for d in found if d.source == 2} == {True}
 
 
-def test_the_same_seed_gives_the_same_sample_and_none_the_plain_event(lessons):
-    first, again, other = (lessons.load(0, np.random.default_rng(s)) for s in (3, 3, 4))
+def test_the_same_seed_gives_the_same_sample_and_none_the_plain_event(dataset):
+    first, again, other = (dataset.load(0, np.random.default_rng(s)) for s in (3, 3, 4))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
     assert first[0].shape == (64, 200)
     assert first[1].shape == (4 + len(SOURCES) + 1 + 2 * 200,)
-    window, target = lessons.load(0, None)
+    window, target = dataset.load(0, None)
     assert target.tolist() == [1, 0, 0, 0]
     shown = np.flatnonzero((window != 0).any(axis=0))
     assert shown.tolist() == list(range(50, 150))  # a second, in the middle of two
 
 
-def test_a_window_is_labelled_by_what_sounds_in_it(lessons):
+def test_a_window_is_labelled_by_what_sounds_in_it(dataset):
     # Normal 0.3-1.3 s, wheeze 1.5-2.5 s, crackle 2.7-3.6 s; windows of two seconds.
     at = next(
-        i for i, s in enumerate(lessons.sounds) if s.take.site == "sprsound" and len(s.events) == 3
+        i for i, s in enumerate(dataset.recordings) if s.take.site == "sprsound" and len(s.events) == 3
     )
-    times, label = lessons.heard_in(at, 0)
+    times, label = dataset.window_label(at, 0)
     assert label.tolist() == [0, 0, 1, 0]
     assert np.flatnonzero(times[1]).tolist() == list(range(150, 200))
     assert not times[0].any()
-    times, label = lessons.heard_in(at, 150)
+    times, label = dataset.window_label(at, 150)
     assert label.tolist() == [0, 0, 0, 1]
     assert np.flatnonzero(times[0]).tolist() == list(range(120, 200))
     assert np.flatnonzero(times[1]).tolist() == list(range(100))
     # 0.10 s of the crackle are too few to be sure: half wheeze, half both.
-    _, label = lessons.heard_in(at, 80)
+    _, label = dataset.window_label(at, 80)
     assert label.tolist() == [0, 0, 0.5, 0.5]
-    _, label = lessons.heard_in(at, -60)
+    _, label = dataset.window_label(at, -60)
     assert label.tolist() == [1, 0, 0, 0]
 
 
-def test_a_synthesised_event_is_where_its_times_say(lessons):
+def test_a_synthesised_event_is_where_its_times_say(dataset):
     for seed in range(40):
-        draw = lessons._synthesised(0, np.random.default_rng(seed))
+        draw = dataset._plan_synthetic(0, np.random.default_rng(seed))
         sounding = draw.times.max(0) > 0
         covered = np.zeros(200, bool)
-        for added in draw.added:
-            covered[added.at : added.at + added.power.shape[1]] = True
+        for added in draw.overlays:
+            covered[added.first_frame : added.first_frame + added.power.shape[1]] = True
         np.testing.assert_array_equal(sounding, covered)
         kind = int(draw.label.argmax())
         assert bool(draw.times[0].any()) == (kind in (CRACKLE, BOTH))
         assert bool(draw.times[1].any()) == (kind in (WHEEZE, BOTH))
-        place = lessons.sounds[draw.recording].events
+        place = dataset.recordings[draw.recording].events
         assert any(k == NORMAL for _, _, k in place)
 
 
-def test_without_times_of_its_own_a_cycle_is_heard_from_beginning_to_end(lessons):
-    long = next(p for p in lessons.cycles if p.kind == WHEEZE)  # 2.5 s
-    parts = lessons.parts(long)
+def test_without_times_of_its_own_a_cycle_is_heard_from_beginning_to_end(dataset):
+    long = next(p for p in dataset.cycles if p.kind == WHEEZE)  # 2.5 s
+    parts = dataset.segment_windows(long)
     assert [p.shape for p in parts] == [(64, 200)] * 2
     event = Segment(recording=0, start=0, end=250, kind=NORMAL, split="test")
-    assert len(lessons.parts(event)) == 1
+    assert len(dataset.segment_windows(event)) == 1
 
 
 def test_icbhi_alone_lends_some_of_its_patients_for_validation(tmp_path):
@@ -170,9 +170,9 @@ def test_recordings_with_a_label_alone_are_learnt_from_as_they_are(tmp_path):
         write_adult(tmp_path, patient, sound, filters="B")
     data = lung.read(tmp_path, MODEL)
     assert sorted(data.targets.tolist()) == [NORMAL, CRACKLE, WHEEZE]
-    lessons, _ = read_lung_dataset(tmp_path, MODEL)
-    assert lessons.labelled == []  # heard as events already
-    draw = lessons._placed(lessons.events[0], np.random.default_rng(0), source=0)
+    dataset, _ = read_lung_dataset(tmp_path, MODEL)
+    assert dataset.labelled_recordings == []  # heard as events already
+    draw = dataset._plan_segment(dataset.events[0], np.random.default_rng(0), source=0)
     assert draw.times is None
 
 
@@ -182,8 +182,8 @@ def test_a_folder_of_sounds_without_any_label_is_refused(tmp_path):
         lung.read(tmp_path, MODEL)
 
 
-def test_fraiwan_is_for_training_beside_timed_sites_and_split_by_patient_alone(lessons):
-    takes = [s.take for s in lessons.sounds]
+def test_fraiwan_is_for_training_beside_timed_sites_and_split_by_patient_alone(dataset):
+    takes = [s.take for s in dataset.recordings]
     alone = [t for t in takes if t.site == "fraiwan"]
     both = dict(zip([t.patient for t in takes], assign_splits(takes), strict=True))
     assert {both[t.patient] for t in alone} == {"train"}

@@ -39,7 +39,7 @@ def made(decibels: np.ndarray) -> RecordingSpectrograms:
     """A recording with the same spectrogram at every stage, every column in its statistics."""
     take = Take(path=None, name="made", site="sprsound", patient="sprsound:1", kind=0)  # type: ignore[arg-type]
     each = (decibels.astype(np.float16),) * len(STAGES)
-    return RecordingSpectrograms(take=take, decibels=each, thin=each, events=())
+    return RecordingSpectrograms(take=take, decibels=each, sparse=each, events=())
 
 
 def levels(frames: int = 300, seed: int = 0) -> np.ndarray:
@@ -56,7 +56,7 @@ def recording(tmp_path_factory):
         site="sprsound",
         patient="sprsound:1",
         kind=1,
-        annotated=(
+        annotations=(
             Annotation(start_s=1.0, end_s=2.0, kind=CRACKLE),
             Annotation(start_s=3.0, end_s=3.001, kind=NORMAL),
         ),
@@ -66,7 +66,7 @@ def recording(tmp_path_factory):
 
 
 def test_a_recording_is_held_after_every_step_with_its_events_in_frames(recording):
-    assert recording.frames == spectrogram.frames(6 * RATE_HZ, SPEC)
+    assert recording.frames == spectrogram.frame_count(6 * RATE_HZ, SPEC)
     assert recording.events == ((100, 200, CRACKLE), (300, 302, NORMAL))
     raw, filtered, _ = (each.astype(np.float32) for each in recording.decibels)
     assert (raw[0] - filtered[0]).mean() > 4  # at 75 Hz; 100 Hz is where the band begins
@@ -82,12 +82,12 @@ def test_a_take_that_is_part_of_a_file_is_cut_out_of_it(tmp_path):
         site="icbhi",
         patient="icbhi:1",
         kind=None,
-        annotated=(event,),
+        annotations=(event,),
         start_s=2.0,
         end_s=4.0,
     )
     (found,) = read_spectrograms([take], SPEC, lambda done, doing: None)
-    assert found.frames == spectrogram.frames(2 * RATE_HZ, SPEC)
+    assert found.frames == spectrogram.frame_count(2 * RATE_HZ, SPEC)
     assert found.events == ((50, 100, CRACKLE),)
 
 
@@ -110,7 +110,7 @@ def test_an_unchanged_window_is_what_the_demo_makes_of_the_recording(recording, 
 
 def test_with_all_columns_in_the_statistics_only_float16_is_lost():
     decibels = levels()
-    whole = spectrogram.conditioned(decibels.astype(np.float32), SPEC)
+    whole = spectrogram.normalise_decibels(decibels.astype(np.float32), SPEC)
     window = cut_window(made(decibels), 40, 200, WindowAugmentation(stage=0), SPEC)
     np.testing.assert_allclose(window, whole[:, 40:240], atol=2e-3)
 
@@ -129,7 +129,7 @@ def test_beyond_the_recording_and_the_blot_there_is_the_mean():
 def test_the_stage_asked_for_is_the_one_that_is_cut():
     take = made(levels())
     stages = tuple(levels(seed=seed) for seed in range(3))
-    take = dataclasses.replace(take, decibels=stages, thin=stages)
+    take = dataclasses.replace(take, decibels=stages, sparse=stages)
     cuts = [cut_window(take, 0, 200, WindowAugmentation(stage=stage), SPEC) for stage in range(3)]
     for stage in range(3):
         alone = cut_window(made(stages[stage]), 0, 200, WindowAugmentation(stage=0), SPEC)
@@ -141,7 +141,7 @@ def test_a_gain_is_added_to_its_bands_before_the_standardisation():
     decibels = levels()
     gain = np.linspace(-12, 12, 64).astype(np.float32)
     window = cut_window(made(decibels), 0, 200, WindowAugmentation(stage=0, gain_db=gain), RAW)
-    whole = spectrogram.conditioned(decibels.astype(np.float32) + gain[:, None], RAW)
+    whole = spectrogram.normalise_decibels(decibels.astype(np.float32) + gain[:, None], RAW)
     np.testing.assert_allclose(window, whole[:, :200], atol=2e-3)
     flat = cut_window(
         made(decibels), 0, 200, WindowAugmentation(stage=0, gain_db=np.full(64, 9.0)), SPEC
@@ -178,7 +178,7 @@ def test_an_event_is_as_loud_as_asked_where_it_is_put():
     power[10:14] = 3.0
     for snr_db in (-4.0, 0.0, 10.0):
         change = WindowAugmentation(
-            stage=0, added=(EventOverlay(power=power, at=30, snr_db=snr_db),)
+            stage=0, overlays=(EventOverlay(power=power, first_frame=30, snr_db=snr_db),)
         )
         louder = windows._overlay_events(flat[:, :200].astype(np.float32), change, SPEC)
         gained = 10 ** (louder / 10) - 1e-5

@@ -1,8 +1,9 @@
-"""What lung models learn from: annotated breathing of several hospitals, and synthesised events.
+"""The training data of lung models: annotated breathing of several hospitals, synthetic events.
 
-One sample of validation and test is one annotated event of a child that training never heard, alone
-in a window of the network's length. Training also hears whole windows, as the demo does, the
-cycles of other hospitals, and crackles and wheezes synthesised into real normal breathing.
+A validation or test sample is one annotated event of a child that the model is not trained on,
+alone in a window of the network's length. Training also uses whole windows, as the demo does, the
+respiratory cycles of other hospitals, and crackles and wheezes synthesised into real normal
+breathing.
 """
 
 from __future__ import annotations
@@ -26,58 +27,64 @@ from xai_demo.training.lung.windows import read_spectrograms
 
 
 def read(data: Path, model: Model, progress: Progress | None = None) -> Dataset:
-    """Everything annotated below `data`; raises TrainingError where there is nothing."""
+    """Read all annotated sounds below `data`; raises TrainingError where there are none."""
     from xai_demo.training.lung import classifier_head
 
-    lessons, notes = read_lung_dataset(data, model, progress)
-    takes = [sound.take for sound in lessons.sounds]
+    dataset, notes = read_lung_dataset(data, model, progress)
+    takes = [recording.take for recording in dataset.recordings]
     return Dataset(
         name=" + ".join(sorted({t.site for t in takes})),
         labels=model.labels,
-        targets=np.array([p.kind for p in lessons.events]),
-        groups=tuple(lessons.sounds[p.recording].take.patient for p in lessons.events),
-        splits=tuple(p.split for p in lessons.events),
-        load=lessons.load,
+        targets=np.array([segment.kind for segment in dataset.events]),
+        groups=tuple(takes[segment.recording].patient for segment in dataset.events),
+        splits=tuple(segment.split for segment in dataset.events),
+        load=dataset.load,
         notes=notes,
-        finish=partial(classifier_head.fit_classifier, lessons=lessons),
-        recordings=partial(classifier_head.predict_recordings, lessons=lessons)
-        if any(lessons.validated())
+        finish=partial(classifier_head.fit_classifier, dataset=dataset),
+        predict_recordings=partial(classifier_head.predict_recordings, dataset=dataset)
+        if dataset.validation_recordings()
         else None,
-        heard=tuple(t.patient for t, s in zip(takes, lessons.splits, strict=True) if s != "test"),
+        extra_groups=tuple(
+            take.patient
+            for take, split in zip(takes, dataset.splits, strict=True)
+            if split != "test"
+        ),
     )
 
 
 def read_lung_dataset(
     data: Path, model: Model, progress: Progress | None = None
 ) -> tuple[LungDataset, tuple[str, ...]]:
-    """What lies below `data`, heard, and what is to be said about it."""
+    """Read all annotated sounds below `data`, and the notes on what was left out."""
     spec = sound_spec(model)
     corpus = breathing.read(data)
-    takes = [t for t in corpus.takes if t.annotated or t.kind is not None]
+    takes = [t for t in corpus.takes if t.annotations or t.kind is not None]
     splits = assign_splits(takes)
-    sounds = read_spectrograms(takes, spec, progress or (lambda done, doing: None))
-    lessons = LungDataset(sounds, splits, spec)
-    if not lessons.events:
+    recordings = read_spectrograms(takes, spec, progress or (lambda done, doing: None))
+    dataset = LungDataset(recordings, splits, spec)
+    if not dataset.events:
         raise TrainingError(
-            f"{data} holds {len(takes)} sounds without an event or a label, wanted: annotated "
-            f"ones. {' '.join(corpus.notes)}".rstrip()
+            f"{data} contains {len(takes)} sounds but no event or label; annotated sounds are "
+            f"needed. {' '.join(corpus.notes)}".rstrip()
         )
-    return lessons, corpus.notes
+    return dataset, corpus.notes
 
 
 def sound_spec(model: Model) -> LogMel:
-    """How the model takes sounds; raises TrainingError where it takes pictures."""
+    """The model's preprocessing of sounds; raises TrainingError for a model of radiographs."""
     spec = model.preprocessing
     if not isinstance(spec, LogMel):
-        raise TrainingError(f"{model.name} takes pictures, wanted: a model that takes sounds.")
+        raise TrainingError(
+            f"{model.name} analyses radiographs; a model that analyses sounds is needed."
+        )
     return spec
 
 
 def assign_splits(takes: list[breathing.Take]) -> list[Split]:
-    """SPRSound by a hash of the child, ICBHI by its official split, the others all for training.
+    """SPRSound is split by a hash of the child, ICBHI as published; all others are for training.
 
-    Where there is no SPRSound to validate on, some of ICBHI's patients for training are taken for
-    it; where there is no ICBHI either, the others are split by a hash of the patient.
+    Without SPRSound, some of ICBHI's training patients become the validation split; without ICBHI
+    as well, the others are split by a hash of the patient.
     """
     sites = {take.site for take in takes}
     names = [t.patient.removeprefix("sprsound:") for t in takes]
@@ -86,15 +93,15 @@ def assign_splits(takes: list[breathing.Take]) -> list[Split]:
     def icbhi(i: int) -> Split:
         if takes[i].official_split != "train":
             return "test"
-        tuned = hashed[i] == "validation" and "sprsound" not in sites
-        return "validation" if tuned else "train"
+        validates = hashed[i] == "validation" and "sprsound" not in sites
+        return "validation" if validates else "train"
 
-    timed = bool(sites - set(WITHOUT_TIMES))
+    has_times = bool(sites - set(WITHOUT_TIMES))
     by_site: dict[str, Callable[[int], Split]] = {
         "sprsound": lambda i: hashed[i],
         "icbhi": icbhi,
-        "fraiwan": lambda i: "train" if timed else hashed[i],
-        "folders": lambda i: "train" if timed else hashed[i],
+        "fraiwan": lambda i: "train" if has_times else hashed[i],
+        "folders": lambda i: "train" if has_times else hashed[i],
     }
     splits = [by_site[take.site](i) for i, take in enumerate(takes)]
     breathing.check_splits([t.patient for t in takes], splits)

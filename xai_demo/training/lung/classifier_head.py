@@ -1,11 +1,10 @@
-"""The classifier that goes with the network: one for all hospitals, on features that stay as is.
+"""The last layer of a lung model: one classifier for all hospitals, on the trained features.
 
-Logistic regression on the pooled features of SPRSound's events and whole windows, ICBHI's cycles,
-Fraiwan's recordings and, twice as heavy as any of these, of windows varied as in training: with
-other stethoscopes, noise and synthesised events, which is what carries over to other hospitals.
-Rare classes count more. Standardisation is folded into the network's last layer. As only this
-layer sees Fraiwan, cross-validating it over Fraiwan's patients tells how the whole procedure does
-there.
+It is a logistic regression on the pooled features of SPRSound's events and whole windows, ICBHI's
+cycles, Fraiwan's recordings and augmented windows. The last have the largest weight: their other
+stethoscopes, noise and synthetic events are what carries over to other hospitals. Rare classes
+count more. Standardisation is folded into the network's last layer. As only this layer is trained
+on Fraiwan, cross-validating it over Fraiwan's patients measures the whole procedure there.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xai_demo.audio import spectrogram
-from xai_demo.decision import over_time, over_windows
+from xai_demo.decision import event_probabilities_over_time, pool_windows
 from xai_demo.training.calibration import softmax
 from xai_demo.training.datasets import RecordingPredictions
 from xai_demo.training.datasets.breathing import (
@@ -28,7 +27,7 @@ from xai_demo.training.datasets.breathing import (
     WHEEZE,
     kind_of,
 )
-from xai_demo.training.losses import narrow
+from xai_demo.training.losses import run_in_bfloat16
 from xai_demo.training.lung.regression import LocalisedWindows, SourceFeatures, fit_regression
 from xai_demo.training.lung.windows import WindowAugmentation, cut_window, default_stage
 
@@ -40,102 +39,111 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Model
     from xai_demo.training.lung.samples import LungDataset, Segment
 
-_VARIED = 12_000  # windows varied as in training, ...
-_VARIED_TIMES = 4  # ... unless that is so many times the events
+# The number of augmented windows, and its limit as a multiple of the number of events.
+_MAX_AUGMENTED = 12_000
+_MAX_AUGMENTED_PER_EVENT = 4
 _BATCH = 64
-_HEARD_IN = {CRACKLE: (0,), WHEEZE: (1,), BOTH: (0, 1)}  # rows of what is heard when
+_ROWS_OF = {CRACKLE: (0,), WHEEZE: (1,), BOTH: (0, 1)}  # of the array of times of a window
 
 
-def fit_classifier(network: nn.Module, *, lessons: LungDataset) -> None:
-    """Give the network the classifier that all sources agree on, in place."""
-    learnt = list(training_sources(network, lessons).values())
-    set_classifier(network, *fit_regression(learnt, located=localised_windows(network, lessons)))
+def fit_classifier(network: nn.Module, *, dataset: LungDataset) -> None:
+    """Fit the network's last layer to all sources, in place."""
+    sources = list(training_sources(network, dataset).values())
+    localised = localised_windows(network, dataset)
+    set_classifier(network, *fit_regression(sources, localised=localised))
 
 
-def localised_windows(network: Any, lessons: LungDataset) -> LocalisedWindows | None:
-    """Windows of training's recordings in which one kind of event sounds, and where."""
-    found = [
-        (i, s, *lessons.heard_in(i, s)) for i in lessons.whole for s in window_starts(lessons, i)
+def localised_windows(network: Any, dataset: LungDataset) -> LocalisedWindows | None:
+    """Training windows with exactly one kind of event, and where it sounds; None without any."""
+    candidates = [
+        (i, s, *dataset.window_label(i, s))
+        for i in dataset.timed_recordings
+        for s in window_starts(dataset, i)
     ]
-    clear = [each for each in found if each[3].max() == 1 and each[3].argmax() != NORMAL]
+    # A label below 1 is that of a window in which part of an event is barely audible.
+    clear = [each for each in candidates if each[3].max() == 1 and each[3].argmax() != NORMAL]
     if not clear:
         return None
-    parts = np.concatenate(
+    contributions = np.concatenate(
         [
-            network.global_pool.columns(maps).numpy()
+            network.global_pool.column_contributions(maps).numpy()
             for maps in _feature_maps(
-                network, (whole_window(lessons, i, s) for i, s, _, _ in clear)
+                network, (whole_window(dataset, i, s) for i, s, _, _ in clear)
             )
         ]
     )
     kinds = np.array([int(label.argmax()) for _, _, _, label in clear])
     times = F.adaptive_max_pool1d(
-        torch.from_numpy(np.stack([times for _, _, times, _ in clear])), parts.shape[1]
+        torch.from_numpy(np.stack([times for _, _, times, _ in clear])), contributions.shape[1]
     ).numpy()
     inside = np.stack(
-        [of[list(_HEARD_IN[int(kind)])].any(0) for of, kind in zip(times, kinds, strict=True)]
+        [
+            window[list(_ROWS_OF[int(kind)])].any(0)
+            for window, kind in zip(times, kinds, strict=True)
+        ]
     )
-    return LocalisedWindows(parts=parts, inside=inside, kinds=kinds)
+    return LocalisedWindows(contributions=contributions, inside=inside, kinds=kinds)
 
 
 def training_sources(
-    network: nn.Module, lessons: LungDataset, *, most: int | None = None, recordings: bool = True
+    network: nn.Module, dataset: LungDataset, *, most: int | None = None, recordings: bool = True
 ) -> dict[str, SourceFeatures]:
-    """Features of everything that training may hear, by source; plain, and some varied.
+    """Features of all training data by source, at most `most` samples of each.
 
-    At most so many of each; `recordings` False leaves those out that have one label.
+    `recordings=False` leaves out recordings with a single label.
     """
-    found = {}
-    events = [p for p in lessons.events if p.split == "train"]
+    sources = {}
+    events = [segment for segment in dataset.events if segment.split == "train"]
     if events:
-        some = [events[i] for i in sample_indices(len(events), most)]
-        found["events"] = _segment_source(network, lessons, some, weight=0.5, power=0.5)
-        found["varied"] = _augmented_source(network, lessons, most)
-    if lessons.whole:
-        windows = [(i, s) for i in lessons.whole for s in window_starts(lessons, i)]
+        subset = [events[i] for i in sample_indices(len(events), most)]
+        sources["events"] = _segment_source(network, dataset, subset, weight=0.5, power=0.5)
+        sources["varied"] = _augmented_source(network, dataset, most)
+    if dataset.timed_recordings:
+        windows = [(i, s) for i in dataset.timed_recordings for s in window_starts(dataset, i)]
         windows = [windows[i] for i in sample_indices(len(windows), most)]
-        found["windows"] = SourceFeatures(
-            features=pooled_features(network, (whole_window(lessons, i, s) for i, s in windows)),
-            kinds=np.array([int(lessons.heard_in(i, s)[1].argmax()) for i, s in windows]),
-            groups=tuple(lessons.sounds[i].take.patient for i, _ in windows),
+        sources["windows"] = SourceFeatures(
+            features=pooled_features(network, (whole_window(dataset, i, s) for i, s in windows)),
+            kinds=np.array([int(dataset.window_label(i, s)[1].argmax()) for i, s in windows]),
+            groups=tuple(dataset.recordings[i].take.patient for i, _ in windows),
             weight=0.5,
             power=0.5,
         )
-    if lessons.cycles:
-        some = [lessons.cycles[i] for i in sample_indices(len(lessons.cycles), most)]
-        found["cycles"] = _segment_source(network, lessons, some, weight=0.1, power=0.3)
-    if lessons.labelled and recordings:
-        found["recordings"] = recording_features(network, lessons, lessons.labelled)
-    return found
+    if dataset.cycles:
+        subset = [dataset.cycles[i] for i in sample_indices(len(dataset.cycles), most)]
+        sources["cycles"] = _segment_source(network, dataset, subset, weight=0.1, power=0.3)
+    if dataset.labelled_recordings and recordings:
+        sources["recordings"] = recording_features(network, dataset, dataset.labelled_recordings)
+    return sources
 
 
 def sample_indices(count: int, most: int | None) -> NDArray[np.int64]:
-    """The places of at most so many of `count` samples, drawn once for all, in their order."""
+    """At most `most` of the indices below `count`, always the same random ones, in order."""
     if most is None or count <= most:
         return np.arange(count, dtype=np.int64)
     return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
-def _augmented_source(network: nn.Module, lessons: LungDataset, most: int | None) -> SourceFeatures:
-    """Windows of all sources as training draws them, the rarer kinds of event more often."""
+def _augmented_source(network: nn.Module, dataset: LungDataset, most: int | None) -> SourceFeatures:
+    """Augmented windows of all sources, as training draws them; rarer events more often."""
     rng = np.random.default_rng(0)
-    train = np.array([i for i, p in enumerate(lessons.events) if p.split == "train"])
-    kinds = np.array([lessons.events[i].kind for i in train])
-    chance = np.bincount(kinds, minlength=4).astype(float)[kinds] ** -0.5
-    count = min(_VARIED, _VARIED_TIMES * len(train))
-    chosen = rng.choice(train, count, p=chance / chance.sum())
+    train = np.array([i for i, segment in enumerate(dataset.events) if segment.split == "train"])
+    kinds = np.array([dataset.events[i].kind for i in train])
+    probabilities = np.bincount(kinds, minlength=4).astype(float)[kinds] ** -0.5
+    count = min(_MAX_AUGMENTED, _MAX_AUGMENTED_PER_EVENT * len(train))
+    chosen = rng.choice(train, count, p=probabilities / probabilities.sum())
     rows = sample_indices(count, most)
     labels = np.zeros((len(rows), 4), np.float32)
 
     def windows() -> Iterator[Floats]:
         for at, row in enumerate(rows):
-            window, target = lessons.load(int(chosen[row]), np.random.default_rng((0, int(row))))
+            window, target = dataset.load(int(chosen[row]), np.random.default_rng((0, int(row))))
             labels[at] = target[:4]
             yield window
 
-    found = pooled_features(network, windows())
+    # `labels` is filled while the features are computed, so these come first.
+    features = pooled_features(network, windows())
     return SourceFeatures(
-        features=found,
+        features=features,
         kinds=labels.argmax(axis=1),
         groups=("",) * len(rows),
         weight=2.0,
@@ -146,108 +154,114 @@ def _augmented_source(network: nn.Module, lessons: LungDataset, most: int | None
 
 def _segment_source(
     network: nn.Module,
-    lessons: LungDataset,
-    places: Sequence[Segment],
+    dataset: LungDataset,
+    segments: Sequence[Segment],
     *,
     weight: float,
     power: float,
 ) -> SourceFeatures:
     return SourceFeatures(
-        features=pooled_features(network, (lessons.plain(p) for p in places)),
-        kinds=np.array([p.kind for p in places]),
-        groups=tuple(lessons.sounds[p.recording].take.patient for p in places),
+        features=pooled_features(
+            network, (dataset.segment_window(segment) for segment in segments)
+        ),
+        kinds=np.array([segment.kind for segment in segments]),
+        groups=tuple(dataset.recordings[s.recording].take.patient for s in segments),
         weight=weight,
         power=power,
     )
 
 
 def recording_features(
-    network: nn.Module, lessons: LungDataset, chosen: Sequence[int]
+    network: nn.Module, dataset: LungDataset, chosen: Sequence[int]
 ) -> SourceFeatures:
-    """Whole recordings with one label each: the mean over their windows."""
+    """Features of whole recordings with one label each: the mean over their windows."""
     return SourceFeatures(
         features=np.stack(
             [
                 pooled_features(
-                    network, (whole_window(lessons, i, s) for s in window_starts(lessons, i))
+                    network, (whole_window(dataset, i, s) for s in window_starts(dataset, i))
                 ).mean(0)
                 for i in chosen
             ]
         ),
-        kinds=np.array([lessons.sounds[i].take.kind for i in chosen]),
-        groups=tuple(lessons.sounds[i].take.patient for i in chosen),
+        kinds=np.array([dataset.recordings[i].take.kind for i in chosen]),
+        groups=tuple(dataset.recordings[i].take.patient for i in chosen),
         weight=1.0,
         power=0.3,
     )
 
 
-def predict_recordings(network: Any, model: Model, *, lessons: LungDataset) -> RecordingPredictions:
-    """Whole validation recordings as the demo answers them, as a whole and by the moment."""
+def predict_recordings(network: Any, model: Model, *, dataset: LungDataset) -> RecordingPredictions:
+    """Predictions for the whole validation recordings, overall and over time, as in the demo."""
     last = network.get_classifier()
     weight, bias = last.weight.detach().cpu().numpy(), last.bias.detach().cpu().numpy()
-    rows, kinds, parts, sounding = [], [], [], []
-    for i in lessons.validated():
-        firsts = window_starts(lessons, i)
-        found = pooled_features(network, (whole_window(lessons, i, s) for s in firsts))
-        logits = (found @ weight.T + bias).astype(np.float64)
+    rows, kinds, moments, sounding_s = [], [], [], []
+    for i in dataset.validation_recordings():
+        firsts = window_starts(dataset, i)
+        features = pooled_features(network, (whole_window(dataset, i, s) for s in firsts))
+        logits = (features @ weight.T + bias).astype(np.float64)
         windows = softmax(logits / model.temperature).astype(np.float32)
-        rows.append(over_windows(model, windows))
-        heard = {kind for _, _, kind in lessons.sounds[i].events}
-        crackles, wheezes = bool(heard & {CRACKLE, BOTH}), bool(heard & {WHEEZE, BOTH})
+        rows.append(pool_windows(model, windows))
+        annotated = {kind for _, _, kind in dataset.recordings[i].events}
+        crackles, wheezes = bool(annotated & {CRACKLE, BOTH}), bool(annotated & {WHEEZE, BOTH})
         kinds.append(kind_of(crackles=crackles, wheezes=wheezes))
-        frames = lessons.sounds[i].frames
-        edges, by_moment = over_time(
-            firsts, [min(s + lessons.frames, frames) for s in firsts], windows
+        frames = dataset.recordings[i].frames
+        edges, by_moment = event_probabilities_over_time(
+            firsts, [min(s + dataset.window_frames, frames) for s in firsts], windows
         )
-        parts.append(by_moment)
-        sounding.append(_durations(lessons.sounding(i), edges) / lessons.per_second)
+        moments.append(by_moment)
+        sounding_s.append(_durations(dataset.frame_kinds(i), edges) / dataset.frames_per_second)
     return RecordingPredictions(
         probabilities=np.stack(rows).astype(np.float64),
         targets=np.array(kinds),
-        moments=np.concatenate(parts).astype(np.float64),
-        sounding_s=np.concatenate(sounding),
+        moments=np.concatenate(moments).astype(np.float64),
+        sounding_s=np.concatenate(sounding_s),
     )
 
 
 def _durations(kinds: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Frames of each kind between edges, (moments, 4)."""
-    each = np.zeros((len(kinds) + 1, BOTH + 1))
-    each[1:] = np.eye(BOTH + 1)[kinds].cumsum(axis=0)
-    lasting: NDArray[np.float64] = np.diff(each[edges], axis=0)
-    return lasting
+    """Frames of each class between two edges, (moments, 4)."""
+    totals = np.zeros((len(kinds) + 1, BOTH + 1))
+    totals[1:] = np.eye(BOTH + 1)[kinds].cumsum(axis=0)
+    durations: NDArray[np.float64] = np.diff(totals[edges], axis=0)
+    return durations
 
 
-def window_starts(lessons: LungDataset, recording: int) -> tuple[int, ...]:
-    """First frames of a recording's windows, as the demo lays them."""
-    hop = round(lessons.spec.window_hop_s * lessons.per_second)
-    return spectrogram.window_starts(lessons.sounds[recording].frames, lessons.frames, hop)
+def window_starts(dataset: LungDataset, recording: int) -> tuple[int, ...]:
+    """First frames of a recording's windows, placed as in the demo."""
+    hop = round(dataset.spec.window_hop_s * dataset.frames_per_second)
+    return spectrogram.window_starts(
+        dataset.recordings[recording].frames, dataset.window_frames, hop
+    )
 
 
-def whole_window(lessons: LungDataset, recording: int, first: int) -> Floats:
-    """A window of a recording, nothing blotted out: (mel, frames)."""
-    change = WindowAugmentation(stage=default_stage(lessons.spec))
-    return cut_window(lessons.sounds[recording], first, lessons.frames, change, lessons.spec)
+def whole_window(dataset: LungDataset, recording: int, first: int) -> Floats:
+    """A window of a recording, nothing masked: (mel, frames)."""
+    plain = WindowAugmentation(stage=default_stage(dataset.spec))
+    return cut_window(
+        dataset.recordings[recording], first, dataset.window_frames, plain, dataset.spec
+    )
 
 
 def pooled_features(network: Any, windows: Iterator[Floats]) -> Floats:
-    """What the classifier sees of each window, (windows, features)."""
+    """The pooled features of each window, (windows, features)."""
     return np.concatenate(
         [network.global_pool(maps).numpy() for maps in _feature_maps(network, windows)]
     )
 
 
 def _feature_maps(network: Any, windows: Iterator[Floats]) -> Iterator[Tensor]:
-    """The maps of the last stage, a batch at a time: (batch, channels, rows, columns)."""
+    """The feature maps of the last stage, by batch: (batch, channels, rows, columns)."""
     device = next(network.parameters()).device
     network.eval()
     for batch in _batches(windows):
         with torch.inference_mode():
             inputs = torch.from_numpy(np.stack(batch))[:, None].to(device)
-            yield narrow(network.forward_features, inputs).cpu()
+            yield run_in_bfloat16(network.forward_features, inputs).cpu()
 
 
 def set_classifier(network: Any, weight: Floats, bias: Floats) -> None:
-    """Make this the network's last layer."""
+    """Set the weights, (labels, features), and biases of the network's last layer."""
     last = network.get_classifier()
     with torch.no_grad():
         last.weight.copy_(torch.from_numpy(weight))

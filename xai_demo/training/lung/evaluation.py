@@ -1,7 +1,7 @@
-"""How lung models are evaluated: by annotated event, and by whole recording as the demo hears it.
+"""Evaluation of lung models: by annotated event, and by whole recording as the demo analyses it.
 
-Of every site those patients are asked about whom the model did not learn from; where it learnt
-from all of them, all are asked about and the notes say so.
+Of every site, only patients that the model was not trained on are used. Where it was trained on all
+of them, all are used and the notes say that the figures are not a test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from xai_demo import audio, networks
 from xai_demo.analysis import inputs
 from xai_demo.analysis.inference import evidence_over_time
-from xai_demo.decision import over_windows, points
+from xai_demo.decision import operating_points, pool_windows
 from xai_demo.errors import TrainingError, UnreadableFileError
 from xai_demo.training import metrics
 from xai_demo.training.calibration import softmax
@@ -30,25 +30,25 @@ from xai_demo.training.datasets.breathing import (
     Take,
 )
 from xai_demo.training.lung import assign_splits, sound_spec
-from xai_demo.training.lung import metrics as lung_events
-from xai_demo.training.lung import metrics as lung_scores
+from xai_demo.training.lung import metrics as lung_metrics
 from xai_demo.training.lung.samples import LungDataset
 from xai_demo.training.lung.windows import read_spectrograms
-from xai_demo.training.recipe import Answers, Evaluation
+from xai_demo.training.recipe import Evaluation, SamplePredictions
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Model, Progress, Recording
     from xai_demo.training.lung.metrics import Predictions
     from xai_demo.training.metrics import Array
 
-SITES = {  # in the order in which a mixture's figures come to stand at the top
+# Of several sites, the figures of the first in this order are the headline.
+SITES = {
     "sprsound": "SPRSound",
     "icbhi": "ICBHI 2017",
     "folders": "Folders named after labels",
     "fraiwan": "Fraiwan",
 }
 POOR = "poor quality"
-_LONGEST_S = 600.0
+_MAX_DURATION_S = 600.0
 _BATCH = 64
 
 
@@ -56,155 +56,172 @@ def evaluate_lung_model(
     network: torch.nn.Module,
     model: Model,
     data: Path,
-    learnt_from: frozenset[str] | None,
+    trained_on: frozenset[str] | None,
     progress: Progress,
 ) -> Evaluation:
-    """See the module; `learnt_from` None: as a network would that learnt from this very data."""
+    """Evaluate a lung model on all annotated sounds below `data`.
+
+    `trained_on` are the patients the model was trained or tuned on; None means that they are those
+    of the training and validation splits of this very data. Raises TrainingError where there is
+    nothing to evaluate on.
+    """
     sound_spec(model)
     progress(0.0, "reading the data")
     corpus = breathing.read(data)
-    takes, notes, known = held_out_takes(corpus, learnt_from)
-    asked = _Evaluator(network, model)
+    takes, notes, known = held_out_takes(corpus, trained_on)
+    evaluator = _Evaluator(network, model)
     levels: dict[str, dict[str, Predictions]] = {}
     extra: dict[str, dict[str, Any]] = {}
     for number, site in enumerate(s for s in SITES if any(t.site == s for t in takes)):
         part = [t for t in takes if t.site == site]
         start = number / len(SITES)
 
-        def told(done: float, doing: str, start: float = start) -> None:
+        def report(done: float, doing: str, start: float = start) -> None:
             progress(0.9 * (start + done / len(SITES)), doing)
 
         levels[site] = {}
-        if any(take.annotated for take in part):
-            levels[site]["events"] = asked.events(part, told)
-        found = asked.recordings(part, told, notes)
-        if found is not None:
-            levels[site]["recordings"] = found[0]
-            extra[site] = found[1]
+        if any(take.annotations for take in part):
+            levels[site]["events"] = evaluator.events(part, report)
+        result = evaluator.recordings(part, report, notes)
+        if result is not None:
+            levels[site]["recordings"], extra[site] = result
     if not any(levels.values()):
         raise TrainingError(
-            f"{data} holds no sound with a label to evaluate {model.name} on, wanted: annotated "
-            f"events, or recordings with a label. {' '.join(notes)}".rstrip()
+            f"{data} contains nothing to evaluate {model.name} on; annotated events or recordings "
+            f"with a label are needed. {' '.join(notes)}".rstrip()
         )
-    progress(0.9, "bootstrap by person")
+    progress(0.9, "bootstrap by patient")
     is_official = "icbhi" not in known and _has_official_icbhi(takes)
     evaluation = _evaluation(model, levels, extra, notes, has_official_icbhi=is_official)
     return dataclasses.replace(evaluation, result=evaluation.result | {"no_test": known})
 
 
 def held_out_takes(
-    corpus: Corpus, learnt_from: frozenset[str] | None
+    corpus: Corpus, trained_on: frozenset[str] | None
 ) -> tuple[list[Take], list[str], list[str]]:
-    """The takes to ask about, what is to be said of the others, and the sites known to the last."""
+    """The takes to evaluate on, notes on the others, and the sites without a held-out patient."""
     takes, notes = list(corpus.takes), list(corpus.notes)
     all_known: list[str] = []
-    if learnt_from is None:
+    if trained_on is None:
         pairs = zip(takes, assign_splits(takes), strict=True)
-        learnt_from = frozenset(t.patient for t, s in pairs if s != "test" and t.site != "folders")
-        learnt_from |= {t.patient for t in takes if t.site == "fraiwan"}
+        trained_on = frozenset(t.patient for t, s in pairs if s != "test" and t.site != "folders")
+        # The last layer is trained on all of Fraiwan.
+        trained_on |= {t.patient for t in takes if t.site == "fraiwan"}
     chosen: list[Take] = []
     for site, name in SITES.items():
         part = [t for t in takes if t.site == site]
-        apart = [t for t in part if t.patient not in learnt_from]
-        known = {t.patient for t in part} & learnt_from
-        if part and not apart:
+        held_out = [t for t in part if t.patient not in trained_on]
+        known = {t.patient for t in part} & trained_on
+        if part and not held_out:
             all_known.append(site)
-            how = ", of Fraiwan by its last layer only: see `cross-validate`"
+            how = " (its last layer only: see `cross-validate`)" if site == "fraiwan" else ""
             notes.append(
-                f"{name}: the model learnt from all of these {len(known)} patients"
-                f"{how if site == 'fraiwan' else ''}; its figures here are no test."
+                f"{name}: the model was trained on all of these {len(known)} patients{how}, so "
+                "these figures are not a test."
             )
         elif known:
-            notes.append(f"{name}: {len(known)} patients that the model learnt from are left out.")
-        chosen += apart or part
+            notes.append(
+                f"{name}: {len(known)} patients that the model was trained on are left out."
+            )
+        chosen += held_out or part
     return chosen, notes, all_known
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Evaluator:
-    """A network with the model it is, asked about sounds."""
+    """A network with the record of its model, applied to sounds."""
 
     network: torch.nn.Module
     model: Model
 
     def events(self, takes: Sequence[Take], progress: Progress) -> Predictions:
-        """Every annotated event or cycle by itself, all around it blotted out."""
+        """Predictions for every annotated event or cycle alone, with all around it masked."""
         spec = sound_spec(self.model)
-        annotated = [take for take in takes if take.annotated]
-        sounds = read_spectrograms(annotated, spec, lambda done, doing: progress(0.4 * done, doing))
-        lessons = LungDataset(sounds, ["test"] * len(sounds), spec)
-        progress(0.4, "asking about events")
+        annotated = [take for take in takes if take.annotations]
+        recordings = read_spectrograms(
+            annotated, spec, lambda done, doing: progress(0.4 * done, doing)
+        )
+        dataset = LungDataset(recordings, ["test"] * len(recordings), spec)
+        progress(0.4, "predicting events")
         rows = [
-            self.whole(np.stack(lessons.parts(place))[:, None], partial(over_windows, self.model))
-            for place in lessons.places
+            self.predict_segment(
+                np.stack(dataset.segment_windows(segment))[:, None],
+                partial(pool_windows, self.model),
+            )
+            for segment in dataset.segments
         ]
-        return self._judged(
+        return self._predictions(
             np.stack(rows),
-            [place.kind for place in lessons.places],
-            [sounds[place.recording].take.patient for place in lessons.places],
+            [segment.kind for segment in dataset.segments],
+            [recordings[segment.recording].take.patient for segment in dataset.segments],
         )
 
     def recordings(
         self, takes: Sequence[Take], progress: Progress, notes: list[str]
     ) -> tuple[Predictions, dict[str, Any]] | None:
-        """Every recording with a label; of SPRSound its record level too, and the timeline."""
+        """Predictions for every labelled recording; None where there is none.
+
+        For SPRSound, also the challenge's record-level scores and those of the timeline.
+        """
         ledger = Ledger(SITES[takes[0].site])
         rows, kinds, patients, counts = [], [], [], []
-        agreed: list[tuple[str, lung_events.Agreement]] = []
+        agreements: list[tuple[str, lung_metrics.Agreement]] = []
         for number, take in enumerate(takes):
             kind = recording_kind(take)
             if kind is None:
                 continue
             progress(0.5 + 0.5 * number / len(takes), f"recording {number + 1} of {len(takes)}")
             try:
-                made = inputs.prepare(self.model, _read_take(take, self.model))
+                prepared = inputs.prepare(self.model, _read_take(take, self.model))
             except UnreadableFileError as error:
-                ledger.add("recordings that hold nothing to analyse, left out", str(error))
+                ledger.add("recordings with nothing to analyse, left out", str(error))
                 continue
-            windows, evidence = self.answers(made.inputs)
+            windows, evidence = self.predict_windows(prepared.inputs)
             rows.append(
-                np.asarray(made.overall(self.model, windows.astype(np.float32)), np.float64)
+                np.asarray(prepared.overall(self.model, windows.astype(np.float32)), np.float64)
             )
-            if take.site == "sprsound" and take.annotated:
-                agreed.append((take.patient, self._agreement(take, made, windows, evidence)))
-            counts.append(len(made.inputs))
+            if take.site == "sprsound" and take.annotations:
+                agreements.append(
+                    (take.patient, self._agreement(take, prepared, windows, evidence))
+                )
+            counts.append(len(prepared.inputs))
             kinds.append(kind)
             patients.append(take.patient)
         notes.extend(ledger.notes())
         if not rows:
             return None
-        table, targets = np.stack(rows), np.array(kinds)
+        probabilities, targets = np.stack(rows), np.array(kinds)
         rated = targets <= BOTH
         if not rated.any():
             return None
         groups = np.array(patients)
         pooled = float(np.median(counts)) > 1
-        of_site = record_level(self.model, table, targets, tuple(patients))
+        record_scores = record_level(self.model, probabilities, targets, tuple(patients))
         by_time = {}
-        if agreed:
-            whose, agreements = zip(*agreed, strict=True)
-            by_time = {"timeline": lung_events.agreement_as_json(agreements, whose)}
+        if agreements:
+            owners, rows_by_time = zip(*agreements, strict=True)
+            by_time = {"timeline": lung_metrics.agreement_as_json(rows_by_time, owners)}
         return (
-            self._judged(
-                table[rated], targets[rated].tolist(), groups[rated].tolist(), pooled=pooled
+            self._predictions(
+                probabilities[rated], targets[rated].tolist(), groups[rated].tolist(), pooled=pooled
             ),
-            {"record_level": of_site} | by_time if takes[0].site == "sprsound" else {},
+            {"record_level": record_scores} | by_time if takes[0].site == "sprsound" else {},
         )
 
     def _agreement(
-        self, take: Take, made: Any, windows: Array, evidence: Floats
-    ) -> lung_events.Agreement:
-        events = made.events(self.model, windows.astype(np.float32), None, evidence)
-        duration_s = len(made.samples) / made.sample_rate_hz
-        return lung_events.agreement(events, take.annotated, duration_s=duration_s)
+        self, take: Take, prepared: Any, windows: Array, evidence: Floats
+    ) -> lung_metrics.Agreement:
+        events = prepared.events(self.model, windows.astype(np.float32), None, evidence)
+        duration_s = len(prepared.samples) / prepared.sample_rate_hz
+        return lung_metrics.agreement(events, take.annotations, duration_s=duration_s)
 
-    def whole(self, windows: Any, pooled: Any) -> Array:
-        """One row of probabilities from those of some windows, (windows, 1, mel, frames)."""
-        result: Array = np.asarray(pooled(self.answers(windows)[0]), np.float64)
+    def predict_segment(self, windows: Any, pool: Any) -> Array:
+        """The pooled probabilities of some windows: (windows, 1, mel, frames) -> (labels,)."""
+        result: Array = np.asarray(pool(self.predict_windows(windows)[0]), np.float64)
         return result
 
-    def answers(self, windows: Any) -> tuple[Array, Floats]:
-        """Probabilities of every window by itself, (windows, labels), and the evidence in time."""
+    def predict_windows(self, windows: Any) -> tuple[Array, Floats]:
+        """Probabilities of every window, (windows, labels), and the evidence over time."""
         cut = networks.cut(self.model, self.network.eval())
         device = next(self.network.parameters()).device
         logits, evidence = [], []
@@ -217,21 +234,21 @@ class _Evaluator:
         rows = softmax(np.concatenate(logits).astype(np.float64) / self.model.temperature)
         return rows, np.concatenate(evidence)
 
-    def _judged(
+    def _predictions(
         self, rows: Array, kinds: list[int], patients: list[str], *, pooled: bool = False
     ) -> Predictions:
-        return lung_scores.decide(
+        return lung_metrics.decide(
             rows, np.array(kinds), tuple(patients), points=_points(self.model, pooled=pooled)
         )
 
 
 def recording_kind(take: Take) -> int | None:
-    """The class of a recording, by its label or by its cycles; 4 where its quality is poor."""
+    """The class of a recording by its label or its cycles; 4 where its quality is poor."""
     if take.quality == "poor":
         return BOTH + 1
     if take.kind is not None or take.site != "icbhi":
         return take.kind
-    kinds = {event.kind for event in take.annotated}
+    kinds = {event.kind for event in take.annotations}
     return breathing.kind_of(
         crackles=bool(kinds & {breathing.CRACKLE, BOTH}),
         wheezes=bool(kinds & {breathing.WHEEZE, BOTH}),
@@ -241,41 +258,43 @@ def recording_kind(take: Take) -> int | None:
 def record_level(
     model: Model, rows: Array, targets: metrics.Labels, patients: tuple[str, ...]
 ) -> dict[str, Any]:
-    """SPRSound's own scores of recordings: three classes, and five.
+    """The record-level scores of the SPRSound challenge, for three classes and for five.
 
-    Poor quality is a class of both. The model never answers it, so each such recording is wrong.
+    Both include poor quality as a class. A model never predicts it, so it gets each such recording
+    wrong.
     """
     decided = (rows / _points(model, pooled=True)).argmax(axis=1)
 
-    def scored(weights: Array) -> dict[str, float]:
+    def weighted_scores(weights: Array) -> dict[str, float]:
         five = metrics.confusion(targets, decided, weights, BOTH + 2)
         edges = [0, 1, BOTH + 1]
         three = np.add.reduceat(np.add.reduceat(five, edges, axis=0), edges, axis=1)
         return {
             f"{name}_{count}": value
             for count, counts in (("3", three), ("5", five))
-            for name, value in lung_scores.challenge_scores(counts).items()
+            for name, value in lung_metrics.challenge_scores(counts).items()
         }
 
     return {
         "n": len(targets),
         POOR.replace(" ", "_"): int((targets > BOTH).sum()),
-        "metrics": metrics.as_json(metrics.with_intervals(scored, patients)),
+        "metrics": metrics.as_json(metrics.with_intervals(weighted_scores, patients)),
     }
 
 
 def _points(model: Model, *, pooled: bool) -> Array:
-    of = points(model, pooled=pooled)
-    return np.array([max(of.get(label, 0.5), 1e-6) for label in model.labels])
+    by_label = operating_points(model, pooled=pooled)
+    return np.array([max(by_label.get(label, 0.5), 1e-6) for label in model.labels])
 
 
 def _read_take(take: Take, model: Model) -> Recording:
     rate = sound_spec(model).sample_rate_hz
-    read = audio.read_audio(take.path, sample_rate_hz=rate, max_duration_s=_LONGEST_S)
+    recording = audio.read_audio(take.path, sample_rate_hz=rate, max_duration_s=_MAX_DURATION_S)
     if take.start_s is None and take.end_s is None:
-        return read
+        return recording
     end = None if take.end_s is None else round(take.end_s * rate)
-    return dataclasses.replace(read, samples=read.samples[round((take.start_s or 0) * rate) : end])
+    start = round((take.start_s or 0) * rate)
+    return dataclasses.replace(recording, samples=recording.samples[start:end])
 
 
 def _evaluation(
@@ -290,10 +309,10 @@ def _evaluation(
     official = {("icbhi", "events")} if has_official_icbhi else set()
     sites = {
         site: {
-            level: lung_scores.as_json(answers, is_icbhi_test=(site, level) in official)
-            for level, answers in found.items()
+            level: lung_metrics.as_json(predictions, is_icbhi_test=(site, level) in official)
+            for level, predictions in by_level.items()
         }
-        for site, found in levels.items()
+        for site, by_level in levels.items()
     }
     for site, more in extra.items():
         sites[site]["recordings"] |= more
@@ -301,7 +320,7 @@ def _evaluation(
     if len(sites) > 1:
         others = ", ".join(SITES[s] for s in sites if s != top)
         notes.append(
-            f"The figures at the top are of {SITES[top]}, those of {others} below `sites`."
+            f"The figures at the top are for {SITES[top]}; those for {others} are under `sites`."
         )
     result = {
         "model": model.name,
@@ -315,14 +334,18 @@ def _evaluation(
         "sites": sites,
         "notes": notes,
     }
-    answers = {"": levels[top][level]} | {
-        f"{site}/{each}": found for site, row in levels.items() for each, found in row.items()
+    by_folder = {"": levels[top][level]} | {
+        f"{site}/{name}": predictions
+        for site, by_level in levels.items()
+        for name, predictions in by_level.items()
     }
     return Evaluation(
         result=result,
-        answers={
-            folder: Answers(probabilities=a.probabilities, targets=a.targets, decided=a.decided)
-            for folder, a in answers.items()
+        predictions={
+            folder: SamplePredictions(
+                probabilities=each.probabilities, targets=each.targets, decisions=each.decided
+            )
+            for folder, each in by_folder.items()
         },
     )
 
@@ -333,6 +356,6 @@ def _has_official_icbhi(takes: Sequence[Take]) -> bool:
 
 
 def _headline_levels(levels: dict[str, dict[str, Predictions]]) -> Iterator[tuple[str, str]]:
-    """Level and site: events before recordings, the sites in their order."""
+    """Level and site, the headline first: events before recordings, sites in their order."""
     for level in ("events", "recordings"):
         yield from ((level, site) for site in SITES if level in levels.get(site, {}))

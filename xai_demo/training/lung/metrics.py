@@ -1,14 +1,13 @@
-"""Figures of merit of lung sounds: those of the ICBHI 2017 and the SPRSound challenges. Pure.
+"""Metrics of lung sounds: the scores of the ICBHI 2017 and SPRSound challenges, and the timeline's.
 
 Classes are normal, crackle, wheeze, both, in this order. Sensitivity is the share of abnormal
-events called by their right class, specificity that of normal ones called normal (Rocha et al.
-2019, section 3.3; Zhang et al. 2022, section V). With two classes any abnormal one is right. A
-"poor quality" recording may follow as a further class of the record level: it counts as abnormal.
+events assigned to their exact class, specificity that of normal ones called normal (Rocha et al.
+2019, section 3.3; Zhang et al. 2022, section V). With two classes, any abnormal class is correct.
+At the record level, "poor quality" may follow as a further class, which counts as abnormal.
 
-How far the events on the timeline of a recording agree with the annotated ones. Pure.
-
-In time: an event of some seconds that covers a short one is right for its length alone. Crackles
-and wheezes are counted each for themselves, and what is both counts as both.
+`agreement` compares the events on the timeline of a recording with the annotated ones by seconds
+rather than by event, so that one long event over a short one is correct only for the short one's
+duration. Crackles and wheezes are counted separately; "both" counts as each of them.
 """
 
 from __future__ import annotations
@@ -36,15 +35,18 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets.breathing import Annotation
     from xai_demo.training.metrics import Array, Labels
 
+_STEP_S = 0.01  # resolution in which timelines are compared
+_KINDS = ((CRACKLE, BOTH), (WHEEZE, BOTH))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """What a model said of some events or recordings, and what they are."""
+    """A model's predictions for some events or recordings, and their true classes."""
 
     probabilities: Array  # (samples, classes), calibrated
     targets: Labels  # (samples,)
     decided: Labels  # (samples,)
-    decided_of_three: Labels  # (samples,), where "both" is no choice
+    decided_of_three: Labels  # (samples,), "both" not being a choice
     patients: tuple[str, ...]
     labels: tuple[str, ...] = LABELS
 
@@ -57,7 +59,7 @@ def decide(
     points: Array | None = None,
     labels: tuple[str, ...] = LABELS,
 ) -> Predictions:
-    """With decisions: the largest probability, relative to its operating point if one is given."""
+    """Add decisions: the largest probability, relative to the operating points if given."""
     relative = probabilities if points is None else probabilities / points
     return Predictions(
         probabilities=probabilities,
@@ -72,14 +74,18 @@ def decide(
 def challenge_scores(counts: Array) -> dict[str, float]:
     """SE, SP, AS = (SE + SP) / 2, HS = 2 SE SP / (SE + SP) and (AS + HS) / 2.
 
-    From counts (true class, decided class), normal first; NaN where a side is absent.
+    `counts` is (true class, decided class), normal first; scores are NaN where there is no normal,
+    or no abnormal, sample.
+
+    >>> round(challenge_scores(np.array([[8, 2], [4, 6]]))["average_score"], 3)
+    0.7
     """
-    right, truly = counts.diagonal(), counts.sum(axis=1)
-    sensitivity = share(right[1:].sum(), truly[1:].sum())
-    specificity = share(right[0], truly[0])
+    correct, totals = counts.diagonal(), counts.sum(axis=1)
+    sensitivity = share(correct[1:].sum(), totals[1:].sum())
+    specificity = share(correct[0], totals[0])
     average = (sensitivity + specificity) / 2
-    both = sensitivity + specificity
-    harmonic = 0.0 if both == 0 else 2 * sensitivity * specificity / both
+    total = sensitivity + specificity
+    harmonic = 0.0 if total == 0 else 2 * sensitivity * specificity / total
     return {
         "sensitivity": sensitivity,
         "specificity": specificity,
@@ -90,35 +96,39 @@ def challenge_scores(counts: Array) -> dict[str, float]:
 
 
 def two_classes(counts: Array) -> Array:
-    """Counts of normal and abnormal, from those of all classes."""
+    """Counts of normal and abnormal, from those of all classes.
+
+    >>> two_classes(np.array([[5, 1, 0], [2, 3, 1], [0, 1, 4]])).tolist()
+    [[5, 1], [2, 9]]
+    """
     split = [0, 1]
     merged: Array = np.add.reduceat(np.add.reduceat(counts, split, axis=0), split, axis=1)
     return merged
 
 
 def balanced_accuracy_of_three(targets: Labels, decided: Labels, weights: Array) -> float:
-    """Mean recall of normal, crackle and wheeze; samples of another class are left out."""
-    among = targets < BOTH
-    counts = metrics.confusion(targets[among], decided[among], weights[among], BOTH)
-    truly = counts.sum(axis=1)
-    present = truly > 0
-    recalls = counts.diagonal()[present] / truly[present]
+    """Mean recall of normal, crackle and wheeze; samples of other classes are left out."""
+    included = targets < BOTH
+    counts = metrics.confusion(targets[included], decided[included], weights[included], BOTH)
+    totals = counts.sum(axis=1)
+    present = totals > 0
+    recalls = counts.diagonal()[present] / totals[present]
     return float(recalls.mean()) if present.any() else float("nan")
 
 
 def figures(answers: Predictions, weights: Array) -> dict[str, float]:
-    """Every overall figure for one weighting of the samples.
+    """All overall metrics for one weighting of the samples, (samples,).
 
-    Plain names are of two classes (normal, abnormal), `..._4` of all of them;
-    `balanced_accuracy_3` is without "both".
+    Plain names are for two classes (normal, abnormal), `..._4` for all four;
+    `balanced_accuracy_3` leaves out "both".
     """
     targets, decided = answers.targets, answers.decided
     counts = metrics.confusion(targets, decided, weights, len(answers.labels))
-    of_all = challenge_scores(counts)
+    four_classes = challenge_scores(counts)
     return (
         metrics.summary(answers.probabilities, targets, decided, weights, NORMAL)
         | challenge_scores(two_classes(counts))
-        | {f"{name}_4": value for name, value in of_all.items()}
+        | {f"{name}_4": value for name, value in four_classes.items()}
         | {
             "balanced_accuracy_3": balanced_accuracy_of_three(
                 targets, answers.decided_of_three, weights
@@ -128,7 +138,7 @@ def figures(answers: Predictions, weights: Array) -> dict[str, float]:
 
 
 def scores(answers: Predictions, *, seed: int = 0) -> dict[str, Metric]:
-    """`figures` with 95 % intervals over bootstrap draws of patients."""
+    """`figures` with 95 % bootstrap intervals by patient."""
     return metrics.with_intervals(lambda w: figures(answers, w), answers.patients, seed=seed)
 
 
@@ -147,7 +157,7 @@ def class_scores(answers: Predictions, *, seed: int = 0) -> dict[str, dict[str, 
 
 
 def as_json(answers: Predictions, *, is_icbhi_test: bool = False, seed: int = 0) -> dict[str, Any]:
-    """All of it, as `evaluate --json` prints it for one level (event or recording).
+    """All metrics, as `evaluate --json` prints them for one level (event or recording).
 
     `is_icbhi_test`: the samples are breathing cycles of ICBHI 2017's official test split. Only
     there is the average score of four classes also called `icbhi_score`, as in Rocha et al. 2019.
@@ -155,8 +165,8 @@ def as_json(answers: Predictions, *, is_icbhi_test: bool = False, seed: int = 0)
     overall = scores(answers, seed=seed)
     if is_icbhi_test:
         overall["icbhi_score"] = overall["average_score_4"]
-    everyone = np.ones(len(answers.targets))
-    counts = metrics.confusion(answers.targets, answers.decided, everyone, len(answers.labels))
+    equal = np.ones(len(answers.targets))
+    counts = metrics.confusion(answers.targets, answers.decided, equal, len(answers.labels))
     return {
         "n": len(answers.targets),
         "groups": len(set(answers.patients)),
@@ -171,10 +181,11 @@ def as_json(answers: Predictions, *, is_icbhi_test: bool = False, seed: int = 0)
 def recording_probabilities(
     probabilities: Array, recordings: NDArray[np.int64], n_recordings: int
 ) -> Array:
-    """One row a recording: the chance that some window of it holds a crackle, and a wheeze.
+    """The probabilities of whole recordings: (windows, 4) -> (recordings, 4).
 
-    Of the windows' marginals the largest counts, for a recording is labelled by all that can be
-    heard in it; the two are taken as independent. Rows of recordings without a window are normal.
+    `recordings` has the recording of every window. The largest marginal probability over the
+    windows counts, as a recording is labelled by all that can be heard in it; crackles and wheezes
+    are treated as independent. Recordings without a window are normal.
     """
     crackle = np.zeros(n_recordings)
     wheeze = np.zeros(n_recordings)
@@ -193,78 +204,75 @@ def recording_probabilities(
 
 
 def share(part: float, whole: float) -> float:
-    """`part` of `whole`; not a number where there is nothing to share."""
+    """`part` divided by `whole`; NaN where `whole` is not positive."""
     return float(part / whole) if whole > 0 else float("nan")
-
-
-_STEP_S = 0.01
-_KINDS = ((CRACKLE, BOTH), (WHEEZE, BOTH))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Seconds of one recording, crackles and wheezes added up."""
+    """Seconds of one recording; those of crackles and of wheezes are added up."""
 
-    lasts_s: float  # the recording
-    agreed_s: float  # found and annotated
-    found_s: float
+    duration_s: float  # of the recording
+    agreed_s: float  # both detected and annotated
+    detected_s: float
     annotated_s: float
-    anything_s: float  # found, of whatever kind
-    agrees: bool  # some of what is annotated was found
+    any_detected_s: float  # time with any detected event
+    is_hit: bool  # whether any annotated time was detected
 
 
 def agreement(
-    events: Iterable[Event], annotated: Iterable[Annotation], *, duration_s: float
+    events: Iterable[Event], annotations: Iterable[Annotation], *, duration_s: float
 ) -> Agreement:
-    """Of one recording; labels are those of `breathing`."""
+    """The agreement of detected events, labelled as in `breathing`, with annotated ones."""
     steps = max(1, round(duration_s / _STEP_S))
-    found = _kind_masks(((e.start_s, e.end_s, LABELS.index(e.label)) for e in events), steps)
-    truth = _kind_masks(((a.start_s, a.end_s, a.kind) for a in annotated), steps)
-    both = found & truth
+    detected = _kind_masks(((e.start_s, e.end_s, LABELS.index(e.label)) for e in events), steps)
+    truth = _kind_masks(((a.start_s, a.end_s, a.kind) for a in annotations), steps)
+    both = detected & truth
     return Agreement(
-        lasts_s=steps * _STEP_S,
+        duration_s=steps * _STEP_S,
         agreed_s=float(both.sum()) * _STEP_S,
-        found_s=float(found.sum()) * _STEP_S,
+        detected_s=float(detected.sum()) * _STEP_S,
         annotated_s=float(truth.sum()) * _STEP_S,
-        anything_s=float(found.any(axis=0).sum()) * _STEP_S,
-        agrees=bool(both.any()),
+        any_detected_s=float(detected.any(axis=0).sum()) * _STEP_S,
+        is_hit=bool(both.any()),
     )
 
 
 def agreement_as_json(rows: Sequence[Agreement], patients: Sequence[str]) -> dict[str, Any]:
-    """Figures with 95 % intervals over bootstrap draws of patients."""
-    calm = np.array([not row.annotated_s for row in rows])
+    """Metrics of many recordings with 95 % bootstrap intervals by patient."""
+    is_normal = np.array([not row.annotated_s for row in rows])
 
     def column(name: str) -> Array:
         return np.array([getattr(row, name) for row in rows], np.float64)
 
     def figures(weights: Array) -> dict[str, float]:
-        agreed, found, truth = (
-            float(weights @ column(name)) for name in ("agreed_s", "found_s", "annotated_s")
+        agreed, detected, truth = (
+            float(weights @ column(name)) for name in ("agreed_s", "detected_s", "annotated_s")
         )
-        quiet, loud = weights * calm, weights * ~calm
-        anything = column("anything_s")
+        normal, abnormal = weights * is_normal, weights * ~is_normal
+        any_detected = column("any_detected_s")
         return {
-            "time_precision": share(agreed, found),
+            "time_precision": share(agreed, detected),
             "time_recall": share(agreed, truth),
-            "time_f1": share(2 * agreed, found + truth),
-            "abnormal_recordings_found": share(loud @ column("agrees"), loud.sum()),
-            "normal_recordings_with_events": share(quiet @ (anything > 0), quiet.sum()),
-            "false_seconds_per_minute": 60 * share(quiet @ anything, quiet @ column("lasts_s")),
+            "time_f1": share(2 * agreed, detected + truth),
+            "abnormal_recordings_found": share(abnormal @ column("is_hit"), abnormal.sum()),
+            "normal_recordings_with_events": share(normal @ (any_detected > 0), normal.sum()),
+            "false_seconds_per_minute": 60
+            * share(normal @ any_detected, normal @ column("duration_s")),
         }
 
     return {
         "n": len(rows),
-        "normal": int(calm.sum()),
+        "normal": int(is_normal.sum()),
         "metrics": metrics.as_json(metrics.with_intervals(figures, tuple(patients))),
     }
 
 
 def _kind_masks(spans: Iterable[tuple[float, float, int]], steps: int) -> NDArray[np.bool_]:
-    """When crackles and when wheezes sound, (2, steps)."""
-    heard = np.zeros((len(_KINDS), steps), np.bool_)
+    """When crackles and wheezes sound, (2, steps)."""
+    masks = np.zeros((len(_KINDS), steps), np.bool_)
     for start_s, end_s, kind in spans:
         span = slice(round(start_s / _STEP_S), round(end_s / _STEP_S))
         for row, kinds in enumerate(_KINDS):
-            heard[row, span] |= kind in kinds
-    return heard
+            masks[row, span] |= kind in kinds
+    return masks

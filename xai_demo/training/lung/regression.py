@@ -1,10 +1,10 @@
-"""Logistic regression on pooled features, told what is heard and, of some windows, where.
+"""Logistic regression on pooled features, trained on labels and, for some windows, on locations.
 
-Standardisation is folded into the weights that come out. The features of `MeanAndMost` are sums of
-what the map's columns add to them, so a logit is the sum of what the columns add to it, which is
-HiResCAM's heat summed over frequency. Of windows in which it is known when an event sounds, that
-sum is asked to come from the columns where it does: the classifier that a heatmap explains then
-points at the event, at next to no cost in what it answers.
+Standardisation is folded into the returned weights. The features of `MeanMaxPool` are sums of the
+contributions of the map's columns, so a logit is the sum of the columns' contributions to it, which
+is HiResCAM's heatmap summed over frequency. For windows in which it is known when an event sounds,
+an additional loss asks that sum to come from the columns of the event. The classifier that a
+heatmap explains then points at the event, at almost no cost in accuracy.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats
 
-_RIDGE = 0.1  # on weights of standardised features, against a loss that is a mean
-_POINTING = 1.0  # what pointing counts against answering
-_SHARPNESS = 2.0  # of the columns' softmax: how far ahead the event's columns have to be
-_TOLERANCE = 1e-4  # of the gradient of a loss that is a mean over the samples
-_FLAT = 1e-6  # a feature that varies less is left as it is
-_LEAST = 1e-9  # a probability whose logarithm is still taken
+_RIDGE = 0.1  # penalty on weights of standardised features, for a loss that is a mean
+_POINTING = 1.0  # weight of the pointing loss against that of the labels
+_SHARPNESS = 2.0  # of the softmax over columns: how far ahead the event's columns have to be
+_TOLERANCE = 1e-4  # on the gradient of a loss that is a mean over the samples
+_MIN_DEVIATION = 1e-6  # features that vary less are not standardised
+_EPSILON = 1e-9  # the smallest probability whose logarithm is taken
+_ABSENT_BIAS = -20.0  # of a class without any sample: it is never predicted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFeatures:
-    """What one source teaches the classifier."""
+    """The features and labels of one source of training data."""
 
     features: Floats  # (samples, features)
     kinds: NDArray[np.int64]
-    groups: tuple[str, ...]  # whose they are
+    groups: tuple[str, ...]  # the patient of each sample
     weight: float  # of the source against others
-    power: float  # a class counts by its size to this power
-    labels: Floats | None = None  # (samples, 4), where a sample is not wholly of one kind
+    power: float  # a class counts by its size to this power: 0 balances the classes
+    labels: Floats | None = None  # (samples, 4), where a sample may be of several classes in part
 
     def weights(self) -> NDArray[np.float64]:
-        """Of every sample; they sum up to `weight`."""
+        """The weight of every sample; they sum to `weight`."""
         sizes = np.bincount(self.kinds, minlength=4).astype(float)
         each = sizes[self.kinds] ** (self.power - 1)
         weights: NDArray[np.float64] = self.weight * each / each.sum()
         return weights
 
-    def of(self, index: NDArray[np.int64]) -> SourceFeatures:
-        """Some of the samples."""
+    def subset(self, index: NDArray[np.int64]) -> SourceFeatures:
+        """The samples at these indices."""
         return SourceFeatures(
             features=self.features[index],
             kinds=self.kinds[index],
@@ -57,7 +58,7 @@ class SourceFeatures:
             labels=None if self.labels is None else self.labels[index],
         )
 
-    def wanted(self) -> Floats:
+    def label_probabilities(self) -> Floats:
         """Each sample's label as probabilities, (samples, 4)."""
         rows: Floats = np.eye(4, dtype=np.float32)[self.kinds]
         return rows if self.labels is None else self.labels
@@ -65,21 +66,22 @@ class SourceFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalisedWindows:
-    """Windows with one kind of event, and where in them it sounds."""
+    """Windows with one kind of event, and where in each it sounds."""
 
-    parts: Floats  # (windows, columns, features): what each column adds to the features
-    inside: NDArray[np.bool_]  # (windows, columns): where the event is
+    contributions: Floats  # of each column to the features, (windows, columns, features)
+    inside: NDArray[np.bool_]  # whether a column is in the event, (windows, columns)
     kinds: NDArray[np.int64]
 
-    def against(self, scale: NDArray[np.float64]) -> tuple[_PointingLoss, ...]:
-        """The task of pointing for each kind, on features that are divided by `scale`."""
+    def pointing_losses(self, scale: NDArray[np.float64]) -> tuple[_PointingLoss, ...]:
+        """One loss per kind of event, on features divided by `scale`."""
         sizes = np.bincount(self.kinds, minlength=1).astype(float)
-        shares = sizes[self.kinds] ** -0.5  # as the square root of the kind's size
-        shares *= _POINTING / max(shares.sum(), _LEAST)
+        # A kind counts by the square root of its size, so that the common one does not dominate.
+        shares = sizes[self.kinds] ** -0.5
+        shares *= _POINTING / max(shares.sum(), _EPSILON)
         return tuple(
             _PointingLoss(
                 kind=int(kind),
-                parts=(self.parts[chosen] / scale).astype(np.float32),
+                contributions=(self.contributions[chosen] / scale).astype(np.float32),
                 inside=self.inside[chosen],
                 shares=shares[chosen].astype(np.float32)[:, None],
             )
@@ -90,54 +92,59 @@ class LocalisedWindows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PointingLoss:
-    """Minus the log of the softmax's mass inside the events, and its gradient."""
+    """Minus the log of the softmax's mass inside the events, and its gradient.
+
+    The softmax is over the columns' contributions to the logit of the kind.
+    """
 
     kind: int
-    parts: Floats  # (windows, columns, features), standardised
+    contributions: Floats  # (windows, columns, features), standardised
     inside: NDArray[np.bool_]  # (windows, columns)
-    shares: Floats  # (windows, 1): what each window counts
+    shares: Floats  # the weight of each window, (windows, 1)
 
     def __call__(self, weight: Floats) -> tuple[float, Floats]:
-        """For the weights of the kind, (features,)."""
-        added = _SHARPNESS * (self.parts @ weight)
-        added -= added.max(axis=1, keepdims=True)
-        mass = np.exp(added)
+        """Loss and gradient for the weights of the kind, (features,)."""
+        logits = _SHARPNESS * (self.contributions @ weight)
+        logits -= logits.max(axis=1, keepdims=True)
+        mass = np.exp(logits)
         mass /= mass.sum(axis=1, keepdims=True)
-        hit = (mass * self.inside).sum(axis=1, keepdims=True) + _LEAST
+        hit = (mass * self.inside).sum(axis=1, keepdims=True) + _EPSILON
         over = _SHARPNESS * self.shares * (mass - mass * self.inside / hit)
-        slope: Floats = over.ravel() @ self.parts.reshape(-1, self.parts.shape[2])
-        return float(-(self.shares * np.log(hit)).sum(dtype=np.float64)), slope
+        gradient: Floats = over.ravel() @ self.contributions.reshape(
+            -1, self.contributions.shape[2]
+        )
+        return float(-(self.shares * np.log(hit)).sum(dtype=np.float64)), gradient
 
 
 def fit_regression(
-    learnt: Sequence[SourceFeatures],
+    sources: Sequence[SourceFeatures],
     start: tuple[Floats, Floats] | None = None,
-    located: LocalisedWindows | None = None,
+    localised: LocalisedWindows | None = None,
 ) -> tuple[Floats, Floats]:
-    """Weights (4, features) and biases (4,) on the features as they are.
+    """Weights (4, features) and biases (4,) for features that are not standardised.
 
-    Weighted multinomial logistic regression on standardised features, in float32 by L-BFGS, which
-    also learns to point where the windows are located; `start`, a result for nearly the same
-    samples, makes it quicker and hardly changes it.
+    Weighted multinomial logistic regression on standardised features, in float32 by L-BFGS. With
+    `localised` windows, it also learns to point at their events. Starting from a result for nearly
+    the same samples makes it faster and hardly changes the result.
     """
     from scipy.optimize import minimize
 
-    inputs = np.concatenate([each.features for each in learnt])
-    weights = np.concatenate([each.weights() for each in learnt])
+    inputs = np.concatenate([each.features for each in sources])
+    weights = np.concatenate([each.weights() for each in sources])
     weights /= weights.sum()
-    labels = np.concatenate([each.wanted() for each in learnt])
+    labels = np.concatenate([each.label_probabilities() for each in sources])
     classes = np.flatnonzero(labels.any(axis=0))
     mean = weights @ inputs
     scale = np.sqrt(weights @ (inputs - mean.astype(np.float32)) ** 2)
-    scale = np.where(scale > _FLAT, scale, 1.0)
+    scale = np.where(scale > _MIN_DEVIATION, scale, 1.0)
     problem = _Objective(
         inputs=((inputs - mean) / scale).astype(np.float32),
-        wanted=(labels[:, classes] * weights[:, None]).astype(np.float32),
+        targets=(labels[:, classes] * weights[:, None]).astype(np.float32),
         weights=weights.astype(np.float32)[:, None],
         ridge=_RIDGE,
         pointing={
             int(np.flatnonzero(classes == task.kind)[0]): task
-            for task in (located.against(scale) if located else ())
+            for task in (localised.pointing_losses(scale) if localised else ())
             if task.kind in classes
         },
     )
@@ -146,10 +153,10 @@ def fit_regression(
         first[:, :-1] = start[0][classes] * scale
         first[:, -1] = start[1][classes] + start[0][classes] @ mean
     options = {"maxiter": 300, "gtol": _TOLERANCE, "ftol": 1e-9, "maxcor": 20}
-    found = minimize(problem, first.ravel(), jac=True, method="L-BFGS-B", options=options)
-    solved = found.x.reshape(len(classes), -1)
+    solution = minimize(problem, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    solved = solution.x.reshape(len(classes), -1)
     weight = np.zeros((4, inputs.shape[1]), np.float32)
-    bias = np.full(4, -20.0, np.float32)  # a class that nobody taught
+    bias = np.full(4, _ABSENT_BIAS, np.float32)
     weight[classes] = solved[:, :-1] / scale
     bias[classes] = solved[:, -1] - (solved[:, :-1] / scale) @ mean
     return weight, bias
@@ -160,25 +167,25 @@ class _Objective:
     """Loss and gradient of the regression for weights and biases, (classes x (features + 1),)."""
 
     inputs: Floats  # (samples, features), standardised
-    wanted: Floats  # (samples, classes), each sample's weight at its class
-    weights: Floats  # (samples, 1), which sum up to one
+    targets: Floats  # (samples, classes), each sample's weight at its class
+    weights: Floats  # (samples, 1), which sum to one
     ridge: float
     pointing: Mapping[int, _PointingLoss]  # by class
 
     def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        solved = flat.astype(np.float32).reshape(self.wanted.shape[1], -1)
+        solved = flat.astype(np.float32).reshape(self.targets.shape[1], -1)
         weight, bias = solved[:, :-1], solved[:, -1]
         logits = self.inputs @ weight.T + bias
         logits -= logits.max(axis=1, keepdims=True)
         shares = np.exp(logits)
         total = shares.sum(axis=1, keepdims=True)
         loss = float((self.weights * np.log(total)).sum(dtype=np.float64))
-        loss -= float((self.wanted * logits).sum(dtype=np.float64))
+        loss -= float((self.targets * logits).sum(dtype=np.float64))
         loss += self.ridge / 2 * float((weight.astype(np.float64) ** 2).sum())
-        over = shares / total * self.weights - self.wanted
+        over = shares / total * self.weights - self.targets
         slope = np.column_stack([over.T @ self.inputs + self.ridge * weight, over.sum(axis=0)])
         for row, task in self.pointing.items():
-            missed, steep = task(weight[row])
-            loss += missed
-            slope[row, :-1] += steep
+            pointing_loss, gradient = task(weight[row])
+            loss += pointing_loss
+            slope[row, :-1] += gradient
         return loss, slope.astype(np.float64).ravel()

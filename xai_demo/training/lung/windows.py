@@ -1,9 +1,8 @@
-"""Recordings held as decibel spectrograms, and windows cut from them as the demo would see them.
+"""Recordings as decibel spectrograms, and augmented windows cut from them as the demo cuts them.
 
-Other hospitals' stethoscopes and noises are put in before the floor and the standardisation, in
-decibels, so that what a change does to the whole recording's statistics is done too.
-
-Crackles and wheezes of every kind, other stethoscopes, and noise: what training varies.
+Training adds synthetic crackles and wheezes, other stethoscopes' frequency responses, and noise.
+They are applied in decibels before the floor and the standardisation, so that they also change the
+statistics of the whole recording, as a real stethoscope or noise would.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from xai_demo import audio
 from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
 from xai_demo.synthesis import lung as synthesis
-from xai_demo.training.augmentation import band_shifted, spectrogram_masked
+from xai_demo.training.augmentation import mask_spectrogram, shift_bands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,91 +29,102 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, LogMel, Progress
     from xai_demo.training.datasets.breathing import Take
 
-_LONGEST_S = 600.0
-_THIN = 7  # every so many columns stand for the recording in its statistics
+Kind = Literal["crackle", "wheeze"]
+
 STAGES = ("raw", "filtered", "denoised")
+_MAX_DURATION_S = 600.0
+# Every seventh column stands for the recording in its statistics: a seventh of the cost whenever an
+# augmentation changes them.
+_COLUMN_STRIDE = 7
+_RATE_HZ = synthesis.SAMPLE_RATE_HZ
+_MAX_CRACKLE_S = 0.025
+_EDGE_FRAMES = 3  # silence around a synthetic event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingSpectrograms:
-    """One recording, after every step of the signal path."""
+    """The spectrogram of one recording after every stage of the signal path."""
 
     take: Take
-    decibels: tuple[NDArray[np.float16], ...]  # one a stage, (mel, frames)
-    thin: tuple[NDArray[np.float16], ...]  # some columns of each
+    decibels: tuple[NDArray[np.float16], ...]  # one per stage, (mel, frames)
+    sparse: tuple[NDArray[np.float16], ...]  # every seventh column of each
     events: tuple[tuple[int, int, int], ...]  # first frame, end frame, kind
 
     @property
     def frames(self) -> int:
-        """How many it has."""
+        """How many frames the recording has."""
         return int(self.decibels[0].shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventOverlay:
-    """A synthesised event to be laid over a window."""
+    """A synthetic event to be added to a window."""
 
     power: Floats  # (mel, frames of the event)
-    at: int  # first frame in the window
+    first_frame: int  # in the window
     snr_db: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowAugmentation:
-    """How a window is varied."""
+    """What is done to one window."""
 
-    stage: int  # of STAGES
-    gain_db: Floats | None = None  # (mel,): another stethoscope
+    stage: int  # index into STAGES
+    gain_db: Floats | None = None  # (mel,): the frequency response of another stethoscope
     noise: Floats | None = None  # (mel, frames), power
-    added: tuple[EventOverlay, ...] = ()
+    overlays: tuple[EventOverlay, ...] = ()
 
 
 def default_stage(spec: LogMel) -> int:
-    """The stage that a model is given unless a visitor asks for another one."""
+    """The stage that a model analyses by default, as an index into STAGES."""
     return 2 if spec.denoise else 1 if spec.band_hz else 0
 
 
 def read_spectrograms(
     takes: Sequence[Take], spec: LogMel, progress: Progress
 ) -> list[RecordingSpectrograms]:
-    """Read them all, by as many processes as there are cores."""
-    found = []
+    """Read all takes, in as many processes as there are cores."""
+    recordings = []
     with ProcessPoolExecutor() as pool:
-        for i, one in enumerate(pool.map(partial(_read_recording, spec=spec), takes, chunksize=8)):
-            found.append(one)
+        read = partial(_read_recording, spec=spec)
+        for i, recording in enumerate(pool.map(read, takes, chunksize=8)):
+            recordings.append(recording)
             progress(i / len(takes), f"reading sound {i + 1} of {len(takes)}")
-    return found
+    return recordings
 
 
 def cut_window(
-    one: RecordingSpectrograms,
+    recording: RecordingSpectrograms,
     first: int,
     frames: int,
-    change: WindowAugmentation,
+    augmentation: WindowAugmentation,
     spec: LogMel,
-    blot: range | None = None,
+    keep: range | None = None,
 ) -> Floats:
-    """The network's input from a frame on, (mel, frames); 0, the mean, beyond `blot` or the end."""
+    """The network's input from frame `first` on, (mel, frames).
+
+    Frames outside `keep` or beyond the recording are 0, the mean of the standardised recording.
+    """
     at = np.arange(first, first + frames)
-    outside = (at < 0) | (at >= one.frames)
-    whole, thin = one.decibels[change.stage], one.thin[change.stage].astype(np.float32)
-    window = whole[:, np.clip(at, 0, one.frames - 1)].astype(np.float32)
-    if change.added:
-        window = _overlay_events(window, change, spec)
-    if change.noise is not None:
-        window = 10 * np.log10(10 ** (window / 10) + change.noise)
-        thin = 10 * np.log10(10 ** (thin / 10) + change.noise.mean(1, keepdims=True))
-    if change.gain_db is not None:
-        window, thin = window + change.gain_db[:, None], thin + change.gain_db[:, None]
+    outside = (at < 0) | (at >= recording.frames)
+    whole = recording.decibels[augmentation.stage]
+    sparse = recording.sparse[augmentation.stage].astype(np.float32)
+    window = whole[:, np.clip(at, 0, recording.frames - 1)].astype(np.float32)
+    if augmentation.overlays:
+        window = _overlay_events(window, augmentation, spec)
+    noise, gain_db = augmentation.noise, augmentation.gain_db
+    if noise is not None:
+        window = 10 * np.log10(10 ** (window / 10) + noise)
+        sparse = 10 * np.log10(10 ** (sparse / 10) + noise.mean(1, keepdims=True))
+    if gain_db is not None:
+        window, sparse = window + gain_db[:, None], sparse + gain_db[:, None]
     if spec.top_db is not None:
-        loudest = max(float(thin.max()), float(window[:, ~outside].max(initial=-np.inf)))
-        window, thin = (
-            np.maximum(window, loudest - spec.top_db),
-            np.maximum(thin, loudest - spec.top_db),
-        )
-    window = (window - thin.mean()) / max(float(thin.std()), 1e-3)
-    if blot is not None:
-        outside |= (at < blot.start) | (at >= blot.stop)
+        loudest = max(float(sparse.max()), float(window[:, ~outside].max(initial=-np.inf)))
+        floor = loudest - spec.top_db
+        window, sparse = np.maximum(window, floor), np.maximum(sparse, floor)
+    window = (window - sparse.mean()) / max(float(sparse.std()), 1e-3)
+    if keep is not None:
+        outside |= (at < keep.start) | (at >= keep.stop)
     window[:, outside] = 0
     result: Floats = window.astype(np.float32)
     return result
@@ -122,10 +132,11 @@ def cut_window(
 
 @lru_cache(maxsize=4)
 def stage_gain_db(spec: LogMel, stage: int) -> Floats:
-    """What the signal path takes from every mel band of a steady sound, (mel,)."""
+    """The gain of the signal path up to a stage in every mel band, in decibels: (mel,)."""
     gain = np.zeros(spec.n_mels, np.float32)
     if STAGES[stage] == "raw":
         return gain
+    # The response to a click, as an impulse has the same power at every frequency.
     click = np.zeros(spec.sample_rate_hz, np.float32)
     click[len(click) // 2] = 1.0
     path = dataclasses.replace(SignalPath(), denoise=False)
@@ -133,13 +144,15 @@ def stage_gain_db(spec: LogMel, stage: int) -> Floats:
         10 ** (spectrogram.log_mel(stage.samples, spec) / 10)
         for stage in path.run(click, spec.sample_rate_hz)
     ]
-    passed: Floats = 10 * np.log10(levels[-1].sum(1) / levels[0].sum(1)).astype(np.float32)
-    return passed
+    response: Floats = 10 * np.log10(levels[-1].sum(1) / levels[0].sum(1)).astype(np.float32)
+    return response
 
 
 def _read_recording(take: Take, spec: LogMel) -> RecordingSpectrograms:
     rate = spec.sample_rate_hz
-    samples = audio.read_audio(take.path, sample_rate_hz=rate, max_duration_s=_LONGEST_S).samples
+    samples = audio.read_audio(
+        take.path, sample_rate_hz=rate, max_duration_s=_MAX_DURATION_S
+    ).samples
     start_s = take.start_s or 0.0
     if take.end_s is not None:
         samples = samples[round(start_s * rate) : round(take.end_s * rate)]
@@ -149,76 +162,80 @@ def _read_recording(take: Take, spec: LogMel) -> RecordingSpectrograms:
     )
     per_second = rate / spec.hop_length
     events = []
-    for event in take.annotated:
+    for event in take.annotations:
         first = round((event.start_s - start_s) * per_second)
         end = max(round((event.end_s - start_s) * per_second), first + 2)
         events.append((first, end, event.kind))
     return RecordingSpectrograms(
         take=take,
         decibels=decibels,
-        thin=tuple(np.ascontiguousarray(d[:, ::_THIN]) for d in decibels),
+        sparse=tuple(np.ascontiguousarray(d[:, ::_COLUMN_STRIDE]) for d in decibels),
         events=tuple(events),
     )
 
 
-def _overlay_events(window: Floats, change: WindowAugmentation, spec: LogMel) -> Floats:
+def _overlay_events(window: Floats, augmentation: WindowAugmentation, spec: LogMel) -> Floats:
+    """The window with the events added, each at its signal-to-noise ratio: (mel, frames), dB."""
     power = 10 ** (window / 10)
-    passed = 10 ** (stage_gain_db(spec, change.stage) / 10)
-    for event in change.added:
-        sound = event.power * passed[:, None]
-        span = slice(event.at, event.at + sound.shape[1])
-        wanted = power[:, span].sum() * 10 ** (event.snr_db / 10)
-        power[:, span] += sound * (wanted / max(float(sound.sum()), 1e-12))
+    # A real event would have gone through the same filters as the recording.
+    gain = 10 ** (stage_gain_db(spec, augmentation.stage) / 10)
+    for event in augmentation.overlays:
+        sound = event.power * gain[:, None]
+        span = slice(event.first_frame, event.first_frame + sound.shape[1])
+        level = power[:, span].sum() * 10 ** (event.snr_db / 10)
+        power[:, span] += sound * (level / max(float(sound.sum()), 1e-12))
     louder: Floats = 10 * np.log10(power)
     return louder
 
 
-Kind = Literal["crackle", "wheeze"]
-_RATE_HZ = synthesis.SAMPLE_RATE_HZ
-_LONGEST_CRACKLE_S = 0.025
-_EDGE = 3  # frames of silence around an event
-
-
 def event_bank(count: int, seed: int, spec: LogMel) -> dict[Kind, list[Floats]]:
-    """So many crackle bursts and wheezes as mel power, (mel, frames) each, more varied than life.
+    """`count` synthetic crackle bursts and as many wheezes, as mel power: (mel, frames) each.
 
-    Ranges: Gavriely et al. 1984 for wheezes, Hoevers & Loudon 1990 and Park et al. 2023 for
-    crackles, both widened.
+    Their parameters cover the ranges of Gavriely et al. 1984 (wheezes) and of Hoevers & Loudon 1990
+    and Park et al. 2023 (crackles), both widened.
     """
     rng = np.random.default_rng(seed)
-    made: dict[Kind, list[Floats]] = {"crackle": [], "wheeze": []}
+    events: dict[Kind, list[Floats]] = {"crackle": [], "wheeze": []}
     for _ in range(count):
-        made["crackle"].append(_mel_power(_crackles(rng), spec))
-        made["wheeze"].append(_mel_power(_wheeze(rng), spec))
-    return made
+        events["crackle"].append(_mel_power(_crackles(rng), spec))
+        events["wheeze"].append(_mel_power(_wheeze(rng), spec))
+    return events
 
 
 def draw_augmentation(
-    rng: np.random.Generator, one: RecordingSpectrograms, frames: int, spec: LogMel, stage: int
+    rng: np.random.Generator,
+    recording: RecordingSpectrograms,
+    frames: int,
+    spec: LogMel,
+    stage: int,
 ) -> WindowAugmentation:
-    """Another stethoscope four times in five, noise two times in five."""
+    """Another stethoscope's response for four windows in five, noise for two in five."""
     gain = _stethoscope(rng, spec) if rng.random() < 0.8 else None
-    noise = _noise(rng, one, frames, spec, stage) if rng.random() < 0.4 else None
+    noise = _noise(rng, recording, frames, spec, stage) if rng.random() < 0.4 else None
     return WindowAugmentation(stage=stage, gain_db=gain, noise=noise)
 
 
 def augment(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Pitch, pace, a little noise and SpecAugment; `times`, (2, frames), goes along."""
+    """The window at another pitch and tempo, with slight noise and SpecAugment (Park et al. 2019).
+
+    `times`, (2, frames), is stretched along with it.
+    """
     frames = window.shape[1]
-    window = band_shifted(window, rng, most=2)
+    window = shift_bands(window, rng, max_rows=2)
     if rng.random() < 0.5:
         centre = frames / 2
         at = centre + (np.arange(frames) - centre) * rng.uniform(0.88, 1.12)
         columns = np.clip(np.round(at), 0, frames - 1).astype(int)
         window, times = window[:, columns], times[:, columns]
     window = window + rng.normal(0, 0.1, window.shape).astype(np.float32)
-    return spectrogram_masked(window, rng, rows=8, columns=20, fill=0.0), times
+    return mask_spectrogram(window, rng, rows=8, columns=20, fill=0.0), times
 
 
 def _mel_power(wave: np.ndarray, spec: LogMel) -> Floats:
+    """A sound scaled to a peak of 1, as mel power: (mel, frames)."""
     wave = np.pad(wave / np.abs(wave).max(), 5 * spec.hop_length).astype(np.float32)
     power = 10 ** (spectrogram.log_mel(wave, spec) / 10)
-    inner: Floats = power[:, _EDGE:-_EDGE].astype(np.float32)
+    inner: Floats = power[:, _EDGE_FRAMES:-_EDGE_FRAMES].astype(np.float32)
     return inner
 
 
@@ -242,7 +259,7 @@ def _crackles(rng: np.random.Generator) -> np.ndarray:
     duration_s = float(rng.uniform(0.12, 1.1))
     burst = np.zeros(round(duration_s * _RATE_HZ))
     pitch_hz = np.exp(rng.uniform(np.log(150), np.log(900)))
-    time_s = np.arange(min(round(_LONGEST_CRACKLE_S * _RATE_HZ), len(burst))) / _RATE_HZ
+    time_s = np.arange(min(round(_MAX_CRACKLE_S * _RATE_HZ), len(burst))) / _RATE_HZ
     for _ in range(max(1, int(rng.uniform(8, 60) * duration_s))):
         own_hz = pitch_hz * rng.uniform(0.8, 1.25)
         decay_s = rng.uniform(0.6, 1.6) / own_hz
@@ -254,7 +271,7 @@ def _crackles(rng: np.random.Generator) -> np.ndarray:
 
 
 def _stethoscope(rng: np.random.Generator, spec: LogMel) -> Floats:
-    """A smooth random gain; one time in three a low-pass on top, as a bell has it: (mel,)."""
+    """A smooth random gain in decibels, one in three with a bell's low-pass on top: (mel,)."""
     hertz = np.array(spectrogram.mel_frequencies_hz(spec))
     knots = np.linspace(np.log(spec.f_min_hz), np.log(spec.f_max_hz), 7)
     gain = np.interp(np.log(hertz), knots, rng.normal(0, 3, len(knots)))
@@ -266,10 +283,16 @@ def _stethoscope(rng: np.random.Generator, spec: LogMel) -> Floats:
 
 
 def _noise(
-    rng: np.random.Generator, one: RecordingSpectrograms, frames: int, spec: LogMel, stage: int
+    rng: np.random.Generator,
+    recording: RecordingSpectrograms,
+    frames: int,
+    spec: LogMel,
+    stage: int,
 ) -> Floats:
-    """Steady coloured noise below or about the recording's own level, as power: (mel, frames)."""
-    level_db = float(np.percentile(one.thin[stage].astype(np.float32), 60)) + rng.uniform(-25, 3)
+    """Steady coloured noise at or below the recording's own level, as power: (mel, frames)."""
+    level_db = float(np.percentile(recording.sparse[stage].astype(np.float32), 60)) + rng.uniform(
+        -25, 3
+    )
     hertz = np.array(spectrogram.mel_frequencies_hz(spec))
     ends = np.log([spec.f_min_hz, spec.f_max_hz])
     colour_db = np.interp(np.log(hertz), ends, rng.normal(0, 8, 2)) + stage_gain_db(spec, stage)
