@@ -213,11 +213,11 @@ def test_a_model_without_a_recipe_is_still_asked_where_the_truth_is_known(
 
 
 def test_nothing_to_ask_is_said_in_one_sentence(sounds, tiny_lung, tmp_path):
-    with pytest.raises(TrainingError, match=r"nowhere is no directory, wanted: a data set"):
+    with pytest.raises(TrainingError, match=r"nowhere is not a directory; a dataset"):
         explainer_eval.evaluate_explainers(
             "lung-resnet18", settings=tiny_lung, data=tmp_path / "nowhere"
         )
-    with pytest.raises(TrainingError, match="--most is 0, wanted: at least one"):
+    with pytest.raises(TrainingError, match="--most is 0; at least one"):
         explainer_eval.evaluate_explainers("lung-resnet18", settings=tiny_lung, data=sounds, most=0)
     with pytest.raises(UnsuitableError, match="does not fit"):
         explainer_eval.evaluate_explainers(
@@ -296,7 +296,7 @@ def test_the_card_says_how_to_read_every_column_it_shows():
 def test_figures_are_written_as_json_and_as_a_page(tmp_path):
     result = result_of(one={"randomisation": figure(0.2)})
     paths = explainer_eval.write(tmp_path / "out", result)
-    assert [p.name for p in paths] == [model_card.TRUST_FILE, "explainers.md"]
+    assert [p.name for p in paths] == [model_card.EXPLAINERS_FILE, "explainers.md"]
     assert json.loads(paths[0].read_text()) == result
     assert "| one | 0.20 (0.10-0.30) | 12 |" in paths[1].read_text()
     assert len(list((tmp_path / "out").iterdir())) == 2
@@ -331,12 +331,12 @@ def test_a_trial_asks_about_abnormal_test_samples_that_are_right_one_a_person(so
         "road",
         "randomisation",
     ]
-    said = [dict(sample.said) for sample in asked]
+    said = [dict(sample.cache) for sample in asked]
     # Two curves of 11 pictures, both with the bare window, one through the heat, eight for ROAD.
     assert all(8 < len(one) <= 30 for one in said)
     same = trials.explainer_figures("Grad-CAM", network, network, asked, 8, lambda done: None)
     assert same.figures["randomisation"]["value"] in {0.0, 1.0}  # 0: heat that is flat
-    assert [dict(sample.said) for sample in asked] == said  # the same heat costs nothing more
+    assert [dict(sample.cache) for sample in asked] == said  # the same heat costs nothing more
 
 
 def test_every_boxed_finding_has_its_row_with_true_positives_and_all_overlaps():

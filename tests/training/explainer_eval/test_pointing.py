@@ -45,7 +45,7 @@ def test_heat_in_an_annotated_event_is_a_hit_and_elsewhere_is_not():
 
 
 def test_a_peak_where_nobody_judged_is_told_from_one_in_another_event():
-    truth = TimeSpans(spans=((2.0, 4.0),), judged=((2.0, 4.0), (6.0, 7.0)))
+    truth = TimeSpans(spans=((2.0, 4.0),), labelled=((2.0, 4.0), (6.0, 7.0)))
     found = {column: truth.figures(spot(1, column), canvas()) for column in (3, 6, 8)}
     assert [found[c]["pointing"] for c in (3, 6, 8)] == [1, 0, 0]
     assert [found[c]["pointing_judged"] for c in (3, 6, 8)] == [1, 1, 0]

@@ -1,7 +1,7 @@
-"""How far each explainer can be believed, measured where the truth is known: `evaluate-explainers`.
+"""How trustworthy each explainer is, measured where the truth is known: `evaluate-explainers`.
 
-Three questions: does hiding the heat change the answer, does the heat depend on the weights, and
-does it lie where the finding is.
+Three questions are asked of every heatmap: does masking its hottest regions change the prediction,
+does it depend on the network's weights, and does it point at the finding?
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xai_demo.hub import Hub
 from xai_demo.records import LogMel
 from xai_demo.training import model_card
 from xai_demo.training.datasets import nih
-from xai_demo.training.evaluate import persons
+from xai_demo.training.evaluate import training_patients
 from xai_demo.training.explainer_eval import ground_truth, trials
 from xai_demo.training.explainer_eval.ground_truth import REAL, AnnotatedFile, HeldOutPatients
 from xai_demo.training.explainer_eval.pointing import (
@@ -32,7 +32,7 @@ from xai_demo.training.explainer_eval.pointing import (
     Tally,
 )
 from xai_demo.training.explainer_eval.trials import PointingResults, Run, evaluate_pointing
-from xai_demo.training.explainer_report import card_section, table
+from xai_demo.training.explainer_report import card_section
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
     from xai_demo.training.datasets import Dataset
 
-MOST = 24  # samples, and made sounds of each kind; of annotated files `_MORE` times as many
-PASSES = LEAST_PASSES  # that a slow explainer may spend on one window
-FILE = model_card.TRUST_FILE
+MOST = 24  # test samples, and mixtures of each kind; annotated files are several times as many
+PASSES = LEAST_PASSES  # forward passes that a slow explainer may spend on one window
+FILE = model_card.EXPLAINERS_FILE
 
 
 def evaluate_explainers(
@@ -55,71 +55,76 @@ def evaluate_explainers(
     only: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """One row per explainer that fits: faithfulness, dependence on the weights, pointing, cost.
+    """One row per suitable explainer: faithfulness, dependence on the weights, pointing and cost.
 
-    Over at most `most` test samples, one a person, whose label the network got right; abnormal ones
-    where the model has a normal label. Intervals are 95 % bootstraps by person.
+    They are measured on at most `most` test samples, one per patient, that the network classifies
+    correctly; normal samples are left out. Intervals are 95 % bootstraps by patient. `only` limits
+    the explainers. Raises TrainingError where the data or `most` will not do.
     """
-    tell = progress or (lambda done, doing: None)
+    report = progress or (lambda done, doing: None)
     if not data.is_dir():
-        raise TrainingError(f"{data} is no directory, wanted: a data set in its published layout.")
+        raise TrainingError(
+            f"{data} is not a directory; a dataset in its published layout is needed."
+        )
     if most < 1:
-        raise TrainingError(f"--most is {most}, wanted: at least one sample.")
+        raise TrainingError(f"--most is {most}; at least one sample is needed.")
     hub = Hub(settings)
     kind = networks.architecture(hub.model(name)).kind
-    names = tuple(dict.fromkeys(only)) or explainers.fitting(kind)
+    names = tuple(dict.fromkeys(only)) or explainers.fitting_names(kind)
     for each in names:
-        explainers.suited(each, kind)
-    tell(0.0, "waking the network")
+        explainers.explainer_for(each, kind)
+    report(0.0, "loading the network")
     run = Run(_network(hub, name), names, most, PASSES)
-    tell(0.01, "reading the data")
-    known = _GroundTruthData.at(data, run, persons(settings.weights_dir / name))
-    rows = _masking_rows(run, known, tell)
-    pointed = _pointing_results(run, known, settings, tell)
-    if not rows and not pointed.tried:
+    report(0.01, "reading the data")
+    truth = _GroundTruthData.read(data, run, training_patients(settings.weights_dir / name))
+    rows = _masking_rows(run, truth, report)
+    pointing = _pointing_results(run, truth, settings, report)
+    if not rows and not pointing.files:
         raise TrainingError(
-            " ".join([f"{data} holds nothing that {name} can be put to the test on.", *run.notes])
+            " ".join([f"{data} contains nothing that {name} can be tested on.", *run.notes])
         )
-    return _result(run, rows, pointed)
+    return _result(run, rows, pointing)
 
 
 def _network(hub: Hub, name: str) -> Network:
-    """In torch, for gradients; forward passes by ONNX Runtime where the demo exports to it."""
+    """The network in torch, for gradients; its forward passes in ONNX Runtime where possible."""
     engine = Engine(hub)
     network = engine.network(name, backend="torch")
     if not hub.settings.background_export:
         return network
     try:
-        quick = engine.network(name, backend="onnx")
-    except UnsuitableError:  # it cannot be exported here
+        exported = engine.network(name, backend="onnx")
+    except UnsuitableError:
+        # It cannot be exported here.
         return network
-    if quick.in_use.device != network.in_use.device:
+    if exported.in_use.device != network.in_use.device:
         return network
-    return dataclasses.replace(network, features=quick.features)
+    return dataclasses.replace(network, features=exported.features)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _GroundTruthData:
-    """What the data holds, by layout."""
+    """What the data contains, by layout."""
 
     samples: Dataset | None
-    sounds: tuple[Any, ...]  # SPRSound's takes
-    pictures: tuple[nih.BoxedRadiograph, ...]
-    unseen: HeldOutPatients
+    takes: tuple[Any, ...]  # of SPRSound
+    radiographs: tuple[nih.BoxedRadiograph, ...]  # of NIH
+    held_out: HeldOutPatients
 
     @classmethod
-    def at(cls, data: Path, run: Run, learnt_from: frozenset[str] | None) -> _GroundTruthData:
+    def read(cls, data: Path, run: Run, trained_on: frozenset[str] | None) -> _GroundTruthData:
+        """Read what `data` contains; `trained_on` are the patients in persons.json, if known."""
         model = run.model
         is_sound = isinstance(model.preprocessing, LogMel)
         corpus = ground_truth.read_sprsound(data) if model.task == "stethoscope" else None
         path = None if is_sound else nih.find_box_list(data)
-        listed = nih.read_boxes(path, data) if path else None
+        boxes = nih.read_boxes(path, data) if path else None
         samples = _read_test_samples(
-            data, run, needed=not (corpus or listed or ground_truth.has_mixtures(model))
+            data, run, needed=not (corpus or boxes or ground_truth.has_mixtures(model))
         )
-        if samples is not None and learnt_from is not None and model.task == "chest_xray":
-            samples = samples.apart_from(learnt_from)
-        run.notes.extend(listed.notes if listed else ())
+        if samples is not None and trained_on is not None and model.task == "chest_xray":
+            samples = samples.with_training_groups(trained_on)
+        run.notes.extend(boxes.notes if boxes else ())
         run.notes.extend(corpus.notes if corpus and samples is None else ())
         splits: dict[str, str] = {}
         for group, split in zip(samples.groups, samples.splits, strict=True) if samples else ():
@@ -127,24 +132,26 @@ class _GroundTruthData:
             splits.setdefault(ground_truth.patient_number(group), split)
         return cls(
             samples=samples,
-            sounds=corpus.takes if corpus else (),
-            pictures=listed.pictures if listed else (),
-            unseen=HeldOutPatients(splits=splits, seed="sprsound"),
+            takes=corpus.takes if corpus else (),
+            radiographs=boxes.radiographs if boxes else (),
+            held_out=HeldOutPatients(splits=splits, seed="sprsound"),
         )
 
-    def cases(self, run: Run, settings: Settings) -> Iterator[AnnotatedFile]:
-        """Every file of known truth, the annotated ones first."""
+    def files(self, run: Run, settings: Settings) -> Iterator[AnnotatedFile]:
+        """Every file with ground truth, the annotated ones first."""
         model = run.model
         if model.task == "chest_xray":
-            splits = self.unseen.splits
-            apart = [p for p in self.pictures if splits.get(p.patient, "test") == "test"]
-            left = len(self.pictures) - len(apart)
-            if left:
-                run.notes.append(f"{left} pictures with boxes are of persons trained or tuned on.")
-            yield from ground_truth.boxed_radiographs(apart, model, settings)
+            splits = self.held_out.splits
+            test = [r for r in self.radiographs if splits.get(r.patient, "test") == "test"]
+            omitted = len(self.radiographs) - len(test)
+            if omitted:
+                run.notes.append(
+                    f"{omitted} radiographs with boxes, of patients trained or tuned on, left out."
+                )
+            yield from ground_truth.boxed_radiographs(test, model, settings)
         if model.task == "stethoscope":
-            yield from ground_truth.annotated_recordings(self.sounds, model, self.unseen)
-            yield from ground_truth.lung_mixtures(self.sounds, model, self.unseen, run.most)
+            yield from ground_truth.annotated_recordings(self.takes, model, self.held_out)
+            yield from ground_truth.lung_mixtures(self.takes, model, self.held_out, run.most)
         if model.task == "audioset":
             yield from ground_truth.everyday_mixtures(model, max(1, run.most // 2))
 
@@ -152,116 +159,123 @@ class _GroundTruthData:
 def _read_test_samples(data: Path, run: Run, *, needed: bool) -> Dataset | None:
     """The test samples of the model's recipe; None where there is no recipe or no such data."""
     try:
-        found = recipe_of(run.model.name).read(data, run.model)
+        samples = recipe_of(run.model.name).read(data, run.model)
     except (TrainingError, UnknownNameError) as error:
         if needed:
             raise
-        run.notes.append(f"No test samples to hide parts of: {error}")
+        run.notes.append(f"No test samples to mask: {error}")
         return None
-    run.notes.extend(found.notes)
-    return found
+    run.notes.extend(samples.notes)
+    return samples
 
 
 def _masking_rows(
-    run: Run, known: _GroundTruthData, tell: Progress
+    run: Run, truth: _GroundTruthData, report: Progress
 ) -> dict[str, trials.ExplainerFigures]:
-    """The trial of every explainer, where there are samples for one."""
-    if known.samples is None:
+    """Faithfulness of every explainer; {} where there are no samples."""
+    if truth.samples is None:
         return {}
-    asked = trials.select_samples(run.network, known.samples, run.most)
-    if not asked:
-        run.notes.append(f"No test sample that {run.model.name} gets right.")
+    samples = trials.select_samples(run.network, truth.samples, run.most)
+    if not samples:
+        run.notes.append(f"{run.model.name} classifies no test sample correctly.")
         return {}
     random = trials.randomise_weights(run.network)
     rows = {}
     for i, name in enumerate(run.names):
-        part = asked[: run.few] if run.is_slow(name) else asked
+        part = samples[: run.slow_samples] if run.is_slow(name) else samples
 
-        def told(done: float, i: int = i, name: str = name) -> None:
-            tell(0.05 + 0.5 * (i + done) / len(run.names), f"{name}: hiding parts")
+        def report_samples(done: float, i: int = i, name: str = name) -> None:
+            report(0.05 + 0.5 * (i + done) / len(run.names), f"{name}: masking regions")
 
-        rows[name] = trials.explainer_figures(name, run.network, random, part, run.passes, told)
+        rows[name] = trials.explainer_figures(
+            name, run.network, random, part, run.passes, report_samples
+        )
     return rows
 
 
 def _pointing_results(
-    run: Run, known: _GroundTruthData, settings: Settings, tell: Progress
+    run: Run, truth: _GroundTruthData, settings: Settings, report: Progress
 ) -> PointingResults:
-    """Ask where the heat lies on every file of known truth that the network gets right."""
-    pointed = PointingResults()
-    for number, case in enumerate(known.cases(run, settings)):
-        what = "annotated" if case.part == REAL else f"made, {case.part} dB"
-        tell(1 - 0.45 * 0.995**number, f"file {number + 1} of known truth ({what})")
-        if any(run.quota(n, case.part) > pointed.count(n, case.part) for n in run.names):
-            evaluate_pointing(run, pointed, case)
-    return pointed
+    """Where the heatmaps point, on every file with ground truth that is classified correctly."""
+    results = PointingResults()
+    for number, file in enumerate(truth.files(run, settings)):
+        what = "annotated" if file.part == REAL else f"mixture, {file.part} dB"
+        # How many files there are is not known beforehand, so progress only approaches 1.
+        report(1 - 0.45 * 0.995**number, f"file {number + 1} with ground truth ({what})")
+        if any(run.quota(n, file.part) > results.count(n, file.part) for n in run.names):
+            evaluate_pointing(run, results, file)
+    return results
 
 
 def _result(
-    run: Run, rows: dict[str, trials.ExplainerFigures], pointed: PointingResults
+    run: Run, rows: dict[str, trials.ExplainerFigures], pointing: PointingResults
 ) -> dict[str, Any]:
-    model, made = run.model, [str(snr) for snr in ground_truth.SNRS_DB]
-    made = [snr for snr in made if any(part == snr for part, _ in pointed.tried)]
-    real = any(part == REAL for part, _ in pointed.tried)
-    explained, per_label, synthesised = {}, {}, {}
+    model = run.model
+    parts = {part for part, _ in pointing.files}
+    snrs = [str(snr) for snr in ground_truth.SNRS_DB if str(snr) in parts]
+    has_annotated = REAL in parts
+    explainer_rows, per_label, synthesised = {}, {}, {}
     for name in run.names:
         row = dict(rows[name].figures) if name in rows else {}
-        row |= pointed.together(name, REAL).to_json()
-        row["cost_ms"] = rows[name].cost_ms if name in rows else pointed.cost_ms(name)
-        explained[name] = row
+        row |= pointing.tally(name, REAL).to_json()
+        row["cost_ms"] = rows[name].cost_ms if name in rows else pointing.cost_ms(name)
+        explainer_rows[name] = row
         per_label[name] = {
-            label: pointed.together(name, REAL, label).to_json() for label in pointed.labels(REAL)
+            label: pointing.tally(name, REAL, label).to_json() for label in pointing.labels(REAL)
         }
-        synthesised[name] = {snr: _tally_to_json(pointed.together(name, snr)) for snr in made}
+        synthesised[name] = {snr: _tally_to_json(pointing.tally(name, snr)) for snr in snrs}
     return {
         "model": model.name,
         "sha256": model.sha256,
         "data": model.data,
         "n": max((r.n for r in rows.values()), default=0),
         "passes": run.passes,
-        "explainers": explained,
+        "explainers": explainer_rows,
         "counts": {
             name: {
                 "trial": rows[name].n if name in rows else 0,
-                "pointing": len(pointed.together(name, REAL).rows),
-                "persons": len(set(pointed.together(name, REAL).groups)),
+                "pointing": len(pointing.tally(name, REAL).rows),
+                "persons": len(set(pointing.tally(name, REAL).groups)),
             }
             for name in run.names
         },
-        "truth": _truth(model) if real else None,
-        "per_label": per_label if real else {},
-        "synthesised": synthesised if made else {},
+        "truth": _truth(model) if has_annotated else None,
+        "per_label": per_label if has_annotated else {},
+        "synthesised": synthesised if snrs else {},
         "answered": {
             part: {
-                label: {"files": n, "right": pointed.right[part, label]}
-                for (of, label), n in pointed.tried.items()
+                label: {"files": n, "right": pointing.correct[part, label]}
+                for (of, label), n in pointing.files.items()
                 if of == part
             }
-            for part in ([REAL] if real else []) + made
+            for part in ([REAL] if has_annotated else []) + snrs
         },
-        "tolerance": _tolerance(pointed) if made else {},
+        "tolerance": _tolerance(pointing) if snrs else {},
         "iou_threshold": HOT,
         "notes": run.notes,
     }
 
 
 def _tally_to_json(tally: Tally) -> dict[str, Any]:
+    """A tally with the numbers of its files and patients."""
     return {"n": len(tally.rows), "persons": len(set(tally.groups)), **tally.to_json()}
 
 
-def _tolerance(pointed: PointingResults) -> dict[str, float]:
-    seconds, rows = pointed.cell or (0.0, 0.0)
+def _tolerance(pointing: PointingResults) -> dict[str, float]:
+    """The tolerance of the mixtures' ground truth."""
+    seconds, rows = pointing.cell_size or (0.0, 0.0)
     return {"time_s": round(TIME_CELLS * seconds, 3), "mel_bands": round(BAND_CELLS * rows, 2)}
 
 
 def _truth(model: Model) -> str:
+    """What the annotated files are compared with, for the report."""
     if model.task == "chest_xray":
         return "boxes that radiologists drew (NIH's BBox_List_2017.csv)"
     return "annotated events of whole recordings (SPRSound)"
 
 
 def write(directory: Path, result: dict[str, Any]) -> tuple[Path, ...]:
-    """The figures as `explainers.json` and `explainers.md` in a directory."""
+    """Write the figures as `explainers.json` and `explainers.md`; return the paths."""
     directory.mkdir(parents=True, exist_ok=True)
     texts = {
         FILE: json.dumps(result, indent=2, allow_nan=False) + "\n",

@@ -1,4 +1,4 @@
-"""Files of which it is known where the finding is: annotated, drawn on, or made."""
+"""Files with ground truth of where the finding is: annotated, boxed, or mixed from parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from xai_demo.training.explainer_eval.pointing import (
 
 if TYPE_CHECKING:
     from xai_demo.analysis.faithfulness import Mask
-    from xai_demo.examples import Synthesised
+    from xai_demo.examples import SynthesisedSound
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
     from xai_demo.training.datasets.breathing import Take
@@ -45,10 +45,10 @@ class _HasPatient(Protocol):
 _File = TypeVar("_OfOne", bound=_HasPatient)
 
 SNRS_DB = (-5, 0, 5, 10, 15)
-REAL = "real"  # the part of what was recorded; that of what was made is its ratio: "10"
-_LONGEST_S = 60.0
+REAL = "real"  # the part of annotated files; a mixture's part is its ratio, such as "10"
+_MAX_DURATION_S = 60.0
 _CRACKLES, _WHEEZES = (breathing.CRACKLE, breathing.BOTH), (breathing.WHEEZE, breathing.BOTH)
-_KINDS = {  # the annotated kinds that a label of a network means
+_KINDS = {  # the annotated classes that a label of a network covers
     "crackle": _CRACKLES,
     "wheeze": _WHEEZES,
     "both": (breathing.CRACKLE, breathing.WHEEZE, breathing.BOTH),
@@ -57,7 +57,7 @@ _KINDS = {  # the annotated kinds that a label of a network means
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotatedFile:
-    """One file, whose it is, and where each of its labels is."""
+    """One file, its patient, and where each of its labels is."""
 
     source: Recording | Radiograph
     group: str
@@ -67,24 +67,26 @@ class AnnotatedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutPatients:
-    """Persons that the network was neither trained nor tuned on."""
+    """The patients that the network was neither trained nor tuned on."""
 
-    splits: Mapping[str, str]  # by person, as the recipe split them
-    seed: str  # for persons that the recipe does not know
+    splits: Mapping[str, str]  # by patient, as the recipe splits them
+    seed: str  # for patients that the recipe does not know
 
-    def __contains__(self, person: str) -> bool:
-        own = patient_number(person)
-        split = self.splits.get(person) or self.splits.get(own)
-        return (split or split_groups([own], seed=self.seed)[0]) == "test"
+    def __contains__(self, patient: str) -> bool:
+        number = patient_number(patient)
+        split = self.splits.get(patient) or self.splits.get(number)
+        return (split or split_groups([number], seed=self.seed)[0]) == "test"
 
 
 def annotated_recordings(
-    takes: Sequence[Take], model: Model, unseen: HeldOutPatients
+    takes: Sequence[Take], model: Model, held_out: HeldOutPatients
 ) -> Iterator[AnnotatedFile]:
-    """Recordings with adventitious sounds, one a person before anybody's second."""
-    for take in _round_robin([t for t in takes if t.patient in unseen and _truths(t, model)]):
+    """Recordings with adventitious sounds; one of every patient comes before a second of any."""
+    for take in _round_robin([t for t in takes if t.patient in held_out and _truths(t, model)]):
         source = audio.read_audio(
-            take.path, sample_rate_hz=_sound_spec(model).sample_rate_hz, max_duration_s=_LONGEST_S
+            take.path,
+            sample_rate_hz=_sound_spec(model).sample_rate_hz,
+            max_duration_s=_MAX_DURATION_S,
         )
         yield AnnotatedFile(
             source=source, group=take.patient, part=REAL, truths=_truths(take, model)
@@ -92,83 +94,94 @@ def annotated_recordings(
 
 
 def read_sprsound(data: Path) -> breathing.Corpus | None:
-    """SPRSound in or below a folder, if it is there."""
+    """SPRSound in or below a folder; None where it is not there."""
     return layout_sprsound.read(data) if layout_sprsound.has_layout(data) else None
 
 
 def lung_mixtures(
-    takes: Sequence[Take], model: Model, unseen: HeldOutPatients, most: int
+    takes: Sequence[Take], model: Model, held_out: HeldOutPatients, most: int
 ) -> Iterator[AnnotatedFile]:
-    """Crackles and wheezes in breathing: real and normal where it is there, else synthesised."""
-    normal = [t for t in takes if t.patient in unseen and _is_normal(t)]
+    """Synthetic crackles and wheezes in normal breathing, real where available, else synthetic."""
+    normal = [t for t in takes if t.patient in held_out and _is_normal(t)]
     kinds = [kind for kind in LUNG_KINDS if kind in model.labels]
     for number, (group, breath) in enumerate(_backgrounds(normal, most)):
         for kind in kinds:
             for snr_db in SNRS_DB:
                 try:
-                    made = lung_mixture(breath, kind=kind, snr_db=snr_db, seed=number)
-                except UnsuitableError:  # too short, or silent under an event: the next one
+                    mixture = lung_mixture(breath, kind=kind, snr_db=snr_db, seed=number)
+                except UnsuitableError:
+                    # The breathing is too short, or silent where the event would be.
                     continue
-                yield _mixture_file(made, group, snr_db, model)
+                yield _mixture_file(mixture, group, snr_db, model)
 
 
 def everyday_mixtures(model: Model, most: int) -> Iterator[AnnotatedFile]:
-    """Everyday sounds that come and go, in the noise of a room."""
+    """Everyday sounds that start and stop, in the noise of a room."""
     for label in EVERYDAY_LABELS:
         if label not in model.labels:
             continue
         for seed in range(most):
             for snr_db in SNRS_DB:
-                made = everyday_mixture(label, snr_db=snr_db, seed=seed)
-                yield _mixture_file(made, f"{label} {seed}", snr_db, model)
+                mixture = everyday_mixture(label, snr_db=snr_db, seed=seed)
+                yield _mixture_file(mixture, f"{label} {seed}", snr_db, model)
 
 
 def boxed_radiographs(
-    pictures: Sequence[nih.BoxedRadiograph], model: Model, settings: Settings
+    radiographs: Sequence[nih.BoxedRadiograph], model: Model, settings: Settings
 ) -> Iterator[AnnotatedFile]:
-    """Radiographs with boxes for labels of the model, one a person before anybody's second."""
+    """Radiographs with boxes for labels of the model; one of every patient comes before a second.
+
+    Raises UnsuitableError for a model of sounds.
+    """
     spec = model.preprocessing
     if not isinstance(spec, Raster):
-        raise UnsuitableError(f"{model.name} takes sounds, wanted: a model that takes pictures.")
-    for picture in _round_robin([p for p in pictures if _model_findings(p, model)]):
-        film = imaging.read_image(picture.path, max_pixels=settings.max_pixels)
+        raise UnsuitableError(
+            f"{model.name} analyses sounds; a model that analyses radiographs is needed."
+        )
+    for boxed in _round_robin([r for r in radiographs if _model_findings(r, model)]):
+        radiograph = imaging.read_image(boxed.path, max_pixels=settings.max_pixels)
         truths = {
             finding: Boxes(
                 masks=tuple(
-                    _mask(box, film.pixels.shape, spec)
-                    for box in picture.boxes
+                    _mask(box, radiograph.pixels.shape, spec)
+                    for box in boxed.boxes
                     if box.finding == finding
                 )
             )
-            for finding in _model_findings(picture, model)
+            for finding in _model_findings(boxed, model)
         }
-        yield AnnotatedFile(source=film, group=picture.patient, part=REAL, truths=truths)
+        yield AnnotatedFile(source=radiograph, group=boxed.patient, part=REAL, truths=truths)
 
 
-def patient_number(person: str) -> str:
-    """A person's own number, without the site and leading zeros: "nih:00013118" -> "13118"."""
-    own = person.rpartition(":")[2]
-    return str(int(own)) if own.isdecimal() else own
+def patient_number(patient: str) -> str:
+    """A patient's number without the site and leading zeros.
+
+    >>> patient_number("nih:00013118")
+    '13118'
+    """
+    number = patient.rpartition(":")[2]
+    return str(int(number)) if number.isdecimal() else number
 
 
 def has_mixtures(model: Model) -> bool:
-    """Whether there are synthesised sounds for labels of this model."""
-    wanted = {"stethoscope": LUNG_KINDS, "audioset": EVERYDAY_LABELS}.get(model.task, ())
-    return any(label in model.labels for label in wanted)
+    """Whether there are mixtures for any label of this model."""
+    kinds = {"stethoscope": LUNG_KINDS, "audioset": EVERYDAY_LABELS}.get(model.task, ())
+    return any(label in model.labels for label in kinds)
 
 
 def _truths(take: Take, model: Model) -> dict[str, Truth]:
-    kinds = {event.kind for event in take.annotated}
+    """Where each label of the model sounds in a recording, by label."""
+    kinds = {event.kind for event in take.annotations}
     crackles, wheezes = kinds & set(_CRACKLES), kinds & set(_WHEEZES)
-    there = {"crackle": crackles, "wheeze": wheezes, "both": crackles and wheezes}
-    judged = tuple((e.start_s, e.end_s) for e in take.annotated)
+    present = {"crackle": crackles, "wheeze": wheezes, "both": crackles and wheezes}
+    labelled = tuple((e.start_s, e.end_s) for e in take.annotations)
     return {
         label: TimeSpans(
-            spans=tuple((e.start_s, e.end_s) for e in take.annotated if e.kind in _KINDS[label]),
-            judged=judged,
+            spans=tuple((e.start_s, e.end_s) for e in take.annotations if e.kind in _KINDS[label]),
+            labelled=labelled,
         )
-        for label, found in there.items()
-        if found and label in model.labels
+        for label, is_present in present.items()
+        if is_present and label in model.labels
     }
 
 
@@ -176,70 +189,75 @@ def _is_normal(take: Take) -> bool:
     return (
         take.kind == breathing.NORMAL
         and not take.quality
-        and all(event.kind == breathing.NORMAL for event in take.annotated)
+        and all(event.kind == breathing.NORMAL for event in take.annotations)
     )
 
 
 def _backgrounds(normal: Sequence[Take], most: int) -> Iterator[tuple[str, Floats]]:
+    """At most `most` stretches of normal breathing, each with its patient."""
     if not normal:
         for seed in range(most):
             breath = lung.lung_sound(seed=1000 + seed)
             yield f"synthesised {seed}", breath.samples
     for take in _round_robin(normal)[:most]:
         recording = audio.read_audio(
-            take.path, sample_rate_hz=lung.SAMPLE_RATE_HZ, max_duration_s=_LONGEST_S
+            take.path, sample_rate_hz=lung.SAMPLE_RATE_HZ, max_duration_s=_MAX_DURATION_S
         )
         yield take.patient, recording.samples
 
 
-def _mixture_file(made: Synthesised, group: str, snr_db: int, model: Model) -> AnnotatedFile:
+def _mixture_file(
+    mixture: SynthesisedSound, group: str, snr_db: int, model: Model
+) -> AnnotatedFile:
     rate = _sound_spec(model).sample_rate_hz
-    samples = made.samples
-    if made.sample_rate_hz != rate:
+    samples = mixture.samples
+    if mixture.sample_rate_hz != rate:
         import soxr
 
-        samples = soxr.resample(samples, made.sample_rate_hz, rate).astype(np.float32)
+        samples = soxr.resample(samples, mixture.sample_rate_hz, rate).astype(np.float32)
     truth = TimeFrequencyEvents(
-        events=tuple((t.start_s, t.end_s, t.low_hz, t.high_hz) for t in made.truth)
+        events=tuple((t.start_s, t.end_s, t.low_hz, t.high_hz) for t in mixture.truth)
     )
     return AnnotatedFile(
         source=Recording(samples=samples, sample_rate_hz=rate, facts={}),
         group=group,
         part=str(snr_db),
-        truths={made.truth[0].label: truth},
+        truths={mixture.truth[0].label: truth},
     )
 
 
-def _model_findings(picture: nih.BoxedRadiograph, model: Model) -> list[str]:
-    return sorted({box.finding for box in picture.boxes} & set(model.labels))
+def _model_findings(boxed: nih.BoxedRadiograph, model: Model) -> list[str]:
+    return sorted({box.finding for box in boxed.boxes} & set(model.labels))
 
 
 def _mask(box: nih.Box, shape: tuple[int, ...], spec: Raster) -> Mask:
-    """The box as it lies on what the network sees: framed as the picture is."""
+    """The box on the network's input, cropped and scaled as the radiograph is."""
     drawn = np.zeros(shape, np.float32)
     rows, columns = shape
     top, left = round(box.y * rows), round(box.x * columns)
     bottom = max(round((box.y + box.height) * rows), top + 1)
     right = max(round((box.x + box.width) * columns), left + 1)
     drawn[max(top, 0) : bottom, max(left, 0) : right] = 1
-    mask: Mask = preprocess.framed(drawn, spec) >= 0.5
+    mask: Mask = preprocess.resize_for_network(drawn, spec) >= 0.5
     return mask
 
 
 def _sound_spec(model: Model) -> LogMel:
     spec = model.preprocessing
     if not isinstance(spec, LogMel):
-        raise UnsuitableError(f"{model.name} takes pictures, wanted: a model that takes sounds.")
+        raise UnsuitableError(
+            f"{model.name} analyses radiographs; a model that analyses sounds is needed."
+        )
     return spec
 
 
 def _round_robin(files: Sequence[_File]) -> list[_File]:
-    """Everybody's first, then everybody's second, in an order that chance chose once."""
+    """The first file of every patient, then the second of each, in a fixed random order."""
     order = np.random.default_rng(0).permutation(len(files))
-    seen: dict[str, int] = {}
+    rank: dict[str, int] = {}
     ranked = []
     for i in order:
-        person = files[i].patient
-        seen[person] = seen.get(person, -1) + 1
-        ranked.append((seen[person], files[i]))
+        patient = files[i].patient
+        rank[patient] = rank.get(patient, -1) + 1
+        ranked.append((rank[patient], files[i]))
     return [file for _, file in sorted(ranked, key=lambda pair: pair[0])]
