@@ -40,12 +40,12 @@ def test_the_exit_status_is_the_documented_one(kind: type[errors.XaiDemoError]) 
     assert kind.__name__ in (errors.__doc__ or "")
 
 
-def test_an_unknown_name_says_what_was_met_and_what_was_wanted() -> None:
+def test_an_unknown_name_is_named_with_the_known_ones() -> None:
     error = errors.UnknownNameError("label", "whezze", ["normal", "wheeze"])
-    assert str(error) == "There is no label named 'whezze'; wanted: normal, wheeze."
+    assert str(error) == "There is no label named 'whezze'; choose from: normal, wheeze."
 
 
-def test_of_very_many_names_a_few_are_told_and_the_rest_counted() -> None:
+def test_of_very_many_names_a_few_are_listed_and_the_rest_counted() -> None:
     error = errors.UnknownNameError("label", "x", [f"l{i}" for i in range(527)])
-    assert "l29 or one of 497 more" in str(error)
+    assert "l29 and 497 more" in str(error)
     assert "l30" not in str(error)

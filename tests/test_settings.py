@@ -1,4 +1,4 @@
-"""The environment: what it may say, what it says when it says nothing, and what is refused."""
+"""The settings: their defaults, every environment variable, and which values are refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_hubs_own_home_holds_the_cache() -> None:
     assert settings.hub_cache_dir == Path("/h/hub")
 
 
-def test_a_space_takes_no_models_of_its_visitors_unless_told() -> None:
+def test_a_space_runs_no_visitors_models_unless_it_is_switched_on() -> None:
     space = {"SPACE_ID": "owner/name"}
     assert Settings.from_env(space).own_models is False
     assert Settings.from_env(space | {"XAI_DEMO_OWN_MODELS": "on"}).own_models is True
@@ -94,29 +94,33 @@ def test_offline_is_read_as_the_hubs_client_reads_it(value: str, offline: bool) 
         "XAI_DEMO_EXPLAIN_SECONDS",
     ],
 )
-def test_a_limit_that_is_no_limit_is_refused_by_name(name: str, value: str) -> None:
-    with pytest.raises(RequestError, match=rf"{name} is '{value}', wanted: a number of at least 1"):
+def test_an_invalid_limit_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(
+        RequestError, match=rf"{name} is '{value}'; it must be a number of at least 1"
+    ):
         Settings.from_env({name: value})
 
 
 def test_an_unknown_precision_is_refused() -> None:
     assert Settings.from_env({}).precision == PRECISIONS[0] == "float32"
-    with pytest.raises(RequestError, match="XAI_DEMO_PRECISION is 'int8', wanted: float32, bfl"):
+    with pytest.raises(
+        RequestError, match="XAI_DEMO_PRECISION is 'int8'; it must be one of float32, bfl"
+    ):
         Settings.from_env({"XAI_DEMO_PRECISION": "int8"})
 
 
-def test_nothing_is_reported_home_unless_somebody_wants_it() -> None:
-    said: dict[str, str] = {}
-    disable_telemetry(said)
-    assert said == {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    said = {"GRADIO_ANALYTICS_ENABLED": "True"}
-    disable_telemetry(said)
-    assert said["GRADIO_ANALYTICS_ENABLED"] == "True"
+def test_telemetry_is_off_unless_somebody_has_switched_it_on() -> None:
+    environ: dict[str, str] = {}
+    disable_telemetry(environ)
+    assert environ == {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environ = {"GRADIO_ANALYTICS_ENABLED": "True"}
+    disable_telemetry(environ)
+    assert environ["GRADIO_ANALYTICS_ENABLED"] == "True"
 
 
-def test_the_libraries_hear_of_it_before_they_are_imported() -> None:
+def test_telemetry_is_off_before_the_libraries_are_imported() -> None:
     program = (
-        "import sys, xai_demo.settings as s; s.keep_quiet();"
+        "import sys, xai_demo.settings as s; s.disable_telemetry();"
         "from gradio.analytics import analytics_enabled;"
         "from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY as quiet;"
         "print(analytics_enabled(), quiet)"
@@ -127,4 +131,4 @@ def test_the_libraries_hear_of_it_before_they_are_imported() -> None:
     assert done.stdout.split() == ["False", "True"], done.stderr
     for name in ("app.py", "xai_demo/cli/__init__.py"):
         text = (ROOT / name).read_text()
-        assert text.index("keep_quiet()") < text.index("xai_demo.tabs.server import")
+        assert text.index("disable_telemetry()") < text.index("xai_demo.tabs.server import")

@@ -1,25 +1,26 @@
-"""Every error a visitor can cause or meet.
+"""Every error that a user can cause or meet, with the exit status of the command line.
 
 XaiDemoError                      exit status 1
 ├── RequestError                  exit status 2: the request or the file is at fault
-│   ├── UnreadableFileError       the file cannot be read, or holds nothing to analyse
-│   ├── AnnotationError           the annotation that came with it is at fault
-│   ├── UnknownNameError          no model, explainer, label or backend of that name
-│   └── UnsuitableError           the name is known, but does not fit what it is asked to do
-├── WeightsError                  exit status 3: weights cannot be had
+│   ├── UnreadableFileError       the file cannot be read, or contains nothing to analyse
+│   ├── AnnotationError           the annotation that came with a recording is at fault
+│   ├── UnknownNameError          no model, explainer, label or backend has that name
+│   └── UnsuitableError           the name is known, but does not fit what it is used for
+├── WeightsError                  exit status 3: the weights are not available
 │   ├── CheckpointUnavailableError
-│   └── CheckpointMismatchError   the file is there, but is not the pinned one
-├── TrainingError                 exit status 2: a data set or a recipe is at fault
-└── CancelledError                somebody who waited for the answer no longer does
+│   └── CheckpointMismatchError   the file is there, but is not the expected one
+├── TrainingError                 exit status 2: a dataset or a recipe is at fault
+└── CancelledError                the visitor has stopped the analysis or left
 """
 
 from collections.abc import Iterable
 
-_MOST_NAMES = 30  # of the 527 labels of AudioSet, say, nobody reads more
+# AudioSet alone has 527 labels: a message that lists them all helps nobody.
+_MAX_NAMES = 30
 
 
 class XaiDemoError(Exception):
-    """One sentence for the person who asked: the value met and the value wanted."""
+    """The base class; its message is one sentence that names the value met and the value needed."""
 
     exit_status = 1
 
@@ -31,47 +32,51 @@ class RequestError(XaiDemoError):
 
 
 class UnreadableFileError(RequestError):
-    """The file cannot be read, or holds nothing to analyse."""
+    """The file cannot be read, or contains nothing to analyse."""
 
 
 class AnnotationError(RequestError):
-    """The annotation that came with a recording is no list of cycles, or has none in it."""
+    """The annotation that came with a recording is not a list of cycles, or has none in it."""
 
 
 class UnknownNameError(RequestError):
-    """No model, explainer, label or backend has that name."""
+    """No model, explainer, label or backend has that name.
+
+    >>> str(UnknownNameError("label", "whezze", ["normal", "wheeze"]))
+    "There is no label named 'whezze'; choose from: normal, wheeze."
+    """
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         names = list(known)
-        wanted = ", ".join(names[:_MOST_NAMES])
-        if len(names) > _MOST_NAMES:
-            wanted += f" or one of {len(names) - _MOST_NAMES} more"
-        super().__init__(f"There is no {kind} named {name!r}; wanted: {wanted}.")
+        choices = ", ".join(names[:_MAX_NAMES])
+        if len(names) > _MAX_NAMES:
+            choices += f" and {len(names) - _MAX_NAMES} more"
+        super().__init__(f"There is no {kind} named {name!r}; choose from: {choices}.")
 
 
 class UnsuitableError(RequestError):
-    """The name is known, but does not fit what it is asked to do."""
+    """The name is known, but does not fit what it is used for."""
 
 
 class WeightsError(XaiDemoError):
-    """Weights cannot be had."""
+    """The weights are not available."""
 
     exit_status = 3
 
 
 class CheckpointUnavailableError(WeightsError):
-    """No trained weights are here, and none can be fetched."""
+    """There are no trained weights here, and none can be downloaded."""
 
 
 class CheckpointMismatchError(WeightsError):
-    """The file found is not the checkpoint that was pinned."""
+    """The file is there, but it is not the expected checkpoint."""
 
 
 class TrainingError(XaiDemoError):
-    """A data set or a recipe is at fault."""
+    """A dataset or a recipe is at fault."""
 
     exit_status = 2
 
 
 class CancelledError(XaiDemoError):
-    """Somebody who waited for the answer no longer does."""
+    """The visitor has stopped the analysis or left."""

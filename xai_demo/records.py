@@ -1,6 +1,8 @@
-"""What travels between modules: frozen, keyword-only records of plain values and arrays.
+"""The records that modules pass to one another: frozen, keyword-only, plain values and arrays.
 
-What the makers of a network say that it answers for a clip of theirs.
+`Model` is what `config.json` beside a model's weights says: its field names are that file's keys.
+`Report.to_json` is the JSON report that the command line and the endpoints return. Both are read by
+other people's programs, so a field that is written under its own name keeps that name.
 """
 
 from __future__ import annotations
@@ -18,34 +20,36 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = NDArray[np.uint8]
 
 Task = Literal["stethoscope", "chest_xray", "audioset"]
-GateMode = Literal["checked", "corrected", "as-is"]  # what becomes of one that the gate doubts
+# What happens to a radiograph that seems inverted or rotated, or no frontal chest X-ray at all.
+GateMode = Literal["checked", "corrected", "as-is"]
 GATE_MODES: tuple[GateMode, ...] = ("checked", "corrected", "as-is")
-Progress = Callable[[float, str], None]  # fraction done 0..1, what is being done
+Progress = Callable[[float, str], None]  # receives the fraction done, 0..1, and the current step
 TASKS: tuple[Task, ...] = ("stethoscope", "chest_xray", "audioset")
 DISCLAIMER = "For education and research. Not a medical device."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Where one weights file lives on the Hub, and how to know it is that file."""
+    """Where a weights file is on the Hub, and how to verify it."""
 
     repo_id: str
     filename: str
-    revision: str | None  # a full commit hash; None: still open, taken on the first fetch
-    sha256: str | None  # None: still open
+    revision: str | None  # a full commit hash; None: not pinned yet, set by the first download
+    sha256: str | None  # None: not pinned yet
     size_bytes: int | None = None
 
     @property
     def is_known(self) -> bool:
-        """Whether it is certain which file is wanted; a pickle is known by its bytes alone."""
+        """Whether this identifies one file. A pickle needs a sha256: loading it can run code."""
         if self.sha256 is not None:
             return True
+        # A safetensors file cannot run code, so the commit that it comes from is enough.
         return self.revision is not None and self.filename.endswith(".safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogMel:
-    """How a recording becomes the picture a network sees: a log-mel spectrogram in decibels."""
+    """How a recording becomes a network's input: a log-mel spectrogram in decibels."""
 
     sample_rate_hz: int
     n_fft: int
@@ -54,29 +58,29 @@ class LogMel:
     n_mels: int
     f_min_hz: float
     f_max_hz: float
-    window_s: float  # what the network sees at once
+    window_s: float  # the length of one input
     window_hop_s: float
-    min_s: float  # the shortest sound the network takes; shorter ones are repeated up to it
+    min_s: float  # the shortest input; shorter recordings are repeated up to it
     top_db: float | None = None  # floor, in decibels below the recording's maximum
-    standardise: bool = False  # to mean 0, deviation 1 over the recording
-    front_end: Literal["librosa", "kaldi"] = "librosa"  # see `spectrum.FRONT_ENDS`
-    frames: int | None = None  # of every window, padded up to it; None: as many as it has
-    mean_db: float = 0.0  # what the network sees is (decibels - mean_db) / deviation_db
+    standardise: bool = False  # to mean 0 and standard deviation 1 over the recording
+    front_end: Literal["librosa", "kaldi"] = "librosa"  # see `audio.spectrogram.FRONT_ENDS`
+    frames: int | None = None  # every window is padded to this many; None: no padding
+    mean_db: float = 0.0  # the network's input is (decibels - mean_db) / deviation_db
     deviation_db: float = 1.0
-    band_hz: tuple[float, float] | None = None  # the signal path before it: see `filtering`
+    band_hz: tuple[float, float] | None = None  # band-pass filter before it: see `audio.filters`
     denoise: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raster:
-    """How a picture becomes what a network sees: one grey channel, 0..1, then (x - mean) / std."""
+    """How an image becomes a network's input: one grey channel, 0..1, then (x - mean) / std."""
 
     height: int
     width: int
     mean: float
     std: float
     crop: Literal["squash", "centre"] = "squash"
-    contrast_limit: float | None = None  # of an adaptive histogram equalisation first; None: none
+    contrast_limit: float | None = None  # of adaptive histogram equalisation (CLAHE); None: off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +94,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """Everything about a model but its weights: what `config.json` in its directory says."""
+    """Everything about a model except its weights: the content of its `config.json`."""
 
     name: str
     title: str
@@ -100,24 +104,26 @@ class Model:
     preprocessing: LogMel | Raster
     activation: Literal["softmax", "sigmoid"]
     licence: str
-    data: str  # on what it was trained, and how the split was made
+    data: str  # what it was trained on, and how that was split
     citation: str
     temperature: float = 1.0
     operating_points: Mapping[str, float] = field(default_factory=dict)
-    # Probabilities as published: each is rescaled so that this value of it becomes 0.5.
+    # Some published networks have an operating point other than 0.5 for each label: probabilities
+    # are rescaled so that this value becomes 0.5.
     rescaled_at: Mapping[str, float] = field(default_factory=dict)
-    uncertain_below: float | None = None  # a top probability under this is answered "uncertain"
-    uncertain_margin: float | None = None  # so is a lead over the second label smaller than this
+    uncertain_below: float | None = None  # a lower top probability gives the answer "uncertain"
+    uncertain_margin: float | None = None  # so does a smaller lead over the second label
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    measured_on: str = ""  # how many samples of how many people, for `metrics`
+    measured_on: str = ""  # for `metrics`: how many samples of how many patients
     sha256: str | None = None  # of model.safetensors
-    normal_label: str | None = None  # the label that means "nothing found"
-    recording_points: Mapping[str, float] = field(default_factory=dict)  # of several windows pooled
-    recording_margin: float | None = None  # as uncertain_margin, of several windows pooled
-    event_points: Mapping[str, float] = field(default_factory=dict)  # of moments, see `moments`
-    usual_explainer: str | None = None  # where another than the default points best
-    caveat: str = ""  # what whoever gets an answer of it must know; said with every one
-    notes: tuple[str, ...] = ()  # what of the data was left out of the training, counted and named
+    normal_label: str | None = None  # the label that means "no finding"
+    # `operating_points` and `uncertain_margin` for probabilities pooled over several windows.
+    recording_points: Mapping[str, float] = field(default_factory=dict)
+    recording_margin: float | None = None
+    event_points: Mapping[str, float] = field(default_factory=dict)  # of frames: see `decision`
+    usual_explainer: str | None = None  # if another one than the default localises best
+    caveat: str = ""  # a limitation that is shown with every answer
+    notes: tuple[str, ...] = ()  # what was left out of the training data, counted and named
 
     def to_config(self) -> dict[str, Any]:
         """The content of `config.json`."""
@@ -125,10 +131,11 @@ class Model:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Model:
-        """What `to_config` wrote; raises KeyError, TypeError or ValueError on anything else."""
+        """Read what `to_config` wrote; raises KeyError, TypeError or ValueError otherwise."""
         values = dict(config)
         kind = Raster if values["task"] == "chest_xray" else LogMel
         spec = dict(values["preprocessing"])
+        # JSON has no tuples.
         if spec.get("band_hz"):
             spec["band_hz"] = tuple(spec["band_hz"])
         values["preprocessing"] = kind(**spec)
@@ -140,36 +147,36 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A sound as read: mono, at the rate asked for."""
+    """A recording as read from a file: mono, at the requested sample rate."""
 
     samples: Floats  # (time,), -1..1
     sample_rate_hz: int
-    facts: Mapping[str, Any]  # for the report's `input`: as the file had it
+    facts: Mapping[str, Any]  # about the file, for the report's `input`
     warnings: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
-        """How long it lasts."""
+        """Length in seconds."""
         return len(self.samples) / self.sample_rate_hz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Radiograph:
-    """A picture as read: one grey channel."""
+    """A chest X-ray as read from a file: one grey channel."""
 
-    pixels: Floats  # (height, width), 0..1, bright is dense
+    pixels: Floats  # (height, width), 0..1, dense tissue is bright
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
-    doubt: str = ""  # why no answer should be believed; empty if it may be
+    doubt: str = ""  # why an answer would not be reliable; empty if nothing is wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a network gives one label."""
+    """The probability of one label."""
 
     label: str
     probability: float
-    interval: tuple[float, float] | None = None  # see `uncertainty`; None: not asked
+    interval: tuple[float, float] | None = None  # of test-time augmentation; None: off
 
     def to_json(self) -> dict[str, Any]:
         """One of the report's `predictions`."""
@@ -181,7 +188,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The answer in one word, None where there is none; `reason` says why."""
+    """The answer: one label, or None with the reason why there is none."""
 
     label: str | None
     probability: float
@@ -192,22 +199,21 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Where the network looked for one label."""
+    """The heatmap of one label, with its peak."""
 
     explainer: str
     target: str
     probability: float
     layer: str
-    values: (
-        Floats  # (rows, columns) of the explained layer, 0..1; sound: row 0 is the lowest frequency
-    )
-    heatmap: Floats  # the same at the size of the network's input, 0..1
-    peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the picture
-    faithfulness: Mapping[str, Any] | None = None  # what hiding the heat does; None: not asked
-    passes: int | None = None  # windows sent through the network for it; None: not counted
+    # (rows, columns) of the explained layer, 0..1; row 0 of a sound is the lowest frequency.
+    values: Floats
+    heatmap: Floats  # `values` at the size of the network's input, 0..1
+    peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the image
+    faithfulness: Mapping[str, Any] | None = None  # result of the masking test; None: off
+    passes: int | None = None  # extra forward passes that it took; None: not counted
 
     def to_json(self) -> dict[str, Any]:
-        """One of the report's `explanations`: the grid, not the large heat map."""
+        """One of the report's `explanations`: `values`, without the large heatmap."""
         return {
             "explainer": self.explainer,
             "target": self.target,
@@ -223,7 +229,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A stretch of a recording in which a label was found."""
+    """An interval of a recording in which a label was detected."""
 
     label: str
     start_s: float
@@ -233,7 +239,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInUse:
-    """Which weights answered, and on what."""
+    """The weights that gave the answer, and what they ran on."""
 
     name: str
     architecture: str
@@ -243,12 +249,12 @@ class ModelInUse:
     sha256: str
     backend: str  # torch or onnx
     device: str  # cpu or cuda
-    precision: str = "float32"  # of the features' sums
+    precision: str = "float32"  # in which the features are computed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One answer, whole; `to_json` is the contract's report."""
+    """The complete result of one analysis; `to_json` is the report that callers read."""
 
     task: Task
     file: str
@@ -256,14 +262,12 @@ class Report:
     input: Mapping[str, Any]
     predictions: tuple[Prediction, ...]  # most probable first
     decision: Decision
-    explanations: tuple[
-        Explanation, ...
-    ]  # the one asked for first, then other labels of the same pass
+    explanations: tuple[Explanation, ...]  # the requested label first
     events: tuple[Event, ...]
     timing_ms: Mapping[str, float]
     warnings: tuple[str, ...]
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    uncertainty: Mapping[str, Any] | None = None  # how the intervals were made; None: not asked
+    uncertainty: Mapping[str, Any] | None = None  # how the intervals were computed; None: off
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values: finite numbers, strings, lists and dictionaries."""
@@ -291,17 +295,17 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The picture that heat is laid over, with what its axes mean."""
+    """The image that the heatmap is drawn over, and what its axes mean."""
 
-    pixels: Pixels  # (rows, columns) grey, row 0 at the top of the drawing
+    pixels: Pixels  # (rows, columns) grey, row 0 at the top
     duration_s: float | None = None  # spectrogram: the width in seconds
     row_frequencies_hz: tuple[float, ...] = ()  # spectrogram: centre of each row, lowest first
-    decibels: tuple[float, float] | None = None  # spectrogram: levels drawn as black and white
+    decibels: tuple[float, float] | None = None  # spectrogram: the levels of black and white
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """What the network made of a recording, window by window."""
+    """The network's probabilities for each window of a recording."""
 
     starts_s: tuple[float, ...]
     ends_s: tuple[float, ...]
@@ -311,7 +315,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """A report with the pictures and sounds that belong to it."""
+    """A report with its images and sounds."""
 
     report: Report
     view: View
@@ -319,18 +323,17 @@ class Analysis:
     sample_rate_hz: int | None = None
     timeline: Timeline | None = None  # recordings only
     stages: Mapping[str, Floats] = field(default_factory=dict)  # after each step of the signal path
-    model: Model | None = None  # which answered; None: the catalogue's of the report's name
+    model: Model | None = None  # None: the one that the catalogue has under the report's name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedAnswer:
-    """Some probabilities of one clip, and where both are from."""
+    """Probabilities that a network's authors publish for a clip, to verify its weights against."""
 
     clip: str  # file name
-    where: str  # a person finds the clip there
+    source: str  # where to find the clip
     probabilities: Mapping[str, float]
     tolerance: float
     sha256: str | None = None  # of the clip; None: not known
-    url: str | None = (
-        None  # of the clip itself, where its sha256 is known; None: a person brings it
-    )
+    # For an automatic download, which needs the sha256; None: the user supplies the clip.
+    url: str | None = None

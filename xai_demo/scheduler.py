@@ -1,11 +1,9 @@
-"""Taking turns: so many at once, the rest in the order in which they came.
+"""Who works when: a first-come queue, progress and timing of the steps, jobs that can be stopped.
 
-How long each step of the work takes, and how far the work is.
-
-What is being worked on and for whom, so that it can be stopped.
-
-A visitor stops it by the button, another program by `job.cancel()`, and both by leaving. Gradio
-cancels the task that waits for the answer; the thread that works on it learns of that here.
+`TaskQueue` bounds how many analyses run at once. `StepTimer`, `MonotonicProgress` and
+`download_progress` describe how far one analysis is. `Jobs` knows which visitor waits for what: a
+visitor stops a job with the button, a client with `job.cancel()`, and both by leaving. Gradio then
+cancels only the asyncio task that waits for the result; the working thread learns of it here.
 """
 
 from __future__ import annotations
@@ -27,108 +25,123 @@ from xai_demo.records import Progress
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+Result = TypeVar("Result")
+Work = Callable[[Callable[[], bool]], Result]  # receives a function: has the job been stopped?
 
-_MAX_SUSPENDED = 32  # who has stepped aside keeps a thread
-_QUEUE_POLL_S = 0.25  # how often one who waits looks whether anybody still waits for the answer
+# A task that has stepped aside keeps its thread; further ones beyond these wait for one.
+_MAX_SUSPENDED = 32
+# How often a waiting task checks whether it was cancelled and how many are ahead of it.
+_QUEUE_POLL_S = 0.25
+_STOP_POLL_S = 0.05
+# A job that is loading a network cannot be interrupted: do not wait for it any longer than this.
+_STOP_TIMEOUT_S = 3.0
+# The fractions of the whole analysis at which a download starts and ends.
+_DOWNLOAD_START, _DOWNLOAD_END = 0.06, 0.3
+_CANCELLED = "Cancelled on request."
 
 
 class TaskQueue:
-    """At most so many at once; a turn that ends goes straight to who has waited longest.
+    """At most `capacity` tasks at once; a free slot goes to the task that has waited longest.
 
-    A plain semaphore lets a newcomer, or the one who just had a turn, in before those who wait.
+    A plain semaphore would let a newcomer, or the task that has just finished, overtake the queue.
+    `after_each` is called at the end of every task, before its slot is passed on.
     """
 
-    def __init__(self, at_once: int, *, after: Callable[[], None] = lambda: None) -> None:
-        self.at_once = at_once
-        self._free = at_once
-        self._after = after  # called at the end of every turn, before it is handed on
+    def __init__(self, capacity: int, *, after_each: Callable[[], None] = lambda: None) -> None:
+        self.capacity = capacity
+        self._free = capacity
+        self._after_each = after_each
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
-        self._mine = threading.local()
-        self._workers = ThreadPoolExecutor(at_once + _MAX_SUSPENDED, thread_name_prefix="turn")
+        self._thread_state = threading.local()
+        self._workers = ThreadPoolExecutor(capacity + _MAX_SUSPENDED, thread_name_prefix="task")
 
     @property
-    def busy(self) -> int:
-        """Turns that are taken now."""
-        return self.at_once - self._free
+    def n_busy(self) -> int:
+        """How many slots are taken."""
+        return self.capacity - self._free
 
     @contextmanager
-    def one(
+    def slot(
         self, *, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None
     ) -> Iterator[None]:
-        """Wait for a turn and hold it. Raises CancelledError once `cancelled()` while waiting.
+        """Wait for a slot and hold it for the block; a thread that holds one already keeps it.
 
-        Who holds a turn already goes on in that one.
+        Raises CancelledError when `cancelled()` becomes true while waiting.
         """
-        if self._held:
+        if self._has_slot:
             yield
             return
-        self._take(progress, cancelled)
-        with self._holding():
+        self._acquire(progress, cancelled)
+        with self._hold():
             yield
 
-    def work(
+    def run(
         self,
-        what: Callable[[], _T],
+        task: Callable[[], _T],
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> _T:
-        """Do it in a turn, by one of a few threads that are always the same.
+        """Run the task in a slot, on one of the queue's own worker threads, and return its result.
 
-        Libraries keep memory, and threads of their own, for every thread that ever asked them; a
-        server has many. Raises what `what` raises, and CancelledError as `one` does.
+        Raises what the task raises, and CancelledError as `slot` does.
         """
-        if self._held:
-            return what()
-        self._take(progress, cancelled)
+        if self._has_slot:
+            return task()
+        self._acquire(progress, cancelled)
+        # torch and ONNX Runtime keep memory and thread pools for every thread that has ever called
+        # them, and a web server has many: so a fixed set of threads does all the work.
         try:
             context = contextvars.copy_context()
-            done = self._workers.submit(context.run, self._worked, what)
+            future = self._workers.submit(context.run, self._run_held, task)
         except BaseException:
-            self._hand_on()
+            self._pass_on()
             raise
-        return done.result()
+        return future.result()
 
-    def _worked(self, what: Callable[[], _T]) -> _T:
-        with self._holding():
-            return what()
+    def _run_held(self, task: Callable[[], _T]) -> _T:
+        with self._hold():
+            return task()
 
     @contextmanager
-    def _holding(self) -> Iterator[None]:
-        self._held = True
+    def _hold(self) -> Iterator[None]:
+        self._has_slot = True
         try:
             yield
         finally:
-            self._held = False
+            self._has_slot = False
             try:
-                self._after()
+                self._after_each()
             finally:
-                self._hand_on()
+                self._pass_on()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Let others go on while this one waits for something slow; then the next turn is its."""
-        if not self._held:
+    def step_aside(self) -> Iterator[None]:
+        """Give up the slot while waiting for something slow, then return to the head of the queue.
+
+        Does nothing in a thread that holds no slot.
+        """
+        if not self._has_slot:
             yield
             return
-        self._held = False
-        self._hand_on()
+        self._has_slot = False
+        self._pass_on()
         try:
             yield
         finally:
-            self._take(None, None, first=True)
-            self._held = True
+            self._acquire(None, None, first=True)
+            self._has_slot = True
 
     @property
-    def _held(self) -> bool:
-        return getattr(self._mine, "held", False)
+    def _has_slot(self) -> bool:
+        return getattr(self._thread_state, "has_slot", False)
 
-    @_held.setter
-    def _held(self, held: bool) -> None:
-        self._mine.held = held
+    @_has_slot.setter
+    def _has_slot(self, value: bool) -> None:
+        self._thread_state.has_slot = value
 
-    def _take(
+    def _acquire(
         self,
         progress: Progress | None,
         cancelled: Callable[[], bool] | None,
@@ -136,49 +149,52 @@ class TaskQueue:
         first: bool = False,
     ) -> None:
         with self._lock:
-            if self._free:  # then nobody waits
+            # A slot is only ever free while nobody waits: `_pass_on` hands it over directly.
+            if self._free:
                 self._free -= 1
                 return
-            called = threading.Event()
+            granted = threading.Event()
             if first:
-                self._waiting.appendleft(called)
+                self._waiting.appendleft(granted)
             else:
-                self._waiting.append(called)
+                self._waiting.append(granted)
         try:
-            self._wait(called, progress, cancelled)
+            self._wait(granted, progress, cancelled)
         except BaseException:
-            self._give_up(called)
+            self._withdraw(granted)
             raise
 
     def _wait(
         self,
-        called: threading.Event,
+        granted: threading.Event,
         progress: Progress | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
-        told = None
-        while not called.is_set():
+        reported = None
+        while not granted.is_set():
             if cancelled and cancelled():
-                raise CancelledError("Cancelled, as asked.")
-            before = self._before(called)
-            if progress and before != told:
-                told = before
-                progress(0.0, f"Waiting: {before} before this one")
-            called.wait(_QUEUE_POLL_S if cancelled or progress else None)
+                raise CancelledError(_CANCELLED)
+            ahead = self._tasks_ahead(granted)
+            if progress and ahead != reported:
+                reported = ahead
+                progress(0.0, f"Waiting: {ahead} ahead in the queue")
+            granted.wait(_QUEUE_POLL_S if cancelled or progress else None)
 
-    def _before(self, called: threading.Event) -> int:
+    def _tasks_ahead(self, granted: threading.Event) -> int:
+        """Tasks that run or wait before this one."""
         with self._lock:
-            ahead = list(self._waiting)
-        return 0 if called not in ahead else ahead.index(called) + self.at_once
+            waiting = list(self._waiting)
+        return 0 if granted not in waiting else waiting.index(granted) + self.capacity
 
-    def _give_up(self, called: threading.Event) -> None:
+    def _withdraw(self, granted: threading.Event) -> None:
         with self._lock:
-            if called in self._waiting:
-                self._waiting.remove(called)
+            if granted in self._waiting:
+                self._waiting.remove(granted)
                 return
-        self._hand_on()  # it was called at the same moment
+        # The slot was granted just before the task gave up: somebody else shall have it.
+        self._pass_on()
 
-    def _hand_on(self) -> None:
+    def _pass_on(self) -> None:
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()
@@ -187,73 +203,78 @@ class TaskQueue:
 
 
 def run_in_queue(method: Callable[_P, _T]) -> Callable[_P, _T]:
-    """A method of what has an engine, worked on when its turn among that engine's has come.
+    """Decorate a method of an object with an `engine`: each call runs in that engine's queue.
 
-    Its `progress` and `cancelled`, where it is given them, are used while it waits.
+    The call's keyword arguments `progress` and `cancelled`, if given, also apply while it waits.
     """
 
     @functools.wraps(method)
-    def waited(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        owner, asked = cast("Any", args[0]), cast("dict[str, Any]", kwargs)
-        turns: TaskQueue = owner.engine.turns
-        return turns.work(
+    def call_in_queue(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        owner, options = cast("Any", args[0]), cast("dict[str, Any]", kwargs)
+        queue: TaskQueue = owner.engine.queue
+        return queue.run(
             functools.partial(method, *args, **kwargs),
-            progress=asked.get("progress"),
-            cancelled=asked.get("cancelled"),
+            progress=options.get("progress"),
+            cancelled=options.get("cancelled"),
         )
 
-    return waited
-
-
-_BRINGING, _BROUGHT = 0.06, 0.3  # of the whole work: where a download begins and ends
+    return call_in_queue
 
 
 @dataclass(slots=True)
-class Clock:
-    """Milliseconds spent on each step."""
+class StepTimer:
+    """Milliseconds spent in each step of an analysis.
+
+    >>> timer = StepTimer()
+    >>> with timer("read"):
+    ...     pass
+    >>> list(timer.elapsed_ms)
+    ['read']
+    """
 
     elapsed_ms: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
-        """Time what is done inside."""
+        """Measure the block as this step."""
         start = time.perf_counter()
         yield
         self.elapsed_ms[step] = 1000 * (time.perf_counter() - start)
 
 
 class MonotonicProgress:
-    """Tells how far the work is, and nothing that is less far than what was told before."""
+    """A progress callback that never goes backwards: it drops repeated and smaller fractions.
 
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._told = progress, (-1.0, "")
-
-    def __call__(self, done: float, doing: str) -> None:
-        """Say that so much is done, 0..1, and what comes now."""
-        if self._progress and done >= self._told[0] and (done, doing) != self._told:
-            self._told = done, doing
-            self._progress(done, doing)
-
-
-def download_progress(tell: Progress, cancelled: Callable[[], bool]) -> Progress:
-    """Tells of a download as its part of the whole; it ends where nobody waits any more.
-
-    What has come by then is kept, and gone on with by who asks next.
+    >>> reports = []
+    >>> progress = MonotonicProgress(lambda fraction, step: reports.append(fraction))
+    >>> progress(0.5, "predict"); progress(0.2, "read"); progress(0.9, "explain")
+    >>> reports
+    [0.5, 0.9]
     """
 
-    def told(done: float, doing: str) -> None:
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._last = progress, (-1.0, "")
+
+    def __call__(self, fraction: float, step: str) -> None:
+        """Report the fraction done, 0..1, and the step that starts now."""
+        if self._progress and fraction >= self._last[0] and (fraction, step) != self._last:
+            self._last = fraction, step
+            self._progress(fraction, step)
+
+
+def download_progress(progress: Progress, cancelled: Callable[[], bool]) -> Progress:
+    """A progress callback for a download, scaled to its share of the whole analysis.
+
+    It raises CancelledError once `cancelled()` is true. The part downloaded by then is kept, and
+    the next request resumes it.
+    """
+
+    def report(fraction: float, step: str) -> None:
         if cancelled():
-            raise CancelledError("Cancelled, as asked.")
-        tell(_BRINGING + (_BROUGHT - _BRINGING) * done, doing)
+            raise CancelledError(_CANCELLED)
+        progress(_DOWNLOAD_START + (_DOWNLOAD_END - _DOWNLOAD_START) * fraction, step)
 
-    return told
-
-
-_STOP_POLL_S = 0.05
-_STOP_TIMEOUT_S = 3.0  # a network that is being loaded does not hear of a stop
-
-Answer = TypeVar("Answer")
-Work = Callable[[Callable[[], bool]], Answer]  # is told whether it was stopped
+    return report
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -264,53 +285,54 @@ class _Job:
 
 
 class Jobs:
-    """The pieces of work in hand: as many as the queue lets in, each gone when it ends."""
+    """The jobs in progress, each with its visitor and the place on the page that waits for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pieces: list[_Job] = []
+        self._jobs: list[_Job] = []
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._pieces)
+            return len(self._jobs)
 
     @contextmanager
-    def begun(self, visitor: str, place: str | None = None) -> Iterator[Callable[[], bool]]:
-        """A piece of work, and whether it was stopped; after it, whoever still works on it is.
+    def start(self, visitor: str, place: str | None = None) -> Iterator[Callable[[], bool]]:
+        """Register a job for the block; yields a function that tells whether it has been stopped.
 
-        At a named place a visitor has one piece at a time: a new one stops the old one.
+        A visitor has one job at each named place: a new one stops the old one. The job also counts
+        as stopped once the block is left, so that a thread left behind gives up.
         """
-        piece = _Job(visitor, place)
+        job = _Job(visitor, place)
         if place is not None:
             self.stop(visitor, place)
         with self._lock:
-            self._pieces.append(piece)
+            self._jobs.append(job)
         try:
-            yield piece.stop.is_set
+            yield job.stop.is_set
         finally:
-            piece.stop.set()
+            job.stop.set()
             with self._lock:
-                self._pieces.remove(piece)
+                self._jobs.remove(job)
 
     def stop(self, visitor: str, place: str | None = None) -> None:
-        """Stop what a visitor waits for at a place, or everywhere."""
-        for piece in self._of(visitor, place):
-            piece.stop.set()
+        """Stop a visitor's jobs at a place, or everywhere."""
+        for job in self._jobs_of(visitor, place):
+            job.stop.set()
 
-    async def ended(self, visitor: str, place: str | None = None) -> bool:
-        """Stop it and wait a little until it has; whether it has."""
+    async def stop_and_wait(self, visitor: str, place: str | None = None) -> bool:
+        """Stop the jobs and wait up to three seconds; return whether they have ended."""
         self.stop(visitor, place)
         for _ in range(round(_STOP_TIMEOUT_S / _STOP_POLL_S)):
-            if not self._of(visitor, place):
+            if not self._jobs_of(visitor, place):
                 return True
             await asyncio.sleep(_STOP_POLL_S)
-        return not self._of(visitor, place)
+        return not self._jobs_of(visitor, place)
 
-    def _of(self, visitor: str, place: str | None) -> list[_Job]:
+    def _jobs_of(self, visitor: str, place: str | None) -> list[_Job]:
         with self._lock:
-            return [p for p in self._pieces if p.visitor == visitor and place in (None, p.place)]
+            return [j for j in self._jobs if j.visitor == visitor and place in (None, j.place)]
 
-    async def worked(self, visitor: str | None, place: str | None, work: Work[Answer]) -> Answer:
-        """The outcome of `work` in a thread of its own; it is stopped if nobody waits any more."""
-        with self.begun(visitor or "", place) as stopped:
-            return await asyncio.to_thread(work, stopped)
+    async def run(self, visitor: str | None, place: str | None, work: Work[Result]) -> Result:
+        """Run `work` in a thread and return its result; cancelling this task stops the job."""
+        with self.start(visitor or "", place) as is_stopped:
+            return await asyncio.to_thread(work, is_stopped)

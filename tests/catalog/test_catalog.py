@@ -49,7 +49,7 @@ def test_an_entry_on_the_hub_is_described_and_pinned(name: str) -> None:
     assert checkpoint.sha256 is None or re.fullmatch("[0-9a-f]{64}", checkpoint.sha256)
     # Code could hide in a pickle, or another model behind a name: a question brings neither.
     known = checkpoint.filename.endswith(".safetensors") and checkpoint.revision
-    assert known or checkpoint.sha256 or entry.pin_is_open
+    assert known or checkpoint.sha256 or entry.has_open_pin
     assert len(set(model.labels)) == len(model.labels)
 
 
@@ -58,10 +58,10 @@ def test_a_pin_is_open_until_revision_and_sha256_are_written() -> None:
         checkpoint = Checkpoint(repo_id="o/n", filename="f", revision=revision, sha256=sha256)
         return Entry(task="audioset", checkpoint=checkpoint)
 
-    assert entry(None, "b").pin_is_open
-    assert entry("a", None).pin_is_open
-    assert not entry("a", "b").pin_is_open
-    assert not Entry(task="audioset").pin_is_open
+    assert entry(None, "b").has_open_pin
+    assert entry("a", None).has_open_pin
+    assert not entry("a", "b").has_open_pin
+    assert not Entry(task="audioset").has_open_pin
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -128,7 +128,7 @@ def test_ast_has_the_front_end_it_was_trained_with() -> None:
     assert (model.activation, model.labels) == ("sigmoid", read_labels("audioset"))
     assert checkpoint.revision == "f826b80d28226b62986cc218e5cec390b1096902"
     assert checkpoint.size_bytes == 346_404_948
-    assert MODELS["ast"].pin_is_open  # the sha256 is still to be written
+    assert MODELS["ast"].has_open_pin  # the sha256 is still to be written
     assert list(MODELS).index("cnn14") < list(MODELS).index("ast")
 
 

@@ -18,7 +18,7 @@ from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.analysis import zerogpu as lent_module
 from xai_demo.analysis.request import AnalysisRequest
-from xai_demo.analysis.zerogpu import SECONDS, Lent, lent
+from xai_demo.analysis.zerogpu import GPU_SECONDS, ZeroGPUAnalyser, wrap_for_zerogpu
 from xai_demo.engine import backends, on_torch
 from xai_demo.engine.backends import CPU, CUDA, Placement
 from xai_demo.errors import RequestError, UnknownNameError, UnreadableFileError
@@ -117,7 +117,7 @@ def test_where_nobody_lends_the_analyser_stays_as_it_is(monkeypatch: pytest.Monk
     analyser: Any = FakeAnalyser()
     monkeypatch.setitem(sys.modules, "spaces", Spaces(zero_gpu=False))
     assert backends.zerogpu_package() is None
-    assert lent(analyser) is analyser
+    assert wrap_for_zerogpu(analyser) is analyser
     monkeypatch.delitem(sys.modules, "spaces")
     monkeypatch.setattr(backends, "find_spec", lambda _name: None)
     assert backends.zerogpu_package() is None
@@ -140,8 +140,8 @@ def test_networks_are_placed_before_any_call_and_answers_come_out_of_it(
     warmed: list[bool] = []
     monkeypatch.setattr(analyser, "warm_up", lambda: warmed.append(True))
     monkeypatch.setattr(networks, "architecture", lambda _m: SimpleNamespace(kind="transformer"))
-    on_gpu = lent(analyser)
-    assert isinstance(on_gpu, Lent)
+    on_gpu = wrap_for_zerogpu(analyser)
+    assert isinstance(on_gpu, ZeroGPUAnalyser)
     assert warmed == [True]
     told: list[str] = []
     answer = on_gpu.analyse(
@@ -154,22 +154,22 @@ def test_networks_are_placed_before_any_call_and_answers_come_out_of_it(
     assert analyser.calls[0]["explainer"] == "SHAP"
     assert told == ["Waiting for a GPU to be lent"]
     on_gpu.analyse(AnalysisRequest(task="stethoscope"), "tone.wav")
-    assert spaces.durations == [SECONDS["transformer"] + lent_module._SLOW_S, 30]
+    assert spaces.durations == [GPU_SECONDS["transformer"] + lent_module._SLOW_EXPLAINER_S, 30]
     assert on_gpu.hub is analyser.hub
 
 
 def test_live_sound_is_answered_on_it_too(spaces: Spaces) -> None:
     analyser: Any = FakeAnalyser()
-    predictions, decision = Lent(analyser, spaces).live(
+    predictions, decision = ZeroGPUAnalyser(analyser, spaces).live(
         "stethoscope", np.zeros(8000, np.float32), 8000
     )
     assert decision.label == predictions[0].label
-    assert spaces.durations == [SECONDS["convolutional"]]
+    assert spaces.durations == [GPU_SECONDS["convolutional"]]
 
 
 def test_errors_come_out_of_a_call_as_what_they_say(spaces: Spaces) -> None:
     analyser: Any = FakeAnalyser()
-    on_gpu = Lent(analyser, spaces)
+    on_gpu = ZeroGPUAnalyser(analyser, spaces)
     with pytest.raises(UnreadableFileError, match=r"refuse\.wav is a text file"):
         on_gpu.analyse(AnalysisRequest(task="stethoscope"), "refuse.wav")
     with pytest.raises(RequestError, match="no label named 'x'; choose from: "):

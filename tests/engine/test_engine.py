@@ -238,9 +238,13 @@ def test_one_weights_file_serves_records_that_differ(made, home):
 
 
 def test_a_name_that_is_not_known_is_told_with_those_that_are(made):
-    with pytest.raises(UnknownNameError, match="backend named 'tpu'; wanted: auto, torch, onnx"):
+    with pytest.raises(
+        UnknownNameError, match="backend named 'tpu'; choose from: auto, torch, onnx"
+    ):
         made().network("small", backend="tpu")
-    with pytest.raises(UnknownNameError, match="layer of simplecnn named 'fc'; wanted: conv_block"):
+    with pytest.raises(
+        UnknownNameError, match="layer of simplecnn named 'fc'; choose from: conv_block"
+    ):
         made().network("small", layer="fc")
 
 
@@ -278,7 +282,7 @@ LIGHT = sorted(set(networks.ARCHITECTURES) - HEAVY)
 def test_an_exported_network_answers_and_explains_as_torch_does(name, tmp_path, capfd):
     model = model_of(name)
     torch.manual_seed(5)
-    whole = networks.architecture(model).whole(model).eval().requires_grad_(False)
+    whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     cut = networks.cut(model, whole)
     path = export_features(model, cut, tmp_path / "folder" / "model.onnx")
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
@@ -302,7 +306,7 @@ def grad_cam(head, activations):
             targets=[ClassifierOutputTarget(1)] * len(activations),
         )
     activations.requires_grad_(False)
-    return np.stack([heatmap.scaled(one) for one in maps])
+    return np.stack([heatmap.normalise(one) for one in maps])
 
 
 def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_rollout_leaves_the_network_as_it_was():
     whole, cut, inputs = small_transformer.built()
     subject = subject_of(whole, cut, inputs)
     before = subject.forward(subject.inputs)
-    EXPLAINERS["Attention rollout"].heat(subject, [0])
+    EXPLAINERS["Attention rollout"].explain(subject, [0])
     assert np.array_equal(subject.forward(subject.inputs), before)
     assert whole.audio_spectrogram_transformer.config._attn_implementation == "sdpa"
 

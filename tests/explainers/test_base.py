@@ -31,7 +31,7 @@ def test_a_mask_hides_its_cells_behind_the_background():
 def test_pooling_averages_cells_of_uneven_sizes():
     values = np.arange(10, dtype=np.float32).reshape(1, 2, 5)
     # columns of 3 and 2: the cell of a mask that starts there
-    pooled = base.pool_to_grid(values, most=2)
+    pooled = base.pool_to_grid(values, max_cells=2)
     assert pooled.shape == (1, 1, 2)
     assert pooled[0, 0].tolist() == [np.mean([0, 1, 2, 5, 6, 7]), np.mean([3, 4, 8, 9])]
-    assert base.pool_to_grid(values, most=1000).tolist() == values.tolist()
+    assert base.pool_to_grid(values, max_cells=1000).tolist() == values.tolist()

@@ -36,7 +36,7 @@ every_fit = pytest.mark.parametrize(("name", "kind"), FITS)
 
 
 def shown(raw: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    return heatmap.scaled(heatmap.resized(heatmap.scaled(raw), *shape))
+    return heatmap.normalise(heatmap.resize(heatmap.normalise(raw), *shape))
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "cnn6", "cnn14"])
@@ -53,7 +53,7 @@ def test_heat_from_the_head_is_that_of_the_whole_network(name, architecture):
     ) as camera:
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(1)] * 2)
     whole.requires_grad_(False)
-    raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs), [1])
+    raw = EXPLAINERS[name].explain(subject_of(whole, cut, inputs), [1])
     for sample in range(2):
         got = shown(raw[sample, 0], expected[sample].shape)
         assert np.abs(got - expected[sample]).max() <= 1e-5
@@ -64,19 +64,19 @@ def test_ablation_is_the_librarys():
     whole.requires_grad_(True)
     with pytorch_grad_cam.AblationCAM(model=whole, target_layers=[whole.layer4]) as camera:
         expected = camera(input_tensor=inputs[:1], targets=[ClassifierOutputTarget(2)])[0]
-    raw = EXPLAINERS["Ablation-CAM"].heat(subject_of(whole, cut, inputs[:1]), [2])
+    raw = EXPLAINERS["Ablation-CAM"].explain(subject_of(whole, cut, inputs[:1]), [2])
     assert np.abs(shown(raw[0, 0], expected.shape) - expected).max() <= 1e-3
 
 
 @every_fit
 def test_all_labels_at_once_are_the_labels_one_by_one(name, kind):
     subject = subject_of(*SMALL[kind]())
-    together = EXPLAINERS[name].heat(subject, [0, 1, 2], FEW)
+    together = EXPLAINERS[name].explain(subject, [0, 1, 2], FEW)
     assert together.dtype == np.float32
     assert together.shape[:2] == (2, 3)
     assert (together >= 0).all()
     for k in range(3):
-        alone = EXPLAINERS[name].heat(subject, [k], FEW)
+        alone = EXPLAINERS[name].explain(subject, [k], FEW)
         assert together[:, [k]] == pytest.approx(alone, rel=1e-3, abs=1e-5 * float(together.max()))
 
 
@@ -85,7 +85,7 @@ def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name, kind
     whole, cut, inputs = SMALL[kind]()
     subject = subject_of(whole, cut, torch.zeros_like(inputs[:1]))
     subject = dataclasses.replace(subject, activations=torch.zeros_like(subject.activations))
-    raw = EXPLAINERS[name].heat(subject, [0, 1], FEW)
+    raw = EXPLAINERS[name].explain(subject, [0, 1], FEW)
     assert np.isfinite(raw).all()
     assert (raw >= 0).all()
 
@@ -95,15 +95,15 @@ def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name, kind
 )
 def test_labels_have_heat_of_their_own(name, kind):
     whole, cut, inputs = SMALL[kind]()
-    raw = EXPLAINERS[name].heat(subject_of(whole, cut, inputs[:1]), [0, 1], FEW)
-    assert not np.allclose(heatmap.scaled(raw[0, 0]), heatmap.scaled(raw[0, 1]), atol=1e-3)
+    raw = EXPLAINERS[name].explain(subject_of(whole, cut, inputs[:1]), [0, 1], FEW)
+    assert not np.allclose(heatmap.normalise(raw[0, 0]), heatmap.normalise(raw[0, 1]), atol=1e-3)
 
 
 @every_fit
 def test_heat_leaves_no_gradients_and_no_hooks_behind(name, kind):
     whole, cut, inputs = SMALL[kind]()
     kinds = [type(m) for m in whole.modules()]
-    EXPLAINERS[name].heat(subject_of(whole, cut, inputs[:1]), [0], FEW)
+    EXPLAINERS[name].explain(subject_of(whole, cut, inputs[:1]), [0], FEW)
     assert all(p.grad is None and not p.requires_grad for p in whole.parameters())
     assert not any(m._forward_hooks or m._backward_hooks for m in whole.modules())
     assert [type(m) for m in whole.modules()] == kinds
@@ -116,7 +116,7 @@ SLOW = [name for name, e in EXPLAINERS.items() if e.passes > 1]
 def test_a_slow_explainer_tells_how_far_it_is(name):
     heard = []
     budget = Budget(passes=40, progress=lambda done, doing: heard.append((done, doing)))
-    EXPLAINERS[name].heat(subject_of(*tiny()), [0], budget)
+    EXPLAINERS[name].explain(subject_of(*tiny()), [0], budget)
     fractions = [done for done, _ in heard]
     assert len(set(fractions)) >= 4  # it moves
     assert fractions == sorted(fractions)
@@ -139,7 +139,7 @@ def test_a_slow_explainer_keeps_to_its_budget(name):
         return whole(batch)
 
     counted = dataclasses.replace(real, forward=forward, network=network)
-    EXPLAINERS[name].heat(counted, [1], Budget(passes=50))
+    EXPLAINERS[name].explain(counted, [1], Budget(passes=50))
     assert 30 <= sum(asked) <= 50 + 2  # and what the picture is compared with
 
 
@@ -159,11 +159,11 @@ def test_a_slow_explainer_stops_within_a_batch(name):
 
     counted = dataclasses.replace(real, forward=forward, network=network)
     with pytest.raises(CancelledError, match=r"Cancelled after \d+ of \d+ forward passes"):
-        EXPLAINERS[name].heat(counted, [0], Budget(passes=100, cancelled=lambda: bool(asked)))
+        EXPLAINERS[name].explain(counted, [0], Budget(passes=100, cancelled=lambda: bool(asked)))
     assert len(asked) == 1
     assert asked[0] <= 16
     with pytest.raises(CancelledError):
-        EXPLAINERS[name].heat(counted, [0], Budget(cancelled=lambda: True))
+        EXPLAINERS[name].explain(counted, [0], Budget(cancelled=lambda: True))
     assert len(asked) == 1
 
 
@@ -172,9 +172,9 @@ def test_a_slow_explainer_stops_within_a_batch(name):
 )
 def test_what_adds_to_the_answer_is_hot_and_what_does_not_is_cold(name):
     subject = linear_subject(windows=2)
-    raw = EXPLAINERS[name].heat(subject, [0, 1], Budget(passes=100))
+    raw = EXPLAINERS[name].explain(subject, [0, 1], Budget(passes=100))
     for label, (high, wide) in enumerate(((slice(0, 8), slice(0, 8)), (slice(0, 8), slice(8, 16)))):
-        shown = heatmap.resized(heatmap.scaled(raw[1, label]), 16, 16)
+        shown = heatmap.resize(heatmap.normalise(raw[1, label]), 16, 16)
         assert shown[high, wide].mean() > 0.5
         shown[high, wide] = 0
         assert shown.mean() < 0.12
@@ -183,9 +183,9 @@ def test_what_adds_to_the_answer_is_hot_and_what_does_not_is_cold(name):
 @every_fit
 def test_the_same_question_has_the_same_answer(name, kind):
     subject = subject_of(*SMALL[kind]())
-    first = EXPLAINERS[name].heat(subject, [2], FEW)
+    first = EXPLAINERS[name].explain(subject, [2], FEW)
     np.random.rand(7)  # as others do: shap draws from this generator
-    assert np.array_equal(first, EXPLAINERS[name].heat(subject, [2], FEW))
+    assert np.array_equal(first, EXPLAINERS[name].explain(subject, [2], FEW))
 
 
 def test_what_needs_the_whole_network_says_so_without_torch():
@@ -194,7 +194,7 @@ def test_what_needs_the_whole_network_says_so_without_torch():
     assert len(whole) == 4
     for name in whole:
         with pytest.raises(UnsuitableError, match="wanted: the backend torch"):
-            EXPLAINERS[name].heat(subject, [0])
+            EXPLAINERS[name].explain(subject, [0])
         for kind in EXPLAINERS[name].fits:
             assert name not in explainers.fitting_names(kind, torch=False)
             assert name in explainers.fitting_names(kind)
@@ -205,7 +205,7 @@ def test_an_explainer_that_does_not_fit_names_those_that_do():
     with pytest.raises(
         UnsuitableError,
         match=r"^XGrad-CAM explains convolutional networks by head gradients and does not fit "
-        rf"a transformer one without torch, wanted: one of {re.escape(fit)}\.$",
+        rf"a transformer one without torch; choose from: {re.escape(fit)}\.$",
     ):
         explainers.explainer_for("XGrad-CAM", "transformer", torch=False)
     with pytest.raises(UnsuitableError, match=r"^Attention rollout explains transformer networks"):
@@ -248,7 +248,7 @@ POOLED = [name for name, a in networks.ARCHITECTURES.items() if a.kind == "poole
 def test_cam_is_grad_cam_where_all_that_follows_is_the_mean_and_one_layer(architecture):
     whole, cut, inputs = built(architecture)
     subject = subject_of(whole, cut, inputs)
-    cam, grad_cam = (EXPLAINERS[name].heat(subject, [0, 2]) for name in ("CAM", "Grad-CAM"))
+    cam, grad_cam = (EXPLAINERS[name].explain(subject, [0, 2]) for name in ("CAM", "Grad-CAM"))
     # the gradient of a mean over n places is the weight, divided by n
     places = cam.shape[2] * cam.shape[3]
     assert cam == pytest.approx(places * grad_cam, rel=1e-3, abs=1e-4 * float(cam.max()))
@@ -261,13 +261,13 @@ def test_cam_weighs_maps_as_the_last_layer_does():
     head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), last)
     maps = torch.tensor([[[[3.0, 1.0]], [[1.0, 2.0]]]])
     subject = linear_subject(activations=maps, head=head.requires_grad_(False))
-    assert EXPLAINERS["CAM"].heat(subject, [0, 1]).tolist() == [[[[2.0, 0.0]], [[2.0, 4.0]]]]
+    assert EXPLAINERS["CAM"].explain(subject, [0, 1]).tolist() == [[[[2.0, 0.0]], [[2.0, 4.0]]]]
 
 
 @pytest.mark.parametrize("architecture", ["cnn6", "cnn14", "simplecnn"])
 def test_cam_refuses_a_head_that_does_more_and_is_not_offered_for_it(architecture):
-    with pytest.raises(UnsuitableError, match="does more than average and weigh, wanted for CAM"):
-        EXPLAINERS["CAM"].heat(subject_of(*built(architecture)), [0])
+    with pytest.raises(UnsuitableError, match="CAM needs a network that only averages its maps"):
+        EXPLAINERS["CAM"].explain(subject_of(*built(architecture)), [0])
     kind = networks.ARCHITECTURES[architecture].kind
     assert "CAM" not in explainers.fitting_names(kind)
     assert set(explainers.fitting_names(kind)) < set(explainers.fitting_names("pooled"))

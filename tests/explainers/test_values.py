@@ -33,7 +33,9 @@ def test_score_cam_is_the_librarys_where_the_background_is_zero():
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(2)] * 2)
     raw = cam.score_cam(subject_of(whole, cut, inputs), [0, 2], Budget(passes=32))
     for sample in range(2):
-        got = heatmap.scaled(heatmap.resized(heatmap.scaled(raw[sample, 1]), *inputs.shape[2:]))
+        got = heatmap.normalise(
+            heatmap.resize(heatmap.normalise(raw[sample, 1]), *inputs.shape[2:])
+        )
         assert got == pytest.approx(expected[sample], abs=1e-4)
 
 
@@ -107,7 +109,7 @@ def test_integrated_gradients_of_a_linear_network_are_its_weights():
     )
     assert integrals[0, 0, :8, :8] == pytest.approx(np.full((8, 8), 0.5))
     assert integrals[0, 0, 8:, 8:] == pytest.approx(np.full((8, 8), -0.5))
-    shown = EXPLAINERS["Integrated gradients"].heat(linear_subject(), [0], Budget(passes=2))
+    shown = EXPLAINERS["Integrated gradients"].explain(linear_subject(), [0], Budget(passes=2))
     assert shown[0, 0, 8:].max() == 0
 
 

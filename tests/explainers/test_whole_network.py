@@ -26,7 +26,7 @@ def test_grad_cam_plus_plus_is_the_librarys_on_the_whole_network(architecture: s
     with GradCAMPlusPlus(whole, [whole.get_submodule(cut.layer)], turn) as camera:
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(1)])[0]
     whole.requires_grad_(False)
-    raw = EXPLAINERS["Grad-CAM++"].heat(subject_of(whole, cut, inputs), [0, 1])[0, 1]
-    got = heatmap.scaled(heatmap.resized(heatmap.scaled(raw), *expected.shape))
+    raw = EXPLAINERS["Grad-CAM++"].explain(subject_of(whole, cut, inputs), [0, 1])[0, 1]
+    got = heatmap.normalise(heatmap.resize(heatmap.normalise(raw), *expected.shape))
     assert expected.max() > 0.9
     assert np.abs(got - expected).max() <= 1e-5

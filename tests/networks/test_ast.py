@@ -125,8 +125,8 @@ def test_heat_by_the_cut_is_that_of_the_whole_network(small, name):
     whole.requires_grad_(False)
     raw = EXPLAINERS[name].explain(subject_of(whole, cut, inputs), [1])
     for sample in range(2):
-        got = heatmap.scaled(
-            heatmap.resized(heatmap.scaled(raw[sample, 0]), *expected[sample].shape)
+        got = heatmap.normalise(
+            heatmap.resize(heatmap.normalise(raw[sample, 0]), *expected[sample].shape)
         )
         assert np.ptp(expected[sample]) > 0.9
         assert np.abs(got - expected[sample]).max() <= 1e-4

@@ -147,7 +147,7 @@ def test_gradcam_is_that_of_pytorch_grad_cam_on_the_librarys_network(theirs, cli
 def check(found, expected: np.ndarray) -> None:
     """Heat over the 998 frames of sound, from a map of the 1024 that the network was given."""
     assert np.ptp(expected) > 0
-    over_all = heatmap.resized(heatmap.scaled(expected.astype(np.float32)), 12, 1024)
-    heard = heatmap.scaled(heatmap.resized(over_all[:, :998], 128, 998))
+    over_all = heatmap.resize(heatmap.normalise(expected.astype(np.float32)), 12, 1024)
+    heard = heatmap.normalise(heatmap.resize(over_all[:, :998], 128, 998))
     assert found.heatmap.shape == (128, 998)
     assert np.abs(found.heatmap - heard).max() <= 1e-3

@@ -88,7 +88,7 @@ def test_heat_by_the_cut_is_that_of_the_whole_network(name, layer):
         activations = cut.features(inputs).detach().requires_grad_(True)
         maps = camera(input_tensor=activations, targets=[ClassifierOutputTarget(1)] * 2)
     for got, wanted in zip(maps, expected, strict=True):
-        shown = heatmap.scaled(heatmap.resized(got, *wanted.shape))
+        shown = heatmap.normalise(heatmap.resize(got, *wanted.shape))
         assert np.ptp(wanted) == pytest.approx(1, abs=1e-3)  # there is something to compare
         assert np.abs(shown - wanted).max() <= 1e-5
 
@@ -155,7 +155,9 @@ def test_an_unknown_architecture_names_the_known_ones():
 
 
 def test_an_unknown_layer_names_the_known_ones():
-    with pytest.raises(UnknownNameError, match=r"'conv1'; choose from: conv_block6\.conv2, conv_block5"):
+    with pytest.raises(
+        UnknownNameError, match=r"'conv1'; choose from: conv_block6\.conv2, conv_block5"
+    ):
         networks.explained_layer(model_of("cnn14"), "conv1")
     assert networks.explained_layer(model_of("cnn14")) == "conv_block6.conv2"
 

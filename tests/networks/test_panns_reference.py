@@ -162,7 +162,7 @@ def test_cnn14_decisionlevelmax_answers_as_its_authors_describe_it(tmp_path: Pat
     )
     recording = Recording(samples=samples, sample_rate_hz=RATE_HZ, facts={})
     made = inputs.prepare(FRAMEWISE, recording)
-    given = inference.answered(network, made.inputs)
+    given = inference.run_network(network, made.inputs)
     with torch.inference_mode():
         x = before_the_head(state, samples)
         around = F.max_pool1d(x, 3, stride=1, padding=1) + F.avg_pool1d(x, 3, stride=1, padding=1)

@@ -14,7 +14,7 @@ def built(architecture: str):
     """(whole network, its cut, two windows)."""
     model = model_of(architecture)
     torch.manual_seed(3)
-    whole = networks.architecture(model).whole(model).eval().requires_grad_(False)
+    whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     shape = (2, 1, 64, 200) if architecture.startswith("cnn") else (2, 1, 96, 96)
     return whole, networks.cut(model, whole), torch.randn(shape)
 
@@ -55,7 +55,7 @@ def subject_of(whole, cut, inputs, **changes) -> Subject:
     fields = {
         "inputs": inputs.numpy(),
         "activations": activations,
-        "maps": small_transformer.maps if cut.layer == small_transformer.LAYER else lambda x: x,
+        "feature_maps": small_transformer.feature_maps if cut.layer == small_transformer.LAYER else lambda x: x,
         "head": cut.head,
         "forward": forward,
         "network": whole,

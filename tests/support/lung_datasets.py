@@ -44,7 +44,7 @@ class TinyLung(nn.Module):
 
 
 TINY_LUNG = Architecture(
-    whole=lambda model: TinyLung(len(model.labels)),
+    build=lambda model: TinyLung(len(model.labels)),
     cuts={"features": lambda net: (net.features, nn.Sequential(net.global_pool, net.fc))},
 )
 TINY_MODEL: Model = dataclasses.replace(MODEL, architecture="tiny-lung")

@@ -53,7 +53,7 @@ def write_model(directory: Path, model: Model, seed: int = 0) -> Model:
     from xai_demo import networks
 
     torch.manual_seed(seed)
-    whole = networks.architecture(model).whole(model)
+    whole = networks.architecture(model).build(model)
     directory.mkdir(parents=True)
     save_file(whole.state_dict(), directory / "model.safetensors")
     sha256 = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()

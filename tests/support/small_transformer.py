@@ -10,13 +10,13 @@ from xai_demo.networks import Architecture, ast
 
 LAYER = ast.last_layernorm(3)
 ARCHITECTURE = Architecture(
-    whole=ast.builder(
+    build=ast.builder(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48
     ),
     cuts={LAYER: ast.cut},
     kind="transformer",
-    maps=ast.feature_maps,
-    renamed=ast.TENSOR_RENAMES,
+    feature_maps=ast.feature_maps,
+    tensor_renames=ast.TENSOR_RENAMES,
 )
 SPEC = dataclasses.replace(
     MEL,
@@ -37,7 +37,7 @@ GRID = (4, 5)
 def built():
     """(whole network, its cut, two windows)."""
     torch.manual_seed(3)
-    whole = ARCHITECTURE.whole(MODEL).eval().requires_grad_(False)
+    whole = ARCHITECTURE.build(MODEL).eval().requires_grad_(False)
     for name, parameter in whole.named_parameters():
         if "embeddings" in name:  # transformers starts them at zero
             torch.nn.init.normal_(parameter)
@@ -46,5 +46,5 @@ def built():
     return whole, cut, torch.randn(2, 1, 48, 64)
 
 
-def maps(activations: torch.Tensor) -> torch.Tensor:
+def feature_maps(activations: torch.Tensor) -> torch.Tensor:
     return ast.feature_maps(MODEL, activations)

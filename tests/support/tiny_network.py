@@ -37,4 +37,4 @@ def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     return network.get_submodule("features"), network.get_submodule("head")
 
 
-TINY = Architecture(whole=whole, cuts={LAYER: cut})
+TINY = Architecture(build=whole, cuts={LAYER: cut})

@@ -24,11 +24,11 @@ class Entry:
     checkpoint: Checkpoint | None = None  # None: bundled
     model: Model | None = None  # None: `weights/<name>/config.json` says it
     adapter: str | None = None  # of a checkpoint in a foreign format: see `hub.adapters`
-    published: PublishedAnswer | None = None  # which its weights must reproduce
+    published_answer: PublishedAnswer | None = None  # which its weights must reproduce
     stand_in_for: str | None = None  # the larger model it answers for while that one is not here
 
     @property
-    def pin_is_open(self) -> bool:
+    def has_open_pin(self) -> bool:
         """Whether the revision or the sha256 is still to be written here."""
         return self.checkpoint is not None and None in (
             self.checkpoint.revision,
@@ -36,7 +36,7 @@ class Entry:
         )
 
     @property
-    def preload(self) -> str | None:
+    def preload_line(self) -> str | None:
         """What the Space's `preload_from_hub` says of it: repository, file, commit.
 
         None where it is bundled, and where only a fetch can tell which file it is.
@@ -80,7 +80,7 @@ MODELS: dict[str, Entry] = {
     "cnn14": Entry(
         task="audioset",
         model=hub_models.CNN14,
-        published=hub_models.CNN14_PUBLISHED,
+        published_answer=hub_models.CNN14_PUBLISHED,
         adapter="panns",
         # A pickle, but the file whose sha256 is published; read with `weights_only=True`.
         checkpoint=Checkpoint(
@@ -94,7 +94,7 @@ MODELS: dict[str, Entry] = {
     "ast": Entry(
         task="audioset",
         model=hub_models.AST,
-        published=hub_models.AST_PUBLISHED,
+        published_answer=hub_models.AST_PUBLISHED,
         adapter="transformers-ast",
         checkpoint=Checkpoint(
             repo_id="MIT/ast-finetuned-audioset-10-10-0.4593",

@@ -73,7 +73,7 @@ MODELS_BY_SHA256 = {
 
 CNN14_PUBLISHED = PublishedAnswer(
     clip="R9_ZSCveAHg_7s.wav",
-    where="resources/ of https://github.com/qiuqiangkong/audioset_tagging_cnn, MIT licence",
+    source="resources/ of https://github.com/qiuqiangkong/audioset_tagging_cnn, MIT licence",
     sha256="59429c7174a3707575581d0b4181b1e2a420bda5d1de8d5195cf0b1e07d8bdfd",
     url=(
         "https://raw.githubusercontent.com/qiuqiangkong/audioset_tagging_cnn/master/resources/"
@@ -128,7 +128,7 @@ AST = Model(
 
 AST_PUBLISHED = PublishedAnswer(
     clip="sample_audio.flac",
-    where="https://huggingface.co/datasets/nielsr/audio-spectogram-transformer-checkpoint",
+    source="https://huggingface.co/datasets/nielsr/audio-spectogram-transformer-checkpoint",
     probabilities={  # the logits that transformers' own test wants, through the sigmoid
         label: 1 / (1 + math.exp(-logit))
         for label, logit in zip(AST.labels[:3], (-0.8760, -7.0042, -8.6602), strict=True)

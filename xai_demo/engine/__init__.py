@@ -119,7 +119,7 @@ class Engine:
         patience_s: float = EXPORT_DELAY_S,
     ) -> None:
         limit_malloc_arenas()
-        self.turns = TaskQueue(MAX_CONCURRENT, after=memory_trimmer())
+        self.queue = TaskQueue(MAX_CONCURRENT, after_each=memory_trimmer())
         self._hub = hub
         self._decided: Placement | None = None  # once torch is there
         self._exporter, self._patience_s = exporter, patience_s
@@ -186,14 +186,14 @@ class Engine:
     ) -> _NetworkSpec:
         model = self._hub.model(name)
         if weights is not None:
-            with self.turns.aside():  # they may have to be fetched
+            with self.queue.step_aside():  # they may have to be fetched
                 model, located = self._hub.fetch_custom_weights(
                     weights, like=model, progress=progress
                 )
             chosen = networks.explained_layer(model, layer)
         else:
             chosen = networks.explained_layer(model, layer)
-            with nullcontext() if self._hub.is_available(name) else self.turns.aside():
+            with nullcontext() if self._hub.is_available(name) else self.queue.step_aside():
                 located = self._hub.fetch_weights(name, progress=progress)
         return _NetworkSpec(model=model, located=located, layer=chosen)
 
@@ -205,7 +205,7 @@ class Engine:
 
     def _automatic(self, part: _NetworkSpec) -> _LoadedNetwork:
         """ONNX Runtime where it is ready, else torch, and ONNX Runtime for the next one."""
-        if self._place.torch_alone:
+        if self._place.is_torch_only:
             return self._shared(part, "torch")
         with self._lock:
             ready = next((b for b in ("onnx", "torch") if part.key(b) in self._loaded), None)

@@ -141,7 +141,7 @@ def load_cut_network(model: Model, weights: Path, layer: str | None = None) -> n
 
     Raises CheckpointMismatchError where the file does not hold exactly this network's tensors.
     """
-    whole = networks.architecture(model).whole(model)
+    whole = networks.architecture(model).build(model)
     state = {
         networks.tensor_name(model, k): v
         for k, v in read_tensors(weights, model.preprocessing).items()
@@ -182,20 +182,20 @@ class Placement:
 
     device: str  # cpu or cuda
     precision: str = "float32"  # of the features' sums on a GPU: see `settings.PRECISIONS`
-    lent: bool = False  # the GPU is there for the length of a call only
+    is_lent: bool = False  # the GPU is there for the length of a call only
 
     @property
-    def torch_alone(self) -> bool:
+    def is_torch_only(self) -> bool:
         """Whether ONNX Runtime is to be left out unless somebody asks for it."""
-        return self.lent or self.precision != "float32"
+        return self.is_lent or self.precision != "float32"
 
 
 def choose_placement(settings: Settings) -> Placement:
     """Where this deployment's networks run."""
-    lent = zerogpu_package() is not None  # before torch looks for a GPU
+    is_lent = zerogpu_package() is not None  # before torch looks for a GPU
     where = available_device()
     precision = settings.precision if where == "cuda" else "float32"
-    return Placement(device=where, precision=precision, lent=lent)
+    return Placement(device=where, precision=precision, is_lent=is_lent)
 
 
 def available_device() -> str:

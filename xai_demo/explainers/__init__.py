@@ -1,8 +1,9 @@
-"""The explainers: one table, one file a family. They see windows and a network, nothing else.
+"""The explainers: one table here, one module for each family.
 
-An explainer is handed a `Subject`, the places of the labels to explain, and a `Budget`. It returns
-raw, non-negative heat per window and target, (windows, targets, rows, columns), at a resolution of
-its own and not yet scaled; `xai_demo.analysis.heatmap` makes 0..1 of it.
+An explainer receives a `Subject` (windows and a network), the indices of the labels to explain and
+a `Budget`. It returns raw, non-negative attributions, (windows, targets, rows, columns), at its own
+resolution; `xai_demo.analysis.heatmap` scales them to 0..1. To add one, write its function and add
+a line to `EXPLAINERS`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "Grad-CAM++"
 _ALL_KINDS = ("convolutional", "transformer")
-# A network whose kind is also another: "pooled" ones are convolutional, and all that comes after
-# the explained layer is the mean over the map and one linear layer.
+# "pooled" networks are convolutional ones with nothing after the explained layer but the mean over
+# the map and one linear layer: whatever fits a convolutional network fits them too.
 _BROADER_KIND = {"pooled": "convolutional"}
 _NEEDS_WHOLE_NETWORK = (
     "full gradients",
@@ -36,130 +37,136 @@ _NEEDS_WHOLE_NETWORK = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explainer:
-    """One way to explain: what it needs and costs, and whether it tells one label from another."""
+    """An explainer: its function, what that needs and costs, and which networks it fits."""
 
-    run: Callable[[Subject, Sequence[int], Budget], Floats]
+    heatmap: Callable[[Subject, Sequence[int], Budget], Floats]
     needs: str  # activations, head gradients, full gradients, forward passes or attention
     source: str
-    per_label: bool = True
+    per_label: bool = True  # False: the same heatmap for every label
     fits: tuple[str, ...] = ("convolutional",)  # kinds of network
-    passes: int = 0  # forward passes per window where nobody says otherwise; 0: next to nothing
-    together: bool = True  # all labels cost what one costs; False: each costs as much again
+    passes: int = 0  # forward passes per window by default; 0: the head's alone
+    labels_share_passes: bool = True  # False: each further label costs as much again
 
     @property
     def needs_torch(self) -> bool:
-        """Whether it needs the whole network in torch, and not only its cut head."""
+        """Whether it needs the whole network in torch, rather than only the head."""
         return self.needs in _NEEDS_WHOLE_NETWORK
 
-    def heat(
+    def explain(
         self, subject: Subject, targets: Sequence[int], budget: Budget | None = None
     ) -> Floats:
-        """Raw heat (windows, targets, rows, columns). Raises UnsuitableError and CancelledError."""
-        limits = budget or Budget()
-        return self.run(subject, targets, replace(limits, passes=limits.passes or self.passes))
+        """Raw attributions (windows, targets, rows, columns), non-negative.
+
+        Raises UnsuitableError if the network does not fit, and CancelledError.
+        """
+        budget = budget or Budget()
+        return self.heatmap(subject, targets, replace(budget, passes=budget.passes or self.passes))
 
 
 EXPLAINERS = {
     "Grad-CAM++": Explainer(
-        run=cam.gradient_cam("GradCAMPlusPlus"),
+        heatmap=cam.gradient_cam("GradCAMPlusPlus"),
         needs="head gradients",
         source="Chattopadhay et al. 2018",
         fits=_ALL_KINDS,
     ),
     "Grad-CAM": Explainer(
-        run=cam.gradient_cam("GradCAM"),
+        heatmap=cam.gradient_cam("GradCAM"),
         needs="head gradients",
         source="Selvaraju et al. 2017",
         fits=_ALL_KINDS,
     ),
     "CAM": Explainer(
-        run=cam.class_weight_cam, needs="activations", source="Zhou et al. 2016", fits=("pooled",)
+        heatmap=cam.class_weight_cam,
+        needs="activations",
+        source="Zhou et al. 2016",
+        fits=("pooled",),
     ),
     "HiResCAM": Explainer(
-        run=cam.gradient_cam("HiResCAM"),
+        heatmap=cam.gradient_cam("HiResCAM"),
         needs="head gradients",
         source="Draelos & Carin 2020",
         fits=_ALL_KINDS,
     ),
     "XGrad-CAM": Explainer(
-        run=cam.gradient_cam("XGradCAM"), needs="head gradients", source="Fu et al. 2020"
+        heatmap=cam.gradient_cam("XGradCAM"), needs="head gradients", source="Fu et al. 2020"
     ),
     "LayerCAM": Explainer(
-        run=cam.gradient_cam("LayerCAM"),
+        heatmap=cam.gradient_cam("LayerCAM"),
         needs="head gradients",
         source="Jiang et al. 2021",
         fits=_ALL_KINDS,
     ),
     "EigenGrad-CAM": Explainer(
-        run=cam.eigengrad_cam,
+        heatmap=cam.eigengrad_cam,
         needs="head gradients",
         source="pytorch-grad-cam (Gildenblat et al. 2021)",
         fits=_ALL_KINDS,
     ),
     "Eigen-CAM": Explainer(
-        run=cam.eigen_cam,
+        heatmap=cam.eigen_cam,
         needs="activations",
         source="Muhammad & Yeasin 2020",
         per_label=False,
         fits=_ALL_KINDS,
     ),
     "Ablation-CAM": Explainer(
-        run=cam.ablation_cam, needs="activations", source="Desai & Ramaswamy 2020"
+        heatmap=cam.ablation_cam, needs="activations", source="Desai & Ramaswamy 2020"
     ),
     "Score-CAM": Explainer(
-        run=cam.score_cam,
+        heatmap=cam.score_cam,
         needs="forward passes",
         source="Wang et al. 2020",
         fits=_ALL_KINDS,
         passes=256,
     ),
     "Occlusion": Explainer(
-        run=perturbation.occlusion,
+        heatmap=perturbation.occlusion,
         needs="forward passes",
         source="Zeiler & Fergus 2014",
         fits=_ALL_KINDS,
         passes=225,
     ),
     "LIME": Explainer(
-        run=perturbation.lime,
+        heatmap=perturbation.lime,
         needs="forward passes",
         source="Ribeiro et al. 2016",
         fits=_ALL_KINDS,
         passes=250,
     ),
     "SHAP": Explainer(
-        run=perturbation.partition_shap,
+        heatmap=perturbation.partition_shap,
         needs="forward passes",
         source="Lundberg & Lee 2017",
         fits=_ALL_KINDS,
         passes=250,
-        together=False,
+        labels_share_passes=False,
     ),
     "SHAP gradients": Explainer(
-        run=perturbation.expected_gradients,
+        heatmap=perturbation.expected_gradients,
         needs="full gradients",
         source="Erion et al. 2021",
         fits=_ALL_KINDS,
         passes=64,
-        together=False,
+        labels_share_passes=False,
     ),
     "Integrated gradients": Explainer(
-        run=gradients.integrated_gradients,
+        heatmap=gradients.integrated_gradients,
         needs="full gradients",
         source="Sundararajan et al. 2017",
         fits=_ALL_KINDS,
         passes=64,
-        together=False,
+        labels_share_passes=False,
     ),
     "Guided backpropagation": Explainer(
-        run=gradients.guided_backpropagation,
+        heatmap=gradients.guided_backpropagation,
         needs="full gradients",
         source="Springenberg et al. 2015",
         passes=1,
-        together=False,
+        labels_share_passes=False,
     ),
     "Attention rollout": Explainer(
-        run=attention.rollout,
+        heatmap=attention.rollout,
         needs="attention",
         source="Abnar & Zuidema 2020",
         per_label=False,
@@ -170,14 +177,14 @@ EXPLAINERS = {
 
 
 def explainer(name: str) -> Explainer:
-    """The explainer of that name; raises UnknownNameError."""
+    """The explainer of that name; raises UnknownNameError if there is none."""
     if name not in EXPLAINERS:
         raise UnknownNameError("explainer", name, EXPLAINERS)
     return EXPLAINERS[name]
 
 
 def fitting_names(kind: str, *, torch: bool = True) -> tuple[str, ...]:
-    """Names of the explainers that fit this kind of network, on torch or without it."""
+    """The names of the explainers that fit this kind of network, with or without torch."""
     return tuple(
         name
         for name, e in EXPLAINERS.items()
@@ -186,39 +193,42 @@ def fitting_names(kind: str, *, torch: bool = True) -> tuple[str, ...]:
 
 
 def explainer_for(name: str, kind: str, *, torch: bool = True) -> Explainer:
-    """The explainer of that name, if it fits. Raises UnknownNameError, UnsuitableError."""
+    """The explainer of that name for this kind of network.
+
+    Raises UnknownNameError if there is none, and UnsuitableError if it does not fit.
+    """
     chosen = explainer(name)
     fit = fitting_names(kind, torch=torch)
     if name not in fit:
         where = "" if torch else " without torch"
         raise UnsuitableError(
             f"{name} explains {' and '.join(chosen.fits)} networks by {chosen.needs} and does not "
-            f"fit a {kind} one{where}, wanted: one of {', '.join(fit)}."
+            f"fit a {kind} one{where}; choose from: {', '.join(fit)}."
         )
     return chosen
 
 
-def default_name(kind: str, wanted: str | None = None) -> str:
-    """The explainer of whoever names none: a model's own, else the default, else the first to fit.
+def default_name(kind: str, preferred: str | None = None) -> str:
+    """The explainer to use if none is chosen: the model's preferred one, or Grad-CAM++ if it fits.
 
-    `kind` is that of the model's architecture.
+    `kind` is that of the model's architecture. If neither fits, it is the first one that does.
     """
     fit = fitting_names(kind)
-    return next((name for name in (wanted, DEFAULT) if name in fit), fit[0])
+    return next((name for name in (preferred, DEFAULT) if name in fit), fit[0])
 
 
 def describe(models: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """One row per explainer: name, what it needs and costs, which kinds of network it fits.
+    """One row for each explainer, as `explainers --json` prints it.
 
-    `models` are names of models with the kind of network of each; those that it fits are named.
+    `models` maps names of models to their kind of network: the row lists those that it fits.
     """
-    known = models or {}
+    kinds = models or {}
     return [
         {
             "name": name,
             "needs": e.needs,
             "fits": list(e.fits),
-            "models": [model for model, kind in known.items() if name in fitting_names(kind)],
+            "models": [model for model, kind in kinds.items() if name in fitting_names(kind)],
             "per_label": e.per_label,
             "forward_passes": e.passes,
             "source": e.source,
@@ -228,7 +238,7 @@ def describe(models: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
 
 
 def warm_up() -> None:
-    """Import the library behind the maps before somebody waits for it."""
+    """Import pytorch-grad-cam ahead of the first request, which would otherwise wait for it."""
     import pytorch_grad_cam  # noqa: F401
 
 

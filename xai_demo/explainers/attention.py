@@ -1,4 +1,4 @@
-"""Attention rollout: how much of each patch reaches the tokens that the answer is read from."""
+"""Attention rollout: how much of each patch reaches the tokens that the prediction is read from."""
 
 from __future__ import annotations
 
@@ -18,47 +18,49 @@ if TYPE_CHECKING:
 
 
 def rollout(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """Attention, mean over heads, followed from block to block. Abnar & Zuidema 2020, section 3.
+    """Mean attention over the heads, multiplied from block to block.
 
-    The same heat for every target: it knows no labels. Raises UnsuitableError.
+    Abnar & Zuidema 2020, section 3. The heatmap is the same for every target, because attention
+    does not depend on the label. Raises UnsuitableError for a network without attention.
     """
     import torch
 
     from xai_demo.explainers.torch_hooks import AttentionRecorder
 
-    network = subject.differentiable()
-    rows, columns = subject.maps(subject.activations).shape[2:]
+    network = subject.differentiable_network()
+    rows, columns = subject.feature_maps(subject.activations).shape[2:]
     meter = Meter(budget, len(subject.inputs))
-    found = []
-    for window in subject.inputs:  # one by one: the attentions of twelve blocks take 70 MB
-        with torch.no_grad(), AttentionRecorder() as attended:
+    maps = []
+    # One window at a time: the attention of AST's twelve blocks takes 70 MB a window.
+    for window in subject.inputs:
+        with torch.no_grad(), AttentionRecorder() as recorder:
             network(torch.from_numpy(window[None].copy()))
-        if not attended.weights:
+        if not recorder.weights:
             raise UnsuitableError(
-                "Attention rollout was asked about a network without attention, "
-                "wanted: a transformer."
+                "Attention rollout needs a transformer; this network has no attention."
             )
-        arrived = attention_flow(
-            [weights[0] for weights in attended.weights], patches=rows * columns
-        )
-        found.append(arrived.reshape(rows, columns).cpu().numpy())
+        attentions = [weights[0] for weights in recorder.weights]
+        reached = attention_flow(attentions, patches=rows * columns)
+        maps.append(reached.reshape(rows, columns).cpu().numpy())
         meter.spend(1)
-    heat: Floats = np.repeat(np.stack(found)[:, None], len(targets), axis=1)
-    return heat.astype(np.float32)
+    heatmap: Floats = np.repeat(np.stack(maps)[:, None], len(targets), axis=1)
+    return heatmap.astype(np.float32)
 
 
 def attention_flow(attentions: Sequence[Tensor], patches: int) -> Tensor:
-    """What of each patch reaches the leading tokens, mean over them: (patches,).
+    """How much of each patch reaches the leading tokens, mean over them: (patches,).
 
-    Each attention is (asking, asked), rows summing to 1, first block first. In the last one the
-    leading tokens alone may ask. A token keeps half of itself on the way through a block.
+    `attentions` are (queries, keys) matrices whose rows sum to 1, first block first; the last one
+    may have the leading tokens as its only queries. Because of the residual connections a token
+    keeps half of itself in each block.
     """
     import torch
 
-    leading = attentions[0].shape[1] - patches
-    arrived = torch.eye(leading, attentions[-1].shape[0]).to(attentions[0])
+    n_leading = attentions[0].shape[1] - patches
+    reached = torch.eye(n_leading, attentions[-1].shape[0]).to(attentions[0])
+    # From the last block backwards only the leading tokens' rows are needed, not whole matrices.
     for attention in reversed(attentions):
-        kept = torch.eye(*attention.shape).to(attention)
-        step = attention + kept
-        arrived = arrived @ (step / step.sum(dim=1, keepdim=True))
-    return arrived.mean(dim=0)[leading:]
+        residual = torch.eye(*attention.shape).to(attention)
+        step = attention + residual
+        reached = reached @ (step / step.sum(dim=1, keepdim=True))
+    return reached.mean(dim=0)[n_leading:]

@@ -1,6 +1,7 @@
-"""What an explainer is handed: what to explain, and how much that may cost.
+"""What every explainer works with: the network and its input, a budget, masks on a coarse grid.
 
-A picture in cells: hidden, shown and summed cell by cell.
+A `Subject` holds what to explain and a `Budget` what that may cost; a `Meter` counts forward passes
+against the budget. The functions below hide, show and average an input cell by cell.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats, Progress
 
+# Inputs in one forward pass. A request to stop is honoured after each batch, so it is kept small.
+BATCH_SIZE = 16
+# Pixel-wise attributions are averaged down to at most this many cells.
+MAX_POOLED_CELLS = 56 * 56
 
-def _ignore_progress(done: float, doing: str) -> None:
-    """Nobody asked to be told."""
+MaskedForward = Callable[["Floats"], "Floats"]  # masks (n, cells, cells) -> logits (n, targets)
+
+
+def _ignore_progress(fraction: float, step: str) -> None:
+    """Report nothing."""
 
 
 def _never_cancelled() -> bool:
@@ -34,38 +42,41 @@ def _identity(activations: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Windows of one file, and the network that answered for them."""
+    """The windows of one file, and the network that predicted them."""
 
     inputs: Floats  # (windows, 1, rows, columns)
     activations: Tensor  # (windows, ...) at the cut
     head: nn.Module  # activations -> logits
     forward: Callable[[Floats], Floats]  # inputs -> logits (windows, labels), on any backend
     network: Callable[[Tensor], Tensor] | None  # the same, differentiable; None without torch
-    background: float  # how a hidden pixel looks to the network
-    # Activations, or their gradients, laid out as (windows, channels, rows, columns).
-    maps: Callable[[Tensor], Tensor] = _identity
+    background: float  # the value of a hidden pixel in `inputs`
+    # Lays out activations, or their gradients, as (windows, channels, rows, columns).
+    feature_maps: Callable[[Tensor], Tensor] = _identity
 
-    def differentiable(self) -> Callable[[Tensor], Tensor]:
-        """The whole network; raises UnsuitableError where there is none in torch."""
+    def differentiable_network(self) -> Callable[[Tensor], Tensor]:
+        """The whole network in torch; raises UnsuitableError if the backend has none."""
         if self.network is None:
             raise UnsuitableError(
                 "This explainer needs the whole network in torch, which this backend does not "
-                "have, wanted: the backend torch, or another explainer."
+                "have; use the backend torch or another explainer."
             )
         return self.network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What an explanation may cost, who is told how far it is, and who may stop it."""
+    """What an explanation may cost, and the callbacks that report and stop it."""
 
-    passes: int | None = None  # forward passes per window; None: as many as the table says
+    passes: int | None = None  # forward passes per window; None: the explainer's default
     progress: Progress = _ignore_progress
     cancelled: Callable[[], bool] = _never_cancelled
 
 
 class Meter:
-    """Counts forward passes against a budget: tells the progress, and stops when asked to."""
+    """Counts forward passes, reports the progress and stops when the budget says so.
+
+    Raises CancelledError from the start, `check` and `spend` once the budget is cancelled.
+    """
 
     def __init__(self, budget: Budget, total: int) -> None:
         self._budget = budget
@@ -74,14 +85,14 @@ class Meter:
         self.check()
 
     def check(self) -> None:
-        """Raise CancelledError if somebody asked to stop."""
+        """Raise CancelledError if the budget has been cancelled."""
         if self._budget.cancelled():
             raise CancelledError(
-                f"Cancelled after {self._spent} of {self._total} forward passes, as asked."
+                f"Cancelled on request after {self._spent} of {self._total} forward passes."
             )
 
     def spend(self, passes: int) -> None:
-        """So many more passes are done."""
+        """Count this many more passes."""
         self._spent = min(self._spent + passes, self._total)
         self._budget.progress(
             self._spent / self._total, f"Forward pass {self._spent} of {self._total}"
@@ -89,59 +100,61 @@ class Meter:
         self.check()
 
 
-BATCH_SIZE = 16  # pictures in one forward pass: a request to stop is heard after each batch
-MAX_POOLED_CELLS = 56 * 56  # cells of a map that was made pixel by pixel
+def grid_size(shape: Sequence[int], max_cells: int) -> tuple[int, int]:
+    """Rows and columns of a grid over (..., rows, columns), with nearly square cells.
 
-
-def grid_size(shape: Sequence[int], most: int) -> tuple[int, int]:
-    """Rows and columns of at most `most` cells, about square, of (…, rows, columns)."""
+    >>> grid_size((1, 224, 224), 49)
+    (7, 7)
+    >>> grid_size((64, 801), 100)
+    (2, 50)
+    """
     rows, columns = shape[-2:]
-    side = math.sqrt(rows * columns / most)
+    side = math.sqrt(rows * columns / max_cells)
     n_rows = min(rows, max(1, int(rows / side)))
-    return n_rows, min(columns, max(1, most // n_rows))
+    return n_rows, min(columns, max(1, max_cells // n_rows))
 
 
-def apply_masks(window: Floats, keep: Floats, background: float) -> Floats:
-    """A window (1, rows, columns) under masks (n, cells, cells): 1 shows, 0 hides."""
+def apply_masks(window: Floats, masks: Floats, background: float) -> Floats:
+    """A window (1, rows, columns) under masks (n, cells, cells), where 1 shows and 0 hides.
+
+    Returns (n, 1, rows, columns).
+    """
     rows, columns = window.shape[-2:]
-    row_of = np.arange(rows) * keep.shape[1] // rows
-    column_of = np.arange(columns) * keep.shape[2] // columns
-    large = keep[:, row_of][:, :, column_of][:, None].astype(np.float32)
-    result: Floats = np.float32(background) + large * (window[None] - np.float32(background))
+    row_of = np.arange(rows) * masks.shape[1] // rows
+    column_of = np.arange(columns) * masks.shape[2] // columns
+    enlarged = masks[:, row_of][:, :, column_of][:, None].astype(np.float32)
+    result: Floats = np.float32(background) + enlarged * (window[None] - np.float32(background))
     return result
 
 
 def masked_forward(
     subject: Subject, window: Floats, targets: Sequence[int], meter: Meter
 ) -> MaskedForward:
-    """How to ask about one window under masks: (n, cells, cells) -> logits (n, targets)."""
+    """A function that predicts one window under masks: (n, cells, cells) -> logits (n, targets)."""
     columns = list(targets)
 
-    def ask(keep: Floats) -> Floats:
+    def predict(masks: Floats) -> Floats:
         logits = []
-        for start in range(0, len(keep), BATCH_SIZE):
-            batch = keep[start : start + BATCH_SIZE]
-            logits.append(
-                subject.forward(apply_masks(window, batch, subject.background))[:, columns]
-            )
+        for start in range(0, len(masks), BATCH_SIZE):
+            batch = masks[start : start + BATCH_SIZE]
+            hidden = apply_masks(window, batch, subject.background)
+            logits.append(subject.forward(hidden)[:, columns])
             meter.spend(len(batch))
         return np.concatenate(logits).astype(np.float32)
 
-    return ask
+    return predict
 
 
-def pool_to_grid(values: Floats, most: int = MAX_POOLED_CELLS) -> Floats:
-    """(…, rows, columns) averaged in at most so many cells: single pixels are noise to the eye."""
-    rows, columns = grid_size(values.shape, most)
+def pool_to_grid(values: Floats, max_cells: int = MAX_POOLED_CELLS) -> Floats:
+    """(..., rows, columns) averaged into at most `max_cells` cells: single pixels are too noisy."""
+    rows, columns = grid_size(values.shape, max_cells)
     for axis, (n, cells) in enumerate(
         zip(values.shape[-2:], (rows, columns), strict=True), start=-2
     ):
+        # Cells start at ceil(i * n / cells), as in `apply_masks`; their sizes differ by at most 1.
         edges = -(-np.arange(cells) * n // cells)
         shape = [1] * values.ndim
         shape[axis] = cells
         sizes = np.diff([*edges, n]).reshape(shape)
         values = (np.add.reduceat(values, edges, axis=axis) / sizes).astype(np.float32)
     return values
-
-
-MaskedForward = Callable[["Floats"], "Floats"]

@@ -1,4 +1,4 @@
-"""Explanations by gradients down to the picture: they need the whole network in torch."""
+"""Attributions from gradients down to the input: they need the whole network in torch."""
 
 from __future__ import annotations
 
@@ -18,64 +18,71 @@ if TYPE_CHECKING:
 
 
 def guided_backpropagation(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """The size of the guided gradient: brighter or darker, either may matter in a picture."""
+    """The absolute guided gradient, on a coarse grid: (windows, targets, rows, columns).
+
+    Absolute, because a region can speak for a label by being darker as well as brighter.
+    """
     return base.pool_to_grid(np.abs(guided_gradients(subject, targets, budget)))
 
 
 def guided_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """Guided gradients of the logits by the picture. Springenberg et al. 2015, section 3.4."""
+    """Guided gradients of the logits with respect to the input: (windows, targets, rows, columns).
+
+    Springenberg et al. 2015, section 3.4.
+    """
     import torch
 
     from xai_demo.explainers.torch_hooks import GuidedReLU
 
     meter = Meter(budget, len(subject.inputs))
-    found = []
+    gradients = []
     for window in subject.inputs:
         x = torch.from_numpy(window[None].copy()).requires_grad_(True)
         with torch.enable_grad(), GuidedReLU():
-            found.append(_input_gradients(subject, x, targets, meter))
+            gradients.append(_input_gradients(subject, x, targets, meter))
         meter.spend(1)
-    return np.concatenate(found)
+    return np.concatenate(gradients)
 
 
 def integrated_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """What speaks for a label on the way from background to picture; see `integrals`."""
+    """The positive part of `signed_integrated_gradients`, on a coarse grid."""
     return np.maximum(base.pool_to_grid(signed_integrated_gradients(subject, targets, budget)), 0)
 
 
 def signed_integrated_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """Integrated gradients with their signs: (windows, targets, rows, columns).
 
-    Sundararajan et al. 2017, equation 3, by the midpoint rule: over all pixels they sum to
-    logit(picture) - logit(background), which is the paper's axiom of completeness.
+    Sundararajan et al. 2017, equation 3, by the midpoint rule. Over all pixels they sum to
+    logit(input) - logit(background), which is the paper's axiom of completeness.
     """
     import torch
 
     steps = budget.passes or 1
     meter = Meter(budget, len(subject.inputs) * steps)
-    places = ((np.arange(steps) + 0.5) / steps).astype(np.float32)
-    found = []
+    positions = ((np.arange(steps) + 0.5) / steps).astype(np.float32)
+    attributions = []
     for window in subject.inputs:
-        away = window - np.float32(subject.background)
+        difference = window - np.float32(subject.background)
         total = np.zeros((len(targets), *window.shape[-2:]), np.float32)
-        for batch in np.split(places, range(base.BATCH_SIZE, steps, base.BATCH_SIZE)):
-            between = subject.background + batch[:, None, None, None] * away
+        for batch in np.split(positions, range(base.BATCH_SIZE, steps, base.BATCH_SIZE)):
+            between = subject.background + batch[:, None, None, None] * difference
             x = torch.from_numpy(between.astype(np.float32)).requires_grad_(True)
             with torch.enable_grad():
                 total += _input_gradients(subject, x, targets, meter).sum(axis=0)
             meter.spend(len(batch))
-        found.append(away * total / steps)
-    return np.stack(found)
+        attributions.append(difference * total / steps)
+    return np.stack(attributions)
 
 
 def _input_gradients(subject: Subject, x: Tensor, targets: Sequence[int], meter: Meter) -> Floats:
-    """Of each target's logit with respect to (n, 1, rows, columns): (n, targets, rows, columns)."""
+    """Gradients of each target's logit for (n, 1, rows, columns): (n, targets, rows, columns)."""
     import torch
 
-    logits = subject.differentiable()(x)
-    found = []
+    logits = subject.differentiable_network()(x)
+    gradients = []
     for target in targets:
         meter.check()
+        # Inputs do not influence each other's logits, so one backward pass serves the whole batch.
         (gradient,) = torch.autograd.grad(logits[:, target].sum(), x, retain_graph=True)
-        found.append(gradient[:, 0].cpu().numpy())
-    return np.stack(found, axis=1)
+        gradients.append(gradient[:, 0].cpu().numpy())
+    return np.stack(gradients, axis=1)

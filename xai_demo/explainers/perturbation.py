@@ -1,6 +1,7 @@
-"""Explanations that hide parts of a picture and ask again: any backend, no gradients.
+"""Attributions from masked inputs: occlusion, LIME and SHAP.
 
-SHAP: each part's share of the difference between the picture and the background.
+Occlusion, LIME and partition SHAP need forward passes only, on any backend; SHAP's expected
+gradients need the whole network in torch.
 """
 
 from __future__ import annotations
@@ -20,112 +21,94 @@ if TYPE_CHECKING:
     from xai_demo.explainers.base import Budget, Subject
     from xai_demo.records import Floats
 
-_KERNEL_WIDTH = 0.25  # of LIME for pictures, as in its authors' code
-_RIDGE = 1.0  # likewise
-_SAMPLES_PER_CELL = 5
+# LIME's settings for images, as in its authors' code.
+_KERNEL_WIDTH = 0.25
+_RIDGE = 1.0
+_SAMPLES_PER_CELL = 5  # a smaller budget gives a coarser grid
+_MAX_CELLS = 256  # the finest grid of partition SHAP
+# shap draws from numpy's global random generator, which all threads share.
+_SHAP_RNG_LOCK = threading.Lock()
 
 
 def occlusion(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """What the logit loses while a patch is hidden. Zeiler & Fergus 2014, section 4.2.
+    """Occlusion: how much the logit falls while a patch is hidden.
 
-    The patch is two cells wide and high and slides by one; a cell's heat is the mean over its
-    patches.
+    Zeiler & Fergus 2014, section 4.2. The patch is two cells wide and high and moves by one cell;
+    a cell's attribution is the mean over the patches that cover it.
     """
     passes = budget.passes or 1
     rows, columns = base.grid_size(subject.inputs.shape, passes)
     hidden = _patch_masks(rows, columns)
     meter = Meter(budget, len(subject.inputs) * (1 + len(hidden)))
-    heat = []
+    heatmaps = []
     for window in subject.inputs:
-        ask = base.masked_forward(subject, window, targets, meter)
-        logits = ask(np.concatenate([np.ones_like(hidden[:1]), 1 - hidden]))
+        predict = base.masked_forward(subject, window, targets, meter)
+        logits = predict(np.concatenate([np.ones_like(hidden[:1]), 1 - hidden]))
         drops = logits[0] - logits[1:]  # (patches, targets)
         total = np.einsum("pt,prc->trc", drops, hidden)
-        heat.append(total / hidden.sum(axis=0))
-    result: Floats = np.maximum(np.stack(heat), 0).astype(np.float32)
+        heatmaps.append(total / hidden.sum(axis=0))
+    result: Floats = np.maximum(np.stack(heatmaps), 0).astype(np.float32)
     return result
 
 
 def lime(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """Weights of a linear model that answers like the network near the picture.
+    """LIME: the weights of a linear model that imitates the network near the input.
 
-    Ribeiro et al. 2016; kernel, distance and ridge are those of the authors' code for pictures,
-    which nobody has kept since 2020. The parts are cells of a grid (time by frequency for a sound,
-    where superpixels have nothing to follow), and the draws are always the same.
+    Ribeiro et al. 2016. Kernel, distance and ridge are those of the authors' code for images, which
+    has not been maintained since 2020. Instead of superpixels, which follow edges that a
+    spectrogram does not have, the regions are cells of a grid. The samples are the same every time.
     """
     passes = budget.passes or 1
     rows, columns = base.grid_size(subject.inputs.shape, max(4, passes // _SAMPLES_PER_CELL))
     draws = np.random.default_rng(0).integers(0, 2, (passes, rows, columns)).astype(np.float32)
+    # The first sample is the whole input.
     draws[0] = 1
     meter = Meter(budget, len(subject.inputs) * passes)
-    heat = []
+    heatmaps = []
     for window in subject.inputs:
         logits = base.masked_forward(subject, window, targets, meter)(draws)
         weights = _fit_linear_model(draws.reshape(passes, -1), logits)
-        heat.append(weights.T.reshape(-1, rows, columns))
-    result: Floats = np.maximum(np.stack(heat), 0).astype(np.float32)
+        heatmaps.append(weights.T.reshape(-1, rows, columns))
+    result: Floats = np.maximum(np.stack(heatmaps), 0).astype(np.float32)
     return result
 
 
-def _patch_masks(rows: int, columns: int) -> Floats:
-    """Every place of a patch of two cells by two: (places, rows, columns), 1 where it lies."""
-    high, wide = min(2, rows), min(2, columns)
-    places = [(i, j) for i in range(rows - high + 1) for j in range(columns - wide + 1)]
-    hidden = np.zeros((len(places), rows, columns), np.float32)
-    for patch, (i, j) in zip(hidden, places, strict=True):
-        patch[i : i + high, j : j + wide] = 1
-    return hidden
-
-
-def _fit_linear_model(draws: Floats, logits: Floats) -> Floats:
-    """Ridge regression weighted by nearness: (n, cells), (n, targets) -> (cells, targets)."""
-    distance = 1 - np.sqrt(draws.mean(axis=1))  # cosine, from the picture with nothing hidden
-    near = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))[:, None]
-    x = draws - (near * draws).sum(axis=0) / near.sum()
-    y = logits - (near * logits).sum(axis=0) / near.sum()
-    weights: Floats = np.linalg.solve(
-        x.T @ (near * x) + _RIDGE * np.eye(x.shape[1]), x.T @ (near * y)
-    )
-    return weights
-
-
-_MAX_CELLS = 256  # the finest parts that are told apart
-_SHAP_RNG_LOCK = threading.Lock()  # shap draws from numpy's global generator, which threads share
-
-
 def partition_shap(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """What speaks for a label, by shap's PartitionExplainer; see `owen_values`."""
-    values = owen_values(subject, targets, budget)
-    return np.maximum(values, 0)
+    """SHAP: the positive part of `owen_values`."""
+    return np.maximum(owen_values(subject, targets, budget), 0)
 
 
 def owen_values(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """Shapley values within halves of halves of the picture. Lundberg & Lee 2017; Owen 1977.
+    """Shapley values over nested halves of the input, by shap's PartitionExplainer.
 
-    With their signs: over all cells they sum to logit(picture) - logit(background).
+    Lundberg & Lee 2017; Owen 1977. With their signs: over all cells they sum to
+    logit(input) - logit(background). Returns (windows, targets, rows, columns).
     """
     import shap
 
     passes = max(4, budget.passes or 0)
     rows, columns = base.grid_size(subject.inputs.shape, _MAX_CELLS)
     masker = shap.maskers.Image(np.zeros((rows, columns, 1), np.float32))
-    shown = np.ones((1, rows, columns, 1), np.float32)
+    whole = np.ones((1, rows, columns, 1), np.float32)
     meter = Meter(budget, len(subject.inputs) * len(targets) * passes)
     values = []
     for window in subject.inputs:
-        for target in targets:  # each alone: shap looks closer where one label's value is largest
-            ask = base.masked_forward(subject, window, [target], meter)
-            explain = shap.PartitionExplainer(lambda keep, ask=ask: ask(keep[..., 0])[:, 0], masker)
-            found = explain(shown, max_evals=passes, batch_size=base.BATCH_SIZE, silent=True)
-            values.append(found.values.reshape(rows, columns))
-    result: Floats = np.stack(values).reshape(-1, len(targets), rows, columns)
-    return result.astype(np.float32)
+        # One target at a time: shap refines the partition where one label's values are largest.
+        for target in targets:
+            predict = base.masked_forward(subject, window, [target], meter)
+            explain = shap.PartitionExplainer(
+                lambda masks, predict=predict: predict(masks[..., 0])[:, 0], masker
+            )
+            result = explain(whole, max_evals=passes, batch_size=base.BATCH_SIZE, silent=True)
+            values.append(result.values.reshape(rows, columns))
+    stacked: Floats = np.stack(values).reshape(-1, len(targets), rows, columns)
+    return stacked.astype(np.float32)
 
 
 def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
-    """Mean gradient at random places between background and picture. Erion et al. 2021.
+    """SHAP by gradients: the mean gradient at random points between background and input.
 
-    By shap's GradientExplainer.
+    Erion et al. 2021, by shap's GradientExplainer.
     """
     import shap
     import torch
@@ -139,19 +122,42 @@ def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget)
     values = []
     for window in subject.inputs:
         with _SHAP_RNG_LOCK, torch.enable_grad():
-            found = explainer.shap_values(
+            attributions = explainer.shap_values(
                 torch.from_numpy(window[None].copy()), nsamples=samples, rseed=0
             )
-        found = np.asarray(found).reshape(*window.shape[-2:], len(targets))
-        values.append(np.moveaxis(found, -1, 0))
+        attributions = np.asarray(attributions).reshape(*window.shape[-2:], len(targets))
+        values.append(np.moveaxis(attributions, -1, 0))
     return np.maximum(base.pool_to_grid(np.stack(values)), 0)
 
 
+def _patch_masks(rows: int, columns: int) -> Floats:
+    """Every position of a patch of two by two cells: (positions, rows, columns), 1 inside it."""
+    high, wide = min(2, rows), min(2, columns)
+    places = [(i, j) for i in range(rows - high + 1) for j in range(columns - wide + 1)]
+    hidden = np.zeros((len(places), rows, columns), np.float32)
+    for patch, (i, j) in zip(hidden, places, strict=True):
+        patch[i : i + high, j : j + wide] = 1
+    return hidden
+
+
+def _fit_linear_model(draws: Floats, logits: Floats) -> Floats:
+    """Ridge regression weighted by proximity: (n, cells), (n, targets) -> (cells, targets)."""
+    # The cosine distance from the input with nothing hidden.
+    distance = 1 - np.sqrt(draws.mean(axis=1))
+    near = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))[:, None]
+    x = draws - (near * draws).sum(axis=0) / near.sum()
+    y = logits - (near * logits).sum(axis=0) / near.sum()
+    weights: Floats = np.linalg.solve(
+        x.T @ (near * x) + _RIDGE * np.eye(x.shape[1]), x.T @ (near * y)
+    )
+    return weights
+
+
 def _target_module(subject: Subject, targets: Sequence[int], meter: Meter) -> nn.Module:
-    """The whole network, asked for the targets alone, as the module that shap wants."""
+    """The whole network with the targets as its only outputs, as the module that shap needs."""
     from torch import nn
 
-    network = subject.differentiable()
+    network = subject.differentiable_network()
 
     class Targets(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""What attention weighs, for as long as a block runs; imports torch.
+"""What explainers change in torch for the length of a block; imports torch.
 
-The rule of guided backpropagation, for as long as a block runs; imports torch.
+`AttentionRecorder` keeps the weights that attention computes, `GuidedReLU` changes how gradients
+flow back. Both intercept torch's functions in the thread that enters the block: the network itself
+is not touched, so that other threads can use it meanwhile.
 """
 
 from __future__ import annotations
@@ -13,17 +15,18 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+_RECTIFIERS = {functional.relu, functional.relu6, torch.relu, Tensor.relu}
+
 
 class AttentionRecorder(TorchFunctionMode):
-    """Within this block every attention leaves its weights, mean over heads, in `weights`.
+    """Records the weights of every attention in the block, mean over its heads, in `weights`.
 
-    torch's own attention works them out in passing and hands none of them over. It holds for the
-    thread that enters the block; the network is left alone, and as fast as ever for all others.
+    torch's fused attention does not return its weights, so they are computed once more here.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.weights: list[Tensor] = []  # each (batch, asking, asked)
+        self.weights: list[Tensor] = []  # each (batch, queries, keys)
 
     def __torch_function__(
         self,
@@ -41,20 +44,15 @@ class AttentionRecorder(TorchFunctionMode):
 def _attention_weights(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None, **rest: Any
 ) -> Tensor:
-    """Of attention without a mask, which is what networks on pictures and sounds have."""
+    """The weights of an attention without a mask, as encoders of images and sounds use it."""
     scores = query @ key.transpose(-2, -1) * (scale or 1 / math.sqrt(query.shape[-1]))
     return scores.softmax(dim=-1).mean(dim=1)
 
 
-_RECTIFIERS = {functional.relu, functional.relu6, torch.relu, Tensor.relu}
-
-
 class GuidedReLU(TorchFunctionMode):
-    """Within this block no negative gradient flows back through a rectifier.
+    """No negative gradient flows back through a rectifier: guided backpropagation.
 
-    Springenberg et al. 2015, figure 1. It holds for the thread that enters the block, and for
-    rectifiers called as functions as well as for modules; the network itself is left alone: others
-    may use it meanwhile.
+    Springenberg et al. 2015, figure 1. Covers rectifiers called as functions and as modules.
     """
 
     def __torch_function__(
@@ -64,12 +62,11 @@ class GuidedReLU(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run a function of torch; after a rectifier, clip the gradient that will come back."""
+        """Run a function of torch; after a rectifier, clip the gradient that will flow back."""
         kwargs = dict(kwargs or {})
-        clipped_relu = (
-            func is functional.hardtanh and kwargs.get("min_val") == 0
-        )  # nn.ReLU6 calls it so
-        if func not in _RECTIFIERS and not clipped_relu:
+        # nn.ReLU6 calls hardtanh with a lower bound of 0.
+        is_relu6 = func is functional.hardtanh and kwargs.get("min_val") == 0
+        if func not in _RECTIFIERS and not is_relu6:
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
         if result.requires_grad:

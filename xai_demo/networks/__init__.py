@@ -44,76 +44,76 @@ class Cut:
 class Architecture:
     """How to make the whole network for a model, untrained, and where it can be cut."""
 
-    whole: Callable[[Model], nn.Module]
+    build: Callable[[Model], nn.Module]
     cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]  # the usual one first
     # What an explainer's `fits` refers to; "pooled": convolutional, and after the usual cut only
     # the mean over the map and one linear layer.
     kind: str = "convolutional"
     # How activations, or their gradients, are laid out as (batch, channels, rows, columns).
     feature_maps: Callable[[Model, Tensor], Tensor] = _identity
-    renamed: tuple[tuple[str, str], ...] = ()  # in a file's tensor names: pattern, replacement
+    tensor_renames: tuple[tuple[str, str], ...] = ()  # in a file's tensor names: pattern, replacement
     # Of a network that answers for every moment: (head, activations, number of frames) -> logits
     # (batch, labels, frames).
     framewise: Callable[[nn.Module, Tensor, int], Tensor] | None = None
 
     @property
-    def layer(self) -> str:
+    def default_layer(self) -> str:
         """The layer that is explained unless another is asked for."""
         return next(iter(self.cuts))
 
 
 ARCHITECTURES = {
     "resnet18": Architecture(
-        whole=timm_backbones.timm_builder("resnet18"),
+        build=timm_backbones.timm_builder("resnet18"),
         cuts={"layer4": timm_backbones.cut_resnet},
         kind="pooled",
     ),
     "resnet18-fine": Architecture(
-        whole=timm_backbones.fine_resnet18,
+        build=timm_backbones.fine_resnet18,
         cuts={"layer4": timm_backbones.cut_resnet},
         kind="pooled",
     ),
     "resnet50": Architecture(
-        whole=timm_backbones.timm_builder("resnet50"),
+        build=timm_backbones.timm_builder("resnet50"),
         cuts={"layer4": timm_backbones.cut_resnet},
         kind="pooled",
     ),
     "resnet101": Architecture(
-        whole=timm_backbones.timm_builder("resnet101"),
+        build=timm_backbones.timm_builder("resnet101"),
         cuts={"layer4": timm_backbones.cut_resnet},
         kind="pooled",
     ),
     "densenet121": Architecture(
-        whole=timm_backbones.timm_builder("densenet121"),
+        build=timm_backbones.timm_builder("densenet121"),
         cuts={"features.norm5": timm_backbones.cut_densenet},
         kind="pooled",
     ),
     "densenet121-chexvision": Architecture(
-        whole=timm_backbones.chexvision, cuts={"features.norm5": timm_backbones.cut_chexvision}
+        build=timm_backbones.chexvision, cuts={"features.norm5": timm_backbones.cut_chexvision}
     ),
     "efficientnet-lite0": Architecture(
-        whole=timm_backbones.timm_builder("efficientnet_lite0"),
+        build=timm_backbones.timm_builder("efficientnet_lite0"),
         cuts={"bn2": timm_backbones.cut_efficientnet},
         kind="pooled",
     ),
     "resnet18-lung": Architecture(
-        whole=timm_backbones.lung_resnet18, cuts={"layer4": timm_backbones.cut_resnet}
+        build=timm_backbones.lung_resnet18, cuts={"layer4": timm_backbones.cut_resnet}
     ),
     "efficientnet-lite0-lung": Architecture(
-        whole=timm_backbones.lung_efficientnet_lite0, cuts={"bn2": timm_backbones.cut_efficientnet}
+        build=timm_backbones.lung_efficientnet_lite0, cuts={"bn2": timm_backbones.cut_efficientnet}
     ),
-    "simplecnn": Architecture(whole=simplecnn.build, cuts={"conv_block3": simplecnn.cut}),
-    "cnn6": Architecture(whole=panns.cnn6, cuts={"conv_block4": panns.cut_cnn6}),
-    "cnn6-half": Architecture(whole=panns.cnn6_half, cuts={"conv_block4": panns.cut_cnn6}),
+    "simplecnn": Architecture(build=simplecnn.build, cuts={"conv_block3": simplecnn.cut}),
+    "cnn6": Architecture(build=panns.cnn6, cuts={"conv_block4": panns.cut_cnn6}),
+    "cnn6-half": Architecture(build=panns.cnn6_half, cuts={"conv_block4": panns.cut_cnn6}),
     "cnn14": Architecture(
-        whole=panns.cnn14,
+        build=panns.cnn14,
         cuts={
             "conv_block6.conv2": panns.cut_cnn14,
             "conv_block5": panns.cut_cnn14_finer,
         },
     ),
     "cnn14-decisionlevelmax": Architecture(
-        whole=panns.cnn14_framewise,
+        build=panns.cnn14_framewise,
         cuts={
             "conv_block6.conv2": panns.cut_framewise,
             "conv_block5": panns.cut_framewise_finer,
@@ -121,11 +121,11 @@ ARCHITECTURES = {
         framewise=panns.framewise_logits,
     ),
     "ast": Architecture(
-        whole=ast.builder(),
+        build=ast.builder(),
         cuts={ast.last_layernorm(): ast.cut},
         kind="transformer",
         feature_maps=ast.feature_maps,
-        renamed=ast.TENSOR_RENAMES,
+        tensor_renames=ast.TENSOR_RENAMES,
     ),
 }
 
@@ -142,7 +142,7 @@ def explained_layer(model: Model, layer: str | None = None) -> str:
     kind = architecture(model)
     if layer is not None and layer not in kind.cuts:
         raise UnknownNameError(f"explained layer of {model.architecture}", layer, kind.cuts)
-    return layer or kind.layer
+    return layer or kind.default_layer
 
 
 def cut(model: Model, whole: nn.Module, layer: str | None = None) -> Cut:
@@ -161,6 +161,6 @@ def feature_maps(model: Model, activations: Tensor) -> Tensor:
 
 def tensor_name(model: Model, name: str) -> str:
     """What the model's network calls a tensor that a published file calls `name`."""
-    for pattern, replacement in architecture(model).renamed:
+    for pattern, replacement in architecture(model).tensor_renames:
         name = re.sub(pattern, replacement, name)
     return name

@@ -76,7 +76,7 @@ class MeanMaxPool(nn.Module):
         """Twice as many numbers as channels."""
         return torch.cat([x.mean((2, 3)), x.mean(2).amax(2)], 1)
 
-    def columns(self, x: Tensor) -> Tensor:
+    def column_contributions(self, x: Tensor) -> Tensor:
         """What each column adds to these numbers: (batch, columns, 2 channels); they sum up."""
         over_rows = x.mean(2)
         loudest = F.one_hot(over_rows.argmax(2), over_rows.shape[2])
