@@ -187,7 +187,7 @@ def test_an_unreadable_environment_is_status_2(
 ) -> None:
     monkeypatch.setenv("XAI_DEMO_MAX_MODELS", "none")
     assert main(["models"]) == 2
-    assert "XAI_DEMO_MAX_MODELS is 'none', wanted" in one_line(capsys.readouterr().err)
+    assert "XAI_DEMO_MAX_MODELS is 'none'; it must be" in one_line(capsys.readouterr().err)
 
 
 def test_weights_that_cannot_be_had_are_status_3(capsys: pytest.CaptureFixture[str]) -> None:
@@ -484,13 +484,14 @@ def test_bench_prints_its_table(
 @pytest.mark.parametrize(
     ("options", "module", "asked"),
     [
-        ([], "bench", {}),
-        (["--rounds", "2"], "bench", {"rounds": 2}),
-        (["--http", "--rounds", "2"], "overhead", {"rounds": 2}),
-        (["--frontend", "--rounds", "2"], "frontend_bench", {"rounds": 2}),
-        (["--slow"], "slow_bench", {}),
-        (["--requests", "3"], "endurance", {"requests": 3}),
-        (["--minutes", "3"], "long_bench", {"minutes": 3}),
+        ([], "explanations", {}),
+        (["--rounds", "2"], "explanations", {"rounds": 2}),
+        (["--http", "--rounds", "2"], "http", {"rounds": 2}),
+        (["--frontend", "--rounds", "2"], "front_ends", {"rounds": 2}),
+        (["--start", "--rounds", "2"], "startup", {"rounds": 2}),
+        (["--slow"], "slow_explainers", {}),
+        (["--requests", "3"], "memory", {"requests": 3}),
+        (["--minutes", "3"], "long_recordings", {"minutes": 3}),
     ],
     ids=" ".join,
 )
@@ -502,14 +503,14 @@ def test_bench_measures_what_was_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(*settings: Settings, progress: object, **more: int) -> dict[str, Any]:
-        assert len(settings) == (module != "frontend_bench")
+        assert len(settings) == (module != "front_ends")
         return {"asked": more}
 
-    said = "text" if module in {"endurance", "long_bench"} else "table"
+    formatter = "text" if module in {"memory", "long_recordings"} else "table"
     stand_in(
         monkeypatch,
-        f"xai_demo.{module}",
-        **{"run": run, said: lambda result: f"{module}: {result['asked']}"},
+        f"xai_demo.bench.{module}",
+        **{"run": run, formatter: lambda result: f"{module}: {result['asked']}"},
     )
     assert main(["bench", *options]) == 0
     assert capsys.readouterr().out == f"{module}: {asked}\n"
@@ -518,12 +519,12 @@ def test_bench_measures_what_was_asked(
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--rounds", "0"], "--rounds is 0, wanted: at least 1"),
-        (["--requests", "-1"], "--requests is -1, wanted: at least 1"),
-        (["--minutes", "0"], "--minutes is 0, wanted: at least 1"),
-        (["--minutes", "1", "--rounds", "2"], "--rounds is 2 beside --minutes, which takes no"),
+        (["--rounds", "0"], "--rounds is 0; it must be at least 1"),
+        (["--requests", "-1"], "--requests is -1; it must be at least 1"),
+        (["--minutes", "0"], "--minutes is 0; it must be at least 1"),
+        (["--minutes", "1", "--rounds", "2"], "--rounds is 2, but --minutes takes no medians"),
         (["--slow", "--http"], "--http: not allowed with argument --slow"),
-        (["--slow", "--rounds", "2"], "--rounds is 2 beside --slow, which takes no medians"),
+        (["--slow", "--rounds", "2"], "--rounds is 2, but --slow takes no medians"),
     ],
     ids=" ".join,
 )

@@ -126,7 +126,9 @@ def test_names_come_in_the_catalogues_order(settings: Settings) -> None:
 
 @pytest.mark.parametrize("ask", ["model", "is_available", "fetch_weights", "describe", "entry"])
 def test_an_unknown_name_is_answered_with_the_known_ones(settings: Settings, ask: str) -> None:
-    with pytest.raises(UnknownNameError, match=r"no model named 'tiny'; choose from: large, small\."):
+    with pytest.raises(
+        UnknownNameError, match=r"no model named 'tiny'; choose from: large, small\."
+    ):
         getattr(a_hub(settings), ask)("tiny")
 
 

@@ -102,5 +102,7 @@ def test_an_own_model_answers_with_its_own_labels_and_preparation(tmp_path: Path
     assert {p.label for p in analysis.report.predictions} == {"cat", "dog"}
     assert (analysis.report.model.name, analysis.report.model.source) == ("mine", "local")
     assert analysis.report.explanations[0].heatmap.shape == (64, 64)
-    with pytest.raises(UnknownNameError, match="label of mine named 'Pneumonia'; choose from: cat, dog"):
+    with pytest.raises(
+        UnknownNameError, match="label of mine named 'Pneumonia'; choose from: cat, dog"
+    ):
         analyser.analyse(AnalysisRequest(task="chest_xray", target="Pneumonia", **named), film)

@@ -267,7 +267,7 @@ def test_what_was_sent_is_waited_for_and_asked(
     assert asked == ["http://here/", f"owner/name {LATER}", url or "owner/name"]
     told = capsys.readouterr().out
     assert "built and started in 61 s" in told
-    assert told.endswith("It answered for an example 7 s after that\n")
+    assert told.endswith("It analysed an example 7 s later\n")
 
 
 def test_a_dry_run_prints_files_size_and_start_up_time(
@@ -281,8 +281,8 @@ def test_a_dry_run_prints_files_size_and_start_up_time(
     told = capsys.readouterr().out
     assert "  app.py\n" in told
     assert f"bytes in {len(CHOSEN)} files\n" in told
-    assert "up after 12.3 s" in told
-    assert "answered for an example 3.2 s after that" in told
+    assert "The page started in 12.3 s" in told
+    assert "It analysed an example 3.2 s later" in told
     assert told.endswith("Nothing was sent.\n")
 
 

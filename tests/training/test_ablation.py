@@ -19,7 +19,7 @@ from xai_demo.records import Raster
 from xai_demo.training import ablation, class_imbalance
 from xai_demo.training.ablation import Budget, ablate
 from xai_demo.training.datasets import Dataset, one_hot
-from xai_demo.training.fold_metrics import compare, paired
+from xai_demo.training.fold_metrics import compare_runs, paired_t_test
 from xai_demo.training.recipes import RECIPES
 
 NAME = "covid3-simplecnn"
@@ -96,7 +96,7 @@ def test_folds_of_the_recipe_alone_are_one_row_and_the_same_twice(tmp_path):
 
 
 def test_no_person_is_in_two_parts_of_a_fold(tmp_path):
-    sets = ablation._Sets(tmp_path, RECIPES[NAME], SMALL)
+    sets = ablation._FoldData(tmp_path, RECIPES[NAME], SMALL)
     row = ablation.Row(name="any", recipe=RECIPES[NAME])
     tested = []
     for fold in range(3):
@@ -109,7 +109,7 @@ def test_no_person_is_in_two_parts_of_a_fold(tmp_path):
 
 
 def test_without_augmentation_pictures_come_as_they_are(tmp_path):
-    sets = ablation._Sets(tmp_path, RECIPES[NAME], SMALL)
+    sets = ablation._FoldData(tmp_path, RECIPES[NAME], SMALL)
     rng = np.random.default_rng(0)
     for varied in (True, False):
         data = sets.of(ablation.Row(name="any", recipe=RECIPES[NAME], varied=varied), 0)
@@ -120,7 +120,7 @@ def test_without_augmentation_pictures_come_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "error", "said"),
     [
-        ({"tables": ["luck"]}, UnknownNameError, "no table named 'luck'; wanted: folds, arch"),
+        ({"tables": ["luck"]}, UnknownNameError, "no table named 'luck'; choose from: folds, arch"),
         ({"tables": ["shortcut"]}, TrainingError, "has no pictures without lungs, wanted for the"),
         (
             {"budget": Budget(folds=1)},
@@ -144,7 +144,7 @@ def test_a_recipe_of_sounds_is_refused(tmp_path):
 
 
 def test_the_t_test_is_the_one_of_the_text_book():
-    found = paired([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 5.0, 5.0])
+    found = paired_t_test([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 5.0, 5.0])
     # differences 1, 0, 2, 1: mean 1, deviation sqrt(2/3), t = 1 / (sqrt(2/3) / 2)
     assert found["difference"] == 1
     assert found["t"] == pytest.approx(2 / math.sqrt(2 / 3), abs=1e-3)
@@ -152,31 +152,31 @@ def test_the_t_test_is_the_one_of_the_text_book():
 
 
 def test_without_spread_or_with_one_fold_there_is_no_test():
-    assert paired([0.5, 0.6], [0.5, 0.6]) == {"difference": 0.0, "t": None, "p": None}
-    assert paired([0.5], [0.75]) == {"difference": 0.25, "t": None, "p": None}
-    assert paired([0.5, math.nan], [0.5, 0.6])["p"] is None
+    assert paired_t_test([0.5, 0.6], [0.5, 0.6]) == {"difference": 0.0, "t": None, "p": None}
+    assert paired_t_test([0.5], [0.75]) == {"difference": 0.25, "t": None, "p": None}
+    assert paired_t_test([0.5, math.nan], [0.5, 0.6])["p"] is None
 
 
 def test_two_runs_are_compared_by_the_figures_that_both_have():
     one = {"folds": [{"f1": 0.5, "auroc": 0.7}, {"f1": 0.6, "auroc": None}]}
     other = {"per_fold": [{"metrics": {"f1": {"value": 0.6}}}, {"metrics": {"f1": {"value": 0.8}}}]}
-    assert set(compare(one, other)) == {"f1"}
-    assert compare(one, other)["f1"]["difference"] == 0.15
+    assert set(compare_runs(one, other)) == {"f1"}
+    assert compare_runs(one, other)["f1"]["difference"] == 0.15
     seeds = {"per_fold": {"1": [0.5, 0.7], "2": [0.9]}}
-    assert compare(seeds, seeds)["accuracy"]["difference"] == 0
+    assert compare_runs(seeds, seeds)["accuracy"]["difference"] == 0
     both = {
         "folds": 2,
         "dealt": "a",
         "per_fold": seeds["per_fold"],
         "figures_by_fold": one["folds"],
     }
-    assert set(compare(both, other)) == {"f1"}
+    assert set(compare_runs(both, other)) == {"f1"}
     with pytest.raises(TrainingError, match=r"hold other persons \(a and b\), wanted: two runs on"):
-        compare(both, {**both, "dealt": "b"})
+        compare_runs(both, {**both, "dealt": "b"})
     with pytest.raises(
         TrainingError, match="figures by fold named auroc, f1 and none, wanted: one"
     ):
-        compare({"folds": [{"f1": 0.5, "auroc": 0.5}]}, {"metrics": {}})
+        compare_runs({"folds": [{"f1": 0.5, "auroc": 0.5}]}, {"metrics": {}})
 
 
 def test_compare_reads_two_files_and_refuses_what_is_no_run(tmp_path, capsys):
@@ -225,7 +225,7 @@ def test_all_tables_are_made_where_none_is_named_the_explainers_on_weights_that_
     assert main(asked) == 0
     told = capsys.readouterr().out
     assert "| architectures | f1 | p |" in told
-    assert f"Explainers were not compared: the weights of {NAME} are not here, wanted" in told
+    assert f"Explainers were not compared: the weights of {NAME} are not installed in" in told
     weighed(tmp_path / "weights", monkeypatch)
     assert main(asked) == 0
     told = capsys.readouterr().out

@@ -1,42 +1,58 @@
-"""What `bench` can be asked on the command line: each kind of measurement behind its option."""
+"""The command `bench`: one kind of measurement behind each option."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from xai_demo.cli import add_json, json_text, progress_bar
 from xai_demo.errors import RequestError
-from xai_demo.records import Progress
-from xai_demo.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xai_demo.records import Progress
+    from xai_demo.settings import Settings
 
 
 def add_bench(command: argparse.ArgumentParser) -> None:
-    """The arguments of `bench`: one kind of measurement at a time."""
+    """The options of `bench`."""
     kind = command.add_mutually_exclusive_group()
-    kind.add_argument("--requests", type=int, metavar="N", help="instead: does memory grow over N?")
     kind.add_argument(
-        "--http", action="store_true", help="instead: what the rest of a request costs over HTTP"
+        "--requests", type=int, metavar="N", help="instead: whether memory grows over N requests"
     )
     kind.add_argument(
-        "--frontend", action="store_true", help="instead: the front ends beside their originals"
+        "--http", action="store_true", help="instead: what a request costs besides the network"
     )
     kind.add_argument(
-        "--start", action="store_true", help="instead: how soon the page is up and answers"
+        "--frontend", action="store_true", help="instead: our front ends and the original ones"
     )
     kind.add_argument(
-        "--slow", action="store_true", help="instead: what slow explainers take, and to stop them"
+        "--start", action="store_true", help="instead: how soon the page starts and answers"
     )
     kind.add_argument(
-        "--minutes", type=int, metavar="N", help="instead: a recording of N minutes, and listening"
+        "--slow",
+        action="store_true",
+        help="instead: how long slow explainers take, and how soon they stop",
     )
-    command.add_argument("--rounds", type=int, metavar="N", help="of which the medians are taken")
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    kind.add_argument(
+        "--minutes", type=int, metavar="N", help="instead: a recording of N minutes, and live sound"
+    )
+    command.add_argument("--rounds", type=int, metavar="N", help="to take the medians of")
+    add_json(command)
 
 
-def measured(
+def bench(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure speed and memory, as in the benchmark tables"""
+    with progress_bar() as progress:
+        result, table = _measure(arguments, settings, progress)
+    yield json_text(result) if arguments.json else table
+
+
+def _measure(
     arguments: argparse.Namespace, settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Any], str]:
-    """The figures that were asked for, and the same as a table."""
+    """The figures of the chosen kind, and their table."""
     from xai_demo.bench import (
         explanations,
         front_ends,
@@ -71,18 +87,17 @@ def measured(
 
 
 def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
-    """The rounds where they were asked for; raises RequestError for a number that means nothing."""
+    """`rounds` as a keyword argument, where it was given; raises RequestError for bad numbers."""
     for option in ("rounds", "requests", "minutes"):
         number = getattr(arguments, option)
         if number is not None and number < 1:
-            raise RequestError(f"--{option} is {number}, wanted: at least 1")
+            raise RequestError(f"--{option} is {number}; it must be at least 1")
     if arguments.rounds is None:
         return {}
-    without = [k for k in ("slow", "requests", "minutes") if getattr(arguments, k)]
-    if without:
-        other = f"--{without[0]}"
-        raise RequestError(
-            f"--rounds is {arguments.rounds} beside {other}, which takes no medians; "
-            "wanted: --rounds alone or with --http or --frontend"
-        )
+    for option in ("slow", "requests", "minutes"):
+        if getattr(arguments, option):
+            raise RequestError(
+                f"--rounds is {arguments.rounds}, but --{option} takes no medians; use it alone, or"
+                " with --http, --frontend or --start"
+            )
     return {"rounds": arguments.rounds}

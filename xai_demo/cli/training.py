@@ -1,4 +1,4 @@
-"""Lessons and measurements on the command line: what can be asked, and the answers."""
+"""The commands that train and measure models: their options, and what they print."""
 
 from __future__ import annotations
 
@@ -7,99 +7,225 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xai_demo.cli import add_json, json_text, print_note, progress_bar
 from xai_demo.errors import RequestError
+from xai_demo.files import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xai_demo.records import Progress
     from xai_demo.settings import Settings
 
+# The names of `training.class_imbalance`, `training.ablation` and `explainers`: literals, because
+# importing those would load torch for every `--help`.
 BALANCES = ("none", "weights", "focal", "oversampling", "smote")
 TABLES = ("folds", "architectures", "augmentation", "balance", "shortcut", "explainers")
 EXPLAINERS = ("Grad-CAM", "CAM", "Guided backpropagation")
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
-    """The arguments of `train`."""
+    """The options of `train`."""
     command.add_argument("recipe", metavar="RECIPE")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR")
-    command.add_argument("--resume", action="store_true", help="go on where a run was stopped")
-    command.add_argument("--epochs", type=int, default=None)
+    _add_data(command)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="model directory")
+    command.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    command.add_argument("--epochs", type=int, default=None, help="default: as in the recipe")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
-        "--patience", type=int, metavar="N", help="stop after N epochs without a better validation"
+        "--patience", type=int, metavar="N", help="stop after N epochs without an improvement"
     )
     command.add_argument("--track", choices=("csv", "wandb"), default="csv")
     _add_balance(command)
 
 
-def add_cross_validate(command: argparse.ArgumentParser) -> None:
-    """The arguments of `cross-validate`."""
+def train(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """train a model from a recipe"""
+    from xai_demo.training.train import train_model
+
+    with progress_bar() as progress:
+        path = train_model(
+            arguments.recipe,
+            data=arguments.data,
+            out=arguments.out,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            resume=arguments.resume,
+            patience=arguments.patience,
+            track=arguments.track,
+            balance=arguments.balance,
+            settings=settings,
+            progress=progress,
+            notice=print_note,
+        )
+    yield f"Wrote {path}"
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    """The options of `evaluate`."""
     command.add_argument("model", metavar="MODEL")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR")
+    _add_data(command)
+    command.add_argument("--write-card", action="store_true", help="put the figures in its card")
+    command.add_argument("--out", type=Path, metavar="DIR", help="write JSON and plots")
+    add_json(command)
+
+
+def evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure a model on its test data"""
+    from xai_demo.export import evaluation_text
+    from xai_demo.training.evaluate import evaluate_model
+    from xai_demo.training.model_card import write_card
+
+    with progress_bar() as progress:
+        result = evaluate_model(
+            arguments.model,
+            settings=settings,
+            data=arguments.data,
+            out=arguments.out,
+            progress=progress,
+        )
+    for note in result.get("notes", ()):
+        print_note(note)
+    if arguments.write_card:
+        write_card(arguments.model, settings=settings, result=result)
+    yield json_text(result) if arguments.json else evaluation_text(result)
+
+
+def add_cross_validate(command: argparse.ArgumentParser) -> None:
+    """The options of `cross-validate`."""
+    command.add_argument("model", metavar="MODEL")
+    _add_data(command)
     command.add_argument("--folds", type=int, help="default: the published ones, else 5")
     command.add_argument("--seeds", type=int, help="default: 1 where networks are trained, else 3")
-    command.add_argument("--epochs", type=int, help="where networks are trained; default: recipe's")
+    command.add_argument(
+        "--epochs", type=int, help="where networks are trained; default: as in the recipe"
+    )
     _add_balance(command)
-    command.add_argument("--out", type=Path, metavar="DIR", help="keep what can be gone on from")
-    command.add_argument("--write-card", action="store_true", help="write the figures in its card")
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="write JSON, and checkpoints to resume from"
+    )
+    command.add_argument("--write-card", action="store_true", help="put the figures in its card")
+    add_json(command)
+
+
+def cross_validate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """cross-validate a model: train it again for each fold; lung models refit the last layer"""
+    from xai_demo.training import cross_validation, model_card
+
+    with progress_bar() as progress:
+        result = cross_validation.cross_validate(
+            arguments.model,
+            settings=settings,
+            data=arguments.data,
+            folds=arguments.folds,
+            seeds=arguments.seeds,
+            out=arguments.out,
+            epochs=arguments.epochs,
+            balance=arguments.balance,
+            progress=progress,
+        )
+    for note in result["notes"]:
+        print_note(note)
+    if arguments.write_card:
+        model_card.write_folds(settings.weights_dir / arguments.model, result)
+    yield json_text(result) if arguments.json else cross_validation.table(result)
 
 
 def add_evaluate_gate(command: argparse.ArgumentParser) -> None:
-    """The arguments of `evaluate-gate`."""
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="of radiographs")
+    """The options of `evaluate-gate`."""
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="radiographs")
     command.add_argument(
-        "--others", type=Path, metavar="DIR", help="pictures of other things, a folder for a kind"
-    )
-    command.add_argument("--sounds", type=Path, metavar="DIR", help="sounds, for spectrograms")
-    command.add_argument(
-        "--most", type=int, metavar="N", help="films of each folder, by chance; default: all"
+        "--others", type=Path, metavar="DIR", help="other images, one folder for each kind"
     )
     command.add_argument(
-        "--turned", type=int, default=100, metavar="N", help="of these also turned and inverted"
+        "--sounds", type=Path, metavar="DIR", help="sounds, to be tried as spectrograms"
     )
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    command.add_argument(
+        "--most", type=int, metavar="N", help="radiographs from each folder; default: all"
+    )
+    command.add_argument(
+        "--turned",
+        type=int,
+        default=100,
+        metavar="N",
+        help="of these, also tried rotated and inverted",
+    )
+    add_json(command)
 
 
-def _add_balance(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--balance",
-        choices=BALANCES,
-        help="what is done about labels of unequal size; default: as the recipe says",
+def evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure how many radiographs the input check accepts, and how many other images it stops"""
+    from xai_demo.training import gate_eval
+
+    folders = gate_eval.ImageFolders(
+        films=arguments.data,
+        others=arguments.others,
+        sounds=arguments.sounds,
+        most=arguments.most,
+        turned=arguments.turned,
     )
+    with progress_bar() as progress:
+        result = gate_eval.evaluate_gate(folders, settings=settings, progress=progress)
+    yield json_text(result) if arguments.json else gate_eval.table(result)
+
+
+def add_evaluate_explainers(command: argparse.ArgumentParser) -> None:
+    """The options of `evaluate-explainers`."""
+    command.add_argument("model", metavar="MODEL")
+    _add_data(command)
+    command.add_argument(
+        "--most", type=int, default=24, metavar="N", help="test samples, one per patient"
+    )
+    command.add_argument(
+        "--explainer", action="append", default=[], metavar="NAME", help="default: all that fit"
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="write tables and JSON")
+    command.add_argument("--write-card", action="store_true", help="put the tables in its card")
+    add_json(command)
+
+
+def evaluate_explainers(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """measure on a data set how far each explainer can be trusted"""
+    from xai_demo.training import explainer_eval, explainer_report, model_card
+
+    with progress_bar() as progress:
+        result = explainer_eval.evaluate_explainers(
+            arguments.model,
+            settings=settings,
+            data=arguments.data,
+            most=arguments.most,
+            only=arguments.explainer,
+            progress=progress,
+        )
+    paths = explainer_eval.write(arguments.out, result) if arguments.out else ()
+    if arguments.write_card:
+        paths += (model_card.write_explainers(settings.weights_dir / arguments.model, result),)
+    yield json_text(result) if arguments.json else explainer_report.table(result)
+    if not arguments.json:
+        yield from (f"Wrote {path}" for path in paths)
 
 
 def add_ablate(command: argparse.ArgumentParser) -> None:
-    """The arguments of `ablate`."""
+    """The options of `ablate`."""
     command.add_argument("recipe", metavar="RECIPE")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR")
+    _add_data(command)
     command.add_argument(
-        "--table", action="append", default=[], choices=TABLES, help="default: all that it takes"
+        "--table", action="append", default=[], choices=TABLES, help="default: all that apply"
     )
     command.add_argument("--epochs", type=int, default=2)
-    command.add_argument("--most", type=int, default=240, metavar="N", help="samples to learn from")
+    command.add_argument("--most", type=int, default=240, metavar="N", help="training samples")
     command.add_argument("--folds", type=int, default=3)
-    command.add_argument("--side", type=int, default=64, metavar="PIXELS")
+    command.add_argument("--side", type=int, default=64, metavar="PIXELS", help="of the images")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", type=Path, metavar="FILE", help="write JSON")
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    add_json(command)
 
 
-def add_compare(command: argparse.ArgumentParser) -> None:
-    """The arguments of `compare`."""
-    command.add_argument("one", type=Path, metavar="ONE.json")
-    command.add_argument("other", type=Path, metavar="OTHER.json")
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
-
-
-def ablated(
-    arguments: argparse.Namespace, settings: Settings, progress: Progress | None
-) -> tuple[dict[str, Any], str]:
-    """The tables asked for, else all that the recipe takes, as JSON values and as text."""
+def ablate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """compare choices of training by cross-validation, on a small budget"""
     from xai_demo.training import ablation
 
-    wanted = [name for name in arguments.table if name != "explainers"]
+    tables = [name for name in arguments.table if name != "explainers"]
     budget = ablation.Budget(
         epochs=arguments.epochs,
         most=arguments.most,
@@ -109,40 +235,46 @@ def ablated(
     )
     result: dict[str, Any] = {}
     texts = []
-    if wanted or not arguments.table:
-        result = ablation.ablate(
-            arguments.recipe, data=arguments.data, tables=wanted, budget=budget, progress=progress
-        )
-        texts.append(ablation.table(result))
-    if "explainers" in arguments.table or not arguments.table:
-        result["explainers"], text = _explainers_compared(arguments, settings, progress)
-        texts.append(text)
+    with progress_bar() as progress:
+        if tables or not arguments.table:
+            result = ablation.ablate(
+                arguments.recipe,
+                data=arguments.data,
+                tables=tables,
+                budget=budget,
+                progress=progress,
+            )
+            texts.append(ablation.table(result))
+        if "explainers" in arguments.table or not arguments.table:
+            result["explainers"], text = _compare_explainers(arguments, settings, progress)
+            texts.append(text)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-        arguments.out.write_text(text, encoding="utf-8")
-    return result, "\n\n".join(texts)
+        write_atomically(arguments.out, json_text(result) + "\n")
+    yield json_text(result) if arguments.json else "\n\n".join(texts)
 
 
-def _explainers_compared(
+def _compare_explainers(
     arguments: argparse.Namespace, settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Any] | None, str]:
-    """Those of `EXPLAINERS` that fit, on weights that ship: so small a lesson teaches no heat.
+    """The table of `EXPLAINERS`, as JSON values and as text.
 
-    None, and why, where all tables were asked for and the weights are not here.
+    It is measured on the weights that ship with the model: those of an ablation's small budget are
+    too poor for their heatmaps to mean anything. Where they are not installed and no table was
+    chosen, the values are None and the text says why.
     """
     from xai_demo import explainers, networks
     from xai_demo.hub import Hub
     from xai_demo.training import explainer_eval, explainer_report
 
     name, hub = arguments.recipe, Hub(settings)
-    if not arguments.table and not (name in hub.names() and hub.available(name)):
+    if not arguments.table and not (name in hub.names() and hub.is_available(name)):
         return None, (
-            f"Explainers were not compared: the weights of {name} are not here, wanted: those that "
-            f"`fetch {name}` or `train {name}` bring, in {settings.weights_dir}."
+            f"Explainers were not compared: the weights of {name} are not installed in"
+            f" {settings.weights_dir}; `fetch {name}` or `train {name}` provides them."
         )
-    fitting = explainers.fitting(networks.architecture(hub.model(name)).kind)
-    measured = explainer_eval.evaluate_explainers(
+    fitting = explainers.fitting_names(networks.architecture(hub.model(name)).kind)
+    result = explainer_eval.evaluate_explainers(
         name,
         settings=settings,
         data=arguments.data,
@@ -150,48 +282,55 @@ def _explainers_compared(
         only=[each for each in EXPLAINERS if each in fitting],
         progress=progress,
     )
-    left = [each for each in EXPLAINERS if each not in fitting]
-    said = f"\n\nDoes not fit this network: {', '.join(left)}." if left else ""
-    return measured, explainer_report.table(measured) + said
+    unsuitable = [each for each in EXPLAINERS if each not in fitting]
+    note = f"\n\nNot suitable for this network: {', '.join(unsuitable)}." if unsuitable else ""
+    return result, explainer_report.table(result) + note
 
 
-def gate_measured(
-    arguments: argparse.Namespace, settings: Settings, progress: Progress | None
-) -> tuple[dict[str, Any], str]:
-    """How the gate judges films and other pictures, as JSON values and as text."""
-    from xai_demo.training import gate_eval
-
-    asked = gate_eval.ImageFolders(
-        films=arguments.data,
-        others=arguments.others,
-        sounds=arguments.sounds,
-        most=arguments.most,
-        turned=arguments.turned,
-    )
-    result = gate_eval.evaluate_gate(asked, settings=settings, progress=progress)
-    return result, gate_eval.table(result)
+def add_compare(command: argparse.ArgumentParser) -> None:
+    """The options of `compare`."""
+    command.add_argument("one", type=Path, metavar="ONE.json")
+    command.add_argument("other", type=Path, metavar="OTHER.json")
+    add_json(command)
 
 
-def compared(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The paired t-tests between two runs, as JSON values and as text."""
+def compare(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """test whether two runs over the same folds differ by more than chance"""
     from xai_demo.training import fold_metrics
 
-    result = fold_metrics.compare(_run(arguments.one), _run(arguments.other))
-    lines = ["| figure | difference | t | p |", "| --- | --- | --- | --- |"]
+    result = fold_metrics.compare_runs(_read_run(arguments.one), _read_run(arguments.other))
+    if arguments.json:
+        yield json_text(result)
+        return
+    yield "| figure | difference | t | p |\n| --- | --- | --- | --- |"
     for name, row in result.items():
         cells = ("not defined" if row[k] is None else f"{row[k]:.4g}" for k in row)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return result, "\n".join(lines)
+        yield f"| {name} | " + " | ".join(cells) + " |"
 
 
-def _run(path: Path) -> dict[str, Any]:
+def _read_run(path: Path) -> dict[str, Any]:
+    """What `cross-validate --json` wrote; raises RequestError."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(
-            f"{path} cannot be read as JSON ({type(error).__name__}), wanted: what "
-            "`cross-validate --json` prints."
+            f"{path} cannot be read as JSON ({type(error).__name__}); expected the output of"
+            " `cross-validate --json`."
         ) from error
     if not isinstance(run, dict):
-        raise RequestError(f"{path} holds a {type(run).__name__}, wanted: a run with its folds.")
+        raise RequestError(
+            f"{path} holds a {type(run).__name__}; expected the output of `cross-validate --json`."
+        )
     return run
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set")
+
+
+def _add_balance(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--balance",
+        choices=BALANCES,
+        help="what to do about labels of unequal size; default: as in the recipe",
+    )
