@@ -183,7 +183,7 @@ def test_a_model_without_a_recipe_is_still_asked_where_the_truth_is_known(
         progress=lambda done, doing: told.append(done),
     )  # fmt: skip
     assert result["n"] == 0
-    assert any("No test samples to hide parts of" in note for note in result["notes"])
+    assert any("No test samples to mask" in note for note in result["notes"])
     row = result["explainers"]["Grad-CAM"]
     assert {"pointing", "pointing_chance", "pointing_energy", "heat_inside", "iou"} <= set(row)
     assert row["pointing_chance"]["value"] == pytest.approx(0.2, abs=0.01)  # a second of five
@@ -256,23 +256,25 @@ def test_a_check_is_stood_only_where_the_interval_says_so():
     )
     (text,) = explainer_report.verdict(result)
     assert text.splitlines() == [
-        "- Heat depends on the weights: good.",
-        "- Hiding the heat costs more than hiding the rest: good.",
+        "- The heatmap depends on the weights: good.",
+        "- Masking the hottest regions costs more than masking the coldest: good.",
     ]
     (none,) = explainer_report.verdict(result_of(bad={"randomisation": figure(0.9)}))
-    assert none == "- Heat depends on the weights: none of 1."
-    assert explainer_report.verdict(result_of(odd={})) == ["Nothing could be judged."]
+    assert none == "- The heatmap depends on the weights: none of 1."
+    assert explainer_report.verdict(result_of(odd={})) == ["No explainer could be judged."]
 
 
 def test_over_fewer_than_five_persons_nothing_is_judged():
     result = result_of(few={"road": figure(0.3)}, many={"road": figure(0.3)})
     result["counts"] = {"few": {"trial": 4}, "many": {"trial": 5}}
     assert explainer_report.verdict(result) == [
-        "- Hiding the heat costs more than hiding the rest: many. "
-        "Asked about fewer than 5 persons, so not judged: few."
+        "- Masking the hottest regions costs more than masking the coldest: many. "
+        "Not judged (fewer than 5 patients): few."
     ]
     result["counts"]["many"]["trial"] = 1
-    assert explainer_report.verdict(result)[0].endswith("so not judged: few, many.")
+    assert explainer_report.verdict(result)[0].endswith(
+        "Not judged (fewer than 5 patients): few, many."
+    )
 
 
 def test_the_table_has_the_contracts_names_in_their_order():
@@ -287,7 +289,7 @@ def test_the_table_has_the_contracts_names_in_their_order():
 def test_the_card_says_how_to_read_every_column_it_shows():
     row = dict.fromkeys(("randomisation", "pointing"), figure(0.5))
     text = "\n".join(explainer_report.card_section(result_of(one=row)))
-    assert "- `randomisation`: how alike" in text
+    assert "- `randomisation`: how similar" in text
     assert "- `pointing`: " in text
     assert "- `road`" not in text
     assert "2 files were left out." in text
@@ -355,5 +357,5 @@ def test_every_boxed_finding_has_its_row_with_true_positives_and_all_overlaps():
     (row,) = (line for line in lines if line.startswith("| Mass |"))
     assert row.startswith("| Mass | 7 | 4 | cam | 0.50 (0.40-0.60) |")
     assert row.endswith("| 0.25 (0.15-0.35) | 0.10 (0.00-0.20) |")
-    assert "Boxed but never found, so not explained: Edema." in lines
+    assert "Never detected, so not explained: Edema." in lines
     assert header.count("|") == row.count("|")
