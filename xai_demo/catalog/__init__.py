@@ -1,8 +1,8 @@
-"""The models: where each one's weights are, in order of preference within a task.
+"""The models of the demo, in order of preference within a task, and where their weights are.
 
-A bundled model is described by `weights/<name>/config.json`; one on the Hub by its record here.
-To add a model: for a bundled one, its directory and a line in `MODELS`; for one on the Hub, a file
-beside this one with its record, and a line.
+A bundled model is described by `weights/<name>/config.json`, one on the Hub by its record in
+`hub_models`. To add a model: for a bundled one, its directory and a line in `MODELS`; for one on
+the Hub, its record and a line.
 
 `labels/audioset.txt` holds the 527 display names of AudioSet in the order of its networks' outputs:
 AudioSet ontology, CC BY 4.0 (Gemmeke et al. 2017, https://research.google.com/audioset/).
@@ -22,14 +22,14 @@ class Entry:
 
     task: Task
     checkpoint: Checkpoint | None = None  # None: bundled
-    model: Model | None = None  # None: `weights/<name>/config.json` says it
-    adapter: str | None = None  # of a checkpoint in a foreign format: see `hub.adapters`
-    published_answer: PublishedAnswer | None = None  # which its weights must reproduce
-    stand_in_for: str | None = None  # the larger model it answers for while that one is not here
+    model: Model | None = None  # None: `weights/<name>/config.json`
+    adapter: str | None = None  # for a checkpoint in another format: see `hub.adapters`
+    published_answer: PublishedAnswer | None = None  # its weights must reproduce this
+    stand_in_for: str | None = None  # the larger model that it replaces where that is not installed
 
     @property
     def has_open_pin(self) -> bool:
-        """Whether the revision or the sha256 is still to be written here."""
+        """Whether the revision or the sha256 of the checkpoint is not written here yet."""
         return self.checkpoint is not None and None in (
             self.checkpoint.revision,
             self.checkpoint.sha256,
@@ -37,14 +37,15 @@ class Entry:
 
     @property
     def preload_line(self) -> str | None:
-        """What the Space's `preload_from_hub` says of it: repository, file, commit.
+        """The model's line in the Space's `preload_from_hub`: repository, file, commit.
 
-        None where it is bundled, and where only a fetch can tell which file it is.
+        None for a bundled model, and for a checkpoint that is not pinned.
         """
-        place = self.checkpoint
-        if place is None or not place.is_known:
+        checkpoint = self.checkpoint
+        if checkpoint is None or not checkpoint.is_known:
             return None
-        return " ".join(filter(None, (place.repo_id, place.filename, place.revision)))
+        parts = (checkpoint.repo_id, checkpoint.filename, checkpoint.revision)
+        return " ".join(filter(None, parts))
 
 
 MODELS: dict[str, Entry] = {
@@ -82,7 +83,8 @@ MODELS: dict[str, Entry] = {
         model=hub_models.CNN14,
         published_answer=hub_models.CNN14_PUBLISHED,
         adapter="panns",
-        # A pickle, but the file whose sha256 is published; read with `weights_only=True`.
+        # A pickle, but pinned by the sha256 that the authors publish, and it is read with
+        # `weights_only=True`.
         checkpoint=Checkpoint(
             repo_id="thelou1s/panns-inference",
             filename="Cnn14_mAP=0.431.pth",

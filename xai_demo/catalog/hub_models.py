@@ -1,14 +1,9 @@
-"""PANNs Cnn14: 527 everyday sounds, trained on AudioSet by Kong et al. 2020.
+"""The models whose weights are on the Hub: their records and the answers published for them.
 
-AST: 527 everyday sounds, a transformer trained on AudioSet by Gong et al. 2021.
+Everyday sounds, 527 labels of AudioSet: PANNs Cnn14 (Kong et al. 2020) and AST (Gong et al. 2021).
 
-Two networks for the fourteen findings of NIH's ChestX-ray14, off the Hub.
-
-`nih14-resnet50`: torchxrayvision's ResNet-50 (Cohen et al. 2022), of whose eighteen outputs the
-fourteen of NIH are kept. Its picture goes from -1024 to 1024, and its probabilities are given so
-that its operating point of each finding is 0.5. `nih14-densenet121`: CheXVision's DenseNet-121.
-
-Label lists too long for a record: a text file each, one label a line, in the networks' order.
+Chest X-rays, the fourteen findings of NIH ChestX-ray14: torchxrayvision's ResNet-50 (Cohen et al.
+2022), of whose eighteen outputs NIH's fourteen are kept, and CheXVision's DenseNet-121.
 """
 
 import dataclasses
@@ -19,7 +14,7 @@ from xai_demo.records import LogMel, Model, PublishedAnswer, Raster
 
 
 def read_labels(name: str) -> tuple[str, ...]:
-    """The labels of `<name>.txt`."""
+    """The labels in `labels/<name>.txt`, one a line, in the order of the network's outputs."""
     return tuple(
         files("xai_demo.catalog")
         .joinpath("labels", f"{name}.txt")
@@ -44,7 +39,7 @@ CNN14 = Model(
         f_max_hz=14_000.0,
         window_s=10.0,
         window_hop_s=5.0,
-        min_s=0.31,  # 9,920 samples: less leaves no frame after five halvings
+        min_s=0.31,  # 9,920 samples: after five poolings a shorter input has no frame left
     ),
     activation="sigmoid",
     licence="MIT (code); Apache-2.0 or CC BY 4.0 (weights, attribute PANNs)",
@@ -58,7 +53,8 @@ CNN14 = Model(
     ),
 )
 
-CNN14_FRAMEWISE = dataclasses.replace(  # the same, asked about every moment; its surest one counts
+# Cnn14_DecisionLevelMax: predicts every frame and takes the maximum over them.
+CNN14_FRAMEWISE = dataclasses.replace(
     CNN14,
     name="cnn14-framewise",
     title="PANNs Cnn14, frame by frame (527 everyday sounds)",
@@ -79,7 +75,8 @@ CNN14_PUBLISHED = PublishedAnswer(
         "https://raw.githubusercontent.com/qiuqiangkong/audioset_tagging_cnn/master/resources/"
         "R9_ZSCveAHg_7s.wav"
     ),
-    probabilities={  # the authors' README
+    # From the authors' README.
+    probabilities={
         "Speech": 0.893,
         "Telephone bell ringing": 0.754,
         "Inside, small room": 0.235,
@@ -89,8 +86,8 @@ CNN14_PUBLISHED = PublishedAnswer(
     tolerance=0.01,
 )
 
-
-_DECIBELS = 10 / math.log(10)  # in one unit of the natural logarithm, in which it was published
+# AST's published mean and deviation are in units of the natural logarithm.
+_DECIBELS = 10 / math.log(10)
 
 AST = Model(
     name="ast",
@@ -108,7 +105,7 @@ AST = Model(
         f_max_hz=8_000.0,
         window_s=10.0,  # the length of AudioSet's clips: 998 frames
         window_hop_s=5.0,
-        min_s=0.2,  # 18 frames: at least one whole patch
+        min_s=0.2,  # 18 frames: at least one complete patch
         front_end="kaldi",
         frames=1024,
         mean_db=-4.2677393 * _DECIBELS,
@@ -129,15 +126,16 @@ AST = Model(
 AST_PUBLISHED = PublishedAnswer(
     clip="sample_audio.flac",
     source="https://huggingface.co/datasets/nielsr/audio-spectogram-transformer-checkpoint",
-    probabilities={  # the logits that transformers' own test wants, through the sigmoid
+    # The logits that transformers' own test expects, through the sigmoid.
+    probabilities={
         label: 1 / (1 + math.exp(-logit))
         for label, logit in zip(AST.labels[:3], (-0.8760, -7.0042, -8.6602), strict=True)
     },
     tolerance=0.01,
 )
 
-
-NIH_FINDINGS = (  # in NIH's usual order
+# NIH ChestX-ray14 (Wang et al. 2017), in the order of the authors' tables.
+NIH_FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
     "Effusion",
@@ -160,9 +158,10 @@ RESNET50 = Model(
     task="chest_xray",
     architecture="resnet50",
     labels=NIH_FINDINGS,
+    # torchxrayvision's inputs go from -1024 to 1024.
     preprocessing=Raster(height=512, width=512, mean=0.5, std=1 / 2048, crop="centre"),
     activation="sigmoid",
-    # torchxrayvision 1.x, `model_urls["resnet50-res512-all"]["op_threshs"]`
+    # torchxrayvision 1.x, `model_urls["resnet50-res512-all"]["op_threshs"]`.
     rescaled_at={
         "Atelectasis": 0.51570356,
         "Consolidation": 0.50444704,
@@ -182,8 +181,8 @@ RESNET50 = Model(
     operating_points=dict.fromkeys(NIH_FINDINGS, 0.5),
     licence="Apache-2.0",
     data=(
-        "PadChest, NIH ChestX-ray14, RSNA, SIIM and VinDr-CXR, adults for the most part; published"
-        " mean AUROC on a fifth of NIH 0.811 (without an interval; not measured here)"
+        "PadChest, NIH ChestX-ray14, RSNA, SIIM and VinDr-CXR, mostly adults; published mean AUROC"
+        " on a fifth of NIH 0.811 (without an interval; not measured here)"
     ),
     citation=(
         "Cohen, Viviano, Bertin, Morrison, Torabian, Guarrera, Lungren, Chaudhari, Brooks,"
@@ -203,8 +202,9 @@ DENSENET121 = Model(
     operating_points=dict.fromkeys(NIH_FINDINGS, 0.5),
     licence="MIT",
     data=(
-        "NIH ChestX-ray14: 112,120 frontal films of 30,805 patients of one hospital; published"
-        " macro AUROC on its validation part 0.846 (without an interval; not measured here)"
+        "NIH ChestX-ray14: 112,120 frontal radiographs of 30,805 patients at one hospital;"
+        " published macro AUROC on its validation part 0.846 (without an interval; not measured"
+        " here)"
     ),
     citation=(
         "arudaev/chexvision: CheXVision, large-scale chest X-ray pathology detection."

@@ -1,9 +1,10 @@
-"""The architectures, one file a family, and where each is cut in two.
+"""The architectures, one module for each family, and where each network is cut in two.
 
-`features` is everything up to and including the explained layer, `head` everything after it, so
-that `head(features(x))` is the whole network. Inputs are (batch, 1, rows, columns): picture rows
-from the top, or mel bands from the lowest. Activations, laid out by `maps`, are (batch, channels,
-rows, columns) in the same order.
+`features` is everything up to and including the explained layer and `head` everything after it, so
+that `head(features(x))` is the whole network. Inputs are (batch, 1, rows, columns): image rows from
+the top, or mel bands from the lowest. Activations, laid out by `feature_maps`, are (batch,
+channels, rows, columns) in the same order. To add an architecture, write its function and its cut,
+and add a line to `ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -42,23 +43,23 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """How to make the whole network for a model, untrained, and where it can be cut."""
+    """How to build the network of a model, without weights, and where it can be cut."""
 
     build: Callable[[Model], nn.Module]
-    cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]  # the usual one first
-    # What an explainer's `fits` refers to; "pooled": convolutional, and after the usual cut only
-    # the mean over the map and one linear layer.
+    cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]  # the default first
+    # What an explainer's `fits` refers to. "pooled": convolutional, with nothing after the default
+    # cut but the mean over the map and one linear layer.
     kind: str = "convolutional"
-    # How activations, or their gradients, are laid out as (batch, channels, rows, columns).
+    # Lays out activations, or their gradients, as (batch, channels, rows, columns).
     feature_maps: Callable[[Model, Tensor], Tensor] = _identity
-    tensor_renames: tuple[tuple[str, str], ...] = ()  # in a file's tensor names: pattern, replacement
-    # Of a network that answers for every moment: (head, activations, number of frames) -> logits
+    tensor_renames: tuple[tuple[str, str], ...] = ()  # patterns in published tensor names
+    # For a network that predicts every frame: (head, activations, number of frames) -> logits
     # (batch, labels, frames).
     framewise: Callable[[nn.Module, Tensor, int], Tensor] | None = None
 
     @property
     def default_layer(self) -> str:
-        """The layer that is explained unless another is asked for."""
+        """The layer that is explained unless the request names another."""
         return next(iter(self.cuts))
 
 
@@ -131,36 +132,40 @@ ARCHITECTURES = {
 
 
 def architecture(model: Model) -> Architecture:
-    """The architecture of a model; raises UnknownNameError if there is none of that name."""
+    """The architecture of a model; raises UnknownNameError if there is none with that name."""
     if model.architecture not in ARCHITECTURES:
         raise UnknownNameError("architecture", model.architecture, ARCHITECTURES)
     return ARCHITECTURES[model.architecture]
 
 
 def explained_layer(model: Model, layer: str | None = None) -> str:
-    """The layer asked for, or the usual one; raises UnknownNameError where no cut is known."""
-    kind = architecture(model)
-    if layer is not None and layer not in kind.cuts:
-        raise UnknownNameError(f"explained layer of {model.architecture}", layer, kind.cuts)
-    return layer or kind.default_layer
+    """The layer, or the default one for None; raises UnknownNameError if no cut is there."""
+    design = architecture(model)
+    if layer is not None and layer not in design.cuts:
+        raise UnknownNameError(f"explained layer of {model.architecture}", layer, design.cuts)
+    return layer or design.default_layer
 
 
 def cut(model: Model, whole: nn.Module, layer: str | None = None) -> Cut:
-    """The network of a model, cut after a layer or the usual one; raises UnknownNameError."""
+    """Cut a model's network after a layer, or after the default one for None.
+
+    Raises UnknownNameError if the network cannot be cut there.
+    """
     layer = explained_layer(model, layer)
     features, head = architecture(model).cuts[layer](whole)
+    # New modules start in training mode, whatever the mode of those that they are made of.
     return Cut(
         features=features.train(whole.training), head=head.train(whole.training), layer=layer
     )
 
 
 def feature_maps(model: Model, activations: Tensor) -> Tensor:
-    """Activations of a model's cut, or their gradients: (batch, channels, rows, columns)."""
+    """Activations at a model's cut, or their gradients, as (batch, channels, rows, columns)."""
     return architecture(model).feature_maps(model, activations)
 
 
 def tensor_name(model: Model, name: str) -> str:
-    """What the model's network calls a tensor that a published file calls `name`."""
+    """The network's own name for a tensor that a published file calls `name`."""
     for pattern, replacement in architecture(model).tensor_renames:
         name = re.sub(pattern, replacement, name)
     return name

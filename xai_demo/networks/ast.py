@@ -1,8 +1,8 @@
-"""AST, the Audio Spectrogram Transformer (Gong et al. 2021), by transformers.
+"""AST, the Audio Spectrogram Transformer (Gong et al. 2021), built by transformers.
 
-Its input is Kaldi's filter bank of fixed width; see `xai_demo.audio.spectrogram`. Patches of
-16 x 16 lie 10 apart, so that 128 bands by 1024 frames make 12 x 101 of
-them: row by row, lowest band first, after two leading tokens that the answer is read from.
+Its input is Kaldi's filter bank with a fixed number of frames: see `xai_demo.audio.spectrogram`.
+Patches of 16 x 16 lie 10 apart, so 128 bands by 1024 frames give 12 x 101 patches. Their tokens
+come row by row, lowest band first, after two leading tokens that the prediction is read from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ N_LAYERS = 12
 PATCH, STRIDE = 16, 10
 N_LEADING_TOKENS = 2  # the class token and the distillation token
 
-# What the published file calls its tensors, and what they are called since transformers 5.
+# transformers 5 renamed the tensors; the published checkpoint still has the old names.
 TENSOR_RENAMES = (
     (r"\.encoder\.layer\.", ".layers."),
     (r"\.attention\.attention\.query\.", ".attention.q_proj."),
@@ -35,14 +35,14 @@ TENSOR_RENAMES = (
 
 
 def last_layernorm(n_layers: int = N_LAYERS) -> str:
-    """The layer that is explained: what the last block's attention is given."""
+    """The name of the explained layer: the normalisation before the last block's attention."""
     return f"audio_spectrogram_transformer.layers.{n_layers - 1}.layernorm_before"
 
 
 def builder(**size: int) -> Callable[[Model], nn.Module]:
-    """How to make AST; `size` are fields of transformers' ASTConfig other than the published."""
+    """A function that builds AST; `size` overrides fields of the published ASTConfig."""
 
-    def make(model: Model) -> nn.Module:
+    def build(model: Model) -> nn.Module:
         from transformers import ASTConfig
 
         from xai_demo.networks.ast_modules import SpectrogramTransformer
@@ -59,14 +59,14 @@ def builder(**size: int) -> Callable[[Model], nn.Module]:
         }
         return SpectrogramTransformer(ASTConfig(**facts | size))
 
-    return make
+    return build
 
 
 def cut(network: Any) -> tuple[nn.Module, nn.Module]:
     """Cut inside the last block, after `layernorm_before`, as pytorch-grad-cam advises.
 
-    Behind that block the patches no longer matter: the answer is read from the leading tokens, and
-    the gradient of every patch would be zero.
+    After that block the gradient of every patch would be zero, because the prediction is read from
+    the leading tokens alone.
     """
     from xai_demo.networks.ast_modules import Features, Head
 
@@ -74,7 +74,7 @@ def cut(network: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def feature_maps(model: Model, tokens: Tensor) -> Tensor:
-    """The patches of activations or their gradients: (batch, channels, rows, columns)."""
+    """The patches of activations, or of their gradients, as (batch, channels, rows, columns)."""
     spec = _fixed_length_spec(model)
     rows, columns = ((n - PATCH) // STRIDE + 1 for n in (spec.n_mels, spec.frames or 0))
     patches = tokens[:, N_LEADING_TOKENS : N_LEADING_TOKENS + rows * columns]
@@ -86,7 +86,7 @@ def _fixed_length_spec(model: Model) -> LogMel:
     spec = model.preprocessing
     if not isinstance(spec, LogMel) or spec.frames is None:
         raise UnsuitableError(
-            f"{model.name} is prepared by {spec}, wanted: a LogMel with a number of frames, "
-            "because AST has a place for each of its patches."
+            f"AST needs inputs with a fixed number of frames, because it has a position embedding "
+            f"for each patch; {model.name} is preprocessed by {spec}."
         )
     return spec

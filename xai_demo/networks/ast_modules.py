@@ -1,4 +1,4 @@
-"""The torch modules of AST; imported when the first is built."""
+"""The torch modules of AST; imported when the first one is built."""
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,19 @@ from xai_demo.networks.ast import N_LEADING_TOKENS
 
 
 class SpectrogramTransformer(nn.Module):
-    """transformers' AST for classification, under the tensor names that it has there."""
+    """transformers' AST for classification, with its tensor names."""
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__()
-        made = ASTForAudioClassification._from_config(config, attn_implementation="sdpa")
-        self.audio_spectrogram_transformer = made.audio_spectrogram_transformer
-        self.classifier = made.classifier
+        # SDPA is the attention that `AttentionRecorder` can record.
+        network = ASTForAudioClassification._from_config(config, attn_implementation="sdpa")
+        self.audio_spectrogram_transformer = network.audio_spectrogram_transformer
+        self.classifier = network.classifier
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, frames) -> (batch, labels) logits."""
-        seen = self.audio_spectrogram_transformer(x[:, 0].transpose(1, 2))
-        logits: Tensor = self.classifier(seen.pooler_output)
+        output = self.audio_spectrogram_transformer(x[:, 0].transpose(1, 2))
+        logits: Tensor = self.classifier(output.pooler_output)
         return logits
 
 
@@ -28,7 +29,7 @@ class Features(nn.Module):
     """AST up to the last block's `layernorm_before`.
 
     Activations are tokens, (batch, leading + patches + leading, channels): all of them normalised,
-    then the leading ones as they were before, which the last block adds to again.
+    then the leading ones before normalisation, which the last block's residual connection needs.
     """
 
     def __init__(self, network: SpectrogramTransformer) -> None:
@@ -48,7 +49,7 @@ class Features(nn.Module):
 class Head(nn.Module):
     """AST from the last block's attention on, for the leading tokens alone.
 
-    Nobody reads what the last block makes of the patches, so that it is not worked out.
+    The last block's output for the patches has no effect on the logits and is not computed.
     """
 
     def __init__(self, network: SpectrogramTransformer) -> None:
@@ -62,18 +63,18 @@ class Head(nn.Module):
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> (batch, labels) logits."""
         normalised, leading = activations[:, :-N_LEADING_TOKENS], activations[:, -N_LEADING_TOKENS:]
-        leading = leading + self._attended(normalised)
+        leading = leading + self._attend(normalised)
         leading = leading + self.mlp(self.layernorm_after(leading))
         logits: Tensor = self.classifier(self.layernorm(leading).mean(dim=1))
         return logits
 
-    def _attended(self, tokens: Tensor) -> Tensor:
-        """What the leading tokens take from all: (batch, leading, channels)."""
+    def _attend(self, tokens: Tensor) -> Tensor:
+        """The attention of the leading tokens to all tokens: (batch, leading, channels)."""
         attention = self.attention
 
         def heads(projected: Tensor) -> Tensor:
-            apart: Tensor = projected.unflatten(2, (-1, attention.head_dim)).transpose(1, 2)
-            return apart
+            split: Tensor = projected.unflatten(2, (-1, attention.head_dim)).transpose(1, 2)
+            return split
 
         mixed = F.scaled_dot_product_attention(
             heads(attention.q_proj(tokens[:, :N_LEADING_TOKENS])),
@@ -81,5 +82,5 @@ class Head(nn.Module):
             heads(attention.v_proj(tokens)),
             scale=attention.scaling,
         )
-        taken: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
-        return taken
+        output: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
+        return output

@@ -1,8 +1,8 @@
-"""PANNs: Cnn6, Cnn14 and Cnn14_DecisionLevelMax (Kong et al. 2020), with the authors' tensor names.
+"""PANNs (Kong et al. 2020): Cnn6, Cnn14 and Cnn14_DecisionLevelMax, with the authors' tensor names.
 
-Their input is the log-mel spectrogram; the front end is in `xai_demo.audio.spectrogram`. The
-authors order it (batch, 1, time, mel); here it comes as (batch, 1, mel, time) and is turned on the
-way in and out.
+Their input is the log-mel spectrogram of `xai_demo.audio.spectrogram`. The authors order it as
+(batch, 1, time, mel); here inputs are (batch, 1, mel, time) and are transposed on the way in and
+out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Model
 
-_STRIDE = 32  # frames of the input under one step of the last block
+_STRIDE = 32  # input frames for each step of the last block
 
 
 def cnn6(model: Model) -> nn.Module:
@@ -25,7 +25,7 @@ def cnn6(model: Model) -> nn.Module:
 
 
 def cnn6_half(model: Model) -> nn.Module:
-    """Cnn6 with half as many channels, for little data: 32 to 256; 1.1 M parameters."""
+    """Cnn6 with half as many channels, for small datasets: 32 to 256; 1.1 M parameters."""
     from xai_demo.networks.panns_modules import Cnn6
 
     return Cnn6(len(model.labels), width=256, dropout=0.2)
@@ -39,7 +39,7 @@ def cnn14(model: Model) -> nn.Module:
 
 
 def cnn14_framewise(model: Model) -> nn.Module:
-    """Cnn14_DecisionLevelMax: it answers for every moment, the surest counts."""
+    """Cnn14_DecisionLevelMax: predicts every step; a label's largest logit over time counts."""
     from xai_demo.networks.panns_modules import Cnn14Framewise
 
     return Cnn14Framewise(len(model.labels))
@@ -60,35 +60,35 @@ def cut_cnn14(network: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def cut_cnn14_finer(network: Any) -> tuple[nn.Module, nn.Module]:
-    """Cut after block 5's ReLU, before its pooling: twice as fine in time and in frequency."""
+    """Cut after block 5's ReLU, before its pooling: twice the resolution in time and frequency."""
     from xai_demo.networks.panns_modules import Cnn14FinerFeatures, Cnn14FinerHead
 
     return Cnn14FinerFeatures(network), Cnn14FinerHead(network)
 
 
 def cut_framewise(network: Any) -> tuple[nn.Module, nn.Module]:
-    """Cnn14_DecisionLevelMax after `conv_block6.conv2`."""
+    """Cut Cnn14_DecisionLevelMax after `conv_block6.conv2`."""
     from xai_demo.networks.panns_modules import Cnn14Features, FramewiseHead
 
     return Cnn14Features(network), FramewiseHead(network)
 
 
 def cut_framewise_finer(network: Any) -> tuple[nn.Module, nn.Module]:
-    """Cnn14_DecisionLevelMax after block 5's ReLU."""
+    """Cut Cnn14_DecisionLevelMax after block 5's ReLU."""
     from xai_demo.networks.panns_modules import Cnn14FinerFeatures, FramewiseFinerHead
 
     return Cnn14FinerFeatures(network), FramewiseFinerHead(network)
 
 
 def framewise_logits(head: Any, activations: Tensor, n_frames: int) -> Tensor:
-    """Logits of every frame of the input, (batch, labels, n_frames), by a framewise head.
+    """The logits of every input frame, (batch, labels, n_frames), by a framewise head.
 
-    As the authors do it: each step of the last block holds for 32 frames, and the last one for what
-    is left.
+    As in the authors' code, each step of the last block is repeated for its 32 frames, and the last
+    step also for the remaining ones.
     """
     import torch
 
-    steps: Tensor = head.framewise(activations)
+    steps: Tensor = head.framewise_logits(activations)
     repeated = steps.repeat_interleave(_STRIDE, dim=2)
     missing = n_frames - repeated.shape[2]
     last = repeated[:, :, -1:].expand(-1, -1, max(0, missing))

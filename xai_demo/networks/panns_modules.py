@@ -1,11 +1,11 @@
-"""The torch modules of PANNs; imported when the first of them is built."""
+"""The torch modules of PANNs; imported when the first one is built."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class ConvBlock5x5(nn.Module):
-    """One 5x5 convolution with normalisation and ReLU; pooling is the caller's."""
+    """One 5x5 convolution with batch normalisation and ReLU, without pooling."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class ConvBlock5x5(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions, each with normalisation and ReLU; pooling is the caller's."""
+    """Two 3x3 convolutions, each with batch normalisation and ReLU, without pooling."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class ConvBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(n_out)
 
     def before_bn2(self, x: Tensor) -> Tensor:
-        """Up to and including the second convolution."""
+        """The output of the second convolution, before its normalisation."""
         out: Tensor = self.conv2(F.relu(self.bn1(self.conv1(x))))
         return out
 
@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
 
 
 class Panns(nn.Module):
-    """What Cnn6 and Cnn14 share: normalisation over mel bands, and what follows the last block."""
+    """What Cnn6 and Cnn14 share: normalisation of the mel bands and the layers after the blocks."""
 
     def __init__(self, n_labels: int, width: int, dropout: float = 0.5) -> None:
         super().__init__()
@@ -47,17 +47,17 @@ class Panns(nn.Module):
         self.fc1 = nn.Linear(width, width)
         self.fc_audioset = nn.Linear(width, n_labels)
 
-    def before(self, n_block: int, x: Tensor) -> Tensor:
-        """(batch, 1, mel, time) -> what block `n_block` is given, (batch, channels, time, mel)."""
-        by_band = self.bn0(x.transpose(1, 2))  # (batch, mel, 1, time): each mel band normalised
-        x = by_band.permute(0, 2, 3, 1)
+    def input_of_block(self, n_block: int, x: Tensor) -> Tensor:
+        """(batch, 1, mel, time) -> the input of block `n_block`, (batch, channels, time, mel)."""
+        # As (batch, mel, 1, time), so that batch normalisation takes the mel bands for channels.
+        x = self.bn0(x.transpose(1, 2)).permute(0, 2, 3, 1)
         for i in range(1, n_block):
             x = _pool(getattr(self, f"conv_block{i}")(x), self)
         return x
 
 
 def _dropout(x: Tensor, network: "Panns | Head") -> Tensor:
-    """What goes from block to block: 0.2 of it is dropped where 0.5 is after the last one."""
+    """Dropout between blocks: 0.4 of the rate after them, so 0.2 with the published 0.5."""
     return F.dropout(x, 0.4 * network.dropout, training=network.training)
 
 
@@ -76,25 +76,26 @@ def _classify(x: Tensor, network: "Panns | Head") -> Tensor:
 
 
 def _classify_steps(x: Tensor, network: "Panns | Head") -> Tensor:
-    """(batch, channels, time, mel) -> logits (batch, labels, time): each step is classified.
+    """(batch, channels, time, mel) -> logits of every step, (batch, labels, time).
 
-    Maximum plus mean are over three steps where Cnn14 takes them over all.
+    Maximum plus mean are taken over three steps, while Cnn14 takes them over all steps.
     """
     over_time = x.mean(dim=3)
-    around = F.max_pool1d(over_time, 3, 1, 1) + F.avg_pool1d(over_time, 3, 1, 1)
-    embedding = F.dropout(around, network.dropout, training=network.training).transpose(1, 2)
+    pooled = F.max_pool1d(over_time, 3, 1, 1) + F.avg_pool1d(over_time, 3, 1, 1)
+    embedding = F.dropout(pooled, network.dropout, training=network.training).transpose(1, 2)
     hidden = F.dropout(F.relu(network.fc1(embedding)), network.dropout, training=network.training)
     logits: Tensor = network.fc_audioset(hidden)
     return logits.transpose(1, 2)
 
 
 def _max_over_time(steps: Tensor) -> Tensor:
-    """Logits of every step -> of the whole; the sigmoid, taken later, changes no order."""
+    """Logits of every step, (batch, labels, time), -> logits of the input, (batch, labels)."""
+    # The authors take the maximum of probabilities. The sigmoid is monotonic, so it may come later.
     return steps.max(dim=2).values
 
 
 class Cnn6(Panns):
-    """Kong et al. 2020, table 3, `width` 512 there; (batch, 1, 64 mel, time) -> logits."""
+    """Kong et al. 2020, table 3, where `width` is 512; (batch, 1, 64 mel, time) -> logits."""
 
     conv_block4: ConvBlock5x5
 
@@ -106,7 +107,7 @@ class Cnn6(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        return _classify(_pool(self.conv_block4(self.before(4, x)), self), self)
+        return _classify(_pool(self.conv_block4(self.input_of_block(4, x)), self), self)
 
 
 class Cnn14(Panns):
@@ -123,7 +124,7 @@ class Cnn14(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        x = _dropout(self.conv_block6(self.before(6, x)), self)
+        x = _dropout(self.conv_block6(self.input_of_block(6, x)), self)
         return _classify(x, self)
 
 
@@ -132,7 +133,7 @@ class Cnn14Framewise(Cnn14):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
-        x = _dropout(self.conv_block6(self.before(6, x)), self)
+        x = _dropout(self.conv_block6(self.input_of_block(6, x)), self)
         return _max_over_time(_classify_steps(x, self))
 
 
@@ -145,7 +146,7 @@ class Cnn6Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
-        activations: Tensor = self.network.conv_block4(self.network.before(4, x))
+        activations: Tensor = self.network.conv_block4(self.network.input_of_block(4, x))
         return activations.transpose(2, 3)
 
 
@@ -158,7 +159,7 @@ class Cnn14Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
-        activations: Tensor = self.network.conv_block6.before_bn2(self.network.before(6, x))
+        activations: Tensor = self.network.conv_block6.before_bn2(self.network.input_of_block(6, x))
         return activations.transpose(2, 3)
 
 
@@ -171,15 +172,16 @@ class Cnn14FinerFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
-        activations: Tensor = self.network.conv_block5(self.network.before(5, x))
+        activations: Tensor = self.network.conv_block5(self.network.input_of_block(5, x))
         return activations.transpose(2, 3)
 
 
 class Head(nn.Module):
-    """The layers after the last block. It keeps no more of the network in memory than it needs."""
+    """The layers after the last block."""
 
     def __init__(self, network: Panns) -> None:
         super().__init__()
+        # Not the network itself: the blocks before the cut could not be freed.
         self.fc1, self.fc_audioset = network.fc1, network.fc_audioset
         self.dropout = network.dropout
 
@@ -200,7 +202,7 @@ class Cnn14Head(Head):
         self.bn2 = network.conv_block6.bn2
 
     def block(self, activations: Tensor) -> Tensor:
-        """What is left of block 6: (batch, channels, time, mel)."""
+        """The rest of block 6: (batch, channels, time, mel)."""
         x = F.relu(self.bn2(activations.transpose(2, 3)))
         return _dropout(x, self)
 
@@ -229,22 +231,22 @@ class Cnn14FinerHead(Head):
 class FramewiseHead(Cnn14Head):
     """Cnn14_DecisionLevelMax from `conv_block6.bn2` on."""
 
-    def framewise(self, activations: Tensor) -> Tensor:
+    def framewise_logits(self, activations: Tensor) -> Tensor:
         """Activations -> logits of every step, (batch, labels, time / 32)."""
         return _classify_steps(self.block(activations), self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _max_over_time(self.framewise(activations))
+        return _max_over_time(self.framewise_logits(activations))
 
 
 class FramewiseFinerHead(Cnn14FinerHead):
     """Cnn14_DecisionLevelMax from block 5's pooling on."""
 
-    def framewise(self, activations: Tensor) -> Tensor:
+    def framewise_logits(self, activations: Tensor) -> Tensor:
         """Activations -> logits of every step, (batch, labels, time / 32)."""
         return _classify_steps(self.block(activations), self)
 
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> logits."""
-        return _max_over_time(self.framewise(activations))
+        return _max_over_time(self.framewise_logits(activations))

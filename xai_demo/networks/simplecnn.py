@@ -1,4 +1,4 @@
-"""SimpleCNN: three convolutions, a network small enough to be followed by hand; 99 k parameters."""
+"""SimpleCNN: three convolutions, a network small enough to follow by hand; 99 k parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 WIDTHS = (1, 32, 64, 128)
 DROPOUT = 0.4
-GRID = 4  # of rows and columns of what is pooled: where something is counts, coarsely
+GRID = 4  # rows and columns after pooling: coarse positions reach the classifier
 
 
 def build(model: Model) -> nn.Module:
-    """Three 3x3 convolutions with ReLU, pooled between them and by a grid; one linear layer."""
+    """Three 3x3 convolutions with ReLU, pooling after each, and one linear layer."""
     from torch import nn
 
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -1,6 +1,7 @@
-"""What CheXVision has that timm's DenseNet-121 has not, with the author's tensor names.
+"""The torch modules that timm's networks lack; imported when the first one is built.
 
-What a network for breathing sounds has that others have not: how it begins and how it pools.
+`CheXVision` has the author's tensor names. `BandContrast` and `MeanMaxPool` are the input and the
+pooling of the networks for breath sounds.
 """
 
 from typing import Any
@@ -15,9 +16,9 @@ _WIDTH = 512
 
 
 class GreyToRGB(nn.Module):
-    """A grey picture as three colours, each standardised as ImageNet's.
+    """A grey image as three colour channels, each standardised as ImageNet's.
 
-    (batch, 1, rows, columns) -> (batch, 3, rows, columns), from 0..1.
+    The input is 0..1.
     """
 
     mean: Tensor
@@ -29,12 +30,12 @@ class GreyToRGB(nn.Module):
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Three channels of one."""
+        """(batch, 1, rows, columns) -> (batch, 3, rows, columns)."""
         return (x - self.mean) / self.std
 
 
 class CheXVision(nn.Module):
-    """DenseNet-121, mean over the map, 512 values with ReLU, one logit a finding."""
+    """DenseNet-121, mean over the map, 512 hidden units with ReLU, one logit for each finding."""
 
     def __init__(self, n_labels: int) -> None:
         super().__init__()
@@ -48,36 +49,38 @@ class CheXVision(nn.Module):
         self.multilabel_head = nn.Linear(_WIDTH, n_labels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (batch, labels) of pictures (batch, 1, rows, columns)."""
+        """(batch, 1, rows, columns), 0..1, -> (batch, labels) logits."""
         pooled = self.pool(self.features(self.colours(x)))
         logits: Tensor = self.multilabel_head(self.feature_layer(pooled))
         return logits
 
 
 class BandContrast(nn.Module):
-    """The spectrogram, and beside it what each band does against its own mean over the window.
+    """Adds a channel to the spectrogram: each band minus its mean over the window.
 
-    (batch, 1, rows, columns) -> (batch, 2, rows, columns). A stethoscope colours the sound, which
-    the second channel does not see.
+    A stethoscope's frequency response shifts whole bands, which this second channel does not show.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Two channels of one."""
+        """(batch, 1, rows, columns) -> (batch, 2, rows, columns)."""
         return torch.cat([x, x - x.mean(3, keepdim=True)], 1)
 
 
 class MeanMaxPool(nn.Module):
-    """Mean of every channel, and its most over time of the mean over frequency.
+    """Two poolings of each channel: the mean, and the maximum over time of the mean over bands.
 
-    (batch, channels, rows, columns) -> (batch, 2 channels): a wheeze lasts, a crackle does not.
+    A wheeze lasts and shows in the mean; a crackle is short and shows in the maximum.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Twice as many numbers as channels."""
+        """(batch, channels, rows, columns) -> (batch, 2 channels)."""
         return torch.cat([x.mean((2, 3)), x.mean(2).amax(2)], 1)
 
     def column_contributions(self, x: Tensor) -> Tensor:
-        """What each column adds to these numbers: (batch, columns, 2 channels); they sum up."""
+        """Each column's share of the pooled values: (batch, columns, 2 channels).
+
+        Over the columns they sum to what `forward` returns.
+        """
         over_rows = x.mean(2)
-        loudest = F.one_hot(over_rows.argmax(2), over_rows.shape[2])
-        return torch.cat([over_rows / over_rows.shape[2], over_rows * loudest], 1).transpose(1, 2)
+        maximum = F.one_hot(over_rows.argmax(2), over_rows.shape[2])
+        return torch.cat([over_rows / over_rows.shape[2], over_rows * maximum], 1).transpose(1, 2)
