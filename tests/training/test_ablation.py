@@ -57,13 +57,13 @@ def tiny(monkeypatch):
 
 
 def test_every_row_is_measured_on_every_fold_and_compared_with_the_first(tmp_path):
-    told = []
+    reports = []
     result = ablate(
         NAME,
         data=tmp_path,
         tables=["architectures", "augmentation"],
         budget=SMALL,
-        progress=lambda done, doing: told.append((done, doing)),
+        progress=lambda done, doing: reports.append((done, doing)),
     )
     assert (result["data"], result["n"], result["groups"]) == ("made", 48, 24)
     rows = result["tables"]["architectures"]["rows"]
@@ -75,8 +75,8 @@ def test_every_row_is_measured_on_every_fold_and_compared_with_the_first(tmp_pat
         assert row["mean"]["accuracy"] == pytest.approx(np.mean(values), abs=1e-3)
     assert rows[0]["against_first"] is None
     assert set(rows[1]["against_first"]["f1"]) == {"difference", "t", "p"}
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert any(doing == "architectures: simplecnn, fold 2 of 3" for _, doing in told)
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert any(doing == "architectures: simplecnn, fold 2 of 3" for _, doing in reports)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     text = ablation.table(result)
     assert "| architectures | f1 | p | auroc | p | accuracy | p |" in text
@@ -100,7 +100,7 @@ def test_no_person_is_in_two_parts_of_a_fold(tmp_path):
     row = ablation.Row(name="any", recipe=RECIPES[NAME])
     tested = []
     for fold in range(3):
-        data = sets.of(row, fold)
+        data = sets.for_fold(row, fold)
         assert len(set(zip(data.groups, data.splits, strict=True))) == len(set(data.groups))
         assert set(data.splits) == {"train", "validation", "test"}
         tested += [data.groups[i] for i in data.indices("test")]
@@ -112,7 +112,9 @@ def test_without_augmentation_pictures_come_as_they_are(tmp_path):
     sets = ablation._FoldData(tmp_path, RECIPES[NAME], SMALL)
     rng = np.random.default_rng(0)
     for varied in (True, False):
-        data = sets.of(ablation.Row(name="any", recipe=RECIPES[NAME], varied=varied), 0)
+        data = sets.for_fold(
+            ablation.Row(name="any", recipe=RECIPES[NAME], has_augmentation=varied), 0
+        )
         change = data.load(0, rng)[0] - data.load(0, None)[0]
         assert change.max() == pytest.approx(1 if varied else 0)
 
@@ -121,13 +123,17 @@ def test_without_augmentation_pictures_come_as_they_are(tmp_path):
     ("asked", "error", "said"),
     [
         ({"tables": ["luck"]}, UnknownNameError, "no table named 'luck'; choose from: folds, arch"),
-        ({"tables": ["shortcut"]}, TrainingError, "has no pictures without lungs, wanted for the"),
+        (
+            {"tables": ["shortcut"]},
+            TrainingError,
+            "cannot mask the lungs, which the table shortcut",
+        ),
         (
             {"budget": Budget(folds=1)},
             TrainingError,
-            "1 folds, 2 epochs, 240 samples and 64 pixels",
+            "1 folds, 2 epochs, 240 samples and 64 pixels; at least 2",
         ),
-        ({"budget": Budget(most=3)}, TrainingError, "wanted: at least 2 folds"),
+        ({"budget": Budget(most=3)}, TrainingError, "3 samples and 64 pixels; at least 2 folds"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_trained(tmp_path, asked, error, said):
@@ -136,7 +142,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(tmp_path, asked,
 
 
 def test_a_recipe_of_sounds_is_refused(tmp_path):
-    with pytest.raises(TrainingError, match="lung-resnet18 takes sounds, wanted: a recipe of pic"):
+    with pytest.raises(
+        TrainingError, match="lung-resnet18 takes sounds; ablation works for recipes of rad"
+    ):
         ablate("lung-resnet18", data=tmp_path)
 
 
@@ -171,10 +179,12 @@ def test_two_runs_are_compared_by_the_figures_that_both_have():
         "figures_by_fold": one["folds"],
     }
     assert set(compare_runs(both, other)) == {"f1"}
-    with pytest.raises(TrainingError, match=r"hold other persons \(a and b\), wanted: two runs on"):
+    with pytest.raises(
+        TrainingError, match=r"hold different patients \(digests a and b\); compare runs on"
+    ):
         compare_runs(both, {**both, "dealt": "b"})
     with pytest.raises(
-        TrainingError, match="figures by fold named auroc, f1 and none, wanted: one"
+        TrainingError, match="figures by fold auroc, f1 and none; they must share at least one"
     ):
         compare_runs({"folds": [{"f1": 0.5, "auroc": 0.5}]}, {"metrics": {}})
 

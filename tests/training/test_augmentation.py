@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xai_demo.training import augmentation
-from xai_demo.training.augmentation import Variation, varied
+from xai_demo.training.augmentation import RadiographAugmentation, augment_radiograph
 
 
 def ramp() -> np.ndarray:
@@ -16,27 +16,27 @@ def ramp() -> np.ndarray:
 
 
 def once(seed: int = 0, **change: float) -> np.ndarray:
-    return varied(ramp(), np.random.default_rng(seed), Variation(**change))
+    return augment_radiograph(ramp(), np.random.default_rng(seed), RadiographAugmentation(**change))
 
 
 def test_a_change_of_no_size_changes_nothing():
     np.testing.assert_allclose(once(), ramp(), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Variation)])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(RadiographAugmentation)])
 def test_every_change_shows_and_comes_again_with_its_seed(name):
-    size = {"rotation_deg": 15.0, "mirrored": 1.0}.get(name, 0.2)
+    size = {"rotation_deg": 15.0, "mirror_probability": 1.0}.get(name, 0.2)
     results = [once(seed, **{name: size}) for seed in (1, 1, 2)]
     assert {r.shape for r in results} == {(48, 64)}
     assert {r.dtype for r in results} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(results[0], results[1])
     assert np.abs(results[0] - ramp()).max() > 0.01
-    if name != "mirrored":
+    if name != "mirror_probability":
         assert np.abs(results[0] - results[2]).max() > 1e-3
 
 
 def test_mirrored_is_left_for_right():
-    np.testing.assert_allclose(once(mirrored=1.0), ramp()[:, ::-1], atol=1e-6)
+    np.testing.assert_allclose(once(mirror_probability=1.0), ramp()[:, ::-1], atol=1e-6)
 
 
 def test_brightness_is_added_and_contrast_turns_about_the_mean():
@@ -51,7 +51,9 @@ def test_brightness_is_added_and_contrast_turns_about_the_mean():
 def test_additive_noise_is_as_strong_in_the_dark_and_speckle_is_not():
     def spread(dark: bool, **change: float) -> float:
         picture = np.full((64, 64), 0.1 if dark else 0.6, np.float32)
-        found = varied(picture, np.random.default_rng(3), Variation(**change))
+        found = augment_radiograph(
+            picture, np.random.default_rng(3), RadiographAugmentation(**change)
+        )
         return float((found - picture).std())
 
     assert spread(True, gaussian=0.02) == pytest.approx(spread(False, gaussian=0.02), rel=0.02)
@@ -61,7 +63,7 @@ def test_additive_noise_is_as_strong_in_the_dark_and_speckle_is_not():
 @pytest.mark.parametrize("change", [augmentation.NIH14, augmentation.COVID3])
 def test_what_the_recipes_do_stays_a_picture(change):
     for seed in range(20):
-        picture = varied(ramp(), np.random.default_rng(seed), change)
+        picture = augment_radiograph(ramp(), np.random.default_rng(seed), change)
         assert picture.min() >= 0
         assert picture.max() <= 1
         assert picture.flags["C_CONTIGUOUS"]

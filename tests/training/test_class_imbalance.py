@@ -1,4 +1,4 @@
-"""Labels of unequal size: weights, chances, SMOTE and focal loss, each known by hand."""
+"""Class imbalance: weights, sampling, SMOTE and focal loss, each known by hand."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.training import class_imbalance, losses
 from xai_demo.training.class_imbalance import (
     BALANCES,
-    chances,
-    chosen,
+    balanced_schedule,
     label_weights,
+    sampling_probabilities,
 )
 from xai_demo.training.datasets import Dataset, one_hot
 from xai_demo.training.recipes import RECIPES
+from xai_demo.training.train import refit_last_layer
 
 EXCLUSIVE = np.array([0] * 6 + [1] * 3 + [2])
 INDEPENDENT = np.array([[1, 0], [0, 0], [1, 1], [0, 0], [1, 0], [0, 0], [0, 0], [0, 0]])
@@ -40,17 +41,17 @@ def test_a_present_independent_label_counts_as_often_as_it_is_absent_up_to_a_bou
     assert label_weights(INDEPENDENT, 2, 1.0).tolist() == pytest.approx([5 / 3, 7])
     rare = np.zeros((1000, 2), np.int64)
     rare[0, 0] = 1
-    assert label_weights(rare, 2, 1.0).tolist() == [class_imbalance.MOST_WEIGHT] * 2
+    assert label_weights(rare, 2, 1.0).tolist() == [class_imbalance.MAX_LABEL_WEIGHT] * 2
 
 
 def test_labels_are_drawn_alike_at_power_nought_and_as_they_are_at_one():
-    even = chances(EXCLUSIVE, 3, 0.0)
+    even = sampling_probabilities(EXCLUSIVE, 3, 0.0)
     assert [even[k == EXCLUSIVE].sum() for k in range(3)] == pytest.approx([1 / 3] * 3)
-    assert chances(EXCLUSIVE, 3, 1.0).tolist() == pytest.approx([0.1] * 10)
+    assert sampling_probabilities(EXCLUSIVE, 3, 1.0).tolist() == pytest.approx([0.1] * 10)
 
 
 def test_a_sample_of_several_labels_is_drawn_as_its_rarest():
-    even = chances(INDEPENDENT, 2, 0.0)
+    even = sampling_probabilities(INDEPENDENT, 2, 0.0)
     assert even[2] == pytest.approx(3 * even[0])  # one sample has the second label, three the first
     assert even[0] == pytest.approx(even[1] * 5 / 3)  # five have none
     assert even.sum() == pytest.approx(1)
@@ -58,22 +59,27 @@ def test_a_sample_of_several_labels_is_drawn_as_its_rarest():
 
 def test_every_choice_sets_all_that_balances():
     recipe = RECIPES["covid3-simplecnn"]
-    assert chosen(recipe, None) == recipe.schedule
-    keys = {"sampling_power", "weighted", "focal", "smote"}
+    assert balanced_schedule(recipe, None) == recipe.schedule
+    keys = {"sampling_power", "label_weight_power", "focal_gamma", "smote"}
     assert {frozenset(settings) for settings in BALANCES.values()} == {frozenset(keys)}
-    plain = chosen(recipe, "none")
-    assert (plain.weighted, plain.focal, plain.sampling_power, plain.smote) == (0, 0, 1, False)
-    assert chosen(recipe, "weights").weighted == 1
-    assert chosen(recipe, "focal").focal == 2
-    assert chosen(recipe, "oversampling").sampling_power == 0
-    assert chosen(recipe, "smote").smote
+    plain = balanced_schedule(recipe, "none")
+    assert (plain.label_weight_power, plain.focal_gamma) == (0, 0)
+    assert (plain.sampling_power, plain.smote) == (1, False)
+    assert balanced_schedule(recipe, "weights").label_weight_power == 1
+    assert balanced_schedule(recipe, "focal").focal_gamma == 2
+    assert balanced_schedule(recipe, "oversampling").sampling_power == 0
+    assert balanced_schedule(recipe, "smote").smote
 
 
 def test_an_unknown_choice_and_a_recipe_that_balances_itself_are_refused():
-    with pytest.raises(UnknownNameError, match="no balance named 'luck'; wanted: none, weights"):
-        chosen(RECIPES["covid3-simplecnn"], "luck")
-    with pytest.raises(TrainingError, match="lung-resnet18 balances its lessons itself, wanted"):
-        chosen(RECIPES["lung-resnet18"], "focal")
+    with pytest.raises(
+        UnknownNameError, match="no balance named 'luck'; choose from: none, weights"
+    ):
+        balanced_schedule(RECIPES["covid3-simplecnn"], "luck")
+    with pytest.raises(
+        TrainingError, match="lung-resnet18 balances its samples itself; use --balance with"
+    ):
+        balanced_schedule(RECIPES["lung-resnet18"], "focal")
 
 
 # Focal loss
@@ -105,7 +111,7 @@ def test_a_present_label_counts_by_its_weight_in_the_objective():
             parameter.zero_()
     weights = np.array([3.0, 5.0], np.float32)
     objective = losses.FindingsObjective(network, weights)
-    schedule = chosen(RECIPES["nih14-resnet50"], "weights")
+    schedule = balanced_schedule(RECIPES["nih14-resnet50"], "weights")
     targets = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     loss = objective.loss(torch.zeros(2, 1), targets, schedule)
     assert float(loss.detach()) == pytest.approx(math.log(2) * (3 + 1 + 1 + 1) / 4, rel=1e-3)
@@ -118,7 +124,7 @@ def test_smote_finds_the_line_between_two_labels_of_unequal_size():
     rng = np.random.default_rng(0)
     features = np.concatenate([rng.normal(0, 1, (400, 2)), rng.normal((6, 0), 1, (12, 2))])
     targets = np.repeat([0, 1], [400, 12])
-    weight, bias = class_imbalance.fitted(features, targets, 2)
+    weight, bias = class_imbalance.fit_balanced_layer(features, targets, 2)
     scores = features @ weight.T + bias
     assert (scores.argmax(axis=1) == targets).mean() > 0.99
     middle = np.array([3.0, 0.0]) @ weight.T + bias
@@ -129,7 +135,7 @@ def test_smote_fits_independent_labels_one_by_one_and_leaves_absent_ones_at_even
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, 3))
     targets = np.stack([features[:, 0] > 1, features[:, 1] > 0, np.zeros(300)], axis=1).astype(int)
-    weight, bias = class_imbalance.fitted(features, targets, 3)
+    weight, bias = class_imbalance.fit_balanced_layer(features, targets, 3)
     scores = features @ weight.T + bias
     assert ((scores[:, :2] > 0) == targets[:, :2]).mean() > 0.95
     assert not weight[2].any()
@@ -138,7 +144,7 @@ def test_smote_fits_independent_labels_one_by_one_and_leaves_absent_ones_at_even
 
 def test_one_sample_of_a_label_is_not_multiplied():
     features, targets = np.eye(4), np.array([0, 0, 0, 1])
-    weight, _ = class_imbalance.fitted(features, targets, 2)
+    weight, _ = class_imbalance.fit_balanced_layer(features, targets, 2)
     assert np.isfinite(weight).all()
 
 
@@ -157,14 +163,14 @@ def small_data(n: int = 40) -> Dataset:
     )
 
 
-def test_the_last_layer_of_a_network_is_fitted_anew_and_nothing_else(monkeypatch):
+def test_only_the_last_layer_of_a_network_is_refitted(monkeypatch):
     monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
     model = model_of("tiny")
     torch.manual_seed(0)
-    network = TINY.whole(model).eval()
+    network = TINY.build(model).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     data = small_data()
-    class_imbalance.refit(model, network, data)
+    refit_last_layer(model, network, data)
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"head.3.weight", "head.3.bias"}
     with torch.no_grad():
@@ -178,7 +184,9 @@ def test_a_network_without_one_last_layer_is_refused(monkeypatch):
     monkeypatch.setitem(
         networks.ARCHITECTURES,
         "odd",
-        networks.Architecture(whole=lambda m: whole, cuts={"0": lambda n: (n[0], n[1:])}),
+        networks.Architecture(build=lambda m: whole, cuts={"0": lambda n: (n[0], n[1:])}),
     )
-    with pytest.raises(TrainingError, match="odd does not end in one linear layer, wanted"):
-        class_imbalance.last_layer(model_of("odd"), whole)
+    with pytest.raises(
+        TrainingError, match="odd does not end in one linear layer, which SMOTE needs"
+    ):
+        class_imbalance.split_last_layer(model_of("odd"), whole)

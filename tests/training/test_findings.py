@@ -20,37 +20,37 @@ ONES = np.ones(4)
 
 
 def test_a_label_is_found_from_its_own_operating_point_on():
-    assert findings.decided(MODEL, P).tolist() == [[1, 1], [1, 0], [0, 0], [0, 1]]
-    assert findings.decided(MODEL, np.array([[0.5, 0.25]])).tolist() == [[1, 1]]
+    assert findings.decide(MODEL, P).tolist() == [[1, 1], [1, 0], [0, 0], [0, 1]]
+    assert findings.decide(MODEL, np.array([[0.5, 0.25]])).tolist() == [[1, 1]]
 
 
 def test_figures_of_each_label_are_those_counted_by_hand():
-    each = findings.per_label(P, TARGETS, findings.decided(MODEL, P), ONES)
-    assert each["accuracy"].tolist() == [0.5, 0.75]
-    assert each["precision"].tolist() == [0.5, 0.5]
-    assert each["recall"].tolist() == [0.5, 1.0]
-    assert each["specificity"].tolist() == pytest.approx([0.5, 2 / 3])
-    assert each["f1"].tolist() == pytest.approx([0.5, 2 / 3])
-    assert each["auroc"].tolist() == [0.75, 1.0]
+    by_figure = findings.per_label(P, TARGETS, findings.decide(MODEL, P), ONES)
+    assert by_figure["accuracy"].tolist() == [0.5, 0.75]
+    assert by_figure["precision"].tolist() == [0.5, 0.5]
+    assert by_figure["recall"].tolist() == [0.5, 1.0]
+    assert by_figure["specificity"].tolist() == pytest.approx([0.5, 2 / 3])
+    assert by_figure["f1"].tolist() == pytest.approx([0.5, 2 / 3])
+    assert by_figure["auroc"].tolist() == [0.75, 1.0]
 
 
 def test_a_sample_of_weight_two_counts_as_two():
-    answers = findings.decided(MODEL, P)
+    decisions = findings.decide(MODEL, P)
     twice = findings.per_label(P[[0, 0, 1, 2, 3]], TARGETS[[0, 0, 1, 2, 3]],
-                               answers[[0, 0, 1, 2, 3]], np.ones(5))  # fmt: skip
-    weighted = findings.per_label(P, TARGETS, answers, np.array([2.0, 1, 1, 1]))
+                               decisions[[0, 0, 1, 2, 3]], np.ones(5))  # fmt: skip
+    weighted = findings.per_label(P, TARGETS, decisions, np.array([2.0, 1, 1, 1]))
     for name, values in twice.items():
         np.testing.assert_allclose(values, weighted[name])
 
 
-def test_a_label_that_nobody_has_is_left_out_of_the_means():
+def test_a_label_without_samples_is_left_out_of_the_means():
     targets = TARGETS.copy()
     targets[:, 1] = 0
-    answers = findings.decided(MODEL, P)
-    each = findings.per_label(P, targets, answers, ONES)
-    assert np.isnan(each["auroc"][1])
-    assert np.isnan(each["recall"][1])
-    found = findings.summary(P, targets, answers, ONES)
+    decisions = findings.decide(MODEL, P)
+    by_figure = findings.per_label(P, targets, decisions, ONES)
+    assert np.isnan(by_figure["auroc"][1])
+    assert np.isnan(by_figure["recall"][1])
+    found = findings.summary(P, targets, decisions, ONES)
     assert found["auroc"] == 0.75
     assert found["f1"] == 0.5
     assert found["sensitivity"] == found["recall"]
@@ -62,20 +62,20 @@ def test_the_calibration_error_is_the_gap_of_probability_and_frequency():
     assert findings.calibration_error(p, targets, np.ones(10)) == pytest.approx(0.2)
 
 
-def drawn(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are twice too bold and one too high, and labels drawn from what is right."""
+def overconfident_logits(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits twice too large and then one too high, and labels drawn from the right ones."""
     rng = np.random.default_rng(0)
     right = rng.normal((-2, 0), 1.5, (n, 2))
     targets = (rng.random((n, 2)) < findings.sigmoid(right)).astype(np.int64)
     return 2 * right + 1, targets
 
 
-def test_calibration_undoes_boldness_and_a_shift():
-    logits, targets = drawn()
-    fit = findings.calibration(logits, targets, targets.mean(axis=0))
-    assert fit.temperature == pytest.approx(2, rel=0.1)
-    assert fit.shifts.tolist() == pytest.approx([-1, -1], abs=0.25)
-    p = fit.probabilities(logits)
+def test_calibration_undoes_a_factor_and_a_shift():
+    logits, targets = overconfident_logits()
+    calibration = findings.fit_calibration(logits, targets, targets.mean(axis=0))
+    assert calibration.temperature == pytest.approx(2, rel=0.1)
+    assert calibration.shifts.tolist() == pytest.approx([-1, -1], abs=0.25)
+    p = calibration.probabilities(logits)
     assert p.mean(axis=0).tolist() == pytest.approx(targets.mean(axis=0).tolist(), abs=1e-3)
     assert findings.calibration_error(p, targets, np.ones(len(p))) < 0.03
 
@@ -90,17 +90,17 @@ def test_an_operating_point_follows_youden_where_there_are_many_and_the_rate_whe
 
 
 def test_a_calibrated_model_names_its_points_and_the_shifts_go_to_the_last_layer():
-    logits, targets = drawn()
-    model, shifts = findings.calibrated(MODEL, logits, targets, targets.mean(axis=0))
+    logits, targets = overconfident_logits()
+    model, shifts = findings.calibrate_model(MODEL, logits, targets, targets.mean(axis=0))
     assert set(model.operating_points) == set(MODEL.labels)
     assert shifts.shape == (2,)
     p = findings.sigmoid((logits + shifts) / model.temperature)
     assert p.mean(axis=0).tolist() == pytest.approx(targets.mean(axis=0).tolist(), abs=1e-2)
 
 
-def test_an_evaluation_has_intervals_by_person_and_two_by_two_counts():
-    answers = findings.decided(MODEL, P)
-    found = findings.figures(P, TARGETS, answers, ["a", "a", "b", "c"], MODEL)
+def test_an_evaluation_has_intervals_over_patients_and_two_by_two_counts():
+    decisions = findings.decide(MODEL, P)
+    found = findings.figures(P, TARGETS, decisions, ["a", "a", "b", "c"], MODEL)
     assert set(found) == {"metrics", "per_class", "confusion"}
     assert found["confusion"] == {
         "labels": ["Mass", "Edema"],
@@ -111,10 +111,10 @@ def test_an_evaluation_has_intervals_by_person_and_two_by_two_counts():
         assert row["low"] <= row["value"] <= row["high"]
 
 
-def test_the_pictures_are_drawn_for_independent_labels(tmp_path):
-    answers = findings.decided(MODEL, P)
-    paths = plots.write(
-        tmp_path, model="m", labels=MODEL.labels, answers=(P, TARGETS, answers), normal=None
+def test_plots_are_drawn_for_independent_labels(tmp_path):
+    decisions = findings.decide(MODEL, P)
+    paths = plots.write_plots(
+        tmp_path, model="m", labels=MODEL.labels, predictions=(P, TARGETS, decisions), normal=None
     )
     assert [path.name for path in paths] == ["confusion.png", "reliability.png", "roc.png"]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)

@@ -1,4 +1,4 @@
-"""Cross-validation: no person in two parts, figures known by hand."""
+"""Cross-validation: no patient in two splits, and figures known by hand."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(weights_dir=tmp_path, cache_dir=tmp_path, offline=True)
 
 
-def validated(clips: Path, tmp_path: Path, **options) -> dict:
+def cross_validate(clips: Path, tmp_path: Path, **options) -> dict:
     return cross_validation.cross_validate(NAME, settings=settings(tmp_path), data=clips, **options)
 
 
-def test_each_fold_is_the_test_part_once_and_shares_no_source_with_the_others(clips):
+def test_each_fold_is_the_test_split_once_and_shares_no_source_with_the_others(clips):
     model = RECIPES[NAME].model
     tested = []
     for name, data in esc10.folds(clips, model):
@@ -101,8 +101,8 @@ def test_each_fold_is_the_test_part_once_and_shares_no_source_with_the_others(cl
     assert sorted(tested) == list(range(24))
 
 
-def test_tones_that_differ_are_told_apart_in_every_fold(clips, tmp_path):
-    result = validated(clips, tmp_path, out=tmp_path / "cv")
+def test_tones_of_different_pitch_are_distinguished_in_every_fold(clips, tmp_path):
+    result = cross_validate(clips, tmp_path, out=tmp_path / "cv")
     assert (result["n"], result["groups"], result["folds"], result["seeds"]) == (24, 18, 3, 1)
     assert result["labels"]["Dog"] == result["labels"]["Rain"] == 12
     assert result["per_fold"] == {"1": [1.0], "2": [1.0], "3": [1.0]}
@@ -110,45 +110,45 @@ def test_tones_that_differ_are_told_apart_in_every_fold(clips, tmp_path):
     assert result["confusion"]["counts"][0][0] == result["confusion"]["counts"][1][1] == 12
     assert json.loads((tmp_path / "cv" / fold_metrics.FILE).read_text()) == result
     assert "accuracy of fold 3" in cross_validation.table(result)
-    # What was interrupted, here at its very end, goes on to the same answer.
-    assert validated(clips, tmp_path, out=tmp_path / "cv") == result
+    # A resumed run, here of one that was complete, gives the same figures.
+    assert cross_validate(clips, tmp_path, out=tmp_path / "cv") == result
 
 
 def test_the_accuracy_is_the_mean_over_the_folds_and_not_over_the_samples():
     model = dataclasses.replace(RECIPES[NAME].model, labels=("Dog", "Rain"))
 
-    def answered(name: str, right: int, wrong: int) -> fold_metrics.Fold:
+    def fold(name: str, right: int, wrong: int) -> fold_metrics.Fold:
         n = right + wrong
-        decided = np.array([0] * right + [1] * wrong)
+        decisions = np.array([0] * right + [1] * wrong)
         return fold_metrics.Fold(
             name=name,
-            probabilities=np.eye(2)[decided] * 0.8 + 0.1,
+            probabilities=np.eye(2)[decisions] * 0.8 + 0.1,
             targets=np.zeros(n, np.int64),
-            decided=decided,
+            decisions=decisions,
             groups=tuple(f"{name}{i}" for i in range(n)),
         )
 
-    rounds = [[answered("1", 3, 1), answered("2", 1, 0)]]
-    result = fold_metrics.summarise_folds(model, data="esc10", rounds=rounds)
+    runs = [[fold("1", 3, 1), fold("2", 1, 0)]]
+    result = fold_metrics.summarise_folds(model, data="esc10", runs=runs)
     assert result["metrics"]["accuracy"]["value"] == pytest.approx((3 / 4 + 1) / 2)
     assert result["per_fold"] == {"1": [0.75], "2": [1.0]}
-    assert [fold["accuracy"] for fold in result["figures_by_fold"]] == [0.75, 1.0]
+    assert [row["accuracy"] for row in result["figures_by_fold"]] == [0.75, 1.0]
     assert result["confusion"]["counts"] == [[4, 1], [0, 0]]
     # Four of five are right at a confidence of 0.9.
     assert result["metrics"]["ece"]["value"] == pytest.approx(0.1)
 
 
-def test_what_cannot_be_done_is_said(clips, tmp_path):
-    with pytest.raises(TrainingError, match=r"5 folds are asked for and .* has 3 published ones"):
-        validated(clips, tmp_path, folds=5)
-    with pytest.raises(TrainingError, match="1 folds and 1 seeds, wanted: at least 2 and 1"):
-        validated(clips, tmp_path, folds=1)
+def test_requests_that_the_data_cannot_meet_are_refused(clips, tmp_path):
+    with pytest.raises(TrainingError, match=r"has 3 published folds, not 5; leave out --folds"):
+        cross_validate(clips, tmp_path, folds=5)
+    with pytest.raises(TrainingError, match="needs at least 2 folds and 1 seed, not 1 and 1"):
+        cross_validate(clips, tmp_path, folds=1)
     one = tmp_path / "one" / "001 - Dog bark"
     one.mkdir(parents=True)
     for path in (clips / "001 - Dog bark").glob("1-*"):
         (one / path.name).write_bytes(path.read_bytes())
     with pytest.raises(TrainingError, match="1 folds of clips; at least 3"):
-        validated(one.parent, tmp_path)
+        cross_validate(one.parent, tmp_path)
 
 
 def test_an_excerpt_of_a_clip_with_one_loud_moment_has_that_moment():
@@ -180,6 +180,7 @@ def test_the_figures_stand_in_the_card_once_and_stay_there(tmp_path):
     card = model_card.write_folds(tmp_path, result).read_text()
     assert card.count(model_card.FOLDS_TITLE) == 1
     assert "| accuracy | 0.900 (0.800-1.000) |" in card
+    assert "24 samples from 18 patients or sources, 2 folds, 1 seed; accuracy by fold" in card
     assert "fold 1 0.800; fold 2 1.000" in card
     assert card.index(model_card.FOLDS_TITLE) < card.index("## Known failures")
     model_card.write(tmp_path, model)
@@ -208,10 +209,10 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
     model = dataclasses.replace(RECIPES["lung-resnet18"].model, sha256="a" * 64)
     model_card.write(tmp_path, model)
     card = model_card.write_folds(tmp_path, result).read_text()
-    assert "282 samples of 94 persons, 5 folds, 2 seeds" in card
-    assert "balanced_accuracy_3 of the seeds one by one 0.650, 0.750." in card
+    assert "282 samples from 94 patients, 5 folds, 2 seeds; balanced" in card
+    assert "balanced_accuracy_3 by seed: 0.650, 0.750. Brackets" in card
     assert "| auroc_abnormal | 0.800 (0.700-0.900) |" in card
-    abroad = card.partition(f"new to it: {cross_validation.NEW_HOSPITAL}")[2]
+    abroad = card.partition(f"new to the network: {cross_validation.NEW_HOSPITAL}")[2]
     assert "| auroc_abnormal | 0.600 (0.500-0.700) |" in abroad
     model_card.write(tmp_path, model)
     assert (tmp_path / "MODEL_CARD.md").read_text() == card
@@ -219,11 +220,11 @@ def test_folds_of_patients_stand_in_the_card_while_the_weights_are_the_same(tmp_
     assert model_card.FOLDS_TITLE not in (tmp_path / "MODEL_CARD.md").read_text()
 
 
-# Folds of persons, where the data have none of their own
+# Folds of patients, for datasets without published folds
 
 
-def films(folder: Path) -> Path:
-    """Sixty films of thirty persons, three kinds as bright as they differ."""
+def radiographs(folder: Path) -> Path:
+    """Sixty radiographs of thirty patients; the three kinds differ in brightness."""
     for i in range(60):
         path = folder / "PNEUMONIA" / f"person{i // 2}_{('virus', 'bacteria')[i % 4 // 2]}_{i}.jpeg"
         level = (90, 180)[i % 4 // 2]
@@ -245,8 +246,10 @@ def small(monkeypatch, name: str, **schedule) -> None:
     monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, model=model, schedule=chosen))
 
 
-def test_persons_are_dealt_into_five_folds_where_none_are_published(tmp_path):
-    data = RECIPES["pneumonia-resnet18"].read(films(tmp_path), RECIPES["pneumonia-resnet18"].model)
+def test_patients_are_assigned_to_five_folds_if_none_are_published(tmp_path):
+    data = RECIPES["pneumonia-resnet18"].read(
+        radiographs(tmp_path), RECIPES["pneumonia-resnet18"].model
+    )
     parts = list(folds.patient_folds(data, 5))
     assert [name for name, _ in parts] == ["1", "2", "3", "4", "5"]
     tested = []
@@ -258,13 +261,13 @@ def test_persons_are_dealt_into_five_folds_where_none_are_published(tmp_path):
     assert sorted(tested) == list(range(60))
 
 
-def test_a_recipe_of_films_is_trained_anew_for_each_fold_of_persons(tmp_path, monkeypatch):
-    """From nothing: the network that it starts from in `train` has met all these children."""
+def test_a_recipe_of_radiographs_is_trained_for_each_fold_of_patients(tmp_path, monkeypatch):
+    """From random weights: `train`'s initial network was trained on all of these children."""
     small(monkeypatch, "pneumonia3-resnet18", low_resolution_share=0.0)
     result = cross_validation.cross_validate(
         "pneumonia3-resnet18",
         settings=settings(tmp_path),  # which hold no pneumonia-resnet18 to start from
-        data=films(tmp_path / "films"),
+        data=radiographs(tmp_path / "films"),
         folds=3,
         balance="oversampling",
     )
@@ -277,7 +280,7 @@ def test_a_recipe_of_films_is_trained_anew_for_each_fold_of_persons(tmp_path, mo
 
 
 def test_independent_findings_have_figures_by_fold_too(tmp_path, monkeypatch):
-    """Started from another collection's network, which has met none of these persons."""
+    """The initial network is of another collection, so it has seen none of these patients."""
     small(monkeypatch, "nih14-resnet18", low_resolution_share=0.0)
     pneumonia = dataclasses.replace(RECIPES["pneumonia-resnet18"].model, architecture="tiny")
     write_model(tmp_path / "pneumonia-resnet18", pneumonia)
@@ -305,5 +308,5 @@ def test_independent_findings_have_figures_by_fold_too(tmp_path, monkeypatch):
     assert np.array(result["confusion"]["counts"]).shape == (14, 2, 2)
     assert np.sum(result["confusion"]["counts"][4]) == 40
     assert all(0 <= fold["auroc"] <= 1 for fold in result["figures_by_fold"])
-    assert any("Started from pneumonia-resnet18" in note for note in result["notes"])
+    assert any("Initialised from pneumonia-resnet18" in note for note in result["notes"])
     assert "accuracy of fold 2" in cross_validation.table(result)

@@ -1,4 +1,4 @@
-"""Stored in half the bytes only where the answers stay: what is said is what was measured."""
+"""Weights are stored in float16 only if the probabilities stay, and the note says what changed."""
 
 from __future__ import annotations
 
@@ -41,50 +41,52 @@ def data() -> Dataset:
 
 
 def network(scale: float = 1.0) -> torch.nn.Module:
-    """Seeded weights, the last layer's larger by a factor: answers as sure as they are."""
+    """A network with seeded weights, those of the last layer multiplied by a factor."""
     torch.manual_seed(0)
-    whole = TINY.whole(model())
+    whole = TINY.build(model())
     with torch.no_grad():
         whole.get_submodule("head.3").weight.mul_(scale)
     return whole.eval()
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_float16_is_kept_where_no_probability_moves_by_a_thousandth(activation):
+def test_float16_is_stored_if_no_probability_changes_by_a_thousandth(activation):
     whole = network()
-    state, told = train.stored(whole, model(activation), data())
+    state, note = train.half_precision_state(whole, model(activation), data())
     assert {t.dtype for t in state.values() if t.is_floating_point()} == {torch.float16}
     assert state["features.1.num_batches_tracked"].dtype == torch.int64
-    said = re.fullmatch(
-        r"Weights are stored in float16: a probability of 40 validation samples moves by"
-        r" (\S+) at most\.",
-        told,
+    match = re.fullmatch(
+        r"Weights are stored in float16, which changes the probabilities of 40 validation samples "
+        r"by at most (\S+)\.",
+        note,
     )
-    other = TINY.whole(model(activation)).eval()
+    other = TINY.build(model(activation)).eval()
     other.load_state_dict({k: v.float() for k, v in state.items()})
     answers = [
-        predict.probabilities(each, model(activation), data(), "validation")[0]
+        predict.split_probabilities(each, model(activation), data(), "validation")[0]
         for each in (whole, other)
     ]
     moved = np.abs(answers[0] - answers[1]).max()
-    assert 0 < moved <= train.MOST_MOVED
-    assert float(said[1]) == pytest.approx(moved, rel=0.06)
+    assert 0 < moved <= train.MAX_PROBABILITY_SHIFT
+    assert float(match[1]) == pytest.approx(moved, rel=0.06)
 
 
-def test_float32_is_kept_where_the_answers_would_move():
+def test_float32_is_stored_if_probabilities_would_change():
     whole = network(scale=3000.0)
-    state, told = train.stored(whole, model(), data())
+    state, note = train.half_precision_state(whole, model(), data())
     assert {t.dtype for t in state.values() if t.is_floating_point()} == {torch.float32}
-    assert told.startswith("Weights are stored in float32: in float16 a probability of 40 ")
-    assert told.endswith("more than 0.001.")
+    assert note.startswith(
+        "Weights are stored in float32: float16 changes the probabilities of 40 validation samples "
+    )
+    assert note.endswith("more than the 0.001 allowed.")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(state[name], tensor)
 
 
-def test_a_number_that_float16_does_not_have_is_kept():
+def test_a_number_that_overflows_float16_is_stored_in_float32():
     whole = network()
     with torch.no_grad():
         whole.get_submodule("features.1").running_var.fill_(1e6)  # float16 ends at 65504
-    state, told = train.stored(whole, model(), data())
+    state, note = train.half_precision_state(whole, model(), data())
     assert state["features.1.running_var"].tolist() == [1e6] * 8
-    assert told == "Weights are stored in float32: some are too large for float16."
+    assert note == "Weights are stored in float32 because some overflow float16."

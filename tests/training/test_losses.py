@@ -1,4 +1,4 @@
-"""What training makes small: whose gradient reaches what, and what counts of time."""
+"""Training objectives: which gradient reaches what, and the time-resolved loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tests.support.lung_datasets import TinyLung
 from xai_demo.training import losses
-from xai_demo.training.losses import BreathObjective, packed
+from xai_demo.training.losses import BreathObjective, pack_target
 from xai_demo.training.recipes import RECIPES
 
 SCHEDULE = RECIPES["lung-resnet18"].schedule
@@ -28,7 +28,7 @@ def targets(kinds, sources, known=True, times=None) -> torch.Tensor:
     eye, source = np.eye(4, dtype=np.float32), np.eye(3, dtype=np.float32)
     blank = np.zeros((2, COLUMNS), np.float32) if times is None else times
     rows = [
-        packed(eye[k], source[s], blank if known else None, COLUMNS)
+        pack_target(eye[k], source[s], blank if known else None, COLUMNS)
         for k, s in zip(kinds, sources, strict=True)
     ]
     return torch.from_numpy(np.stack(rows))
@@ -38,15 +38,17 @@ def inputs(n: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).normal(size=(n, 1, 64, COLUMNS))).float()
 
 
-def test_a_target_is_packed_and_unknown_times_are_said_to_be_so():
+def test_a_packed_target_says_whether_times_are_known():
     times = np.arange(2 * COLUMNS, dtype=np.float32).reshape(2, COLUMNS)
-    row = packed(np.eye(4, dtype=np.float32)[2], np.eye(3, dtype=np.float32)[1], times, COLUMNS)
+    row = pack_target(
+        np.eye(4, dtype=np.float32)[2], np.eye(3, dtype=np.float32)[1], times, COLUMNS
+    )
     assert row.tolist() == [0, 0, 1, 0, 0, 1, 0, 1, *range(2 * COLUMNS)]
-    row = packed(np.eye(4, dtype=np.float32)[2], np.eye(3, dtype=np.float32)[1], None, COLUMNS)
+    row = pack_target(np.eye(4, dtype=np.float32)[2], np.eye(3, dtype=np.float32)[1], None, COLUMNS)
     assert row.tolist() == [0, 0, 1, 0, 0, 1, 0, 0, *[0] * (2 * COLUMNS)]
 
 
-def test_the_common_classifier_learns_but_does_not_reach_the_features():
+def test_the_shared_classifier_is_trained_but_does_not_reach_the_features():
     objective = one()
     features = [p for n, p in objective.network.named_parameters() if n.startswith("features")]
     with torch.no_grad():
@@ -67,7 +69,7 @@ def test_every_source_has_a_classifier_of_its_own():
     assert not moved[2].any()
 
 
-def test_where_times_are_unknown_nothing_is_learnt_in_time():
+def test_without_known_times_the_time_loss_has_no_gradient():
     objective = one()
     objective.loss(inputs(4), targets([0, 1, 2, 3], [0] * 4, known=False), SCHEDULE).backward()
     assert float(objective.in_time.weight.grad.abs().max()) == 0
@@ -76,23 +78,23 @@ def test_where_times_are_unknown_nothing_is_learnt_in_time():
     assert float(objective.in_time.weight.grad.abs().max()) > 0
 
 
-def test_the_loss_of_a_network_that_knows_nothing_is_known_by_hand():
+def test_the_loss_of_a_network_of_zeros_is_known_by_hand():
     objective = one()
     with torch.no_grad():
         for part in (objective.classifiers, objective.in_time, objective.network.fc):
             part.weight.zero_()
             part.bias.zero_()
     loss = objective.loss(inputs(4), targets([0, 1, 2, 3], [0] * 4), SCHEDULE)
-    expected = 2 * math.log(4) + SCHEDULE.in_time * math.log(2)
+    expected = 2 * math.log(4) + SCHEDULE.time_loss_weight * math.log(2)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-3)
     times = np.ones((2, COLUMNS), np.float32)
     loss = objective.loss(inputs(4), targets([0, 1, 2, 3], [0] * 4, times=times), SCHEDULE)
-    expected = 2 * math.log(4) + SCHEDULE.in_time * 2 * math.log(2)  # a hit counts twice
+    expected = 2 * math.log(4) + SCHEDULE.time_loss_weight * 2 * math.log(2)  # a hit counts twice
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_recipe_without_sources_has_the_plain_objective():
     network = TinyLung(4)
-    plain = losses.of(network, RECIPES["everyday-cnn6"])
+    plain = losses.objective_for(network, RECIPES["everyday-cnn6"])
     assert type(plain) is losses.Objective
-    assert isinstance(losses.of(network, RECIPES["lung-resnet18"]), BreathObjective)
+    assert isinstance(losses.objective_for(network, RECIPES["lung-resnet18"]), BreathObjective)

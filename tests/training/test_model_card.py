@@ -1,9 +1,10 @@
-"""Model cards and config.json: what a stranger reads of a model."""
+"""Model cards and config.json: what readers learn about a model."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from xai_demo.records import DISCLAIMER, Metric, Model
 from xai_demo.training import model_card
 from xai_demo.training.recipes import RECIPES
 
-FILMS = RECIPES["pneumonia-resnet18"].model
-BUNDLED = sorted((Path(__file__).resolve().parents[2] / "weights").iterdir())
+RADIOGRAPHS = RECIPES["pneumonia-resnet18"].model
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+BUNDLED = sorted(WEIGHTS.iterdir())
 
 
 def figure(value: float) -> dict[str, float]:
@@ -31,10 +33,10 @@ RESULT = {
     },
     "per_class": {
         label: {name: figure(0.8) for name in ("precision", "recall", "f1", "auroc")}
-        for label in FILMS.labels
+        for label in RADIOGRAPHS.labels
     },
-    "confusion": {"labels": list(FILMS.labels), "counts": [[11, 2], [1, 19]]},
-    "notes": ["3 pictures were left out."],
+    "confusion": {"labels": list(RADIOGRAPHS.labels), "counts": [[11, 2], [1, 19]]},
+    "notes": ["3 radiographs were left out."],
 }
 
 
@@ -81,23 +83,23 @@ def test_a_config_is_read_back_as_the_same_model(tmp_path, name):
     assert Model.from_config(config) == model
 
 
-def test_figures_stand_with_their_intervals_in_brackets(tmp_path):
-    model_card.write(tmp_path, FILMS)
+def test_figures_have_their_intervals_in_brackets(tmp_path):
+    model_card.write(tmp_path, RADIOGRAPHS)
     assert model_card.write_figures(tmp_path, RESULT) == tmp_path / "MODEL_CARD.md"
     lines = card_of(tmp_path).splitlines()
     assert "| accuracy | 0.900 (0.800-0.950) |" in lines
     assert "| auroc | not defined |" in lines
     assert "| Normal | " + " | ".join(["0.800 (0.700-0.850)"] * 4) + " |" in lines
-    assert "| true \\ answered | Normal | Pneumonia |" in lines
+    assert "| true \\ predicted | Normal | Pneumonia |" in lines
     assert "| Normal | 11 | 2 |" in lines
     assert "| Pneumonia | 1 | 19 |" in lines
-    assert "3 pictures were left out." in lines
-    assert "33 samples of 21 persons" in card_of(tmp_path)
+    assert "3 radiographs were left out." in lines
+    assert "33 samples from 21 patients or sources, none used for" in card_of(tmp_path)
     assert "Not measured yet" not in card_of(tmp_path)
 
 
 def test_every_table_of_a_card_is_rectangular(tmp_path):
-    model_card.write(tmp_path, FILMS)
+    model_card.write(tmp_path, RADIOGRAPHS)
     model_card.write_figures(tmp_path, RESULT)
     tables = card_of(tmp_path).split("\n\n")
     widths = [
@@ -107,25 +109,25 @@ def test_every_table_of_a_card_is_rectangular(tmp_path):
 
 
 def test_figures_go_into_the_config_except_those_not_defined(tmp_path):
-    model_card.write(tmp_path, FILMS)
+    model_card.write(tmp_path, RADIOGRAPHS)
     model_card.write_figures(tmp_path, RESULT)
     model = Model.from_config(json.loads((tmp_path / "config.json").read_text(encoding="utf-8")))
     assert set(model.metrics) == {"accuracy"}
     assert model.metrics["accuracy"] == Metric(**figure(0.9))
-    assert "33 samples of 21 persons" in model.measured_on
+    assert "33 samples from 21 patients" in model.measured_on
 
 
 def test_figures_can_be_written_again(tmp_path):
-    model_card.write(tmp_path, FILMS)
+    model_card.write(tmp_path, RADIOGRAPHS)
     model_card.write_figures(tmp_path, RESULT)
     first = card_of(tmp_path)
     model_card.write_figures(tmp_path, RESULT)
     assert card_of(tmp_path) == first
 
 
-def test_a_card_tells_what_was_chosen_on_validation(tmp_path):
+def test_a_card_says_what_was_chosen_on_the_validation_split(tmp_path):
     chosen = dataclasses.replace(
-        FILMS,
+        RADIOGRAPHS,
         temperature=1.5,
         operating_points={"Pneumonia": 0.625, "Normal": 0.375},
         uncertain_margin=0.125,
@@ -133,16 +135,18 @@ def test_a_card_tells_what_was_chosen_on_validation(tmp_path):
     )
     model_card.write(tmp_path, chosen)
     card = card_of(tmp_path)
-    assert "Temperature 1.5, operating point Pneumonia 0.625, Normal 0.375" in card
-    assert "uncertain where two labels are closer than 0.125, chosen on validation." in card
+    assert "temperature 1.5; operating points Pneumonia 0.625, Normal 0.375" in card
+    assert "; uncertain if the two best labels are closer than 0.125." in card
     assert "sha256 `abc`" in card
-    model_card.write(tmp_path, dataclasses.replace(FILMS, uncertain_below=0.4))
-    assert "Temperature 1, uncertain below 0.400, chosen on validation." in card_of(tmp_path)
+    model_card.write(tmp_path, dataclasses.replace(RADIOGRAPHS, uncertain_below=0.4))
+    assert "Chosen on the validation split: temperature 1; uncertain below 0.400." in card_of(
+        tmp_path
+    )
 
 
-def trusted(sha256: str | None, value: float = 0.25) -> dict:
+def explainers_result(sha256: str | None, value: float = 0.25) -> dict:
     return {
-        "model": FILMS.name,
+        "model": RADIOGRAPHS.name,
         "sha256": sha256,
         "n": 7,
         "explainers": {"Grad-CAM": {"randomisation": figure(value), "cost_ms": 3.0}},
@@ -150,49 +154,82 @@ def trusted(sha256: str | None, value: float = 0.25) -> dict:
     }
 
 
-def test_what_was_measured_of_explanations_has_its_place_in_the_card(tmp_path):
-    model_card.write(tmp_path, FILMS)
+def test_the_evaluation_of_explainers_has_a_section_in_the_card(tmp_path):
+    model_card.write(tmp_path, RADIOGRAPHS)
     plain = card_of(tmp_path)
-    assert model_card.write_trust(tmp_path, trusted(None)) == tmp_path / "MODEL_CARD.md"
+    assert (
+        model_card.write_explainers(tmp_path, explainers_result(None)) == tmp_path / "MODEL_CARD.md"
+    )
     card = card_of(tmp_path)
-    start = card.index(model_card.TRUST_TITLE)
-    assert card.index("## Figures") < start < card.index("## Known failures")
+    start = card.index(model_card.EXPLAINERS_TITLE)
+    assert card.index("## Evaluation") < start < card.index("## Known failures")
     assert "| Grad-CAM | 0.25 (0.15-0.30) | 3 |" in card
-    assert RECIPES[FILMS.name].failures in card
+    assert RECIPES[RADIOGRAPHS.name].failures in card
     assert card[:start].rstrip() == plain[: plain.index("## Known failures")].rstrip()
-    kept = json.loads((tmp_path / model_card.TRUST_FILE).read_text(encoding="utf-8"))
-    assert kept == trusted(None)
+    kept = json.loads((tmp_path / model_card.EXPLAINERS_FILE).read_text(encoding="utf-8"))
+    assert kept == explainers_result(None)
 
 
-def test_measured_again_the_section_is_replaced(tmp_path):
-    model_card.write(tmp_path, FILMS)
-    model_card.write_trust(tmp_path, trusted(None))
+def test_a_second_measurement_replaces_the_section(tmp_path):
+    model_card.write(tmp_path, RADIOGRAPHS)
+    model_card.write_explainers(tmp_path, explainers_result(None))
     first = card_of(tmp_path)
-    model_card.write_trust(tmp_path, trusted(None, value=0.75))
+    model_card.write_explainers(tmp_path, explainers_result(None, value=0.75))
     again = card_of(tmp_path)
-    assert again.count(model_card.TRUST_TITLE) == 1
+    assert again.count(model_card.EXPLAINERS_TITLE) == 1
     assert again.count("## Known failures") == 1
     assert "0.75 (0.65-0.80)" in again
-    model_card.write_trust(tmp_path, trusted(None))
+    model_card.write_explainers(tmp_path, explainers_result(None))
     assert card_of(tmp_path) == first
 
 
 def test_a_card_written_anew_keeps_the_section_while_the_weights_are_the_same(tmp_path):
-    model = dataclasses.replace(FILMS, sha256="abc")
+    model = dataclasses.replace(RADIOGRAPHS, sha256="abc")
     model_card.write(tmp_path, model)
-    model_card.write_trust(tmp_path, trusted("abc"))
+    model_card.write_explainers(tmp_path, explainers_result("abc"))
     model_card.write(tmp_path, model)
-    assert card_of(tmp_path).count(model_card.TRUST_TITLE) == 1
-    model_card.write(tmp_path, dataclasses.replace(FILMS, sha256="of other weights"))
-    assert model_card.TRUST_TITLE not in card_of(tmp_path)
+    assert card_of(tmp_path).count(model_card.EXPLAINERS_TITLE) == 1
+    model_card.write(tmp_path, dataclasses.replace(RADIOGRAPHS, sha256="of other weights"))
+    assert model_card.EXPLAINERS_TITLE not in card_of(tmp_path)
 
 
-def test_without_a_card_there_is_nowhere_to_write(tmp_path):
-    with pytest.raises(TrainingError, match=r"holds no MODEL_CARD\.md to write into, wanted: the"):
-        model_card.write_trust(tmp_path, trusted(None))
+def test_explainers_cannot_be_written_without_a_card(tmp_path):
+    with pytest.raises(
+        TrainingError, match=r"holds no MODEL_CARD\.md to write into\. Use --write-card with"
+    ):
+        model_card.write_explainers(tmp_path, explainers_result(None))
 
 
 @pytest.mark.parametrize("file", ["config.json", "MODEL_CARD.md"])
 def test_no_bundled_model_claims_an_icbhi_score_for_sprsound(file):
     for directory in BUNDLED:
         assert "icbhi_score" not in (directory / file).read_text(encoding="utf-8")
+
+
+def test_a_refreshed_card_has_todays_texts_and_the_same_figures(tmp_path):
+    model = dataclasses.replace(RADIOGRAPHS, sha256="abc", temperature=1.5)
+    model_card.write(tmp_path, dataclasses.replace(model, title="An old title"))
+    model_card.write_figures(tmp_path, RESULT)
+    model_card.write_explainers(tmp_path, explainers_result("abc"))
+    old = card_of(tmp_path)
+    assert model_card.refresh_card(tmp_path) == tmp_path / "MODEL_CARD.md"
+    assert card_of(tmp_path) == old.replace("An old title", RADIOGRAPHS.title)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["title"] == RADIOGRAPHS.title
+    assert config["temperature"] == 1.5
+    assert config["metrics"] == {"accuracy": figure(0.9)}
+
+
+def test_a_card_without_an_evaluation_cannot_be_refreshed(tmp_path):
+    model_card.write(tmp_path, RADIOGRAPHS)
+    (tmp_path / "MODEL_CARD.md").write_text("# Empty", encoding="utf-8")
+    with pytest.raises(TrainingError, match="has no section '## Evaluation' to keep"):
+        model_card.refresh_card(tmp_path)
+
+
+@pytest.mark.parametrize("name", [directory.name for directory in BUNDLED])
+def test_bundled_cards_are_in_todays_words(tmp_path, name):
+    shutil.copytree(WEIGHTS / name, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"))
+    model_card.refresh_card(tmp_path / name)
+    for file in ("config.json", "MODEL_CARD.md"):
+        assert (tmp_path / name / file).read_bytes() == (WEIGHTS / name / file).read_bytes()

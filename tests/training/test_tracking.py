@@ -9,11 +9,11 @@ import pytest
 
 from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.training import tracking
-from xai_demo.training.tracking import CsvTracker, Tracked, opened
+from xai_demo.training.tracking import CsvTracker, TrackedRun, open_tracker
 
 
 def tracked(out, first_step=0):
-    return Tracked(out=out, name="lung-test", settings={"seed": 3}, first_step=first_step)
+    return TrackedRun(out=out, name="lung-test", settings={"seed": 3}, first_step=first_step)
 
 
 def lines(out):
@@ -21,7 +21,7 @@ def lines(out):
 
 
 def test_every_epoch_is_a_line_and_is_there_at_once(tmp_path):
-    tracker = opened("csv", tracked(tmp_path / "new"))
+    tracker = open_tracker("csv", tracked(tmp_path / "new"))
     assert lines(tmp_path / "new") == ["step"]
     tracker.log(0, {"train": 1.5, "accuracy": 0.25})
     assert lines(tmp_path / "new") == ["step,train,accuracy", "0,1.5,0.25"]
@@ -60,7 +60,9 @@ def test_a_resumed_run_without_a_file_begins_one(tmp_path):
 
 def test_a_file_that_is_no_log_is_not_overwritten_by_a_resumed_run(tmp_path):
     (tmp_path / "log.csv").write_text("when,train\n0,1\n")
-    with pytest.raises(TrainingError, match=r"log\.csv has no steps, wanted: the log of the run"):
+    with pytest.raises(
+        TrainingError, match=r"log\.csv has rows without a step; it must be the log of the run"
+    ):
         CsvTracker(tracked(tmp_path, first_step=1))
     assert lines(tmp_path) == ["when,train", "0,1"]
 
@@ -72,19 +74,21 @@ def test_a_log_from_when_steps_were_called_epochs_is_gone_on_with(tmp_path):
 
 
 def test_an_unknown_tracker_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(UnknownNameError, match="no tracker named 'mlflow'; wanted: csv, wandb"):
-        opened("mlflow", tracked(tmp_path))
+    with pytest.raises(
+        UnknownNameError, match="no tracker named 'mlflow'; choose from: csv, wandb"
+    ):
+        open_tracker("mlflow", tracked(tmp_path))
 
 
 def test_without_weights_and_biases_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(TrainingError, match=r"not installed .*, wanted: pip install 'xai_demo\["):
-        opened("wandb", tracked(tmp_path))
+    with pytest.raises(TrainingError, match=r"not installed .*\. Run `pip install 'xai_demo\["):
+        open_tracker("wandb", tracked(tmp_path))
 
 
 def test_csv_never_imports_weights_and_biases(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise
-    tracker = opened("csv", tracked(tmp_path))
+    tracker = open_tracker("csv", tracked(tmp_path))
     tracker.log(0, {"train": 1})
     tracker.close()
     assert lines(tmp_path) == ["step,train", "0,1"]
@@ -96,7 +100,7 @@ def test_weights_and_biases_offline_keeps_the_run_beside_the_csv(tmp_path, monke
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("WANDB_DISABLE_GIT", "true")
     monkeypatch.setenv("WANDB_DISABLE_CODE", "true")
-    tracker = opened("wandb", tracked(tmp_path))
+    tracker = open_tracker("wandb", tracked(tmp_path))
     tracker.log(0, {"train": 1.25})
     tracker.log(1, {"train": 0.75})
     tracker.close()
@@ -119,5 +123,5 @@ def test_weights_and_biases_that_does_not_begin_is_said_in_one_sentence(tmp_path
         raise wandb.errors.UsageError("No API key configured")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.raises(TrainingError, match=r"\(No API key configured\), wanted: `wandb login`"):
-        tracking.opened("wandb", tracked(tmp_path))
+    with pytest.raises(TrainingError, match=r"\(No API key configured\)\. Run `wandb login` first"):
+        tracking.open_tracker("wandb", tracked(tmp_path))

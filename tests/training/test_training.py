@@ -1,4 +1,4 @@
-"""Whole training runs on a few small pictures: resumable, reproducible, measurable."""
+"""Whole training runs on a few small images: resuming, reproducibility, evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tests.support.tiny_network import TINY
 from xai_demo import networks
-from xai_demo.decision import decision
+from xai_demo.decision import decide
 from xai_demo.errors import CheckpointUnavailableError, TrainingError, UnknownNameError
 from xai_demo.hub import Hub
 from xai_demo.records import Model, Raster
@@ -30,8 +30,8 @@ from xai_demo.training.recipes import RECIPES
 from xai_demo.training.train import train_model
 
 NAME = "pneumonia-resnet18"
-PERSONS = range(1, 17)
-WANTED = ["MODEL_CARD.md", "config.json", "model.safetensors", "persons.json"]
+PATIENTS = range(1, 17)
+WRITTEN_FILES = ["MODEL_CARD.md", "config.json", "model.safetensors", "persons.json"]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,11 @@ def small_recipe(monkeypatch):
             preprocessing=Raster(height=48, width=48, mean=0.5, std=0.25),
         ),
         schedule=dataclasses.replace(
-            recipe.schedule, epochs=2, batch_size=8, small_until=0.5, small_scale=0.75
+            recipe.schedule,
+            epochs=2,
+            batch_size=8,
+            low_resolution_share=0.5,
+            low_resolution_scale=0.75,
         ),
     )
     monkeypatch.setitem(RECIPES, NAME, small)
@@ -58,7 +62,7 @@ def films(tmp_path_factory) -> Path:
     """Thirty-two pictures of as many persons, in a folder like the published one."""
     folder = tmp_path_factory.mktemp("films")
     rng = np.random.default_rng(0)
-    for i in PERSONS:
+    for i in PATIENTS:
         for name, level in (
             (f"NORMAL/IM-{i:04}-0001.jpeg", 60),
             (f"PNEUMONIA/person{i}_virus_{i}.jpeg", 160),
@@ -70,7 +74,7 @@ def films(tmp_path_factory) -> Path:
 
 
 def split_sizes() -> dict[str, int]:
-    names = [f"IM-{i:04}" for i in PERSONS] + [f"person{i}" for i in PERSONS]
+    names = [f"IM-{i:04}" for i in PATIENTS] + [f"person{i}" for i in PATIENTS]
     splits = split_groups(names, seed="kermany")
     return {split: splits.count(split) for split in ("train", "validation", "test")}
 
@@ -86,15 +90,15 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 
 def test_a_run_writes_a_model_directory_that_the_demo_takes(films, tmp_path):
-    told = []
+    shares = []
     out = train_model(
-        NAME, data=films, out=tmp_path / NAME, progress=lambda done, doing: told.append(done)
+        NAME, data=films, out=tmp_path / NAME, progress=lambda done, doing: shares.append(done)
     )
     assert out == tmp_path / NAME
-    assert set(WANTED) <= {p.name for p in out.iterdir()}
+    assert set(WRITTEN_FILES) <= {p.name for p in out.iterdir()}
     assert not list(out.glob("*.part"))
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(1)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
 
     model = Model.from_config(json.loads((out / "config.json").read_text()))
     content = (out / "model.safetensors").read_bytes()
@@ -105,10 +109,12 @@ def test_a_run_writes_a_model_directory_that_the_demo_takes(films, tmp_path):
     floats = [t for t in weights_of(out).values() if t.is_floating_point()]
     assert {t.dtype for t in floats} == {torch.float16}
     assert all(t.isfinite().all() for t in floats)
-    assert any("stored in float16: a probability of" in note for note in model.notes)
+    assert any(
+        "stored in float16, which changes the probabilities of" in note for note in model.notes
+    )
 
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path / "cache", offline=True)
-    assert Hub(settings).located(NAME).sha256 == model.sha256
+    assert Hub(settings).fetch_weights(NAME).sha256 == model.sha256
     with (out / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["0", "1"]
@@ -116,10 +122,10 @@ def test_a_run_writes_a_model_directory_that_the_demo_takes(films, tmp_path):
 
 
 class PulledPlugError(Exception):
-    """Somebody pulled the plug."""
+    """The process was interrupted."""
 
 
-def test_an_interrupted_run_goes_on_to_exactly_the_same_weights(films, tmp_path):
+def test_a_resumed_run_ends_with_exactly_the_same_weights(films, tmp_path):
     def plug(done: float, doing: str) -> None:
         if doing.startswith("epoch 2"):
             raise PulledPlugError
@@ -128,23 +134,23 @@ def test_an_interrupted_run_goes_on_to_exactly_the_same_weights(films, tmp_path)
     with pytest.raises(PulledPlugError):
         train_model(NAME, data=films, out=tmp_path / "halves", seed=3, progress=plug)
     assert not (tmp_path / "halves" / "model.safetensors").exists()
-    told = []
+    messages = []
     train_model(
         NAME,
         data=films,
         out=tmp_path / "halves",
         seed=3,
         resume=True,
-        progress=lambda done, doing: told.append(doing),
+        progress=lambda done, doing: messages.append(doing),
     )
-    assert not any(doing.startswith("epoch 1") for doing in told)
-    assert any(doing.startswith("epoch 2") for doing in told)
+    assert not any(message.startswith("epoch 1") for message in messages)
+    assert any(message.startswith("epoch 2") for message in messages)
     assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "halves"))
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "halves")]
     assert logs[0] == logs[1]
 
 
-def test_a_checkpoint_of_before_the_random_states_were_kept_is_taken(films, tmp_path):
+def test_a_checkpoint_without_random_states_can_be_resumed(films, tmp_path):
     train_model(NAME, data=films, out=tmp_path)
     done = weights_of(tmp_path)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -169,7 +175,7 @@ def test_the_weights_are_readable_as_the_umask_says(films, tmp_path, mask, mode)
         train_model(NAME, data=films, out=tmp_path, epochs=1)
     finally:
         os.umask(before)
-    assert {(tmp_path / name).stat().st_mode & 0o777 for name in WANTED} == {mode}
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in WRITTEN_FILES} == {mode}
 
 
 @pytest.fixture
@@ -255,19 +261,29 @@ def test_explainers_are_measured_side_by_side_on_what_the_network_got_right(film
 
 
 def test_an_unknown_recipe_names_the_known_ones(films, tmp_path):
-    with pytest.raises(UnknownNameError, match=r"recipe named 'vgg'; wanted: pneumonia-resnet18"):
+    with pytest.raises(
+        UnknownNameError, match=r"recipe named 'vgg'; choose from: pneumonia-resnet18"
+    ):
         train_model("vgg", data=films, out=tmp_path)
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path)
-    with pytest.raises(UnknownNameError, match=r"recipe named 'vgg'; wanted: pneumonia-resnet18"):
+    with pytest.raises(
+        UnknownNameError, match=r"recipe named 'vgg'; choose from: pneumonia-resnet18"
+    ):
         evaluate_model("vgg", settings=settings, data=films)
 
 
 def test_a_missing_folder_is_refused_by_name(tmp_path):
     missing = tmp_path / "nowhere"
-    with pytest.raises(TrainingError, match="nowhere is no directory, wanted: a data set"):
+    with pytest.raises(
+        TrainingError,
+        match="nowhere is not a directory; a dataset in its published layout is needed",
+    ):
         train_model(NAME, data=missing, out=tmp_path / "out")
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path)
-    with pytest.raises(TrainingError, match="nowhere is no directory, wanted: a data set"):
+    with pytest.raises(
+        TrainingError,
+        match="nowhere is not a directory; a dataset in its published layout is needed",
+    ):
         evaluate_model(NAME, settings=settings, data=missing)
 
 
@@ -285,19 +301,27 @@ def link(films: Path, folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_a_split_without_both_labels_is_told_before_the_training(films, tmp_path):
+def test_a_split_without_both_labels_is_refused_before_the_training(films, tmp_path):
     few = link(films, tmp_path / "few", "NORMAL/IM-0001-0001.jpeg")  # of the training split
-    with pytest.raises(TrainingError, match="train part of kermany has 1 samples of 1 labels"):
+    with pytest.raises(
+        TrainingError,
+        match="train split of kermany has 1 samples of 1 labels; samples of at least 2",
+    ):
         train_model(NAME, data=few, out=tmp_path / "out")
     link(films, few, "PNEUMONIA/person3_virus_3.jpeg")
-    with pytest.raises(TrainingError, match="validation part of kermany has 0 samples of 0 labels"):
+    with pytest.raises(
+        TrainingError, match="validation split of kermany has 0 samples of 0 labels"
+    ):
         train_model(NAME, data=few, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_without_test_samples_is_refused(films, trained, tmp_path):
     few = link(films, tmp_path / "few", "NORMAL/IM-0001-0001.jpeg")
-    with pytest.raises(TrainingError, match=r"test part of kermany has 0 samples .*, wanted"):
+    with pytest.raises(
+        TrainingError,
+        match=r"test split of kermany has 0 samples .*; samples of at least 1 labels are needed",
+    ):
         evaluate_model(NAME, settings=trained, data=few)
 
 
@@ -310,24 +334,24 @@ def test_an_evaluation_without_weights_says_how_to_train_them(films, tmp_path):
 # Calibration
 
 
-def test_the_operating_point_lies_amid_the_gap_of_separable_scores():
+def test_the_operating_point_is_the_middle_of_the_gap_between_separable_scores():
     scores, positive = np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True])
-    assert calibration.operating_point(scores, positive) == pytest.approx(0.45)
+    assert calibration.youden_threshold(scores, positive) == pytest.approx(0.45)
 
 
 def test_the_operating_point_has_the_largest_sensitivity_and_specificity():
     # From 0.45 on: all three positives found, three of four negatives left alone.
     scores = np.array([0.1, 0.2, 0.4, 0.6, 0.5, 0.7, 0.9])
     positive = np.array([0, 0, 0, 0, 1, 1, 1], dtype=bool)
-    assert calibration.operating_point(scores, positive) == pytest.approx(0.45)
+    assert calibration.youden_threshold(scores, positive) == pytest.approx(0.45)
 
 
-def test_labels_that_are_told_apart_have_equal_operating_points():
+def test_separable_labels_have_equal_operating_points():
     points = calibration.operating_points(np.eye(3) * 0.9 + 0.03, np.arange(3), normal=0)
     assert points == pytest.approx([0.5, 0.5, 0.5])
 
 
-def test_rare_labels_get_lower_operating_points_where_they_would_drown():
+def test_rare_labels_that_would_never_win_get_lower_operating_points():
     probabilities = np.array([[0.9, 0.05, 0.05]] * 8 + [[0.7, 0.25, 0.05], [0.7, 0.05, 0.25]])
     targets = np.array([0] * 8 + [1, 2])
     few = calibration.operating_points(probabilities, targets, normal=0)
@@ -339,35 +363,33 @@ def test_rare_labels_get_lower_operating_points_where_they_would_drown():
     assert points[0] + points[1] == pytest.approx(1)
 
 
-def test_a_network_that_calls_too_much_normal_has_to_be_surer_of_it():
+def test_a_network_that_answers_normal_too_often_gets_a_higher_point_for_it():
     abnormal = [0.58, 0.4, 0.02]  # of label 1, and normal by the larger probability
     probabilities = np.repeat([[0.9, 0.08, 0.02], abnormal, [0.02, 0.08, 0.9]], 40, axis=0)
     targets = np.repeat([0, 1, 2], 40)
     points = calibration.operating_points(probabilities, targets, normal=0)
     assert (probabilities / points).argmax(axis=1).tolist() == targets.tolist()
-    assert 0.58 / 0.4 < points[0] / points[1] <= calibration.MOST_LEAN
+    assert 0.58 / 0.4 < points[0] / points[1] <= calibration.MAX_NORMAL_FACTOR
     assert points[1] == pytest.approx(points[2])
 
 
-def test_overconfidence_is_cooled_and_shyness_warmed():
+def test_the_temperature_undoes_overconfidence_and_underconfidence():
     rng = np.random.default_rng(0)
     honest = rng.normal(0, 2, (4000, 2))
     targets = (rng.random(4000) < calibration.softmax(honest)[:, 1]).astype(int)
     recipe = RECIPES[NAME]
     for factor in (0.5, 1, 2):
-        model = calibration.calibrated(recipe, honest * factor, targets)
+        model = calibration.calibrate_model(recipe, honest * factor, targets)
         assert model.temperature == pytest.approx(factor, rel=0.15)
 
 
-def test_the_share_asked_for_is_uncertain():
+def test_the_share_in_the_recipe_is_uncertain():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1, (1000, 2))
     targets = (logits[:, 1] + rng.normal(0, 1, 1000) > logits[:, 0]).astype(int)
-    recipe = dataclasses.replace(RECIPES[NAME], uncertainty=0.1)
-    model = calibration.calibrated(recipe, logits, targets)
-    answers = [
-        decision(model, row).label for row in calibration.softmax(logits / model.temperature)
-    ]
+    recipe = dataclasses.replace(RECIPES[NAME], uncertain_share=0.1)
+    model = calibration.calibrate_model(recipe, logits, targets)
+    answers = [decide(model, row).label for row in calibration.softmax(logits / model.temperature)]
     assert answers.count(None) == pytest.approx(100, abs=5)
 
 
@@ -380,11 +402,11 @@ def test_softmax_of_large_logits_is_finite():
 
 def test_a_calibration_error_that_is_too_large_costs_some_likelihood():
     rng = np.random.default_rng(0)
-    # Taught with equal classes, asked where one in eight is abnormal: far too sure of abnormal.
+    # Trained with equal classes, used where one in eight is abnormal: far too sure of abnormal.
     targets = (rng.random(3000) < 0.12).astype(int)
     scores = rng.normal(np.where(targets == 1, 1.2, -1.2), 1.6)
     logits = np.column_stack([-scores, scores + 1.5])
-    chosen = calibration.temperature(logits, targets)
+    chosen = calibration.best_temperature(logits, targets)
     error = calibration.metrics.expected_calibration_error(
         calibration.softmax(logits / chosen), targets, np.ones(3000)
     )
@@ -397,12 +419,12 @@ def test_a_calibration_error_that_is_too_large_costs_some_likelihood():
     assert error <= max(0.05, min(errors) + 0.01)
 
 
-def test_a_label_that_validation_hardly_heard_keeps_a_sober_operating_point():
+def test_a_label_with_few_validation_samples_keeps_a_moderate_operating_point():
     rng = np.random.default_rng(0)
     targets = np.repeat([0, 1, 2, 3], [800, 150, 70, 4])
     logits = rng.normal(0, 1, (len(targets), 4)) + 3 * np.eye(4)[targets] + [2, 1, 0.5, -2]
     points = calibration.operating_points(calibration.softmax(logits), targets, normal=0)
-    assert points.min() >= calibration.LEAST_POINT * points.max()
+    assert points.min() >= calibration.MIN_RELATIVE_POINT * points.max()
     assert points.max() < 1
     # Whatever those four look like, they hardly move the others' points.
     without = targets < 3
@@ -413,7 +435,7 @@ def test_a_label_that_validation_hardly_heard_keeps_a_sober_operating_point():
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
-def test_a_lesson_may_be_of_five_steps_or_one(films, tmp_path, monkeypatch, epochs):
+def test_a_run_may_have_five_steps_or_one(films, tmp_path, monkeypatch, epochs):
     recipe = RECIPES[NAME]
     schedule = dataclasses.replace(recipe.schedule, batch_size=64)  # one step an epoch
     monkeypatch.setitem(RECIPES, NAME, dataclasses.replace(recipe, schedule=schedule))
@@ -427,28 +449,30 @@ def test_training_stops_where_validation_does_not_improve(films, tmp_path, monke
     worse = iter(range(100))
     monkeypatch.setattr(
         trainer,
-        "_validated",
+        "_validation_row",
         lambda network, data: {"validation": 1.0 + next(worse), "accuracy": 0.5},
     )
-    told = []
+    messages = []
     train_model(
         NAME,
         data=films,
         out=tmp_path,
         epochs=8,
         patience=2,
-        progress=lambda done, doing: told.append(doing),
+        progress=lambda done, doing: messages.append(doing),
     )
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["since_best"] for row in rows] == ["0", "1", "2"]
-    assert "stopped: 2 epochs without a better validation" in told
+    assert "stopped early: no improvement in 2 epochs" in messages
     train_model(NAME, data=films, out=tmp_path, epochs=8, patience=2, resume=True)
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4  # it stays stopped
 
 
 def test_an_unknown_tracker_is_refused_before_anything_is_read(films, tmp_path):
-    with pytest.raises(UnknownNameError, match="no tracker named 'mlflow'; wanted: csv, wandb"):
+    with pytest.raises(
+        UnknownNameError, match="no tracker named 'mlflow'; choose from: csv, wandb"
+    ):
         train_model(NAME, data=films, out=tmp_path / "out", track="mlflow")
     assert not (tmp_path / "out").exists()
 

@@ -1,1 +1,1 @@
-"""Training and evaluation; never loaded by the Space. The recipes are in `recipes`."""
+"""Training and evaluation, which the page never loads; the recipes are in `recipes`."""

@@ -1,9 +1,9 @@
-"""What each choice is worth: the same small lesson with one thing changed, fold by fold.
+"""What each choice of a recipe is worth: small training runs with one thing changed, fold by fold.
 
-Tables: `folds` (the recipe as it is), `architectures`, `augmentation`, `balance` and `shortcut`
-(the lungs blotted out), each on the same persons in the same folds, the first row compared with
-every other by a paired t-test over the folds.
-Small budgets say which choice is better here, at this budget, and no more.
+The tables are `folds` (the recipe as it is), `architectures`, `augmentation`, `balance` and
+`shortcut` (the lungs masked). All rows of a table use the same patients in the same folds, and a
+paired t-test over the folds compares the first row with every other. With budgets this small, a
+table says which choice is better here and at this budget, not in general.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from xai_demo import networks
-from xai_demo.decision import decided_index
+from xai_demo.decision import decided_label_index
 from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.records import Raster
 from xai_demo.training import (
@@ -32,8 +32,9 @@ from xai_demo.training import (
     train,
 )
 from xai_demo.training.datasets import covid
-from xai_demo.training.evaluate import check_folder, check_part
-from xai_demo.training.fold_metrics import finite, paired
+from xai_demo.training.evaluate import check_folder, check_split
+from xai_demo.training.fold_metrics import paired_t_test
+from xai_demo.training.metrics import round_finite
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -50,20 +51,20 @@ class Budget:
     """How much each row may cost."""
 
     epochs: int = 2
-    most: int = 240  # samples, persons whole, chosen by chance once
+    most: int = 240  # samples; whole patients, drawn once for all rows
     folds: int = 3
-    side: int = 64  # pixels of the pictures
+    side: int = 64  # of the images, in pixels
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One choice: a recipe with one thing changed."""
+    """One choice: a recipe, or its data, with one thing changed."""
 
     name: str
     recipe: Recipe
-    varied: bool = True
-    masked: bool = False
+    has_augmentation: bool = True
+    has_masked_lungs: bool = False
 
 
 def _folds(recipe: Recipe) -> list[Row]:
@@ -84,8 +85,8 @@ def _architectures(recipe: Recipe) -> list[Row]:
 
 def _augmentation(recipe: Recipe) -> list[Row]:
     return [
-        Row(name="varied", recipe=recipe),
-        Row(name="as they are", recipe=recipe, varied=False),
+        Row(name="with augmentation", recipe=recipe),
+        Row(name="without augmentation", recipe=recipe, has_augmentation=False),
     ]
 
 
@@ -93,21 +94,23 @@ def _balance(recipe: Recipe) -> list[Row]:
     return [
         Row(
             name=name,
-            recipe=dataclasses.replace(recipe, schedule=class_imbalance.chosen(recipe, name)),
+            recipe=dataclasses.replace(
+                recipe, schedule=class_imbalance.balanced_schedule(recipe, name)
+            ),
         )
         for name in class_imbalance.BALANCES
     ]
 
 
 def _shortcut(recipe: Recipe) -> list[Row]:
-    if recipe.read is not covid.read:
+    if not _can_mask_lungs(recipe):
         raise TrainingError(
-            f"{recipe.model.name} has no pictures without lungs, wanted for the table shortcut: "
+            f"{recipe.model.name} cannot mask the lungs, which the table shortcut compares; use "
             "covid3-simplecnn or covid3-resnet50."
         )
     return [
-        Row(name="whole pictures", recipe=recipe),
-        Row(name="lungs blotted out", recipe=recipe, masked=True),
+        Row(name="whole radiographs", recipe=recipe),
+        Row(name="lungs masked", recipe=recipe, has_masked_lungs=True),
     ]
 
 
@@ -128,155 +131,174 @@ def ablate(
     budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The tables asked for, all that the recipe takes if none is named, as JSON values."""
-    chosen, limits = _small(recipe_of(recipe), budget or Budget()), budget or Budget()
-    usual = [name for name in TABLES if name != "folds" and (name != "shortcut" or _masks(chosen))]
-    wanted = tuple(tables) or tuple(usual)
-    for name in wanted:
+    """Measure the named tables, by default all that suit the recipe; returns JSON values.
+
+    Raises UnknownNameError for an unknown table, and TrainingError if the recipe, the data or the
+    budget does not fit.
+    """
+    budget = budget or Budget()
+    small_recipe = _shrink_recipe(recipe_of(recipe), budget)
+    suitable = [
+        name
+        for name in TABLES
+        if name != "folds" and (name != "shortcut" or _can_mask_lungs(small_recipe))
+    ]
+    names = tuple(tables) or tuple(suitable)
+    for name in names:
         if name not in TABLES:
             raise UnknownNameError("table", name, TABLES)
     check_folder(data)
-    tell = progress or (lambda done, doing: None)
-    tell(0.0, "reading the data")
-    rows = {name: TABLES[name](chosen) for name in wanted}
-    sets = _Sets(data, chosen, limits)
-    total = sum(map(len, rows.values())) * limits.folds
+    progress = progress or (lambda done, doing: None)
+    progress(0.0, "reading the dataset")
+    rows = {name: TABLES[name](small_recipe) for name in names}
+    fold_data = _FoldData(data, small_recipe, budget)
+    total = sum(map(len, rows.values())) * budget.folds
     done = 0
-    found: dict[str, list[dict[str, Any]]] = {}
+    measured: dict[str, list[dict[str, Any]]] = {}
     for name, choices in rows.items():
-        found[name] = []
+        measured[name] = []
         for row in choices:
             folds = []
-            for fold in range(limits.folds):
-                tell(done / total, f"{name}: {row.name}, fold {fold + 1} of {limits.folds}")
-                folds.append(_measured(row, sets.of(row, fold), limits, fold))
+            for fold in range(budget.folds):
+                progress(done / total, f"{name}: {row.name}, fold {fold + 1} of {budget.folds}")
+                folds.append(_fold_figures(row, fold_data.for_fold(row, fold), budget))
                 done += 1
-            found[name].append({"name": row.name, "folds": folds})
+            measured[name].append({"name": row.name, "folds": folds})
     return {
         "recipe": recipe,
-        "data": sets.name,
-        "n": sets.count,
-        "groups": sets.persons,
-        "budget": dataclasses.asdict(limits),
-        "tables": {name: _table(listed) for name, listed in found.items()},
+        "data": fold_data.name,
+        "n": fold_data.n_samples,
+        "groups": fold_data.n_patients,
+        "budget": dataclasses.asdict(budget),
+        "tables": {name: _comparison(choices) for name, choices in measured.items()},
     }
 
 
-def _masks(recipe: Recipe) -> bool:
+def _can_mask_lungs(recipe: Recipe) -> bool:
     return recipe.read is covid.read
 
 
-def _small(recipe: Recipe, budget: Budget) -> Recipe:
-    """The recipe at the budget's size, starting from nothing, as every architecture can."""
+def _shrink_recipe(recipe: Recipe, budget: Budget) -> Recipe:
+    """The recipe at the size of the budget, from random weights, as every architecture can."""
     spec = recipe.model.preprocessing
     if not isinstance(spec, Raster):
-        raise TrainingError(f"{recipe.model.name} takes sounds, wanted: a recipe of pictures.")
+        raise TrainingError(
+            f"{recipe.model.name} takes sounds; ablation works for recipes of radiographs only."
+        )
     if budget.folds < 2 or budget.epochs < 1 or budget.most < 2 * budget.folds or budget.side < 32:
         raise TrainingError(
-            f"{budget.folds} folds, {budget.epochs} epochs, {budget.most} samples and {budget.side}"
-            " pixels, wanted: at least 2 folds, 1 epoch, two samples a fold and 32 pixels."
+            f"The budget has {budget.folds} folds, {budget.epochs} epochs, {budget.most} samples "
+            f"and {budget.side} pixels; at least 2 folds, 1 epoch, two samples per fold and 32 "
+            "pixels are needed."
         )
     return dataclasses.replace(
         recipe,
-        start=None,
+        initial_model=None,
         model=dataclasses.replace(
             recipe.model,
             preprocessing=dataclasses.replace(spec, height=budget.side, width=budget.side),
         ),
         schedule=dataclasses.replace(
-            recipe.schedule, epochs=budget.epochs, small_until=0.0, thaw_every=0, patience=0
+            recipe.schedule,
+            epochs=budget.epochs,
+            low_resolution_share=0.0,
+            unfreeze_every=0,
+            patience=0,
         ),
     )
 
 
-class _Sets:
-    """The data of one ablation, read once, and once more without lungs where that is asked."""
+class _FoldData:
+    """The dataset of one ablation, read once, and once more with masked lungs if a row needs it."""
 
     def __init__(self, data: Path, recipe: Recipe, budget: Budget) -> None:
-        self._data, self._recipe, self._budget = data, recipe, budget
+        self._data, self._recipe = data, recipe
         whole = recipe.read(data, recipe.model)
-        self._read = {False: whole}
+        self._by_masking = {False: whole}
         rng = np.random.default_rng(budget.seed)
-        persons = rng.permutation(sorted(set(whole.groups))).tolist()
-        sizes = {person: whole.groups.count(person) for person in persons}
-        taken: set[str] = set()
-        for person in persons:
-            if sum(sizes[p] for p in taken) >= budget.most:
+        patients = rng.permutation(sorted(set(whole.groups))).tolist()
+        sizes = {patient: whole.groups.count(patient) for patient in patients}
+        sampled: set[str] = set()
+        for patient in patients:
+            if sum(sizes[p] for p in sampled) >= budget.most:
                 break
-            taken.add(person)
-        self.name, self._taken = whole.name, taken
-        kept = [i for i, group in enumerate(whole.groups) if group in taken]
-        self.count, self.persons = len(kept), len(taken)
+            sampled.add(patient)
+        indices = [i for i, group in enumerate(whole.groups) if group in sampled]
+        self.name = whole.name
+        self.n_samples, self.n_patients = len(indices), len(sampled)
+        # -1: samples that the budget leaves out.
         self._fold_of = np.full(len(whole.groups), -1)
-        self._fold_of[kept] = datasets.assign_folds(
-            [whole.groups[i] for i in kept], whole.targets[kept], budget.folds, seed="ablation"
+        self._fold_of[indices] = datasets.assign_folds(
+            [whole.groups[i] for i in indices],
+            whole.targets[indices],
+            budget.folds,
+            seed="ablation",
         )
 
-    def of(self, row: Row, fold: int) -> Dataset:
-        """The fold is the test part; of the rest one sixth of the persons is validation."""
-        if row.masked not in self._read:
-            model = self._recipe.model
-            self._read[row.masked] = covid.read(self._data, model, masked=row.masked)
-        whole = self._read[row.masked]
-        learnt = np.flatnonzero((self._fold_of >= 0) & (self._fold_of != fold))
-        tuned = datasets.assign_parts(
-            [whole.groups[i] for i in learnt],
-            whole.targets[learnt],
+    def for_fold(self, row: Row, fold: int) -> Dataset:
+        """The dataset with this fold as test split and a sixth of the others as validation."""
+        if row.has_masked_lungs not in self._by_masking:
+            self._by_masking[True] = covid.read(self._data, self._recipe.model, masked=True)
+        whole = self._by_masking[row.has_masked_lungs]
+        others = np.flatnonzero((self._fold_of >= 0) & (self._fold_of != fold))
+        is_validation = datasets.assign_parts(
+            [whole.groups[i] for i in others],
+            whole.targets[others],
             (5 / 6, 1 / 6),
             seed="ablation validation",
         )
         splits: list[Split | None] = [None] * len(whole.groups)
         for i in np.flatnonzero(self._fold_of == fold):
             splits[i] = "test"
-        for i, is_tuned in zip(learnt, tuned, strict=True):
-            splits[i] = "validation" if is_tuned else "train"
-        kept = [i for i, split in enumerate(splits) if split is not None]
-        found = dataclasses.replace(
+        for i, validation in zip(others, is_validation, strict=True):
+            splits[i] = "validation" if validation else "train"
+        indices = [i for i, split in enumerate(splits) if split is not None]
+        sampled = dataclasses.replace(
             whole,
-            targets=whole.targets[kept],
-            groups=tuple(whole.groups[i] for i in kept),
+            targets=whole.targets[indices],
+            groups=tuple(whole.groups[i] for i in indices),
             splits=tuple(split for split in splits if split is not None),
-            load=lambda i, rng: whole.load(kept[i], rng),
+            load=lambda i, rng: whole.load(indices[i], rng),
         )
-        return found if row.varied else found.unvaried()
+        return sampled if row.has_augmentation else sampled.without_augmentation()
 
 
-def _measured(row: Row, data: Dataset, budget: Budget, fold: int) -> dict[str, float | None]:
-    """Train on the other folds and ask about this one."""
-    check_part(data, "train", 2)
-    check_part(data, "validation", 2)
+def _fold_figures(row: Row, data: Dataset, budget: Budget) -> dict[str, float | None]:
+    """Train on the training split, and measure on the test split."""
+    check_split(data, "train", 2)
+    check_split(data, "validation", 2)
     torch.manual_seed(budget.seed)
-    model = row.recipe.model
-    network = networks.architecture(model).whole(model)
+    network = networks.architecture(row.recipe.model).whole(row.recipe.model)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        train.learnt(
+        train.fit_network(
             network,
             row.recipe,
             data,
             out=out,
-            options=train.Options(seed=budget.seed),
+            options=train.TrainingOptions(seed=budget.seed),
             progress=lambda done, doing: None,
-            track=lambda first: tracking.opened(
-                "csv", tracking.Tracked(out=out, name=row.name, settings={}, first_step=first)
+            track=lambda first_step: tracking.open_tracker(
+                "csv",
+                tracking.TrackedRun(out=out, name=row.name, settings={}, first_step=first_step),
             ),
         )
-    tuned = train.tuned(network.cpu(), row.recipe, data)
-    probabilities, targets = predict.probabilities(network, tuned, data, "test")
+    model = train.calibrate_network(network.cpu(), row.recipe, data)
+    probabilities, targets = predict.split_probabilities(network, model, data, "test")
     weights = np.ones(len(targets))
     if data.is_independent:
-        decided = findings.decided(tuned, probabilities)
-        figures = findings.summary(probabilities, targets, decided, weights)
+        decisions = findings.decide(model, probabilities)
+        figures = findings.summary(probabilities, targets, decisions, weights)
     else:
-        decided = np.array([decided_index(tuned, row) for row in probabilities])
-        figures = metrics.summary(probabilities, targets, decided, weights, None)
-    return {name: finite(figures[name]) for name in FIGURES}
+        decisions = np.array([decided_label_index(model, each) for each in probabilities])
+        figures = metrics.summary(probabilities, targets, decisions, weights, None)
+    return {name: round_finite(figures[name]) for name in FIGURES}
 
 
-def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rows with means, and each against the first."""
+def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows with their means and their tests against the first row."""
 
-    def over(row: dict[str, Any], name: str) -> list[float]:
+    def values(row: dict[str, Any], name: str) -> list[float]:
         return [float("nan") if f[name] is None else f[name] for f in row["folds"]]
 
     first = rows[0]
@@ -284,10 +306,14 @@ def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": [
             {
                 **row,
-                "mean": {name: finite(float(np.nanmean(over(row, name)))) for name in FIGURES},
+                "mean": {
+                    name: round_finite(float(np.nanmean(values(row, name)))) for name in FIGURES
+                },
                 "against_first": None
                 if row is first
-                else {name: paired(over(first, name), over(row, name)) for name in FIGURES},
+                else {
+                    name: paired_t_test(values(first, name), values(row, name)) for name in FIGURES
+                },
             }
             for row in rows
         ]
@@ -298,22 +324,22 @@ def table(result: dict[str, Any]) -> str:
     """The tables for a terminal, as Markdown."""
     budget = result["budget"]
     lines = [
-        f"{result['recipe']} on {result['data']}: {result['n']} samples of {result['groups']} "
-        f"persons, {budget['folds']} folds, {budget['epochs']} epochs, {budget['side']} pixels, "
-        "from the start. p: paired t-test over the folds against the first row."
+        f"{result['recipe']} on {result['data']}: {result['n']} samples from {result['groups']} "
+        f"patients, {budget['folds']} folds, {budget['epochs']} epochs, {budget['side']} pixels, "
+        "trained from random weights. p: paired t-test over the folds against the first row."
     ]
-    for name, found in result["tables"].items():
+    for name, comparison in result["tables"].items():
         lines += ["", f"| {name} | " + " | ".join(f"{f} | p" for f in FIGURES) + " |"]
         lines.append("| --- " * (2 * len(FIGURES) + 1) + "|")
-        for row in found["rows"]:
+        for row in comparison["rows"]:
             cells = []
             for figure in FIGURES:
-                against = row["against_first"]
-                p = against[figure]["p"] if against else None
-                cells += [_shown(row["mean"][figure]), "" if p is None else f"{p:.2g}"]
+                tests = row["against_first"]
+                p = tests[figure]["p"] if tests else None
+                cells += [_format_value(row["mean"][figure]), "" if p is None else f"{p:.2g}"]
             lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _shown(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"

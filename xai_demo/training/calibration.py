@@ -1,4 +1,4 @@
-"""What is chosen on validation: temperature, operating points, and when to be uncertain. Pure."""
+"""What is chosen on the validation split: temperature, operating points, margin of uncertainty."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xai_demo.decision import standing
+from xai_demo.decision import operating_point_ratios
 from xai_demo.training import metrics
 
 if TYPE_CHECKING:
@@ -19,153 +19,173 @@ if TYPE_CHECKING:
     from xai_demo.training.metrics import Array, Labels
     from xai_demo.training.recipe import Recipe
 
-WELL_CALIBRATED = 0.05  # expected calibration error
-FEW = 30  # a label with fewer validation samples is treated as if it had these
-LEAST_POINT = 0.1  # of the labels' operating points, relative to the largest one
-MOST_LEAN = 2.0  # of the point of normal, against its frequency
-_LEANS = sorted(np.geomspace(1 / MOST_LEAN, MOST_LEAN, 21), key=lambda lean: abs(np.log(lean)))
+MAX_CALIBRATION_ERROR = 0.05  # expected calibration error of a well calibrated model
+MIN_LABEL_COUNT = 30  # a label with fewer validation samples is treated as if it had this many
+MIN_RELATIVE_POINT = 0.1  # of the labels' operating points, relative to the largest one
+MAX_NORMAL_FACTOR = 2.0  # by which normal's operating point may depart from its frequency
 _TEMPERATURES = np.geomspace(0.25, 4, 200)
-_HEARD_S = 30.0  # from how much time on a label has a point of its own for moments
-_ENOUGH = 200  # samples, for a calibration error to be more than chance
+_MIN_SOUNDING_S = 30.0  # validation time from which a label gets an event point of its own
+# With fewer samples than this, a calibration error is mostly chance.
+_MIN_SAMPLES = 200
+# By distance from 1, so that of equally good factors the one nearest to 1 is found first.
+_NORMAL_FACTORS = sorted(
+    np.geomspace(1 / MAX_NORMAL_FACTOR, MAX_NORMAL_FACTOR, 21), key=lambda f: abs(np.log(f))
+)
 
 
 def softmax(logits: Array) -> Array:
-    """(samples, labels) -> probabilities."""
+    """Probabilities from logits, (samples, labels).
+
+    >>> softmax(np.array([[0.0, 0.0]]))
+    array([[0.5, 0.5]])
+    """
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Array = shifted / shifted.sum(axis=1, keepdims=True)
     return result
 
 
-def calibrated(recipe: Recipe, logits: Array, targets: Labels) -> Model:
-    """The recipe's model with temperature, operating points and doubt."""
-    chosen = temperature(logits, targets)
-    probabilities = softmax(logits / chosen)
-    model = dataclasses.replace(recipe.model, temperature=round(chosen, 4))
+def calibrate_model(recipe: Recipe, logits: Array, targets: Labels) -> Model:
+    """The recipe's model with temperature, operating points and margin of uncertainty."""
+    temperature = best_temperature(logits, targets)
+    probabilities = softmax(logits / temperature)
+    model = dataclasses.replace(recipe.model, temperature=round(temperature, 4))
     if model.normal_label:
         normal = model.labels.index(model.normal_label)
         points = (
-            two_points(probabilities, targets, normal)
+            binary_operating_points(probabilities, targets, normal)
             if len(model.labels) == 2
             else operating_points(probabilities, targets, normal)
         )
-        model = dataclasses.replace(model, operating_points=_named(model, points))
-    doubt = _doubt(recipe, model, probabilities, pooled=False)
-    return dataclasses.replace(model, uncertain_margin=doubt)
+        model = dataclasses.replace(model, operating_points=_points_by_label(model, points))
+    margin = _uncertain_margin(recipe, model, probabilities, pooled=False)
+    return dataclasses.replace(model, uncertain_margin=margin)
 
 
-def of_recordings(recipe: Recipe, model: Model, found: RecordingPredictions) -> Model:
-    """The model with operating points and doubt for what several windows say together.
+def calibrate_recordings(recipe: Recipe, model: Model, recordings: RecordingPredictions) -> Model:
+    """The model with operating points and margin for whole recordings and for events in time.
 
-    What is heard in one breath of many is diluted in the mean over a recording's windows, so that
-    the points of single events would miss it; of moments, so many are asked about that they would
+    An event in one breath of many is diluted in the mean over a recording's windows, so the
+    operating points of single events would miss it. Moments are so many that these points would
     find something in every recording.
     """
-    probabilities, targets = found.probabilities, found.targets
+    probabilities, targets = recordings.probabilities, recordings.targets
     if model.normal_label is None or len(set(targets.tolist())) < 2:
         return model
-    model = dataclasses.replace(model, event_points=event_points(model, found))
+    model = dataclasses.replace(model, event_points=event_points(model, recordings))
     normal = model.labels.index(model.normal_label)
     points = operating_points(probabilities, targets, normal)
-    model = dataclasses.replace(model, recording_points=_named(model, points))
-    doubt = _doubt(recipe, model, probabilities, pooled=True)
-    return dataclasses.replace(model, recording_margin=doubt)
+    model = dataclasses.replace(model, recording_points=_points_by_label(model, points))
+    margin = _uncertain_margin(recipe, model, probabilities, pooled=True)
+    return dataclasses.replace(model, recording_margin=margin)
 
 
-def event_points(model: Model, found: RecordingPredictions) -> dict[str, float]:
-    """For each label but normal the point at which the moments above it agree best with the truth.
+def event_points(model: Model, recordings: RecordingPredictions) -> dict[str, float]:
+    """For each abnormal label, the threshold whose moments agree best with the annotated events.
 
-    That is the largest F1 of their time (Dice 1945). A label that sounds for less than half a
-    minute of validation gets the largest point of the others.
+    Agreement is F1 over time (Dice 1945). A label that sounds for less than half a minute in the
+    validation split gets the largest threshold of the others.
     """
     points: dict[str, float] = {}
     rare = []
-    lasting = found.sounding_s.sum(axis=1)
+    moment_s = recordings.sounding_s.sum(axis=1)
     for k, label in enumerate(model.labels):
         if label == model.normal_label:
             continue
-        sounding, scores = found.sounding_s[:, k], found.moments[:, k]
-        if sounding.sum() < _HEARD_S:
+        sounding, scores = recordings.sounding_s[:, k], recordings.moments[:, k]
+        if sounding.sum() < _MIN_SOUNDING_S:
             rare.append(label)
             continue
         order = np.argsort(-scores)
-        agreed = 2 * sounding[order].cumsum()
-        f1 = agreed / (lasting[order].cumsum() + sounding.sum())
+        agreement = 2 * sounding[order].cumsum()
+        f1 = agreement / (moment_s[order].cumsum() + sounding.sum())
         points[label] = round(float(scores[order][f1.argmax()]), 4)
     if not points:
         return {}
     return points | dict.fromkeys(rare, max(points.values()))
 
 
-def _named(model: Model, points: Array) -> dict[str, float]:
+def _points_by_label(model: Model, points: Array) -> dict[str, float]:
     return {k: round(float(v), 4) for k, v in zip(model.labels, points, strict=True)}
 
 
-def _doubt(recipe: Recipe, model: Model, probabilities: Array, *, pooled: bool) -> float:
-    """The lead below which lie as many validation cases as the recipe leaves unanswered."""
-    ranked = np.sort([standing(model, row, pooled=pooled) for row in probabilities], axis=1)
-    return round(float(np.quantile(ranked[:, -1] - ranked[:, -2], recipe.uncertainty)), 4)
+def _uncertain_margin(recipe: Recipe, model: Model, probabilities: Array, *, pooled: bool) -> float:
+    """The lead of the best label below which the recipe's `uncertain_share` of samples lies."""
+    ranked = np.sort(
+        [operating_point_ratios(model, row, pooled=pooled) for row in probabilities], axis=1
+    )
+    return round(float(np.quantile(ranked[:, -1] - ranked[:, -2], recipe.uncertain_share)), 4)
 
 
-def temperature(logits: Array, targets: Labels) -> float:
-    """That of the largest likelihood (Guo et al. 2017), if it calibrates well.
+def best_temperature(logits: Array, targets: Labels) -> float:
+    """The temperature of the largest likelihood (Guo et al. 2017), provided it calibrates well.
 
-    If not, as where a classifier was taught with other class sizes than validation has, the
-    likeliest of those that do; if none does, that of the smallest expected calibration error.
+    It may not, for example if a classifier was trained with other class frequencies than those of
+    the validation split. Then the choice is the most likely temperature of those with a small
+    expected calibration error, or the one with the smallest error if there are none.
     """
-    rows, everyone = np.arange(len(targets)), np.ones(len(targets))
+    rows, weights = np.arange(len(targets)), np.ones(len(targets))
     losses, errors = np.zeros(len(_TEMPERATURES)), np.zeros(len(_TEMPERATURES))
-    for i, each in enumerate(_TEMPERATURES):
-        probabilities = softmax(logits / each)
+    for i, temperature in enumerate(_TEMPERATURES):
+        probabilities = softmax(logits / temperature)
         losses[i] = -np.log(probabilities[rows, targets] + 1e-12).mean()
-        errors[i] = metrics.expected_calibration_error(probabilities, targets, everyone)
-    chosen = int(losses.argmin())
-    if errors[chosen] > WELL_CALIBRATED and len(targets) >= _ENOUGH:
-        # Half of what is wanted leaves room for other patients.
-        allowed = max(float(errors.min()), WELL_CALIBRATED / 2)
-        chosen = int(np.where(errors <= allowed, losses, np.inf).argmin())
-    return float(_TEMPERATURES[chosen])
+        errors[i] = metrics.expected_calibration_error(probabilities, targets, weights)
+    best = int(losses.argmin())
+    if errors[best] > MAX_CALIBRATION_ERROR and len(targets) >= _MIN_SAMPLES:
+        # Half of the error allowed, because it will be larger for other patients.
+        allowed = max(float(errors.min()), MAX_CALIBRATION_ERROR / 2)
+        best = int(np.where(errors <= allowed, losses, np.inf).argmin())
+    return float(_TEMPERATURES[best])
 
 
-def two_points(probabilities: Array, targets: Labels, normal: int) -> Array:
-    """The operating points of normal and abnormal, which add up to one."""
-    point = operating_point(probabilities[:, 1 - normal], targets != normal)
+def binary_operating_points(probabilities: Array, targets: Labels, normal: int) -> Array:
+    """The operating points of normal and abnormal, (2,), which add up to one."""
+    point = youden_threshold(probabilities[:, 1 - normal], targets != normal)
     points = np.full(2, point)
     points[normal] = 1 - point
     return points
 
 
 def operating_points(probabilities: Array, targets: Labels, normal: int) -> Array:
-    """Operating points of the largest (sensitivity + specificity) / 2 plus balanced accuracy.
+    """The operating points with the largest average score plus balanced accuracy, (labels,).
 
-    They are the label's frequency to a power: frequencies themselves are best for balanced
-    accuracy, equal points for accuracy. Normal's may be up to `MOST_LEAN` times as high or as low,
-    where a network is too ready to call everything normal, or nothing; of equals the least such
-    leaning is taken. Scaled so that normal and the commonest finding add up to one. A label that
-    validation has hardly heard counts as often as `FEW` samples, and in the balanced accuracy no
-    more than its share of them; no point is below `LEAST_POINT` of the largest: six lucky samples
-    must not make a label win at a probability of 3 %.
+    A point is the label's frequency to some power: the frequency itself is best for balanced
+    accuracy, equal points are best for accuracy. Normal's point may be up to `MAX_NORMAL_FACTOR`
+    times higher or lower, for networks that answer normal too readily or too rarely; of equally
+    good factors the one nearest to 1 is chosen. Points are scaled so that those of normal and the
+    most frequent finding add up to one.
+
+    A label with hardly any validation samples is treated as if it had `MIN_LABEL_COUNT`, and counts
+    less in the balanced accuracy. No point is below `MIN_RELATIVE_POINT` of the largest: a few
+    lucky samples must not make a label win at a probability of 3 %.
     """
     n = probabilities.shape[1]
     sizes = np.bincount(targets, minlength=n)
-    frequency = np.maximum(sizes, FEW) / len(targets)
-    believed = np.minimum(sizes / FEW, 1.0)
-    best, chosen = -1.0, np.full(n, 0.5)
-    for lean, power in itertools.product(_LEANS, np.linspace(0, 1, 41)):
+    frequency = np.maximum(sizes, MIN_LABEL_COUNT) / len(targets)
+    trust = np.minimum(sizes / MIN_LABEL_COUNT, 1.0)
+    best_score, best_points = -1.0, np.full(n, 0.5)
+    for factor, power in itertools.product(_NORMAL_FACTORS, np.linspace(0, 1, 41)):
         points = frequency**power
-        points[normal] *= lean
-        points = np.maximum(points, LEAST_POINT * points.max())
+        points[normal] *= factor
+        points = np.maximum(points, MIN_RELATIVE_POINT * points.max())
         counts = metrics.confusion(
             targets, (probabilities / points).argmax(axis=1), np.ones(len(targets)), n
         )
-        score = _average_score(counts, normal) + _believed_recall(counts, believed)
-        if score > best + 1e-12:
+        score = _average_score(counts, normal) + _weighted_recall(counts, trust)
+        # Sums in another order differ in the last digits; that is no improvement.
+        if score > best_score + 1e-12:
             abnormal = np.delete(points, normal).max()
-            best, chosen = score, points / (points[normal] + abnormal)
-    return chosen
+            best_score, best_points = score, points / (points[normal] + abnormal)
+    return best_points
 
 
-def operating_point(scores: Array, positive: NDArray[np.bool_]) -> float:
-    """The threshold of the largest sensitivity + specificity (Youden 1950), amid its plateau."""
+def youden_threshold(scores: Array, positive: NDArray[np.bool_]) -> float:
+    """The threshold of the largest sensitivity + specificity (Youden 1950).
+
+    If several are equally good, their mean. Both arguments are (samples,).
+
+    >>> youden_threshold(np.array([0.1, 0.2, 0.6, 0.8]), np.array([False, False, True, True]))
+    0.4
+    """
     levels = np.unique(scores)
     thresholds = np.r_[levels[0], (levels[1:] + levels[:-1]) / 2]
     youden = [(scores[positive] >= t).mean() + (scores[~positive] < t).mean() for t in thresholds]
@@ -174,11 +194,13 @@ def operating_point(scores: Array, positive: NDArray[np.bool_]) -> float:
 
 
 def _average_score(counts: Array, normal: int) -> float:
+    """(Sensitivity + specificity) / 2 of abnormal versus normal, from a confusion matrix."""
     abnormal = np.delete(counts, normal, axis=0)
-    found = np.delete(abnormal, normal, axis=1).sum() / max(abnormal.sum(), 1e-12)
-    return float(found + counts[normal, normal] / max(counts[normal].sum(), 1e-12)) / 2
+    sensitivity = np.delete(abnormal, normal, axis=1).sum() / max(abnormal.sum(), 1e-12)
+    specificity = counts[normal, normal] / max(counts[normal].sum(), 1e-12)
+    return float(sensitivity + specificity) / 2
 
 
-def _believed_recall(counts: Array, believed: Array) -> float:
+def _weighted_recall(counts: Array, weights: Array) -> float:
     recalls = counts.diagonal() / np.maximum(counts.sum(axis=1), 1e-12)
-    return float((believed * recalls).sum() / max(believed.sum(), 1e-12))
+    return float((weights * recalls).sum() / max(weights.sum(), 1e-12))

@@ -1,4 +1,4 @@
-"""One evaluation: from a model directory and a data set to figures, and pictures of them."""
+"""One evaluation: from a model directory and a dataset to figures and plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
     from xai_demo.training.datasets import Dataset, Split
 
-PERSONS = "persons.json"  # beside the weights: whom the network learnt from
+PATIENTS_FILE = "persons.json"  # beside the weights: the patients that a network was trained on
 FILE = "evaluation.json"
 
 
@@ -34,88 +34,93 @@ def evaluate_model(
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure a model on what it did not learn from; the contract's `evaluate --json`.
+    """Evaluate a model on patients that it was not trained on; returns `evaluate --json`'s object.
 
-    `out` gets that as evaluation.json, with a confusion matrix, a reliability diagram and ROC
-    curves.
+    With `out`, that object is also written there as evaluation.json, together with a confusion
+    matrix, a reliability diagram and ROC curves.
     """
     recipe = recipe_of(model)
     check_folder(data)
-    record, network = trained(model, settings=settings, data=data)
-    tell = progress or (lambda done, doing: None)
-    if recipe.judge is not None:
-        known = persons(settings.weights_dir / model)
-        evaluation = recipe.judge(network, record, data, known, tell)
+    record, network = load_trained_model(model, settings=settings, data=data)
+    progress = progress or (lambda done, doing: None)
+    patients = training_patients(settings.weights_dir / model)
+    if recipe.evaluate is not None:
+        evaluation = recipe.evaluate(network, record, data, patients, progress)
     else:
-        tell(0.0, "reading the data")
-        data_set = recipe.read(data, record)
-        known = persons(settings.weights_dir / model)
-        if known is not None:
-            data_set = data_set.apart_from(known)
-        check_part(data_set, "test", 1)
-        tell(0.3, "asking the network")
-        evaluation = predict.answered(network, record, data_set)
+        progress(0.0, "reading the dataset")
+        dataset = recipe.read(data, record)
+        if patients is not None:
+            dataset = dataset.with_training_groups(patients)
+        check_split(dataset, "test", 1)
+        progress(0.3, "running the network")
+        evaluation = predict.evaluate_test_split(network, record, dataset)
     if out is not None:
-        _write(out, record, evaluation)
+        _write_evaluation(out, record, evaluation)
     return evaluation.result
 
 
-def trained(model: str, *, settings: Settings, data: Path) -> tuple[Model, nn.Module]:
-    """A model with its network; raises CheckpointUnavailableError where it was not trained yet."""
+def load_trained_model(model: str, *, settings: Settings, data: Path) -> tuple[Model, nn.Module]:
+    """A model's record and network; raises CheckpointUnavailableError if it is not trained yet.
+
+    `data` is only named in that error, in the command that trains the model.
+    """
     directory = settings.weights_dir / model
     if not (directory / WEIGHTS).is_file():
         raise CheckpointUnavailableError(
-            f"{directory} holds no model.safetensors: train it first, "
+            f"{directory} holds no model.safetensors. Train the model first: "
             f"`python -m xai_demo train {model} --data {data} --out {directory}`."
         )
     record = read_model(directory)
     path = directory / WEIGHTS
     Digests().verified(path, sha256=record.sha256)
-    network = networks.architecture(record).whole(record)
+    network = networks.architecture(record).build(record)
     network.load_state_dict(read_tensors(path))
     return record, network.eval()
 
 
-def persons(directory: Path) -> frozenset[str] | None:
-    """Whom a network learnt from; None where its training did not write that."""
-    path = directory / PERSONS
+def training_patients(directory: Path) -> frozenset[str] | None:
+    """The patients that a network was trained on; None if its directory does not list them."""
+    path = directory / PATIENTS_FILE
     if not path.is_file():
         return None
     return frozenset(json.loads(path.read_text(encoding="utf-8"))["learnt_from"])
 
 
 def check_folder(data: Path) -> None:
-    """Raise TrainingError where that is no directory."""
+    """Raise TrainingError unless `data` is a directory."""
     if not data.is_dir():
-        raise TrainingError(f"{data} is no directory, wanted: a data set in its published layout.")
-
-
-def check_part(data: Dataset, split: Split, n_labels: int) -> None:
-    """Raise TrainingError where a split has samples of fewer labels than that."""
-    targets = data.targets[data.indices(split)]
-    if data.is_independent:  # a label is met where some samples have it; without any is one too
-        bare = int(not targets.any(axis=1).all())
-        met = int(targets.any(axis=0).sum()) + bare
-    else:
-        met = len(set(targets))
-    if met < n_labels:
         raise TrainingError(
-            f"The {split} part of {data.name} has {len(targets)} samples of {met} "
-            f"labels, wanted: samples of at least {n_labels}."
+            f"{data} is not a directory; a dataset in its published layout is needed."
         )
 
 
-def _write(out: Path, model: Model, evaluation: Evaluation) -> None:
-    """The figures as JSON, and for every set of answers the pictures, in a folder of its name."""
+def check_split(data: Dataset, split: Split, n_labels: int) -> None:
+    """Raise TrainingError if a split has samples of fewer than `n_labels` labels."""
+    targets = data.targets[data.indices(split)]
+    if data.is_independent:
+        # Samples without any label count as one label more: there is something to tell apart.
+        without_any = int(not targets.any(axis=1).all())
+        present = int(targets.any(axis=0).sum()) + without_any
+    else:
+        present = len(set(targets))
+    if present < n_labels:
+        raise TrainingError(
+            f"The {split} split of {data.name} has {len(targets)} samples of {present} labels; "
+            f"samples of at least {n_labels} are needed."
+        )
+
+
+def _write_evaluation(out: Path, model: Model, evaluation: Evaluation) -> None:
+    """Write the figures as JSON and the plots of all predictions, each into its own folder."""
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(evaluation.result, indent=2, allow_nan=False) + "\n"
     write_atomically(out / FILE, text)
     normal = model.labels.index(model.normal_label) if model.normal_label else None
-    for folder, answers in evaluation.answers.items():
-        plots.write(
+    for folder, predictions in evaluation.predictions.items():
+        plots.write_plots(
             out / folder,
             model=f"{model.name} {folder}".rstrip(),
             labels=model.labels,
-            answers=(answers.probabilities, answers.targets, answers.decided),
+            predictions=(predictions.probabilities, predictions.targets, predictions.decisions),
             normal=normal,
         )

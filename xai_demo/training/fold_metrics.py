@@ -1,6 +1,6 @@
-"""What the folds of a cross-validation come to: figures together, by seed and by fold.
+"""Figures of a cross-validation, over all folds, by seed and by fold; and tests between two runs.
 
-Two runs over the same folds: is one better, or was it chance? Pure.
+Whether one of two runs over the same folds is better, or was lucky, is a paired t-test.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from xai_demo.errors import TrainingError
 from xai_demo.files import write_atomically
 from xai_demo.training import findings, metrics
+from xai_demo.training.metrics import interval_text, round_finite
 
 if TYPE_CHECKING:
     from xai_demo.records import Model
@@ -24,238 +25,237 @@ if TYPE_CHECKING:
 
 FILE = "cross_validation.json"
 METHOD = (
-    "For each fold a network is trained from the start by the recipe on the others, tuned and "
-    "calibrated on the part of them that is held back for that, and asked about the fold, which it "
-    "has not met. `accuracy` is the mean over the folds; all other figures are of the folds' "
-    "answers together."
+    "For each fold, a network is trained from scratch by the recipe on the other folds, tuned and "
+    "calibrated on a validation part of them, and tested on the fold, which it has not seen. "
+    "`accuracy` is the mean over the folds; all other figures are computed on the predictions of "
+    "all folds together."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """What was answered about one fold; shapes as a `DataSet` has them."""
+    """The predictions on one fold and the truth; shapes as a `Dataset` has them."""
 
     name: str
     probabilities: Array  # (samples, labels)
     targets: Labels
-    decided: Labels
+    decisions: Labels
     groups: tuple[str, ...]
 
 
-def result(
-    model: Model, *, data: str, rounds: Sequence[Sequence[Fold]], notes: Sequence[str] = ()
+def summarise_folds(
+    model: Model, *, data: str, runs: Sequence[Sequence[Fold]], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The figures as JSON values; a round holds the folds of one seed."""
-    first = rounds[0]
+    """The figures as JSON values; a run holds the folds of one seed."""
+    first = runs[0]
     targets = np.concatenate([fold.targets for fold in first])
     groups = [group for fold in first for group in fold.groups]
-    figures = [_of(model, answered) for answered in rounds]
+    figures = [_run_figures(model, run) for run in runs]
 
     def mean(weights: Array) -> dict[str, float]:
-        return _mean([one(weights) for one in figures])
+        return _mean([run_figures(weights) for run_figures in figures])
 
-    def json_of(one: Callable[[Array], dict[str, float]]) -> dict[str, Any]:
-        return metrics.as_json(metrics.with_intervals(one, groups))
+    def as_json(run_figures: Callable[[Array], dict[str, float]]) -> dict[str, Any]:
+        return metrics.as_json(metrics.with_intervals(run_figures, groups))
 
     return {
         "model": model.name,
         "data": data,
         "folds": len(first),
-        "dealt": dealt(first),
-        "seeds": len(rounds),
+        "dealt": folds_digest(first),
+        "seeds": len(runs),
         "n": len(targets),
         "groups": len(set(groups)),
         "labels": {
             label: int((targets == i).sum() if targets.ndim == 1 else targets[:, i].sum())
             for i, label in enumerate(model.labels)
         },
-        "metrics": json_of(mean),
-        "per_seed": [json_of(one) for one in figures],
+        "metrics": as_json(mean),
+        "per_seed": [as_json(run_figures) for run_figures in figures],
         "per_fold": {
             fold.name: [
-                round(float((each.decided == each.targets).mean()), 4)
-                for each in (answered[i] for answered in rounds)
+                round(float((each.decisions == each.targets).mean()), 4)
+                for each in (run[i] for run in runs)
             ]
             for i, fold in enumerate(first)
         },
         "figures_by_fold": [
-            _rounded(_mean([_summary(model, answered[i]) for answered in rounds]))
+            {
+                name: round_finite(value)
+                for name, value in _mean([_fold_summary(model, run[i]) for run in runs]).items()
+            }
             for i in range(len(first))
         ],
-        "confusion": {"labels": list(model.labels), "counts": _confusion(model, rounds)},
+        "confusion": {"labels": list(model.labels), "counts": _confusion(model, runs)},
         "method": METHOD,
         "notes": sorted(set(notes)),
     }
 
 
-def dealt(folds: Sequence[Fold]) -> str:
-    """Who was in which fold, as one number: runs are comparable only where it is the same."""
-    told = hashlib.sha256()
+def folds_digest(folds: Sequence[Fold]) -> str:
+    """A digest of which patient was in which fold; runs are comparable only if theirs agree."""
+    digest = hashlib.sha256()
     for fold in folds:
-        told.update(f"{fold.name}:{','.join(sorted(fold.groups))}\n".encode())
-    return told.hexdigest()[:16]
+        digest.update(f"{fold.name}:{','.join(sorted(fold.groups))}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def card_section(result: dict[str, Any]) -> list[str]:
-    """The figures as Markdown, for a model card."""
-    who = "sources" if "per_fold" in result else "persons"
-    abroad = result.get("abroad")
+    """The figures as lines of Markdown, for a model card."""
+    # Only runs that train a network for each fold have figures by fold; those that refit the last
+    # layer are of patients.
+    groups = "patients or sources" if "per_fold" in result else "patients"
+    seeds = f"{result['seeds']} seed{'s' * (result['seeds'] != 1)}"
+    new_hospital = result.get("abroad")
     return [
-        f"{result['method']} {result['n']} samples of {result['groups']} {who}, "
-        f"{result['folds']} folds, {result['seeds']} seeds; {_spread(result)}. In brackets 95 % "
-        f"bootstrap intervals over {who}. By `python -m xai_demo cross-validate "
+        f"{result['method']} {result['n']} samples from {result['groups']} {groups}, "
+        f"{result['folds']} folds, {seeds}; {_spread(result)}. Brackets give 95 % bootstrap "
+        f"intervals over {groups}. Measured by `python -m xai_demo cross-validate "
         f"{result['model']} --data DIR --write-card`.",
         "",
         "| figure | value |",
         "| --- | --- |",
-        *(f"| {name} | {shown(row)} |" for name, row in result["metrics"].items()),
-        *(_abroad(abroad) if abroad else ()),
+        *(f"| {name} | {interval_text(row)} |" for name, row in result["metrics"].items()),
+        *(_new_hospital_lines(new_hospital) if new_hospital else ()),
     ]
 
 
-def _abroad(found: dict[str, Any]) -> list[str]:
-    """The figures of a hospital that nothing of the network has heard."""
+def _new_hospital_lines(result: dict[str, Any]) -> list[str]:
+    """The figures for a hospital that no part of the network was trained on."""
     return [
         "",
-        f"As a hospital that is new to it: {found['method']}",
+        f"On a hospital that is new to the network: {result['method']}",
         "",
         "| figure | value |",
         "| --- | --- |",
-        *(f"| {name} | {shown(row)} |" for name, row in found["metrics"].items()),
+        *(f"| {name} | {interval_text(row)} |" for name, row in result["metrics"].items()),
     ]
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """The figures as JSON, whole or not at all."""
+    """Write the figures as JSON, atomically; makes the folder if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
-def shown(row: dict[str, float | None]) -> str:
-    """A figure with its interval in brackets."""
-    if row["value"] is None:
-        return "not defined"
-    return f"{row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
-
-
 def _spread(result: dict[str, Any]) -> str:
-    """What each fold reached or, where the folds are dealt anew for each seed, each seed."""
+    """Accuracy by fold or, if the folds differ from seed to seed, the first figure by seed."""
     if "per_fold" in result:
-        each = (
+        by_fold = (
             f"fold {name} {', '.join(f'{value:.3f}' for value in values)}"
             for name, values in result["per_fold"].items()
         )
-        return f"accuracy of {'; '.join(each)}"
+        return f"accuracy by fold: {'; '.join(by_fold)}"
     name = next(iter(result["metrics"]))
     values = ", ".join(f"{seed[name]['value']:.3f}" for seed in result["per_seed"])
-    return f"{name} of the seeds one by one {values}"
+    return f"{name} by seed: {values}"
 
 
-def _of(model: Model, answered: Sequence[Fold]) -> Callable[[Array], dict[str, float]]:
-    """The figures of one round, for a weighting of all samples."""
-    probabilities = np.concatenate([fold.probabilities for fold in answered])
-    targets = np.concatenate([fold.targets for fold in answered])
-    decided = np.concatenate([fold.decided for fold in answered])
-    ends = np.cumsum([len(fold.targets) for fold in answered])[:-1]
-    right = (decided == targets).reshape(len(targets), -1).mean(axis=1)
+def _run_figures(model: Model, folds: Sequence[Fold]) -> Callable[[Array], dict[str, float]]:
+    """The figures of all folds of one seed, as a function of the weights of all samples."""
+    probabilities = np.concatenate([fold.probabilities for fold in folds])
+    targets = np.concatenate([fold.targets for fold in folds])
+    decisions = np.concatenate([fold.decisions for fold in folds])
+    ends = np.cumsum([len(fold.targets) for fold in folds])[:-1]
+    right = (decisions == targets).reshape(len(targets), -1).mean(axis=1)
 
     def figures(weights: Array) -> dict[str, float]:
-        each = [
+        # A bootstrap draw may hold no patient of a fold at all.
+        accuracies = [
             r.sum() / w.sum()
             for r, w in zip(np.split(right * weights, ends), np.split(weights, ends), strict=True)
             if w.sum()
         ]
-        summary = _weighed(model, (probabilities, targets, decided), weights)
-        return summary | {"accuracy": float(np.mean(each))}
+        summary = _summary(model, (probabilities, targets, decisions), weights)
+        return summary | {"accuracy": float(np.mean(accuracies))}
 
     return figures
 
 
-def _summary(model: Model, fold: Fold) -> dict[str, float]:
-    answers = (fold.probabilities, fold.targets, fold.decided)
-    return _weighed(model, answers, np.ones(len(fold.targets)))
+def _fold_summary(model: Model, fold: Fold) -> dict[str, float]:
+    predictions = (fold.probabilities, fold.targets, fold.decisions)
+    return _summary(model, predictions, np.ones(len(fold.targets)))
 
 
-def _weighed(
-    model: Model, answers: tuple[Array, Labels, Labels], weights: Array
+def _summary(
+    model: Model, predictions: tuple[Array, Labels, Labels], weights: Array
 ) -> dict[str, float]:
-    """Figures of exclusive labels or of independent ones, as the targets are."""
-    if answers[1].ndim == 2:
-        return findings.summary(*answers, weights)
+    """Overall figures of exclusive or independent labels, depending on the targets' shape."""
+    if predictions[1].ndim == 2:
+        return findings.summary(*predictions, weights)
     normal = model.labels.index(model.normal_label) if model.normal_label else None
-    return metrics.summary(*answers, weights, normal)
+    return metrics.summary(*predictions, weights, normal)
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def _rounded(row: dict[str, float]) -> dict[str, float | None]:
-    """A figure that is not defined, as where a fold lacks a label, is null."""
-    return {name: None if np.isnan(value) else round(value, 4) for name, value in row.items()}
-
-
-def _confusion(model: Model, rounds: Sequence[Sequence[Fold]]) -> list[Any]:
-    """Of all folds of all rounds together, as `evaluate` has it."""
-    folds = [fold for answered in rounds for fold in answered]
+def _confusion(model: Model, runs: Sequence[Sequence[Fold]]) -> list[Any]:
+    """Counts over all folds of all runs, in the shape that `evaluate` has them."""
+    folds = [fold for run in runs for fold in run]
     targets = np.concatenate([fold.targets for fold in folds])
-    decided = np.concatenate([fold.decided for fold in folds])
+    decisions = np.concatenate([fold.decisions for fold in folds])
     if targets.ndim == 2:
-        return findings.counts(targets, decided)
+        return findings.confusion_counts(targets, decisions)
     ones, n = np.ones(len(targets)), len(model.labels)
-    counts: list[Any] = metrics.confusion(targets, decided, ones, n).astype(int).tolist()
+    counts: list[Any] = metrics.confusion(targets, decisions, ones, n).astype(int).tolist()
     return counts
 
 
-def paired(first: Sequence[float], other: Sequence[float]) -> dict[str, float | None]:
-    """Student's paired t-test over folds: mean difference (other - first), t and two-sided p.
+def paired_t_test(first: Sequence[float], second: Sequence[float]) -> dict[str, float | None]:
+    """Student's paired t-test over folds: mean difference (second - first), t and two-sided p.
 
-    Folds share their training persons, so that p is too small rather than too large (Nadeau &
-    Bengio 2003). None where it is not defined: fewer than two folds, or no spread at all.
+    Folds share their training patients, so p tends to be too small (Nadeau & Bengio 2003). t and p
+    are None where they are not defined: with fewer than two folds, or if all differences are equal.
     """
     from scipy import stats
 
-    differences = np.asarray(other, float) - np.asarray(first, float)
+    differences = np.asarray(second, float) - np.asarray(first, float)
     mean = float(differences.mean()) if len(differences) else float("nan")
     if len(differences) < 2 or not np.isfinite(differences).all() or np.ptp(differences) < 1e-12:
-        return {"difference": finite(mean), "t": None, "p": None}
-    test = stats.ttest_rel(other, first)
+        return {"difference": round_finite(mean), "t": None, "p": None}
+    test = stats.ttest_rel(second, first)
     return {
-        "difference": finite(mean),
-        "t": finite(float(test.statistic)),
-        "p": finite(float(test.pvalue)),
+        "difference": round_finite(mean),
+        "t": round_finite(float(test.statistic)),
+        "p": round_finite(float(test.pvalue)),
     }
 
 
-def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Two runs over the same folds: the paired t-test of every figure that both have.
+def compare_runs(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The paired t-test of every figure that two runs over the same folds share.
 
-    A run is what `cross-validate --json` or a row of `ablate --json` gives: figures by fold. Raises
-    TrainingError where they have no figure of as many folds in common, or say that other persons
-    were in them.
+    A run is the JSON of `cross-validate` or one row of `ablate`'s: figures by fold. Raises
+    TrainingError if the runs share no figure over equally many folds, or if their folds hold
+    different patients.
     """
-    dealt = [run.get("dealt") for run in (one, other)]
-    if None not in dealt and dealt[0] != dealt[1]:
+    digests = [run.get("dealt") for run in (first, second)]
+    if None not in digests and digests[0] != digests[1]:
         raise TrainingError(
-            f"The folds of the runs hold other persons ({dealt[0]} and {dealt[1]}), wanted: two "
-            "runs on the same data in the same folds."
+            f"The folds of the two runs hold different patients (digests {digests[0]} and "
+            f"{digests[1]}); compare runs on the same data with the same folds."
         )
-    rows = [_by_fold(run) for run in (one, other)]
+    rows = [_by_fold(run) for run in (first, second)]
     shared = [
         name for name in rows[0] if name in rows[1] and len(rows[0][name]) == len(rows[1][name])
     ]
     if not shared:
         raise TrainingError(
-            f"The runs have figures by fold named {', '.join(rows[0]) or 'none'} and "
-            f"{', '.join(rows[1]) or 'none'}, wanted: one in common, over as many folds."
+            f"The runs have the figures by fold {', '.join(rows[0]) or 'none'} and "
+            f"{', '.join(rows[1]) or 'none'}; they must share at least one, over equally many "
+            "folds."
         )
-    return {name: paired(rows[0][name], rows[1][name]) for name in shared}
+    return {name: paired_t_test(rows[0][name], rows[1][name]) for name in shared}
 
 
 def _by_fold(run: dict[str, Any]) -> dict[str, list[float]]:
-    named = (run.get(name) for name in ("folds", "figures_by_fold", "per_fold"))
-    folds = next((found for found in named if isinstance(found, list | dict)), None)
-    if isinstance(folds, dict):  # accuracies of the seeds, by the name of the fold
+    """The figures of a run that are numbers in every fold, by name."""
+    # `ablate` calls the rows "folds"; in the JSON of `cross-validate` that is their number.
+    candidates = (run.get(name) for name in ("folds", "figures_by_fold", "per_fold"))
+    folds = next((each for each in candidates if isinstance(each, list | dict)), None)
+    # "per_fold" holds the accuracies of all seeds, by the name of the fold.
+    if isinstance(folds, dict):
         return {"accuracy": [float(np.mean(values)) for values in folds.values()]}
     if not isinstance(folds, list) or not all(isinstance(fold, dict) for fold in folds):
         return {}
@@ -270,8 +270,3 @@ def _by_fold(run: dict[str, Any]) -> dict[str, list[float]]:
         for name, row in values.items()
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in row)
     }
-
-
-def finite(value: float) -> float | None:
-    """Rounded for reading; None for what is not defined."""
-    return round(value, 4) if np.isfinite(value) else None

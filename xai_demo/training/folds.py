@@ -1,7 +1,7 @@
-"""Cross-validation: for each fold a network is trained anew on the others and asked about it.
+"""Cross-validation that trains a network for each fold, on the other folds.
 
-Folds are those that a data set's makers published or, where they published none, of persons, with
-every label's share in each.
+The folds are those published with the dataset. If there are none, patients are assigned to folds so
+that each holds its share of every label.
 """
 
 from __future__ import annotations
@@ -17,22 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import networks
-from xai_demo.decision import decided_index
+from xai_demo.decision import decided_label_index
 from xai_demo.errors import TrainingError
-from xai_demo.training import (
-    datasets,
-    findings,
-    fold_metrics,
-    predict,
-    tracking,
-    train,
-)
-from xai_demo.training.evaluate import check_part
-from xai_demo.training.fold_metrics import (
-    FILE,
-    Fold,
-    write,
-)
+from xai_demo.training import datasets, findings, fold_metrics, predict, tracking, train
+from xai_demo.training.evaluate import check_split
+from xai_demo.training.fold_metrics import Fold
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -41,100 +30,104 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.recipe import Recipe
 
-USUAL = 5  # folds of persons, where nobody says how many
-_TUNED_ON = 0.15 / 0.85  # of the other folds, so that validation is as large as in one training
+DEFAULT_FOLDS = 5
+# Of the other folds, so that the validation split is as large as in a single training run.
+_VALIDATION_SHARE = 0.15 / 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How much is trained, and where it is kept."""
+class FoldPlan:
+    """How much to train, and where to keep it."""
 
     settings: Settings
     out: Path | None = None  # None: nothing is kept
     epochs: int | None = None  # None: as the recipe says
-    folds: int | None = None  # None: the published ones, else `USUAL`
+    folds: int | None = None  # None: the published ones, or `DEFAULT_FOLDS`
     seeds: int = 1
 
 
-def cross_validate(recipe: Recipe, *, data: Path, plan: Plan, progress: Progress) -> dict[str, Any]:
-    """Figures of all folds, for each seed, on average, and of every fold by itself.
+def retrain_folds(
+    recipe: Recipe, *, data: Path, plan: FoldPlan, progress: Progress
+) -> dict[str, Any]:
+    """Train a network for every fold and seed; returns the figures, as JSON values.
 
-    `plan.out` keeps every fold's checkpoint, from which a run that was interrupted goes on, and
-    gets the figures as cross_validation.json. Raises TrainingError for the data, or where folds are
-    wanted that the data do not have.
+    `plan.out` keeps the checkpoint of every fold, from which an interrupted run resumes, and gets
+    the figures as cross_validation.json. Raises TrainingError if the data cannot be used, or has
+    another number of published folds than `plan.folds`.
     """
-    parts = list(_parts(recipe, data, plan.folds))
+    parts = list(_fold_datasets(recipe, data, plan.folds))
     epochs = plan.epochs or recipe.schedule.epochs
     recipe = dataclasses.replace(
-        _apart_from_its_start(recipe), schedule=dataclasses.replace(recipe.schedule, epochs=epochs)
+        _without_leaking_start(recipe), schedule=dataclasses.replace(recipe.schedule, epochs=epochs)
     )
-    rounds, notes = [], {note for _, part in parts for note in part.notes}
+    runs, notes = [], {note for _, part in parts for note in part.notes}
     with ExitStack() as stack:
-        where = plan.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        root = plan.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for seed in range(plan.seeds):
-            answered = []
+            folds = []
             for i, part in enumerate(parts):
-                place = where / f"fold-{part[0]}-seed-{seed}"
-                done = seed * len(parts) + i
-                tell = _share(progress, done, plan.seeds * len(parts), part[0])
-                fold, said = _fold(recipe, part, place, seed, plan.settings, tell)
-                answered.append(fold)
-                notes |= set(said)
-            rounds.append(answered)
-    result = fold_metrics.result(
-        recipe.model, data=parts[0][1].name, rounds=rounds, notes=sorted(notes)
+                out = root / f"fold-{part[0]}-seed-{seed}"
+                index = seed * len(parts) + i
+                fold_progress = _fold_progress(progress, index, plan.seeds * len(parts), part[0])
+                fold, fold_notes = _train_fold(
+                    recipe, part, out, seed, plan.settings, fold_progress
+                )
+                folds.append(fold)
+                notes |= set(fold_notes)
+            runs.append(folds)
+    result = fold_metrics.summarise_folds(
+        recipe.model, data=parts[0][1].name, runs=runs, notes=sorted(notes)
     )
     if plan.out is not None:
-        write(plan.out / FILE, result)
+        fold_metrics.write(plan.out / fold_metrics.FILE, result)
     return result
 
 
-def of_persons(data: Dataset, count: int) -> Iterator[tuple[str, Dataset]]:
-    """The data once for each fold, that one being the test part; a person is in one fold only.
+def patient_folds(data: Dataset, count: int) -> Iterator[tuple[str, Dataset]]:
+    """The dataset once for each fold, with that fold as the test split; no fold shares a patient.
 
-    Of the other folds' persons so many are validation that it is as large as in one training.
+    The validation split is taken from the patients of the other folds.
     """
     fold_of = datasets.assign_folds(data.groups, data.targets, count, seed=f"folds:{data.name}")
     for fold in range(count):
-        learnt = np.flatnonzero(fold_of != fold)
-        tuned = datasets.assign_parts(
-            [data.groups[i] for i in learnt],
-            data.targets[learnt],
-            (1 - _TUNED_ON, _TUNED_ON),
+        others = np.flatnonzero(fold_of != fold)
+        is_validation = datasets.assign_parts(
+            [data.groups[i] for i in others],
+            data.targets[others],
+            (1 - _VALIDATION_SHARE, _VALIDATION_SHARE),
             seed=f"folds:{data.name}:{fold}",
         )
         splits: list[Split] = ["test"] * len(data.groups)
-        for i, is_tuned in zip(learnt, tuned, strict=True):
-            splits[i] = "validation" if is_tuned else "train"
+        for i, validation in zip(others, is_validation, strict=True):
+            splits[i] = "validation" if validation else "train"
         yield str(fold + 1), dataclasses.replace(data, splits=tuple(splits))
 
 
-def _parts(recipe: Recipe, data: Path, count: int | None) -> Iterator[tuple[str, Dataset]]:
-    if recipe.folds is None:
-        yield from of_persons(recipe.read(data, recipe.model), count or USUAL)
+def _fold_datasets(recipe: Recipe, data: Path, count: int | None) -> Iterator[tuple[str, Dataset]]:
+    if recipe.published_folds is None:
+        yield from patient_folds(recipe.read(data, recipe.model), count or DEFAULT_FOLDS)
         return
-    parts = list(recipe.folds(data, recipe.model))
+    parts = list(recipe.published_folds(data, recipe.model))
     if count not in (None, len(parts)):
         raise TrainingError(
-            f"{count} folds are asked for and {data} has {len(parts)} published ones, wanted: "
-            "those, or no number."
+            f"{data} has {len(parts)} published folds, not {count}; leave out --folds to use them."
         )
     yield from parts
 
 
-def _apart_from_its_start(recipe: Recipe) -> Recipe:
-    """From nothing where it would start from a network that has met persons of every fold."""
-    if recipe.start is None or recipe_of(recipe.start).read is not recipe.read:
+def _without_leaking_start(recipe: Recipe) -> Recipe:
+    """The recipe from random weights, if its initial model was trained on patients of the folds."""
+    if recipe.initial_model is None or recipe_of(recipe.initial_model).read is not recipe.read:
         return recipe
-    return dataclasses.replace(recipe, start=None)
+    return dataclasses.replace(recipe, initial_model=None)
 
 
-def _share(progress: Progress, index: int, count: int, name: str) -> Progress:
-    """How far one of several folds is, as a part of all."""
+def _fold_progress(progress: Progress, index: int, count: int, name: str) -> Progress:
+    """Progress of one of several folds, as part of the whole."""
     return lambda done, doing: progress((index + done) / count, f"fold {name}: {doing}")
 
 
-def _fold(
+def _train_fold(
     recipe: Recipe,
     part: tuple[str, Dataset],
     out: Path,
@@ -142,45 +135,46 @@ def _fold(
     settings: Settings,
     progress: Progress,
 ) -> tuple[Fold, tuple[str, ...]]:
-    """What was answered about one fold, and where its network started from."""
+    """The predictions on one fold, and notes on where its network's weights came from."""
     import torch
 
     name, data = part
-    check_part(data, "train", 2)
-    check_part(data, "validation", 2)
-    check_part(data, "test", 1)
+    check_split(data, "train", 2)
+    check_split(data, "validation", 2)
+    check_split(data, "test", 1)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network = networks.architecture(recipe.model).whole(recipe.model)
-    said = train.started(network, recipe, settings)
-    train.learnt(
+    notes = train.load_initial_weights(network, recipe, settings)
+    train.fit_network(
         network,
         recipe,
         data,
         out=out,
-        options=train.Options(seed=seed, resume=True),
+        options=train.TrainingOptions(seed=seed, resume=True),
         progress=progress,
-        track=lambda first: tracking.opened(
+        track=lambda first_step: tracking.open_tracker(
             "csv",
-            tracking.Tracked(
+            tracking.TrackedRun(
                 out=out,
                 name=f"{recipe.model.name}, fold {name}",
                 settings=dataclasses.asdict(recipe.schedule),
-                first_step=first,
+                first_step=first_step,
             ),
         ),
     )
-    model = train.tuned(network, recipe, data)
-    answers, targets = predict.probabilities(network, model, data, "test")
-    decided = (
-        findings.decided(model, answers)
+    model = train.calibrate_network(network, recipe, data)
+    probabilities, targets = predict.split_probabilities(network, model, data, "test")
+    decisions = (
+        findings.decide(model, probabilities)
         if data.is_independent
-        else np.array([decided_index(model, row) for row in answers])
+        else np.array([decided_label_index(model, row) for row in probabilities])
     )
-    return Fold(
+    fold = Fold(
         name=name,
-        probabilities=answers,
+        probabilities=probabilities,
         targets=targets,
-        decided=decided,
+        decisions=decisions,
         groups=tuple(data.groups[i] for i in data.indices("test")),
-    ), said
+    )
+    return fold, notes

@@ -1,9 +1,10 @@
-"""What training makes small: a network with all that it needs beside it while it learns."""
+"""Training objectives: a network with its loss and whatever else is only needed to train it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,40 +17,41 @@ if TYPE_CHECKING:
 
 
 class Objective(nn.Module):
-    """One label a sample: cross-entropy. `targets` are probabilities, (batch, labels)."""
+    """Cross-entropy of one label per sample; `weights` are those of the labels, (labels,)."""
 
     def __init__(self, network: nn.Module, weights: Floats | None = None) -> None:
         super().__init__()
         self.network = network
-        given = None if weights is None else torch.from_numpy(weights)
-        self.register_buffer("weights", given, persistent=False)  # (labels,), about one
+        tensor = None if weights is None else torch.from_numpy(weights)
+        # Not persistent: the weights follow from the data, and checkpoints without them load.
+        self.register_buffer("weights", tensor, persistent=False)
 
     def loss(self, inputs: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
-        """The mean over the batch; under autocast, summed in float32."""
-        logits = narrow(self.network, inputs)
+        """Mean loss of a batch; `targets` are probabilities, (batch, labels)."""
+        logits = run_in_bfloat16(self.network, inputs)
         weights: Any = self.weights
-        if not schedule.focal:
+        if not schedule.focal_gamma:
             return F.cross_entropy(
                 logits, targets, weights, label_smoothing=schedule.label_smoothing
             )
         smooth = (1 - schedule.label_smoothing) * targets + schedule.label_smoothing / len(
             targets[0]
         )
-        rows = focal_cross_entropy(logits, smooth, schedule.focal)
+        rows = focal_cross_entropy(logits, smooth, schedule.focal_gamma)
         return (rows if weights is None else rows * weights).sum(1).mean()
 
 
 class FindingsObjective(Objective):
-    """Independent labels: binary cross-entropy, averaged over labels and batch.
+    """Binary cross-entropy of independent labels, averaged over labels and batch.
 
-    `weights` say how much a label counts where it is present.
+    `weights`, (labels,), multiply the loss of a label where it is present.
     """
 
     def loss(self, inputs: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
-        """`targets` are probabilities, (batch, labels)."""
-        logits = narrow(self.network, inputs)
+        """Mean loss of a batch; `targets` are probabilities, (batch, labels)."""
+        logits = run_in_bfloat16(self.network, inputs)
         smooth = targets + schedule.label_smoothing * (0.5 - targets)
-        rows = focal_binary_cross_entropy(logits, smooth, schedule.focal)
+        rows = focal_binary_cross_entropy(logits, smooth, schedule.focal_gamma)
         weights: Any = self.weights
         if weights is not None:
             rows = rows * (1 + smooth * (weights - 1))
@@ -57,16 +59,16 @@ class FindingsObjective(Objective):
 
 
 def focal_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """Lin et al. 2017, equation 4, for exclusive labels: (batch, labels), to be summed over them.
+    """Terms of the focal loss for exclusive labels, (batch, labels); sum them over the labels.
 
-    At gamma 0 that sum is the cross-entropy.
+    Lin et al. 2017, equation 4. At gamma 0 the sum is the cross-entropy.
     """
     logs = logits.log_softmax(1)
     return -targets * (1 - logs.exp()) ** gamma * logs
 
 
 def focal_binary_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """Lin et al. 2017, equation 4, for independent labels: (batch, labels)."""
+    """Focal loss of independent labels, (batch, labels); Lin et al. 2017, equation 4."""
     plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if not gamma:
         return plain
@@ -75,76 +77,84 @@ def focal_binary_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) ->
 
 
 class BreathObjective(Objective):
-    """Sounds of several hospitals: a classifier for each source, events in time, and one for all.
+    """Lung sounds of several hospitals: one classifier per source, one for all, events in time.
 
-    Hospitals annotate differently. A classifier for each source keeps that out of the features; the
-    network's own classifier learns from all sources without changing them. Time-resolved
-    cross-entropy teaches the last stage where in the window a crackle or wheeze is, which is what a
-    heatmap will be asked for.
+    Hospitals annotate differently. A classifier per source keeps these differences out of the
+    features; the network's own classifier is trained on all sources without changing the features.
+    A time-resolved cross-entropy trains the last stage to keep crackles and wheezes where they are
+    in the window, which is what a heatmap has to show.
     """
 
     def __init__(self, network: Any, labels: int, sources: int) -> None:
         super().__init__(network)
         self.labels, self.sources = labels, sources
+        # The names of these modules are keys of checkpoint.pt.
         self.classifiers = nn.Linear(2 * network.num_features, labels * sources)
         self.in_time = nn.Conv1d(network.num_features, 2, 1)
         self.drop = nn.Dropout(0.3)
 
     def loss(self, inputs: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
-        """`targets` as `packed` makes them, (batch, labels + sources + 1 + 2 x columns)."""
+        """Mean loss; `targets` from `pack_target`, (batch, labels + sources + 1 + 2 x columns)."""
         network: Any = self.network
         rest = targets.shape[1] - self.labels - self.sources - 1
-        label, source, known, times = torch.split(targets, [self.labels, self.sources, 1, rest], 1)
+        label, source, is_timed, times = torch.split(
+            targets, [self.labels, self.sources, 1, rest], 1
+        )
         label = (1 - schedule.label_smoothing) * label + schedule.label_smoothing / self.labels
-        maps = narrow(network.forward_features, inputs)
+        maps = run_in_bfloat16(network.forward_features, inputs)
         pooled = self.drop(network.global_pool(maps))
-        each = self.classifiers(pooled).unflatten(1, (self.sources, self.labels)).log_softmax(2)
-        of_source = -((each * label[:, None]).sum(2) * source).sum(1).mean()
-        of_all = F.cross_entropy(network.get_classifier()(pooled.detach()), label)
+        by_source = self.classifiers(pooled).unflatten(1, (self.sources, self.labels))
+        log_probabilities = by_source.log_softmax(2)
+        source_loss = -((log_probabilities * label[:, None]).sum(2) * source).sum(1).mean()
+        # Detached: the classifier for all sources must not change the features.
+        shared_loss = F.cross_entropy(network.get_classifier()(pooled.detach()), label)
         columns = F.adaptive_max_pool1d(times.unflatten(1, (2, -1)), maps.shape[3])
-        seen = F.binary_cross_entropy_with_logits(
+        column_losses = F.binary_cross_entropy_with_logits(
             self.in_time(maps.mean(2)),
             columns,
             pos_weight=torch.full((2, 1), 2.0, device=maps.device),
             reduction="none",
         )
-        in_time = (seen.mean((1, 2)) * known[:, 0]).mean()
-        total: Tensor = of_source + of_all + schedule.in_time * in_time
+        time_loss = (column_losses.mean((1, 2)) * is_timed[:, 0]).mean()
+        total: Tensor = source_loss + shared_loss + schedule.time_loss_weight * time_loss
         return total
 
 
-def of(network: Any, recipe: Recipe, weights: Floats | None = None) -> Objective:
-    """What a recipe makes small; `weights` are those of its labels, (labels,)."""
+def objective_for(network: Any, recipe: Recipe, weights: Floats | None = None) -> Objective:
+    """The objective of a recipe; `weights` are those of its labels, (labels,)."""
     dropout = recipe.schedule.dropout
     if dropout is not None:
-        dropped(network, dropout)
-    if recipe.sources:
-        return BreathObjective(network, len(recipe.model.labels), recipe.sources)
+        set_dropout(network, dropout)
+    if recipe.n_sources:
+        return BreathObjective(network, len(recipe.model.labels), recipe.n_sources)
     if recipe.model.activation == "sigmoid":
         return FindingsObjective(network, weights)
     return Objective(network, weights)
 
 
-def dropped(network: Any, rate: float) -> None:
-    """Let a network forget that share of its pooled features while it learns."""
+def set_dropout(network: Any, rate: float) -> None:
+    """Set the dropout rate of a network's pooled features."""
     layers = [m for m in network.modules() if isinstance(m, nn.Dropout)]
     for layer in layers:
         layer.p = rate
-    if hasattr(network, "drop_rate"):  # timm's residual networks have no layer for it
+    # timm's residual networks have no dropout layer; they read this attribute.
+    if hasattr(network, "drop_rate"):
         network.drop_rate = rate
 
 
-def packed(label: Floats, source: Floats, times: Floats | None, columns: int) -> Floats:
-    """One target for `BreathObjective`: (labels,), (sources,), (2, columns) or None: not known."""
-    import numpy as np
+def pack_target(label: Floats, source: Floats, times: Floats | None, columns: int) -> Floats:
+    """One target row for `BreathObjective`.
 
-    known = np.float32(times is not None)
+    From the label (labels,), the source (sources,) and when crackles and wheezes sound,
+    (2, columns), or None if that is not known.
+    """
+    is_timed = np.float32(times is not None)
     flat = np.zeros(2 * columns, np.float32) if times is None else times.reshape(-1)
-    return np.concatenate([label, source, [known], flat]).astype(np.float32)
+    return np.concatenate([label, source, [is_timed], flat]).astype(np.float32)
 
 
-def narrow(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """In bfloat16 where the processor has it, four times as fast; float32 comes out."""
+def run_in_bfloat16(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Run in bfloat16 if the processor supports it, four times as fast; returns float32."""
     device = inputs.device
     with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
         return run(inputs).float()
@@ -154,4 +164,5 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
+    # Where oneDNN has to emulate it, bfloat16 is slower than float32.
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

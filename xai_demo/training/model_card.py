@@ -1,4 +1,8 @@
-"""config.json and MODEL_CARD.md: written by `train`, figures filled in by `evaluate`."""
+"""Writes config.json and MODEL_CARD.md of a model directory.
+
+`train` writes both. `evaluate`, `evaluate-explainers` and `cross-validate` fill in what they
+measured, each in a section of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,86 +21,109 @@ from xai_demo.training import fold_metrics, model_card_text
 from xai_demo.training.explainer_report import card_section
 from xai_demo.training.recipes import RECIPES
 
-TRUST_FILE = "explainers.json"  # what `evaluate-explainers` measured, beside the card
-TRUST_TITLE = "## How far the explanations can be believed"
-FOLDS_TITLE = "## By folds"
+CONFIG, CARD = "config.json", "MODEL_CARD.md"
+EXPLAINERS_FILE = "explainers.json"  # the result of `evaluate-explainers`, beside the card
+EVALUATION_TITLE = "## Evaluation"
+FOLDS_TITLE = "## Cross-validation"
+EXPLAINERS_TITLE = "## How far to trust the explanations"
+FAILURES_TITLE = "## Known failures"
 
 _PIPELINES = {"chest_xray": "image-classification"}
 _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "cc-by-3.0"}
+# What config.json takes from the recipe and no measurement changes.
+_TEXTS = ("title", "licence", "data", "citation", "caveat")
 
 
 def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -> None:
-    """Write both files, each whole or not at all."""
-    write_atomically(directory / "config.json", json.dumps(model.to_config(), indent=2) + "\n")
-    sections = _folds_section(_folded(directory, model)) + _trust_section(
-        _trusted(directory, model)
-    )
-    write_atomically(directory / "MODEL_CARD.md", _card(model, result, sections))
+    """Write both files, with the figures of an evaluation if there is one."""
+    _write_json(directory / CONFIG, model.to_config())
+    _write_card(directory, model, model_card_text.evaluation(model, result))
 
 
 def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Path:
-    """Write measured figures into a bundled model's config.json and MODEL_CARD.md.
+    """Write an evaluation's figures into a bundled model's config.json and MODEL_CARD.md.
 
-    Raises TrainingError where they are of persons that the model learnt from.
+    Raises TrainingError if they were measured on patients that the model was trained on.
     """
     if result.get("site") in result.get("no_test", ()):
         raise TrainingError(
-            f"The figures are of {result['site']} and {model} learnt from all of its patients, "
-            "wanted for a card: patients that it has not met."
+            f"The figures are of {result['site']}, and {model} was trained on all of its patients; "
+            "a card needs figures of other patients."
         )
     return write_figures(settings.weights_dir / model, result)
 
 
 def write_figures(directory: Path, result: dict[str, Any]) -> Path:
-    """Put an evaluation's figures into both files; returns the card's path."""
-    config = json.loads((directory / "config.json").read_text())
+    """Write an evaluation's figures into both files of a model directory; returns the card."""
+    config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     metrics = {
         name: Metric(**row) for name, row in result["metrics"].items() if None not in row.values()
     }
     model = dataclasses.replace(
         Model.from_config(config),
         metrics=metrics,
-        measured_on=f"{result['n']} samples of {result['groups']} persons or sources, "
-        f"none of them trained or tuned on",
+        measured_on=model_card_text.measured_on(result["n"], result["groups"]),
     )
     write(directory, model, result)
-    return directory / "MODEL_CARD.md"
+    return directory / CARD
 
 
-def write_trust(directory: Path, result: dict[str, Any]) -> Path:
-    """Put the figures of `evaluate-explainers` beside a card and into it; returns its path."""
-    path = directory / "MODEL_CARD.md"
-    if not path.is_file():
-        raise TrainingError(
-            f"{directory} holds no MODEL_CARD.md to write into, wanted: the directory of a model "
-            "that ships with the demo, or --out DIR without --write-card."
-        )
-    write_atomically(directory / TRUST_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    before, after = _around(path.read_text(encoding="utf-8"), TRUST_TITLE, "## Known failures")
-    section = "\n".join(_trust_section(result))
+def write_explainers(directory: Path, result: dict[str, Any]) -> Path:
+    """Write the result of `evaluate-explainers` beside a card and into it; returns the card."""
+    path = _existing_card(directory)
+    _write_json(directory / EXPLAINERS_FILE, result)
+    before, after = _around_section(
+        path.read_text(encoding="utf-8"), EXPLAINERS_TITLE, FAILURES_TITLE
+    )
+    section = "\n".join(_explainers_section(result))
     write_atomically(path, f"{before.rstrip()}\n\n{section}\n{after}")
     return path
 
 
 def write_folds(directory: Path, result: dict[str, Any]) -> Path:
-    """Put the figures of `cross-validate` beside a card and into it; returns its path."""
-    path = directory / "MODEL_CARD.md"
-    if not path.is_file():
-        raise TrainingError(
-            f"{directory} holds no MODEL_CARD.md to write into, wanted: the directory of a model "
-            "that ships with the demo, or --out DIR without --write-card."
-        )
-    fold_metrics.write(directory / fold_metrics.FILE, result)
+    """Write the result of `cross-validate` beside a card and into it; returns the card."""
+    path = _existing_card(directory)
+    _write_json(directory / fold_metrics.FILE, result)
     card = path.read_text(encoding="utf-8")
-    following = TRUST_TITLE if TRUST_TITLE in card else "## Known failures"
-    before, after = _around(card, FOLDS_TITLE, following)
+    following = EXPLAINERS_TITLE if EXPLAINERS_TITLE in card else FAILURES_TITLE
+    before, after = _around_section(card, FOLDS_TITLE, following)
     section = "\n".join(_folds_section(result))
     write_atomically(path, f"{before.rstrip()}\n\n{section}\n{after}")
     return path
 
 
-def _around(card: str, title: str, following: str) -> tuple[str, str]:
-    """What stands before and after a section, where it is or would be."""
+def refresh_card(directory: Path) -> Path:
+    """Write a card anew in today's words, without measuring anything; returns its path.
+
+    Texts come from the recipe, figures from config.json, cross_validation.json and explainers.json.
+    The section with the evaluation's tables stays as it is: no other file holds them.
+    """
+    path = _existing_card(directory)
+    config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    recipe_texts = dataclasses.asdict(RECIPES[config["name"]].model)
+    texts = {name: recipe_texts[name] for name in _TEXTS if name in config or recipe_texts[name]}
+    _write_json(directory / CONFIG, config | texts)
+    model = Model.from_config(config | texts)
+    _, _, rest = path.read_text(encoding="utf-8").partition(f"{EVALUATION_TITLE}\n\n")
+    evaluation, found, _ = rest.partition("\n\n## ")
+    if not found:
+        raise TrainingError(f"{path} has no section {EVALUATION_TITLE!r} to keep.")
+    _write_card(directory, model, evaluation.split("\n"))
+    return path
+
+
+def _existing_card(directory: Path) -> Path:
+    path = directory / CARD
+    if not path.is_file():
+        raise TrainingError(
+            f"{directory} holds no {CARD} to write into. Use --write-card with a model that ships "
+            "with the demo, or --out DIR without --write-card."
+        )
+    return path
+
+
+def _around_section(card: str, title: str, following: str) -> tuple[str, str]:
+    """What stands before and after a section, or before and from the following one without it."""
     before, found, rest = card.partition(f"{title}\n")
     if found:
         _, mark, after = rest.partition("\n## ")
@@ -109,70 +136,75 @@ def _folds_section(result: dict[str, Any] | None) -> list[str]:
     return [FOLDS_TITLE, "", *fold_metrics.card_section(result), ""] if result else []
 
 
-def _folded(directory: Path, model: Model) -> dict[str, Any] | None:
-    """What was measured by folds; None where it was of the features of other weights."""
+def _explainers_section(result: dict[str, Any] | None) -> list[str]:
+    return [EXPLAINERS_TITLE, "", *card_section(result), ""] if result else []
+
+
+def _read_folds(directory: Path, model: Model) -> dict[str, Any] | None:
+    """The stored cross-validation; None if its features were those of other weights."""
     path = directory / fold_metrics.FILE
     if not path.is_file():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    # Networks that are trained anew for each fold are of the recipe, and name no weights.
+    # Where a network was trained for each fold, the figures are of the recipe and name no weights.
     return result if result.get("sha256", model.sha256) == model.sha256 else None
 
 
-def _trust_section(result: dict[str, Any] | None) -> list[str]:
-    return [TRUST_TITLE, "", *card_section(result), ""] if result else []
-
-
-def _trusted(directory: Path, model: Model) -> dict[str, Any] | None:
-    """What was measured of these weights' explanations; None where it was of others."""
-    path = directory / TRUST_FILE
+def _read_explainers(directory: Path, model: Model) -> dict[str, Any] | None:
+    """The stored evaluation of explainers; None if it was of other weights."""
+    path = directory / EXPLAINERS_FILE
     if not path.is_file():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return result if result.get("sha256") == model.sha256 else None
 
 
-def _card(model: Model, result: dict[str, Any] | None, sections: list[str]) -> str:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _write_card(directory: Path, model: Model, evaluation: list[str]) -> None:
     recipe = RECIPES[model.name]
-    return "\n".join(
-        [
-            _front_matter(model),
-            f"# {model.title}",
-            "",
-            f"**{DISCLAIMER}**",
-            "",
-            f"`{model.name}`: {model.architecture}, labels {', '.join(model.labels)}; weights "
-            f"with sha256 `{model.sha256}`.",
-            "",
-            "## Data and split",
-            "",
-            model.data,
-            "",
-            f"Licence of data and weights: {model.licence}. Please cite: {model.citation}.",
-            "",
-            *(f"- {note}" for note in model.notes),
-            *[""] * bool(model.notes),
-            "## Training",
-            "",
-            model_card_text.training(recipe, model),
-            "",
-            "## Figures",
-            "",
-            *model_card_text.figures(model, result),
-            "",
-            *sections,
-            "## Known failures",
-            "",
-            recipe.failures,
-            "",
-        ]
-    )
+    lines = [
+        _front_matter(model),
+        f"# {model.title}",
+        "",
+        f"**{DISCLAIMER}**",
+        "",
+        f"`{model.name}`: {model.architecture}, labels {', '.join(model.labels)}; weights "
+        f"with sha256 `{model.sha256}`.",
+        "",
+        "## Data and split",
+        "",
+        model.data,
+        "",
+        f"Licence of data and weights: {model.licence}. Please cite: {model.citation}.",
+        "",
+        *(f"- {note}" for note in model.notes),
+        *[""] * bool(model.notes),
+        "## Training",
+        "",
+        model_card_text.training(recipe, model),
+        "",
+        EVALUATION_TITLE,
+        "",
+        *evaluation,
+        "",
+        *_folds_section(_read_folds(directory, model)),
+        *_explainers_section(_read_explainers(directory, model)),
+        FAILURES_TITLE,
+        "",
+        recipe.failures,
+        "",
+    ]
+    write_atomically(directory / CARD, "\n".join(lines))
 
 
 def _front_matter(model: Model) -> str:
     licence = _hub_licence(model.licence)
     meta: dict[str, Any] = {"license": licence}
-    if licence == "other":  # the Hub wants it named then, and told of
+    # The Hub asks for a name and a link with any licence that it does not know.
+    if licence == "other":
         meta |= {"license_name": "several-see-card", "license_link": "README.md"}
     meta |= {
         "library_name": "timm" if model.architecture.startswith("resnet") else "pytorch",
@@ -183,6 +215,7 @@ def _front_matter(model: Model) -> str:
 
 
 def _hub_licence(licence: str) -> str:
-    """As the Hub spells the licence of the data, which the weights cannot be freer than."""
-    named = licence.partition(" (data)")[0]
-    return _HUB_LICENCES.get(named, "other")  # of several, the text below names each
+    """The Hub's name for the licence of the data, which binds the weights too."""
+    data_licence = licence.partition(" (data)")[0]
+    # Several licences are "other" to the Hub; the card's text names each of them.
+    return _HUB_LICENCES.get(data_licence, "other")

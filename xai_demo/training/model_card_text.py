@@ -1,8 +1,10 @@
-"""What a card says of the training and of the figures. Pure: records in, lines of Markdown out."""
+"""What a model card says of training and evaluation: from records to lines of Markdown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from xai_demo.training.metrics import interval_text
 
 if TYPE_CHECKING:
     from xai_demo.records import Model
@@ -10,94 +12,126 @@ if TYPE_CHECKING:
 
 _PER_CLASS = ("precision", "recall", "f1", "auroc")
 _HEADINGS = {"f1": "F1", "auroc": "AUROC"}
-_OF_PARTS = ("f1", "balanced_accuracy", "accuracy", "auroc")
-_OF_SITES = (
+_PART_FIGURES = ("f1", "balanced_accuracy", "accuracy", "auroc")
+_SITE_FIGURES = (
     "auroc_abnormal", "average_score", "average_score_4", "balanced_accuracy_3", "ece"
 )  # fmt: skip
-_SCORES = (
+_CHALLENGE_SCORES = (
     "sensitivity", "specificity", "average_score", "harmonic_score", "total_score"
 )  # fmt: skip
+# How a card calls the keys of `evaluate --json`, which stay as they were first published.
+_PART_NAMES = {
+    "internal, the lungs blotted out": "internal test, lungs masked",
+    "internal, a linear classifier taught on pictures without lungs": (
+        "internal test, linear classifier trained on radiographs with masked lungs"
+    ),
+    "external: adults of NIH ChestX-ray14 (no COVID-19 among them)": (
+        "external test: adults from NIH ChestX-ray14 (no COVID-19 among them)"
+    ),
+}
+
+
+def measured_on(samples: int, groups: int) -> str:
+    """What the figures in config.json were measured on.
+
+    >>> measured_on(822, 420)
+    '822 samples from 420 patients or sources, none used for training or tuning'
+    """
+    return f"{samples} samples from {groups} patients or sources, none used for training or tuning"
 
 
 def training(recipe: Recipe, model: Model) -> str:
-    """How it was trained, and what was chosen on validation."""
+    """How the model was trained, and what was chosen on the validation split."""
     schedule = recipe.schedule
-    optimiser = "AdamW" if schedule.decoupled else "Adam"
+    optimiser = "AdamW" if schedule.decoupled_decay else "Adam"
     course = "one cycle"
-    if schedule.plateau:
-        course = f"halved after {schedule.plateau} epochs without a better validation"
+    if schedule.plateau_patience:
+        course = f"halved after {schedule.plateau_patience} epochs without improvement"
     parts = [
-        f"{schedule.epochs} epochs, {optimiser} {schedule.learning_rate:g} with weight decay "
-        f"{schedule.weight_decay:g}, {course}, batch {schedule.batch_size}, "
-        f"mixup {schedule.mixup:g}, label smoothing {schedule.label_smoothing:g}",
-        *_chosen(schedule),
-        f"classes sampled by their size to the power {schedule.sampling_power:g}",
-        "weights averaged over steps, the best validation epoch kept",
+        f"{schedule.epochs} epochs",
+        f"{optimiser} with learning rate {schedule.learning_rate:g} ({course}) and weight decay "
+        f"{schedule.weight_decay:g}",
+        f"batches of {schedule.batch_size}",
+        f"mixup {schedule.mixup:g}",
+        f"label smoothing {schedule.label_smoothing:g}",
+        *_unusual_settings(schedule),
+        f"classes sampled in proportion to their size to the power {schedule.sampling_power:g}",
+        "weights averaged over steps",
+        "the best validation epoch kept",
     ]
     return (
-        f"`python -m xai_demo train {model.name} --data DIR --out weights/{model.name}`: "
-        f"{'; '.join(parts)}. Temperature {model.temperature:g}{_operating(model)}, chosen on "
-        "validation."
+        f"Trained by `python -m xai_demo train {model.name} --data DIR --out "
+        f"weights/{model.name}`: {'; '.join(parts)}. Chosen on the validation split: "
+        f"{'; '.join(_choices(model))}."
     )
 
 
-def _chosen(schedule: Schedule) -> list[str]:
-    """Only what is not as usual."""
-    said = []
-    if schedule.small_until:
-        said.append(
-            f"{schedule.small_until:.0%} of the epochs on pictures of {schedule.small_scale:.0%} "
-            "of the size"
+def _unusual_settings(schedule: Schedule) -> list[str]:
+    """The settings that most schedules leave at their defaults."""
+    parts = []
+    if schedule.low_resolution_share:
+        parts.append(
+            f"the first {schedule.low_resolution_share:.0%} of the epochs at "
+            f"{schedule.low_resolution_scale:.0%} of the resolution"
         )
-    if schedule.thaw_every:
-        said.append(f"one more stage, from the last, learns every {schedule.thaw_every} epochs")
+    if schedule.unfreeze_every:
+        parts.append(
+            f"one more stage unfrozen every {schedule.unfreeze_every} epochs, starting at the last"
+        )
     if schedule.dropout is not None:
-        said.append(f"dropout {schedule.dropout:g}")
-    if schedule.weighted:
-        said.append(f"labels weighted by their size to the power of -{schedule.weighted:g}")
-    if schedule.focal:
-        said.append(f"focal loss, gamma {schedule.focal:g}")
+        parts.append(f"dropout {schedule.dropout:g}")
+    if schedule.label_weight_power:
+        parts.append(f"labels weighted by their size to the power -{schedule.label_weight_power:g}")
+    if schedule.focal_gamma:
+        parts.append(f"focal loss with gamma {schedule.focal_gamma:g}")
     if schedule.smote:
-        said.append("last layer fitted anew on features balanced by SMOTE")
+        parts.append("last layer refitted on features balanced by SMOTE")
     if schedule.patience:
-        said.append(f"stopped after {schedule.patience} epochs without a better validation")
-    return said
+        parts.append(f"stopped after {schedule.patience} epochs without improvement")
+    return parts
 
 
-def _operating(model: Model) -> str:
-    points = ", ".join(f"{label} {p:.3f}" for label, p in model.operating_points.items())
-    moments = ", ".join(f"{label} {p:.3f}" for label, p in model.event_points.items())
-    doubt = f", of moments of a recording {moments}" if moments else ""
+def _choices(model: Model) -> list[str]:
+    """Temperature, operating points and what is uncertain."""
+    parts = [f"temperature {model.temperature:g}"]
+    if model.operating_points:
+        points = ", ".join(f"{label} {p:.3f}" for label, p in model.operating_points.items())
+        parts.append(f"operating points {points}")
+    if model.event_points:
+        points = ", ".join(f"{label} {p:.3f}" for label, p in model.event_points.items())
+        parts.append(f"for events on the timeline {points}")
     if model.uncertain_margin is not None:
-        doubt += f", uncertain where two labels are closer than {model.uncertain_margin:.3f}"
+        parts.append(
+            f"uncertain if the two best labels are closer than {model.uncertain_margin:.3f}"
+        )
     if model.uncertain_below is not None:
-        doubt += f", uncertain below {model.uncertain_below:.3f}"
-    return (f", operating point {points}" if points else "") + doubt
+        parts.append(f"uncertain below {model.uncertain_below:.3f}")
+    return parts
 
 
-def figures(model: Model, result: dict[str, Any] | None) -> list[str]:
-    """The tables of an evaluation; without one, how to come by it."""
+def evaluation(model: Model, result: dict[str, Any] | None) -> list[str]:
+    """The tables of an evaluation or, without one, the command to run."""
+    command = f"`python -m xai_demo evaluate {model.name} --data DIR --write-card`"
     if result is None:
-        return [
-            f"Not measured yet: `python -m xai_demo evaluate {model.name} --data DIR --write-card`."
-        ]
+        return [f"Not measured yet. Run {command}."]
     per_class = result["per_class"]
     extra = ("accuracy",) if all("accuracy" in row for row in per_class.values()) else ()
     names = (*_PER_CLASS, *extra)
     lines = [
-        f"On the test split: {model.measured_on}. "
-        "In brackets 95 % bootstrap intervals over persons. "
-        f"By `python -m xai_demo evaluate {model.name} --data DIR --write-card`.",
+        f"Test split: {model.measured_on}. Brackets give 95 % bootstrap intervals over patients or "
+        f"sources. Measured by {command}.",
         "",
         "| figure | value |",
         "| --- | --- |",
-        *(f"| {name} | {_shown(row)} |" for name, row in result["metrics"].items()),
+        *(f"| {name} | {interval_text(row)} |" for name, row in result["metrics"].items()),
         "",
         "| label | " + " | ".join(_HEADINGS.get(name, name) for name in names) + " |",
         "| --- " * (len(names) + 1) + "|",
     ]
     for label, row in per_class.items():
-        lines.append(f"| {label} | " + " | ".join(_shown(row[name]) for name in names) + " |")
+        lines.append(
+            f"| {label} | " + " | ".join(interval_text(row[name]) for name in names) + " |"
+        )
     lines += ["", *_confusion(result["confusion"])]
     lines += _parts(result.get("parts", {})) + _sites(result)
     return lines + [f"\n{note}" for note in result.get("notes", [])]
@@ -105,17 +139,18 @@ def figures(model: Model, result: dict[str, Any] | None) -> list[str]:
 
 def _confusion(confusion: dict[str, Any]) -> list[str]:
     labels, counts = confusion["labels"], confusion["counts"]
-    if labels and isinstance(counts[0][0], list):  # independent labels: two by two each
+    # Independent labels have a matrix of two by two each.
+    if labels and isinstance(counts[0][0], list):
         return [
-            "| label | present, found | present, missed | absent, found | absent, not found |",
+            "| label | true positives | false negatives | false positives | true negatives |",
             "| --- | --- | --- | --- | --- |",
             *(
-                f"| {label} | {there[1]} | {there[0]} | {absent[1]} | {absent[0]} |"
-                for label, (absent, there) in zip(labels, counts, strict=True)
+                f"| {label} | {present[1]} | {present[0]} | {absent[1]} | {absent[0]} |"
+                for label, (absent, present) in zip(labels, counts, strict=True)
             ),
         ]
     lines = [
-        "| true \\ answered | " + " | ".join(labels) + " |",
+        "| true \\ predicted | " + " | ".join(labels) + " |",
         "| --- " * (len(labels) + 1) + "|",
     ]
     for label, row in zip(labels, counts, strict=True):
@@ -124,27 +159,29 @@ def _confusion(confusion: dict[str, Any]) -> list[str]:
 
 
 def _parts(parts: dict[str, Any]) -> list[str]:
-    """The same model asked about other data, or as something else."""
+    """The same model on other data, or another classifier on the same data."""
     if not parts:
         return []
     lines = [
         "",
-        "Asked about other hospitals, and with the lungs blotted out (macro averages over the "
-        "classes that are there):",
+        "On radiographs from other hospitals and with the lungs masked (macro averages over the "
+        "classes present):",
         "",
-        "| asked about | pictures | " + " | ".join(_OF_PARTS) + " |",
-        "| --- " * (len(_OF_PARTS) + 2) + "|",
+        "| test | radiographs | " + " | ".join(_PART_FIGURES) + " |",
+        "| --- " * (len(_PART_FIGURES) + 2) + "|",
     ]
-    for name, part in parts.items():
-        cells = " | ".join(_shown(part["metrics"][figure]) for figure in _OF_PARTS)
-        lines.append(f"| {name} | {part['n']} | {cells} |")
-    for name, part in parts.items():
-        lines += ["", f"{name}:", "", *_confusion(part["confusion"])]
+    for key, part in parts.items():
+        cells = " | ".join(interval_text(part["metrics"][figure]) for figure in _PART_FIGURES)
+        lines.append(f"| {_PART_NAMES.get(key, key)} | {part['n']} | {cells} |")
+    for key, part in parts.items():
+        name = _PART_NAMES.get(key, key)
+        heading = name[0].upper() + name[1:]
+        lines += ["", f"{heading}:", "", *_confusion(part["confusion"])]
     return lines
 
 
 def _sites(result: dict[str, Any]) -> list[str]:
-    """Lung sounds by where they come from, and by what was asked about; only what is a test."""
+    """Lung sounds by dataset and level, without datasets whose patients were all trained on."""
     rows = [
         (site, level, row)
         for site, levels in result.get("sites", {}).items()
@@ -155,14 +192,14 @@ def _sites(result: dict[str, Any]) -> list[str]:
         return []
     lines = [
         "",
-        "By where the sounds come from: single events or breaths, all around them blotted out, and "
-        "whole recordings as the demo answers them:",
+        "By dataset: single events or breaths, with everything around them masked, and whole "
+        "recordings as the demo analyses them:",
         "",
-        "| sounds | asked about | number | persons | " + " | ".join(_OF_SITES) + " |",
-        "| --- " * (len(_OF_SITES) + 4) + "|",
+        "| dataset | level | samples | patients | " + " | ".join(_SITE_FIGURES) + " |",
+        "| --- " * (len(_SITE_FIGURES) + 4) + "|",
     ]
     for site, level, row in rows:
-        cells = " | ".join(_shown(row["metrics"][name]) for name in _OF_SITES)
+        cells = " | ".join(interval_text(row["metrics"][name]) for name in _SITE_FIGURES)
         lines.append(f"| {site} | {level} | {row['n']} | {row['groups']} | {cells} |")
     for site, level, row in rows:
         lines += _record_level(f"{site}, {level}", row.get("record_level"))
@@ -170,42 +207,38 @@ def _sites(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _timeline(what: str, found: dict[str, Any] | None) -> list[str]:
-    """How far the events of the demo's timeline agree with the annotated ones."""
-    if not found:
+def _timeline(subject: str, timeline: dict[str, Any] | None) -> list[str]:
+    """How well the events on the demo's timeline agree with the annotated ones."""
+    if not timeline:
         return []
     return [
         "",
-        f"{what}, by time: the events on the timeline against the annotated ones, of "
-        f"{found['n']} recordings, {found['normal']} of which have none:",
+        f"{subject}, over time: events on the timeline compared with annotated events, in "
+        f"{timeline['n']} recordings, {timeline['normal']} of which have none:",
         "",
         "| figure | value |",
         "| --- | --- |",
-        *(f"| {name} | {_shown(row)} |" for name, row in found["metrics"].items()),
+        *(f"| {name} | {interval_text(row)} |" for name, row in timeline["metrics"].items()),
     ]
 
 
-def _record_level(what: str, record: dict[str, Any] | None) -> list[str]:
-    """SPRSound's own scores of recordings."""
+def _record_level(subject: str, record: dict[str, Any] | None) -> list[str]:
+    """SPRSound's own scores of whole recordings."""
     if not record:
         return []
     return [
         "",
-        f"{what}, by the rules of its challenge, where poor quality is a class of its own that "
-        f"this model never answers ({record['poor_quality']} of {record['n']}):",
+        f"{subject}, scored as in its challenge, where poor quality is a class of its own that "
+        f"this model never predicts ({record['poor_quality']} of {record['n']}):",
         "",
-        "| classes | " + " | ".join(_SCORES) + " |",
-        "| --- " * (len(_SCORES) + 1) + "|",
+        "| classes | " + " | ".join(_CHALLENGE_SCORES) + " |",
+        "| --- " * (len(_CHALLENGE_SCORES) + 1) + "|",
         *(
-            f"| {told} | "
-            + " | ".join(_shown(record["metrics"][f"{name}_{count}"]) for name in _SCORES)
+            f"| {classes} | "
+            + " | ".join(
+                interval_text(record["metrics"][f"{name}_{count}"]) for name in _CHALLENGE_SCORES
+            )
             + " |"
-            for count, told in (("3", "normal, abnormal, poor"), ("5", "all five"))
+            for count, classes in (("3", "normal, abnormal, poor"), ("5", "all five"))
         ),
     ]
-
-
-def _shown(row: dict[str, float | None]) -> str:
-    if row["value"] is None:
-        return "not defined"
-    return f"{row['value']:.3f} ({row['low']:.3f}-{row['high']:.3f})"

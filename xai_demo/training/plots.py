@@ -1,4 +1,4 @@
-"""Pictures of an evaluation as PNG files: confusion matrix, reliability diagram, ROC curves."""
+"""Plots of an evaluation as PNG files: confusion matrix, reliability diagram and ROC curves."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _DPI = 150
 _BLUE, _GREY = "#1f5f8b", "#8a8f94"
 
 
-def write(
+def write_plots(
     out: Path,
     *,
     model: str,
     labels: Sequence[str],
-    answers: tuple[Array, Labels, Labels],  # probabilities, targets, decided
+    predictions: tuple[Array, Labels, Labels],  # probabilities, targets, decisions
     normal: int | None,
 ) -> tuple[Path, ...]:
-    """All three in `out`, which is made; the curve is of abnormal against normal if it can be.
+    """Write all three plots into `out`, which is created, and return their paths.
 
-    `targets` and `decided` are (samples,), or of independent labels (samples, labels), 0 or 1.
+    Targets and decisions are (samples,), or (samples, labels) of 0 and 1 for independent labels.
+    With the index of the `normal` label, the ROC curve is that of abnormal versus normal.
     """
-    probabilities, targets, decided = answers
+    probabilities, targets, decisions = predictions
     out.mkdir(parents=True, exist_ok=True)
     heading = f"{model}, n = {len(targets)}"
     paths = tuple(out / name for name in (CONFUSION, RELIABILITY, ROC))
@@ -40,70 +41,80 @@ def write(
         curves = {
             k: (p, t == 1) for k, p, t in zip(labels, probabilities.T, targets.T, strict=True)
         }
-        findings_matrix(paths[0], targets, decided, labels, heading=heading)
-        each = np.stack([1 - probabilities.ravel(), probabilities.ravel()], axis=1)
-        reliability_diagram(paths[1], each, targets.ravel(), heading=f"{heading}, all labels")
-        roc_curves(paths[2], curves, heading=heading)
+        draw_findings_matrix(paths[0], targets, decisions, labels, heading=heading)
+        # Every label of every sample is a decision between absent and present.
+        binary = np.stack([1 - probabilities.ravel(), probabilities.ravel()], axis=1)
+        draw_reliability_diagram(
+            paths[1], binary, targets.ravel(), heading=f"{heading}, all labels"
+        )
+        draw_roc_curves(paths[2], curves, heading=heading)
         return paths
     n = len(labels)
-    counts = np.bincount(targets * n + decided, minlength=n * n).reshape(n, n)
+    counts = np.bincount(targets * n + decisions, minlength=n * n).reshape(n, n)
     if normal is None:
         curves = {label: (probabilities[:, k], targets == k) for k, label in enumerate(labels)}
     else:
         curves = {"abnormal": (1 - probabilities[:, normal], targets != normal)}
-    confusion_matrix(out / CONFUSION, counts, labels, heading=heading)
-    reliability_diagram(out / RELIABILITY, probabilities, targets, heading=heading)
-    roc_curves(out / ROC, curves, heading=heading)
+    draw_confusion_matrix(out / CONFUSION, counts, labels, heading=heading)
+    draw_reliability_diagram(out / RELIABILITY, probabilities, targets, heading=heading)
+    draw_roc_curves(out / ROC, curves, heading=heading)
     return paths
 
 
-def findings_matrix(
-    path: Path, targets: Labels, decided: Labels, labels: Sequence[str], *, heading: str
+def draw_findings_matrix(
+    path: Path, targets: Labels, decisions: Labels, labels: Sequence[str], *, heading: str
 ) -> None:
-    """For every independent label how many have it and not, and what was answered of them."""
+    """Draw the 2 x 2 confusion matrix of every independent label as one row."""
     figure, axes = _figure(heading, "Confusion by label", 2.2 + 0.45 * len(labels))
-    there, said = targets.astype(bool), decided.astype(bool)
-    pairs = ((there, said), (there, ~said), (~there, said), (~there, ~said))
+    present, predicted = targets.astype(bool), decisions.astype(bool)
+    pairs = (
+        (present, predicted),
+        (present, ~predicted),
+        (~present, predicted),
+        (~present, ~predicted),
+    )
     counts = np.stack([(a & b).sum(axis=0) for a, b in pairs], axis=1)  # (labels, 4)
-    totals = np.stack([there.sum(axis=0), (~there).sum(axis=0)], axis=1).repeat(2, axis=1)
+    totals = np.stack([present.sum(axis=0), (~present).sum(axis=0)], axis=1).repeat(2, axis=1)
     shares = counts / np.maximum(totals, 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    names = ("present, found", "present, missed", "absent, found", "absent, not found")
+    names = ("true positives", "false negatives", "false positives", "true negatives")
     axes.set_xticks(range(4), names, rotation=20, ha="right", fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    _written(axes, counts, shares)
+    _annotate_cells(axes, counts, shares)
     figure.savefig(path, dpi=_DPI)
 
 
-def confusion_matrix(
+def draw_confusion_matrix(
     path: Path, counts: NDArray[np.int64], labels: Sequence[str], *, heading: str
 ) -> None:
-    """Counts (true, decided), shaded by the share of the true label."""
+    """Draw counts, (true label, decided label), shaded by their share of the true label."""
     side = 2.2 + 0.75 * len(labels)
     figure, axes = _figure(heading, "Confusion matrix", side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("decided")
-    axes.set_ylabel("annotated")
-    _written(axes, counts, shares, "\n")
+    axes.set_xlabel("predicted label")
+    axes.set_ylabel("true label")
+    _annotate_cells(axes, counts, shares, "\n")
     figure.savefig(path, dpi=_DPI)
 
 
-def _written(axes: Axes, counts: NDArray[np.int64], shares: Array, between: str = ", ") -> None:
-    """Count and share in every cell."""
+def _annotate_cells(
+    axes: Axes, counts: NDArray[np.int64], shares: Array, separator: str = ", "
+) -> None:
+    """Write count and share into every cell."""
     for (row, column), count in np.ndenumerate(counts):
         share = shares[row, column]
         colour = "white" if share > 0.5 else "black"
-        words = f"{count}{between}{share:.0%}"
-        axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=8)
+        text = f"{count}{separator}{share:.0%}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
 
 
-def reliability_diagram(
+def draw_reliability_diagram(
     path: Path, probabilities: Array, targets: Labels, *, heading: str, bins: int = 15
 ) -> None:
-    """Accuracy by confidence, with the number of samples below (Guo et al. 2017)."""
+    """Draw accuracy by confidence and the share of samples below it (Guo et al. 2017)."""
     confidence, accuracy, count = reliability(probabilities, targets, bins)
     figure, axes = _figure(heading, "Reliability", 4.6)
     some = count > 0
@@ -120,7 +131,7 @@ def reliability_diagram(
 def reliability(
     probabilities: Array, targets: Labels, bins: int = 15
 ) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Mean confidence, accuracy and number of samples, by bin of the top probability."""
+    """Mean confidence, accuracy and number of samples by bin of the top probability, (bins,)."""
     top = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
     bin_of = np.minimum((top * bins).astype(int), bins - 1)
@@ -130,15 +141,15 @@ def reliability(
     return confidence, np.bincount(bin_of, right, minlength=bins) / least, count
 
 
-def roc_curves(
+def draw_roc_curves(
     path: Path, curves: Mapping[str, tuple[Array, NDArray[np.bool_]]], *, heading: str
 ) -> None:
-    """One curve a name from (scores, positive); those without both classes are left out."""
+    """Draw one curve per name from (scores, positive), unless one of the classes is absent."""
     figure, axes = _figure(heading, "ROC", 4.6)
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--")
     for name, (scores, positive) in curves.items():
         if positive.any() and not positive.all():
-            false, true = roc(scores, positive)
+            false, true = roc_curve(scores, positive)
             area = np.trapezoid(true, false)
             axes.plot(false, true, label=f"{name}, area {area:.3f}")
     _unit_square(axes, "1 - specificity", "sensitivity")
@@ -147,8 +158,13 @@ def roc_curves(
     figure.savefig(path, dpi=_DPI)
 
 
-def roc(scores: Array, positive: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """False and true positive rates from (0, 0) to (1, 1), one point for each distinct score."""
+def roc_curve(scores: Array, positive: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """False and true positive rates from (0, 0) to (1, 1), one point per distinct score.
+
+    >>> false, true = roc_curve(np.array([0.9, 0.4]), np.array([True, False]))
+    >>> false.tolist(), true.tolist()
+    ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
+    """
     order = np.argsort(-scores, kind="stable")
     scores, positive = scores[order], positive[order]
     last = np.r_[scores[1:] != scores[:-1], True]
@@ -158,10 +174,11 @@ def roc(scores: Array, positive: NDArray[np.bool_]) -> tuple[Array, Array]:
 
 
 def _figure(heading: str, title: str, side: float) -> tuple[Figure, Axes]:
-    """A figure of its own, on no screen and in no list that grows."""
+    """A new figure with its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # Not pyplot: it keeps every figure until it is closed, and wants a display.
     figure = Figure(figsize=(side, side), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

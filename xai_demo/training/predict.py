@@ -1,6 +1,6 @@
-"""From answers to an evaluation: figures with intervals by person, and what to draw. Pure.
+"""SamplePredictions of a trained network on a dataset, and their evaluation.
 
-A trained network asked about a data set.
+Figures come with 95 % bootstrap intervals over patients.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo.decision import decided_index
+from xai_demo.decision import decided_label_index
 from xai_demo.training import findings, metrics, trainer
 from xai_demo.training.calibration import softmax
-from xai_demo.training.recipe import Answers, Evaluation
+from xai_demo.training.recipe import Evaluation, SamplePredictions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,15 +22,32 @@ if TYPE_CHECKING:
     from xai_demo.training.metrics import Array, Labels
 
 
-def evaluation(model: Model, data: Dataset, probabilities: Array, targets: Labels) -> Evaluation:
-    """Of the test part of a data set; labels are exclusive or independent as the data has them."""
+def split_probabilities(
+    network: nn.Module, model: Model, data: Dataset, split: Split
+) -> tuple[Array, Labels]:
+    """Calibrated probabilities (samples, labels) and the targets of one split."""
+    logits, targets = trainer.logits_and_targets(network, data, split)
+    scaled = logits.numpy().astype(np.float64) / model.temperature
+    activation = softmax if model.activation == "softmax" else findings.sigmoid
+    return activation(scaled), targets.numpy()
+
+
+def evaluate_test_split(network: nn.Module, model: Model, data: Dataset) -> Evaluation:
+    """Run a network on the test split and evaluate its predictions."""
+    return evaluate_predictions(model, data, *split_probabilities(network, model, data, "test"))
+
+
+def evaluate_predictions(
+    model: Model, data: Dataset, probabilities: Array, targets: Labels
+) -> Evaluation:
+    """Evaluate predictions on the test split, in its order, of exclusive or independent labels."""
     groups = [data.groups[i] for i in data.indices("test")]
     if data.is_independent:
-        decided = findings.decided(model, probabilities)
-        figures = findings.figures(probabilities, targets, decided, groups, model)
+        decisions = findings.decide(model, probabilities)
+        figures = findings.figures(probabilities, targets, decisions, groups, model)
     else:
-        decided = np.array([decided_index(model, row) for row in probabilities])
-        figures = _exclusive(model, probabilities, targets, decided, groups)
+        decisions = np.array([decided_label_index(model, row) for row in probabilities])
+        figures = _exclusive_figures(model, probabilities, targets, decisions, groups)
     result = {
         "model": model.name,
         "data": data.name,
@@ -41,51 +58,36 @@ def evaluation(model: Model, data: Dataset, probabilities: Array, targets: Label
         "threshold": dict(model.operating_points),
         "notes": list(data.notes),
     }
-    answers = Answers(probabilities=probabilities, targets=targets, decided=decided)
-    return Evaluation(result=result, answers={"": answers})
+    predictions = SamplePredictions(
+        probabilities=probabilities, targets=targets, decisions=decisions
+    )
+    return Evaluation(result=result, predictions={"": predictions})
 
 
-def _exclusive(
-    model: Model, probabilities: Array, targets: Labels, decided: Labels, groups: list[str]
+def _exclusive_figures(
+    model: Model, probabilities: Array, targets: Labels, decisions: Labels, groups: list[str]
 ) -> dict[str, Any]:
+    """`metrics`, `per_class` and `confusion` of one label per sample."""
     normal = model.labels.index(model.normal_label) if model.normal_label else None
     overall = metrics.with_intervals(
-        lambda w: metrics.summary(probabilities, targets, decided, w, normal), groups
+        lambda weights: metrics.summary(probabilities, targets, decisions, weights, normal), groups
     )
-    each = metrics.with_intervals(
-        lambda w: {
+
+    def flat_per_class(weights: Array) -> dict[str, float]:
+        rows = metrics.per_class(probabilities, targets, decisions, weights).values()
+        return {
             f"{label}\n{name}": value
-            for label, row in zip(
-                model.labels,
-                metrics.per_class(probabilities, targets, decided, w).values(),
-                strict=True,
-            )
+            for label, row in zip(model.labels, rows, strict=True)
             for name, value in row.items()
-        },
-        groups,
-    )
+        }
+
     by_label: dict[str, dict[str, Any]] = {label: {} for label in model.labels}
-    for key, value in metrics.as_json(each).items():
+    for key, value in metrics.as_json(metrics.with_intervals(flat_per_class, groups)).items():
         label, name = key.split("\n")
         by_label[label][name] = value
-    counts = metrics.confusion(targets, decided, np.ones(len(targets)), len(model.labels))
+    counts = metrics.confusion(targets, decisions, np.ones(len(targets)), len(model.labels))
     return {
         "metrics": metrics.as_json(overall),
         "per_class": by_label,
         "confusion": {"labels": list(model.labels), "counts": counts.astype(int).tolist()},
     }
-
-
-def probabilities(
-    network: nn.Module, model: Model, data: Dataset, split: Split
-) -> tuple[Array, Labels]:
-    """Calibrated, (samples, labels), and the targets of one part."""
-    logits, targets = trainer.outputs(network, data, split)
-    scaled = logits.numpy().astype(np.float64) / model.temperature
-    of = softmax if model.activation == "softmax" else findings.sigmoid
-    return of(scaled), targets.numpy()
-
-
-def answered(network: nn.Module, model: Model, data: Dataset) -> Evaluation:
-    """What it makes of the test part."""
-    return evaluation(model, data, *probabilities(network, model, data, "test"))

@@ -1,4 +1,4 @@
-"""What a recipe is made of."""
+"""What a training recipe consists of; the recipes themselves are in `recipes`."""
 
 from __future__ import annotations
 
@@ -18,66 +18,68 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How a network is trained: AdamW, one cycle of the learning rate, averaged weights.
+    """The hyperparameters of one training run.
 
-    Unless it says otherwise: Adam (`decoupled` False), the learning rate halved where validation
-    stands still (`plateau`), the last layers first (`thaw_every`).
+    The defaults are AdamW, a one-cycle learning rate and averaged weights. Adam
+    (`decoupled_decay` False), a learning rate halved on a validation plateau (`plateau_patience`)
+    and gradual unfreezing from the last stage backwards (`unfreeze_every`) are options.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
     weight_decay: float
-    mixup: float  # parameter of the Beta distribution; 0: none
+    mixup: float  # parameter of the Beta distribution; 0: no mixup
     label_smoothing: float
     sampling_power: float  # classes are drawn in proportion to (their size) ** power
-    small_until: float = 0.0  # share of the epochs trained at a smaller picture ...
-    small_scale: float = 1.0  # ... of this relative size
-    averaging: float = 0.998  # decay of the exponential moving average of the weights
-    clip: float = 5.0  # the gradient's largest norm
-    in_time: float = 0.5  # weight of the time-resolved loss, where there is one
-    patience: int = 0  # epochs without a better validation after which it stops; 0: never
-    decoupled: bool = True  # weight decay beside the gradient (AdamW), not in it (Adam)
-    plateau: int = 0  # epochs without a better validation that halve the rate; 0: one cycle
-    thaw_every: int = 0  # epochs until one more stage, from the last, learns; 0: all learn at once
+    low_resolution_share: float = 0.0  # share of the epochs, from the first, on smaller inputs
+    low_resolution_scale: float = 1.0  # relative size of those inputs
+    ema_decay: float = 0.998  # of the exponential moving average of the weights
+    max_gradient_norm: float = 5.0
+    time_loss_weight: float = 0.5  # of the time-resolved loss, where there is one
+    patience: int = 0  # epochs without improvement before training stops; 0: never stop early
+    decoupled_decay: bool = True  # AdamW; False: Adam, weight decay as part of the gradient
+    plateau_patience: int = 0  # epochs without improvement that halve the rate; 0: one cycle
+    unfreeze_every: int = 0  # epochs until one more stage is trained; 0: all from the start
     dropout: float | None = None  # before the last layer; None: as the architecture has it
-    weighted: float = 0.0  # labels count by their size to the power of minus this
-    focal: float = 0.0  # how little what is easy counts (gamma of Lin et al. 2017)
-    smote: bool = False  # the last layer is fitted anew on balanced features
+    label_weight_power: float = 0.0  # labels weigh (their size) ** -power in the loss
+    focal_gamma: float = 0.0  # of the focal loss (Lin et al. 2017); 0: plain cross-entropy
+    smote: bool = False  # refit the last layer on features balanced by SMOTE
 
 
-# Evaluates a network on what lies in a folder, given the persons that it learnt from, if known.
-Judge = Callable[["nn.Module", Model, Path, "frozenset[str] | None", Progress], "Evaluation"]
+# Evaluates a network on the data in a folder. The set holds the patients that the network was
+# trained on; None: not known.
+Evaluator = Callable[["nn.Module", Model, Path, "frozenset[str] | None", Progress], "Evaluation"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` says, and of what its pictures are drawn, by the folder they go into."""
+    """The result of `evaluate`, and the predictions to plot, by the folder for their plots."""
 
     result: dict[str, Any]
-    answers: Mapping[str, Answers]
+    predictions: Mapping[str, SamplePredictions]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """What a model made of some samples, and what they are; `targets` as a `DataSet` has them."""
+class SamplePredictions:
+    """What a model answered and what is true; `targets` in the shape a `Dataset` has them."""
 
     probabilities: Array  # (samples, labels)
     targets: Labels
-    decided: Labels
+    decisions: Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One trainable model."""
+    """One trainable model: its data, its schedule and the texts of its card."""
 
     model: Model  # without weights and figures
     read: Callable[[Path, Model], Dataset]
     schedule: Schedule
     failures: str  # known failures, for the card
-    uncertainty: float  # share of validation cases, the least sure, that are answered "uncertain"
-    sources: int = 0  # of how many kinds the data are, each with a classifier while it learns
-    # The data once for each fold that its makers published, that one being the test part.
-    folds: Callable[[Path, Model], Iterator[tuple[str, Dataset]]] | None = None
-    judge: Judge | None = None  # how it is evaluated; None: one label a sample of the test split
-    start: str | None = None  # the bundled model whose layers it starts from; None: from nothing
+    uncertain_share: float  # of the validation samples, the least certain answer "uncertain"
+    n_sources: int = 0  # sources with a classifier of their own during training
+    # Yields the data once per published fold, with that fold as the test split.
+    published_folds: Callable[[Path, Model], Iterator[tuple[str, Dataset]]] | None = None
+    evaluate: Evaluator | None = None  # None: one decision per sample of the test split
+    initial_model: str | None = None  # bundled model to take weights from; None: random weights

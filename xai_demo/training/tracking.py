@@ -1,4 +1,4 @@
-"""Where the course of a training run is written: a CSV file, or Weights & Biases as well."""
+"""Where a training run is logged: in a CSV file and, on request, with Weights & Biases as well."""
 
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ if TYPE_CHECKING:
 
 CSV_FILE = "log.csv"
 PROJECT = "xai_demo"
-_INSTALL = "pip install 'xai_demo[train]', or tracking by csv, which needs nothing"
 
 
 class Tracker(Protocol):
-    """Takes the figures of each epoch until it is closed."""
+    """Logs the figures of each epoch until it is closed."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Enter the figures of one epoch."""
+        """Log the figures of one epoch."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tracked:
-    """What is tracked."""
+class TrackedRun:
+    """The training run that is logged."""
 
     out: Path
     name: str
     settings: Mapping[str, Any]
-    first_step: int = 0  # more than 0 where an interrupted run goes on
+    first_step: int = 0  # above 0: an interrupted run is resumed
 
 
 class CsvTracker:
-    """One line an epoch, whole at any time; what lies beyond the first step is written anew."""
+    """One line per epoch; a resumed run replaces the lines from its first step on."""
 
-    def __init__(self, run: Tracked) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         self._path = run.out / CSV_FILE
         run.out.mkdir(parents=True, exist_ok=True)
         rows = _rows(self._path) if run.first_step else []
@@ -51,12 +50,12 @@ class CsvTracker:
         self._write()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Enter the figures of one epoch; a column may be new."""
+        """Log the figures of one epoch; new names become new columns."""
         self._rows.append({"step": str(step)} | {k: f"{v:.6g}" for k, v in values.items()})
         self._write()
 
     def close(self) -> None:
-        """Nothing to do: every line is already there."""
+        """Do nothing: every line is written already."""
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step"]
@@ -68,14 +67,15 @@ class CsvTracker:
 
 
 class WandbTracker:
-    """Weights & Biases, online or offline as its own WANDB_MODE says."""
+    """Weights & Biases, online or offline depending on WANDB_MODE."""
 
-    def __init__(self, run: Tracked) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         try:
             import wandb
         except ImportError as error:
             raise TrainingError(
-                f"Weights & Biases is not installed ({error}), wanted: {_INSTALL}."
+                f"Weights & Biases is not installed ({error}). Run `pip install "
+                "'xai_demo[train]'`, or use --track csv, which needs nothing."
             ) from error
         run.out.mkdir(parents=True, exist_ok=True)
         try:
@@ -84,50 +84,50 @@ class WandbTracker:
             )
         except wandb.Error as error:
             raise TrainingError(
-                f"Weights & Biases does not begin ({error}), wanted: `wandb login` before, "
-                "WANDB_MODE=offline, or tracking by csv."
+                f"Weights & Biases cannot start ({error}). Run `wandb login` first, set "
+                "WANDB_MODE=offline, or use --track csv."
             ) from error
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Enter the figures of one epoch."""
+        """Log the figures of one epoch."""
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Finish the run; offline it can be sent later by `wandb sync`."""
+        """Finish the run; `wandb sync` can upload an offline run later."""
         self._run.finish()
 
 
-class Several:
-    """Trackers side by side."""
+class TrackerGroup:
+    """Several trackers that log the same run."""
 
     def __init__(self, *trackers: Tracker) -> None:
         self._trackers = trackers
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Enter the figures of one epoch in each."""
+        """Log the figures of one epoch with each tracker."""
         for tracker in self._trackers:
             tracker.log(step, values)
 
     def close(self) -> None:
-        """Close each."""
+        """Close every tracker."""
         for tracker in self._trackers:
             tracker.close()
 
 
-TRACKERS: dict[str, Callable[[Tracked], Tracker]] = {
+TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
     "csv": CsvTracker,
-    "wandb": lambda run: Several(WandbTracker(run), CsvTracker(run)),
+    "wandb": lambda run: TrackerGroup(WandbTracker(run), CsvTracker(run)),
 }
 
 
-def opened(name: str, run: Tracked) -> Tracker:
-    """The tracker of that name; raises UnknownNameError, or TrainingError where it cannot begin."""
-    known(name)
+def open_tracker(name: str, run: TrackedRun) -> Tracker:
+    """Start the tracker of that name; raises UnknownNameError, or TrainingError if it cannot."""
+    check_tracker(name)
     return TRACKERS[name](run)
 
 
-def known(name: str) -> None:
-    """Raise UnknownNameError where there is no tracker of that name."""
+def check_tracker(name: str) -> None:
+    """Raise UnknownNameError if there is no tracker of that name."""
     if name not in TRACKERS:
         raise UnknownNameError("tracker", name, TRACKERS)
 
@@ -137,8 +137,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    if rows and "epoch" in rows[0]:  # what the column was called once
+    # Logs of earlier versions call the column "epoch".
+    if rows and "epoch" in rows[0]:
         rows = [{"step" if k == "epoch" else k: v for k, v in row.items()} for row in rows]
     if not all((row.get("step") or "").isdigit() for row in rows):
-        raise TrainingError(f"{path} has no steps, wanted: the log of the run that is resumed.")
+        raise TrainingError(
+            f"{path} has rows without a step; it must be the log of the run to resume."
+        )
     return rows

@@ -1,8 +1,8 @@
-"""One training run: from a data set to a model directory.
+"""One training run: from a dataset to a model directory.
 
-Where a network's layers start from: nothing, or those of a model that ships with the demo.
-
-Weights in half the bytes where the answers stay: float16, tried against what they were.
+The network starts from random weights or from those of a bundled model. After training it is
+calibrated on the validation split, and its weights are stored in float16 where that leaves the
+probabilities as they are.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from xai_demo.training import (
     tracking,
     trainer,
 )
-from xai_demo.training.evaluate import PERSONS, check_folder, check_part
+from xai_demo.training.evaluate import PATIENTS_FILE, check_folder, check_split
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -47,17 +47,19 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets import Dataset
     from xai_demo.training.recipe import Recipe
 
+MAX_PROBABILITY_SHIFT = 1e-3  # by which float16 may move any probability
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What of a run may be chosen."""
+class TrainingOptions:
+    """What a caller may choose about a training run."""
 
     epochs: int | None = None  # None: as the recipe says
     patience: int | None = None  # None: as the recipe says; 0: never stop early
     seed: int = 0
     resume: bool = False
     track: str = "csv"  # one of `tracking.TRACKERS`
-    balance: str | None = None  # one of `balance.BALANCES`; None: as the recipe says
+    balance: str | None = None  # one of `class_imbalance.BALANCES`; None: as the recipe says
 
 
 def train_model(
@@ -75,89 +77,95 @@ def train_model(
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Path:
-    """Train a recipe and write its model directory `out`; returns that.
+    """Train a recipe, write the model directory `out` and return its path.
 
-    It holds config.json, model.safetensors, MODEL_CARD.md and persons.json: whom it learnt from. An
-    interrupted run leaves `out/checkpoint.pt`, from which `resume` goes on. `patience` epochs
-    without a better validation end it; `track` is "csv" or "wandb"; `notice` is told what of the
-    data was left out. `balance` is a choice of `balance.BALANCES`; a recipe that starts from a
-    bundled model finds it by `settings`. Raises UnknownNameError for the recipe, the tracker or the
-    balance, TrainingError where the data is at fault.
+    `out` gets config.json, model.safetensors, MODEL_CARD.md and persons.json, which lists the
+    patients that the network was trained on. An interrupted run leaves `out/checkpoint.pt`, from
+    which `resume` continues. Training stops after `patience` epochs without improvement. `track` is
+    "csv" or "wandb", `balance` one of `class_imbalance.BALANCES`; `settings` say where bundled
+    models are, for recipes that start from one. `notice` is called with a note on each kind of
+    sample that was left out. Raises UnknownNameError for an unknown recipe, tracker or balance, and
+    TrainingError if the data cannot be used.
     """
-    options = Options(
+    options = TrainingOptions(
         epochs=epochs, patience=patience, seed=seed, resume=resume, track=track, balance=balance
     )
-    return _run(
+    return _train(
         recipe,
         data=data,
         out=out,
         options=options,
         settings=settings or Settings.from_env(),
-        progress=progress,
+        progress=progress or (lambda done, doing: None),
         notice=notice,
     )
 
 
-def _run(
-    recipe: str,
+def _train(
+    recipe_name: str,
     *,
     data: Path,
     out: Path,
-    options: Options,
+    options: TrainingOptions,
     settings: Settings,
-    progress: Progress | None,
+    progress: Progress,
     notice: Callable[[str], None] | None,
 ) -> Path:
-    chosen = recipe_of(recipe)
-    tracking.known(options.track)
+    recipe = recipe_of(recipe_name)
+    tracking.check_tracker(options.track)
     schedule = dataclasses.replace(
-        class_imbalance.chosen(chosen, options.balance),
-        epochs=options.epochs or chosen.schedule.epochs,
-        patience=chosen.schedule.patience if options.patience is None else options.patience,
+        class_imbalance.balanced_schedule(recipe, options.balance),
+        epochs=options.epochs or recipe.schedule.epochs,
+        patience=recipe.schedule.patience if options.patience is None else options.patience,
     )
-    chosen = dataclasses.replace(chosen, schedule=schedule)
+    recipe = dataclasses.replace(recipe, schedule=schedule)
     check_folder(data)
-    tell = progress or (lambda done, doing: None)
-    tell(0.0, "reading the data")
-    data_set = chosen.read(data, chosen.model)
-    for note in data_set.notes if notice else ():
+    progress(0.0, "reading the dataset")
+    dataset = recipe.read(data, recipe.model)
+    for note in dataset.notes if notice else ():
         notice(note)  # type: ignore[misc]
-    check_part(data_set, "train", 2)
-    check_part(data_set, "validation", 2)
+    check_split(dataset, "train", 2)
+    check_split(dataset, "validation", 2)
     torch.manual_seed(options.seed)
-    network = networks.architecture(chosen.model).whole(chosen.model)
-    notes = data_set.notes + started(network, chosen, settings)
+    network = networks.architecture(recipe.model).build(recipe.model)
+    notes = dataset.notes + load_initial_weights(network, recipe, settings)
     out.mkdir(parents=True, exist_ok=True)
 
-    def track(first: int) -> tracking.Tracker:
-        said = dataclasses.asdict(schedule) | {"seed": options.seed, "data": data_set.name}
-        return tracking.opened(
+    def track(first_step: int) -> tracking.Tracker:
+        hyperparameters = dataclasses.asdict(schedule)
+        return tracking.open_tracker(
             options.track,
-            tracking.Tracked(out=out, name=recipe, settings=said, first_step=first),
+            tracking.TrackedRun(
+                out=out,
+                name=recipe_name,
+                settings=hyperparameters | {"seed": options.seed, "data": dataset.name},
+                first_step=first_step,
+            ),
         )
 
-    learnt(network, chosen, data_set, out=out, options=options, progress=tell, track=track)
-    model = tuned(network, chosen, data_set)
-    state, told = stored(network, model, data_set)
-    _write(out, dataclasses.replace(model, notes=(*notes, told)), state, data_set)
+    fit_network(network, recipe, dataset, out=out, options=options, progress=progress, track=track)
+    model = calibrate_network(network, recipe, dataset)
+    state, storage_note = half_precision_state(network, model, dataset)
+    model = dataclasses.replace(model, notes=(*notes, storage_note))
+    _write_model(out, model, state, dataset)
     return out
 
 
-def learnt(
-    network: torch.nn.Module,
+def fit_network(
+    network: nn.Module,
     recipe: Recipe,
     data: Dataset,
     *,
     out: Path,
-    options: Options,
+    options: TrainingOptions,
     progress: Progress,
     track: Callable[[int], tracking.Tracker],
 ) -> None:
-    """Let a network learn by its recipe, from the training part."""
-    schedule, train = recipe.schedule, data.targets[data.indices("train")]
-    weights = class_imbalance.label_weights(train, len(data.labels), schedule.weighted)
+    """Train a network in place by its recipe, on the training split."""
+    schedule, targets = recipe.schedule, data.targets[data.indices("train")]
+    weights = class_imbalance.label_weights(targets, len(data.labels), schedule.label_weight_power)
     trainer.fit(
-        losses.of(network, recipe, weights),
+        losses.objective_for(network, recipe, weights),
         data,
         schedule,
         out=out,
@@ -168,73 +176,90 @@ def learnt(
     )
     network.float()
     if schedule.smote:
-        class_imbalance.refit(recipe.model, network, data)
+        refit_last_layer(recipe.model, network, data)
     if data.finish is not None:
         data.finish(network)
 
 
-def tuned(network: torch.nn.Module, recipe: Recipe, data: Dataset) -> Model:
-    """The recipe's model with what is chosen on validation; may shift the network's last layer."""
-    logits, targets = trainer.outputs(network, data, "validation")
+def refit_last_layer(model: Model, network: nn.Module, data: Dataset) -> None:
+    """Refit the last layer on features of the training split, balanced by SMOTE."""
+    backbone, last = class_imbalance.split_last_layer(model, network)
+    features, targets = trainer.logits_and_targets(backbone, data, "train")
+    weight, bias = class_imbalance.fit_balanced_layer(
+        features.numpy().astype(np.float64), targets.numpy(), len(model.labels)
+    )
+    with torch.no_grad():
+        last.weight.copy_(torch.from_numpy(weight))
+        last.bias.copy_(torch.from_numpy(bias))
+
+
+def calibrate_network(network: nn.Module, recipe: Recipe, data: Dataset) -> Model:
+    """The recipe's model with all values that are chosen on the validation split.
+
+    For independent labels this also adds the calibration's shifts to the bias of the last layer.
+    """
+    logits, targets = trainer.logits_and_targets(network, data, "validation")
     values = logits.numpy().astype(np.float64)
     if data.is_independent:
-        known = np.concatenate([data.indices("train"), data.indices("validation")])
-        rates = data.targets[known].mean(axis=0)
-        model, shifts = findings.calibrated(recipe.model, values, targets.numpy(), rates)
-        _, last = class_imbalance.last_layer(recipe.model, network)
+        # Rates come from all samples that may be looked at; validation alone has few of a label.
+        seen = np.concatenate([data.indices("train"), data.indices("validation")])
+        rates = data.targets[seen].mean(axis=0)
+        model, shifts = findings.calibrate_model(recipe.model, values, targets.numpy(), rates)
+        _, last = class_imbalance.split_last_layer(recipe.model, network)
         with torch.no_grad():
             last.bias.copy_(last.bias + torch.from_numpy(shifts).to(last.bias))
         return model
-    model = calibration.calibrated(recipe, values, targets.numpy())
-    if data.recordings is not None:
-        model = calibration.of_recordings(recipe, model, data.recordings(network, model))
+    model = calibration.calibrate_model(recipe, values, targets.numpy())
+    if data.predict_recordings is not None:
+        recordings = data.predict_recordings(network, model)
+        model = calibration.calibrate_recordings(recipe, model, recordings)
     return model
 
 
-def _write(out: Path, model: Model, state: dict[str, torch.Tensor], data: Dataset) -> None:
+def _write_model(out: Path, model: Model, state: dict[str, Tensor], data: Dataset) -> None:
     content = save(state, metadata={"format": "pt"})
-    learnt_from = json.dumps({"learnt_from": sorted(data.learnt_from())}, indent=1) + "\n"
+    patients = json.dumps({"learnt_from": sorted(data.training_groups())}, indent=1) + "\n"
     write_atomically(out / "model.safetensors", content)
-    write_atomically(out / PERSONS, learnt_from)
+    write_atomically(out / PATIENTS_FILE, patients)
     model_card.write(out, dataclasses.replace(model, sha256=hashlib.sha256(content).hexdigest()))
 
 
-def started(network: nn.Module, recipe: Recipe, settings: Settings) -> tuple[str, ...]:
-    """Give a network the layers that a recipe starts from; what to say of it in the card.
+def load_initial_weights(network: nn.Module, recipe: Recipe, settings: Settings) -> tuple[str, ...]:
+    """Copy the weights that a recipe starts from into a network; returns notes for the card.
 
-    Layers of another shape, as the last one, stay as they are. Raises CheckpointUnavailableError
-    where that model is not here, TrainingError where it is of another architecture.
+    Tensors of another shape, such as the last layer's, keep their random values. Raises
+    CheckpointUnavailableError if that model is not here and TrainingError if its architecture
+    differs.
     """
-    if recipe.start is None:
+    if recipe.initial_model is None:
         return ()
     hub = Hub(settings)
-    other, located = hub.model(recipe.start), hub.located(recipe.start)
-    if other.architecture != recipe.model.architecture:
+    initial, checkpoint = hub.model(recipe.initial_model), hub.located(recipe.initial_model)
+    if initial.architecture != recipe.model.architecture:
         raise TrainingError(
-            f"{recipe.start} is a {other.architecture}, wanted to start {recipe.model.name} from: "
-            f"a {recipe.model.architecture}."
+            f"{recipe.initial_model} is a {initial.architecture}; {recipe.model.name} can only "
+            f"start from a {recipe.model.architecture}."
         )
     state = network.state_dict()
-    taken = {
+    matching = {
         name: tensor.to(state[name].dtype)
-        for name, tensor in read_tensors(located.path).items()
+        for name, tensor in read_tensors(checkpoint.path).items()
         if name in state and state[name].shape == tensor.shape
     }
-    network.load_state_dict(state | taken)
+    network.load_state_dict(state | matching)
     return (
-        f"Started from {recipe.start}, sha256 {located.sha256}: {len(taken)} of {len(state)} "
-        "tensors, all but those of another shape.",
+        f"Initialised from {recipe.initial_model} (sha256 {checkpoint.sha256}): {len(matching)} of "
+        f"{len(state)} tensors, all whose shapes match.",
     )
 
 
-MOST_MOVED = 1e-3  # of any probability
+def half_precision_state(
+    network: nn.Module, model: Model, data: Dataset
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors to store, in float16 where possible, and a note on them for the card.
 
-
-def stored(network: nn.Module, model: Model, data: Dataset) -> tuple[dict[str, Tensor], str]:
-    """What to keep of a trained network, and what to say of it.
-
-    float32 only where float16 would move a probability of a validation sample by more than
-    `MOST_MOVED`, as where a number is too large for it.
+    They stay in float32 if float16 would move the probability of any validation sample by more than
+    `MAX_PROBABILITY_SHIFT`, or if a weight overflows it.
     """
     exact = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     half = {
@@ -242,21 +267,27 @@ def stored(network: nn.Module, model: Model, data: Dataset) -> tuple[dict[str, T
         for name, tensor in exact.items()
     }
     if not all(tensor.isfinite().all() for tensor in half.values()):
-        return exact, "Weights are stored in float32: some are too large for float16."
-    moved, count = _moved(network, half, model, data)
-    told = f"a probability of {count} validation samples moves by {moved:.1e} at most"
-    if moved <= MOST_MOVED:
-        return half, f"Weights are stored in float16: {told}."
-    return exact, f"Weights are stored in float32: in float16 {told}, more than {MOST_MOVED:g}."
+        return exact, "Weights are stored in float32 because some overflow float16."
+    shift, count = _largest_shift(network, half, model, data)
+    changes = f"changes the probabilities of {count} validation samples by at most {shift:.1e}"
+    if shift <= MAX_PROBABILITY_SHIFT:
+        return half, f"Weights are stored in float16, which {changes}."
+    return exact, (
+        f"Weights are stored in float32: float16 {changes}, more than the {MAX_PROBABILITY_SHIFT:g}"
+        " allowed."
+    )
 
 
-def _moved(
+def _largest_shift(
     network: nn.Module, half: dict[str, Tensor], model: Model, data: Dataset
 ) -> tuple[float, int]:
-    """The largest change of a probability, and of how many samples."""
+    """The largest change of any probability, and the number of samples it was measured on."""
     rounded = copy.deepcopy(network)
-    rounded.load_state_dict(half)  # copied into what is float32
+    # load_state_dict copies into the float32 tensors, so only the weights are rounded, not the
+    # arithmetic: that is how the demo runs them.
+    rounded.load_state_dict(half)
     before, after = (
-        predict.probabilities(each, model, data, "validation")[0] for each in (network, rounded)
+        predict.split_probabilities(each, model, data, "validation")[0]
+        for each in (network, rounded)
     )
     return float(np.abs(before - after).max()), len(before)

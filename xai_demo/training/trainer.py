@@ -1,4 +1,7 @@
-"""The training loop: one for all recipes. Resumable after every epoch; same seed, same result."""
+"""The training loop that all recipes share.
+
+A run can be resumed after every epoch, and the same seed gives the same network.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     from xai_demo.training.tracking import Tracker
 
 CHECKPOINT = "checkpoint.pt"
-_BEGINNING = (0, float("inf"), 0)
+# First epoch, best validation so far, epochs without improvement: of a run that starts now.
+_FRESH_START = (0, float("inf"), 0)
 
 
 def fit(
@@ -39,10 +43,10 @@ def fit(
     progress: Progress,
     track: Callable[[int], Tracker],
 ) -> nn.Module:
-    """Train; the network comes back with the averaged weights of the best validation epoch.
+    """Train, and return the network with the averaged weights of its best validation epoch.
 
-    After every epoch `out/checkpoint.pt` holds all that is needed to go on, and the tracker, opened
-    by `track` for the first epoch to come, one row more. Training stops before its time where
+    After every epoch, `out/checkpoint.pt` holds everything needed to resume, and the tracker (which
+    `track` opens, given the first epoch of this run) gets one more row. Training stops early once
     validation has not improved for `schedule.patience` epochs.
     """
     torch.manual_seed(seed)
@@ -50,29 +54,31 @@ def fit(
     objective.to(device)
     objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = -(-len(data.indices("train")) // schedule.batch_size)
-    parts = _parts(objective, schedule, steps)
+    parts = _stateful_parts(objective, schedule, steps)
     average, cycle = parts["average"], parts["cycle"]
-    first, best, since = _resumed(out, parts) if resume else _BEGINNING
+    first, best, since = _restore_checkpoint(out, parts) if resume else _FRESH_START
     tracker = track(first)
     for epoch in range(first, schedule.epochs):
         if schedule.patience and since >= schedule.patience:
-            progress(1.0, f"stopped: {since} epochs without a better validation")
+            progress(1.0, f"stopped early: no improvement in {since} epochs")
             break
 
-        def told(step: int, loss: float, epoch: int = epoch) -> None:
+        def report(step: int, loss: float, epoch: int = epoch) -> None:
             done = (epoch + step / steps) / schedule.epochs
             progress(done, f"epoch {epoch + 1} of {schedule.epochs}, loss {loss:.3f}")
 
-        _thaw(objective, epoch, schedule)
+        _unfreeze_stages(objective, epoch, schedule)
+        # Seeded by epoch, so that a resumed run draws the same batches as one that ran through.
         rng = np.random.default_rng((seed, epoch))
-        scale = schedule.small_scale if epoch < schedule.small_until * schedule.epochs else 1.0
-        batches = (
-            _loss(objective, inputs, targets, schedule, scale, rng)
+        is_low_resolution = epoch < schedule.low_resolution_share * schedule.epochs
+        scale = schedule.low_resolution_scale if is_low_resolution else 1.0
+        losses = (
+            _batch_loss(objective, inputs, targets, schedule, scale, rng)
             for inputs, targets in _batches(data, schedule, rng, device)
         )
-        loss = _epoch(batches, parts, schedule, told)
-        row = {"train": loss, **_validated(average.module.network, data)}
-        if schedule.plateau:
+        loss = _run_epoch(losses, parts, schedule, report)
+        row = {"train": loss, **_validation_row(average.module.network, data)}
+        if schedule.plateau_patience:
             cycle.step(row["validation"])
         since = 0 if row["validation"] <= best else since + 1
         if not since:
@@ -80,7 +86,7 @@ def fit(
             _save(out / "best.pt", average.module.network.state_dict())
         _save(
             out / CHECKPOINT,
-            {k: p.state_dict() for k, p in parts.items()}
+            {name: part.state_dict() for name, part in parts.items()}
             | {"epoch": epoch + 1, "best": best, "since": since, "random": _random_states()},
         )
         tracker.log(epoch, row | {"since_best": since})
@@ -89,95 +95,100 @@ def fit(
     return objective.network.eval()
 
 
-def _epoch(
+def _run_epoch(
     losses: Iterator[Tensor],
     parts: dict[str, Any],
     schedule: Schedule,
-    told: Callable[[int, float], None],
+    report: Callable[[int, float], None],
 ) -> float:
-    """Learn from every batch's loss as it comes; their mean."""
+    """Take one optimiser step per batch loss; returns their mean."""
     objective, optimiser = parts["network"], parts["optimiser"]
     total, count = 0.0, 0
     for count, loss in enumerate(losses, start=1):
         loss.backward()
-        nn.utils.clip_grad_norm_(objective.parameters(), schedule.clip)
+        nn.utils.clip_grad_norm_(objective.parameters(), schedule.max_gradient_norm)
         optimiser.step()
         optimiser.zero_grad()
-        if not schedule.plateau:
+        # One cycle advances with every step; a plateau schedule only after validation.
+        if not schedule.plateau_patience:
             parts["cycle"].step()
         parts["average"].update_parameters(objective)
         total += float(loss.detach())
-        told(count, total / count)
+        report(count, total / count)
     return total / count
 
 
-def _validated(network: nn.Module, data: Dataset) -> dict[str, float]:
-    logits, truth = outputs(network, data, "validation")
+def _validation_row(network: nn.Module, data: Dataset) -> dict[str, float]:
+    """What the log says of the validation split; "validation" is the value to minimise."""
+    logits, truth = logits_and_targets(network, data, "validation")
     if not data.is_independent:
         accuracy = float((logits.argmax(1) == truth).float().mean())
         return {"validation": float(F.cross_entropy(logits, truth)), "accuracy": accuracy}
     loss = float(F.binary_cross_entropy_with_logits(logits, truth.float()))
     areas = [
-        metrics.auroc(scores, there.astype(bool), np.ones(len(scores)))
-        for scores, there in zip(logits.double().numpy().T, truth.numpy().T, strict=True)
+        metrics.auroc(scores, present.astype(bool), np.ones(len(scores)))
+        for scores, present in zip(logits.double().numpy().T, truth.numpy().T, strict=True)
     ]
-    known = [area for area in areas if not np.isnan(area)]
-    if not known:
+    defined = [area for area in areas if not np.isnan(area)]
+    if not defined:
         return {"validation": loss, "loss": loss}
-    # Weighted and focal losses move all probabilities; what they rank is what shall get better.
-    return {"validation": 1 - float(np.mean(known)), "loss": loss}
+    # Label weights and the focal loss shift all probabilities, so the loss itself is no measure of
+    # progress; the ranking is.
+    return {"validation": 1 - float(np.mean(defined)), "loss": loss}
 
 
-def _thaw(objective: Objective, epoch: int, schedule: Schedule) -> None:
-    """Let as many stages of the network learn, from the last, as this epoch may; the rest sleep."""
+def _unfreeze_stages(objective: Objective, epoch: int, schedule: Schedule) -> None:
+    """Set training mode; with gradual unfreezing, only on the last stages due by this epoch."""
     objective.train()
-    if not schedule.thaw_every:
+    if not schedule.unfreeze_every:
         return
     stages = [s for s in objective.network.children() if any(True for _ in s.parameters())]
-    awake = 1 + epoch // schedule.thaw_every
+    n_trainable = 1 + epoch // schedule.unfreeze_every
     for number, stage in enumerate(reversed(stages)):
-        stage.requires_grad_(number < awake)
-        stage.train(number < awake)
+        stage.requires_grad_(number < n_trainable)
+        # A frozen stage must not update the running statistics of its batch norms either.
+        stage.train(number < n_trainable)
 
 
-def _parts(objective: Objective, schedule: Schedule, steps: int) -> dict[str, Any]:
-    """Everything with a state that a checkpoint holds."""
+def _stateful_parts(objective: Objective, schedule: Schedule, steps: int) -> dict[str, Any]:
+    """Everything with a state, under its key in a checkpoint."""
     average = torch.optim.swa_utils.AveragedModel(
         objective,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.averaging),
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.ema_decay),
         use_buffers=True,
     )
-    kind = torch.optim.AdamW if schedule.decoupled else torch.optim.Adam
+    kind = torch.optim.AdamW if schedule.decoupled_decay else torch.optim.Adam
     optimiser = kind(
         objective.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
     cycle: Any = None
-    if schedule.plateau:
+    if schedule.plateau_patience:
         cycle = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, factor=0.5, patience=schedule.plateau
+            optimiser, factor=0.5, patience=schedule.plateau_patience
         )
     else:
         total = steps * schedule.epochs
-        rise = 0.4 if total == 5 else 0.2  # a fifth of five: OneCycleLR would divide by nought
+        # With pct_start 0.2 and five steps in all, OneCycleLR divides by zero.
+        rise = 0.4 if total == 5 else 0.2
         cycle = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, schedule.learning_rate, total_steps=total, pct_start=rise
         )
     return {"network": objective, "average": average, "optimiser": optimiser, "cycle": cycle}
 
 
-def outputs(network: nn.Module, data: Dataset, split: Split) -> tuple[Tensor, Tensor]:
-    """Logits (samples, labels) and the targets of one split, without variation."""
+def logits_and_targets(network: nn.Module, data: Dataset, split: Split) -> tuple[Tensor, Tensor]:
+    """Logits (samples, labels) and targets of one split, without augmentation."""
     network.eval()
     device = next(network.parameters()).device
     logits = []
     with torch.inference_mode():
         for chunk in _chunks(data.indices(split), 64):
-            inputs, _ = _loaded(data, chunk, [None] * len(chunk))
+            inputs, _ = _load_batch(data, chunk, [None] * len(chunk))
             logits.append(network(inputs.to(device)).float().cpu())
     return torch.cat(logits), torch.from_numpy(data.targets[data.indices(split)])
 
 
-def _loss(
+def _batch_loss(
     objective: Objective,
     inputs: Tensor,
     targets: Tensor,
@@ -188,6 +199,7 @@ def _loss(
     if scale != 1.0:
         inputs = F.interpolate(inputs, scale_factor=scale, mode="bilinear", antialias=True)
     if schedule.mixup:
+        # Zhang et al. 2018; the batch is mixed with itself in reverse, which is random already.
         share = float(rng.beta(schedule.mixup, schedule.mixup))
         inputs = share * inputs + (1 - share) * inputs.flip(0)
         targets = share * targets + (1 - share) * targets.flip(0)
@@ -198,35 +210,37 @@ def _loss(
 def _batches(
     data: Dataset, schedule: Schedule, rng: np.random.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch: as many samples as there are, labels drawn by their size to a power."""
+    """One epoch of batches: as many samples as the split has, drawn by `sampling_power`."""
     train = data.indices("train")
     if schedule.sampling_power == 1.0:
-        drawn = rng.permutation(train)
+        order = rng.permutation(train)
     else:
-        chance = class_imbalance.chances(
+        chance = class_imbalance.sampling_probabilities(
             data.targets[train], len(data.labels), schedule.sampling_power
         )
-        drawn = rng.choice(train, size=len(train), p=chance)
-    load = _loader(data, rng)
-    with ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one is learnt
-        waiting = None
-        for chunk in _chunks(drawn, schedule.batch_size):
-            coming = ahead.submit(load, chunk)
-            if waiting is not None:
-                yield tuple(t.to(device) for t in waiting.result())  # type: ignore[misc]
-            waiting = coming
-        if waiting is not None:
-            yield tuple(t.to(device) for t in waiting.result())  # type: ignore[misc]
+        order = rng.choice(train, size=len(train), p=chance)
+    load = _batch_loader(data, rng)
+    # The next batch is loaded in a thread while the network trains on this one.
+    with ThreadPoolExecutor(1) as executor:
+        ready = None
+        for chunk in _chunks(order, schedule.batch_size):
+            following = executor.submit(load, chunk)
+            if ready is not None:
+                yield tuple(t.to(device) for t in ready.result())  # type: ignore[misc]
+            ready = following
+        if ready is not None:
+            yield tuple(t.to(device) for t in ready.result())  # type: ignore[misc]
 
 
-def _loader(
+def _batch_loader(
     data: Dataset, rng: np.random.Generator
 ) -> Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]:
+    # A generator per sample: augmentation then does not depend on how batches are loaded.
     seeds = np.random.default_rng(rng.integers(2**63))
-    return lambda chunk: _loaded(data, chunk, seeds.spawn(len(chunk)))
+    return lambda chunk: _load_batch(data, chunk, seeds.spawn(len(chunk)))
 
 
-def _loaded(data: Dataset, chunk: NDArray[np.int64], rngs: list[Any]) -> tuple[Tensor, Tensor]:
+def _load_batch(data: Dataset, chunk: NDArray[np.int64], rngs: list[Any]) -> tuple[Tensor, Tensor]:
     samples = [data.load(int(i), rng) for i, rng in zip(chunk, rngs, strict=True)]
     inputs = torch.from_numpy(np.stack([s[0] for s in samples]))[:, None]
     return inputs, torch.from_numpy(np.stack([s[1] for s in samples]))
@@ -242,14 +256,15 @@ def _save(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
 
 
-def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float, int]:
-    """The epoch to go on with, the best validation so far, and the epochs since it."""
+def _restore_checkpoint(out: Path, parts: dict[str, Any]) -> tuple[int, float, int]:
+    """The next epoch, the best validation so far, and the epochs since it; restores all states."""
     path = out / CHECKPOINT
     if not path.is_file():
-        return _BEGINNING
+        return _FRESH_START
     state = torch.load(path, weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
+    # Checkpoints of earlier versions hold neither the random states nor "since".
     for i, random_state in enumerate(state.get("random", ())):
         if i == 0:
             torch.set_rng_state(random_state)
@@ -259,5 +274,5 @@ def _resumed(out: Path, parts: dict[str, Any]) -> tuple[int, float, int]:
 
 
 def _random_states() -> list[Tensor]:
-    """Of the CPU and every GPU: what dropout draws from."""
+    """Random states of the CPU and of every GPU; dropout draws from them."""
     return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]

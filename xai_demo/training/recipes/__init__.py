@@ -1,4 +1,4 @@
-"""The recipes, one literal table: which data, which model, how it is trained."""
+"""The table of training recipes: for each model its data, its schedule and the card's texts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RECIPES = {
             activation="softmax",
             licence="CC-BY-4.0 (data), MIT (weights)",
             data=(
-                "Paediatric chest X-rays of one centre in Guangzhou, ages one to five "
-                "(Kermany et al. 2018), split 70/15/15 by person, whatever the published folders "
-                "say."
+                "Chest X-rays of children aged one to five at one centre in Guangzhou "
+                "(Kermany et al. 2018), split 70/15/15 by patient regardless of the published "
+                "folders."
             ),
             citation=(
                 "Kermany, D., Zhang, K., Goldbaum, M. (2018). Labeled Optical Coherence Tomography "
@@ -40,16 +40,17 @@ RECIPES = {
             mixup=0.1,
             label_smoothing=0.05,
             sampling_power=0.5,
-            small_until=0.5,
-            small_scale=160 / 224,
-            averaging=0.995,
+            low_resolution_share=0.5,
+            low_resolution_scale=160 / 224,
+            ema_decay=0.995,
         ),
         failures=(
-            "Children of one hospital only: adults, other scanners, lateral films and photographs "
-            "of films are outside of what it has seen. It answers Normal or Pneumonia to any "
-            "picture, a cat included. Tubes, electrodes and side markers can attract the heat."
+            "The training data are of children at one hospital; adults, other scanners, lateral "
+            "radiographs and photographs of radiographs are outside of it. The network answers "
+            "Normal or Pneumonia to any image, even of a cat. Tubes, electrodes and side markers "
+            "can attract the heatmap."
         ),
-        uncertainty=0.03,
+        uncertain_share=0.03,
     ),
     "pneumonia3-resnet18": chest.PNEUMONIA3_RESNET18,
     "nih14-resnet18": chest.NIH14_RESNET18,
@@ -80,8 +81,8 @@ RECIPES = {
             activation="softmax",
             licence="CC-BY-3.0 (data), MIT (weights)",
             data=(
-                "ESC-10 by its published folds: trained on folds 1 and 2 and half of the sources "
-                "of fold 3, tuned on its others, tested on all other folds that there are."
+                "ESC-10, by its published folds: trained on folds 1 and 2 and half of the sources "
+                "of fold 3, tuned on the other half, tested on all remaining folds."
             ),
             citation=(
                 "Piczak, K. J. (2015). ESC: Dataset for Environmental Sound Classification. "
@@ -89,7 +90,7 @@ RECIPES = {
             ),
         ),
         read=esc10.read,
-        folds=esc10.folds,
+        published_folds=esc10.folds,
         schedule=Schedule(
             epochs=120,
             batch_size=20,
@@ -98,13 +99,13 @@ RECIPES = {
             mixup=0.2,
             label_smoothing=0.05,
             sampling_power=1.0,
-            averaging=0.99,
+            ema_decay=0.99,
         ),
         failures=(
-            "It knows ten sounds and calls everything one of them: speech and music are answered "
-            "wrongly, at best as uncertain. 320 clips are few."
+            "The network knows ten sounds and calls everything one of them: its answers to speech "
+            "and music are wrong, or at best uncertain. 320 clips are few."
         ),
-        uncertainty=0.05,
+        uncertain_share=0.05,
     ),
 }
 

@@ -1,11 +1,12 @@
-"""How the chest X-ray models are trained, each with the settings of the system it lives on.
+"""Recipes of the chest X-ray models, and the evaluation that exposes COVID-19's shortcut.
 
-How much of a three-class answer the picture's source gives away: `judged` of the COVID-3 models.
+Each recipe has the settings of the published system that it follows.
 
-Beside the internal test (unseen persons of the collections learnt from) stand the external one
-(adults of NIH, of whom no picture was learnt from), the network asked with the lungs blotted out,
-and a logistic regression that was taught on pictures without lungs: what it gets right, it gets
-right by frame, letters, exposure and scanner.
+A three-class answer can be given away by where a radiograph comes from. `evaluate_covid` shows how
+far that goes: beside the internal test (other patients of the collections trained on) stand an
+external one (adults from NIH ChestX-ray14, none of them trained on), the network's answers with the
+lungs masked, and a logistic regression trained on radiographs with masked lungs. Whatever the last
+gets right, it gets right by borders, letters, exposure and scanner.
 """
 
 from __future__ import annotations
@@ -30,59 +31,66 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.metrics import Array, Labels
 
+# Keys of `evaluate --json`: other programs read them, so they stay as first published.
 EXTERNAL = "external: adults of NIH ChestX-ray14 (no COVID-19 among them)"
-HIDDEN = "internal, the lungs blotted out"
-TAUGHT = "internal, a linear classifier taught on pictures without lungs"
-_SIDE = 32  # of the pictures that the linear classifier is taught on
-_STRENGTH = 0.01
+LUNGS_MASKED = "internal, the lungs blotted out"
+BACKGROUND_CLASSIFIER = "internal, a linear classifier taught on pictures without lungs"
+_SIDE = 32  # of the thumbnails that the linear classifier takes, in pixels
+_INVERSE_PENALTY = 0.01  # C of the logistic regression
 
 
-def judged(
+def evaluate_covid(
     network: nn.Module,
     model: Model,
     data: Path,
-    learnt_from: frozenset[str] | None,
+    patients: frozenset[str] | None,
     progress: Progress,
 ) -> Evaluation:
-    """The internal figures, with the others as `parts`."""
-    progress(0.0, "reading the data")
-    whole, bare = (_apart(covid.read(data, model, masked=m), learnt_from) for m in (False, True))
+    """The internal figures, with the other three as `parts`.
+
+    `patients` are those that the network was trained on; None: those of the recipe's split.
+    """
+    progress(0.0, "reading the dataset")
+    whole, masked = (_held_out(covid.read(data, model, masked=m), patients) for m in (False, True))
     if not len(whole.indices("test")):
         raise TrainingError(
-            f"{data} holds no picture that {model.name} has not learnt from, wanted: some."
+            f"{data} holds no radiograph of a patient that {model.name} was not trained on."
         )
-    progress(0.4, "asking the network")
-    evaluation = predict.answered(network, model, whole)
-    parts = {HIDDEN: predict.answered(network, model, bare)}
-    progress(0.6, "teaching a linear classifier on pictures without lungs")
-    if len(set(bare.targets[bare.indices("train")])) == len(model.labels):
-        parts[TAUGHT] = predict.evaluation(model, bare, *taught(bare))
-    progress(0.8, "asking about other hospitals")
-    abroad = covid.external(data, model)
-    if abroad is not None:
-        parts[EXTERNAL] = predict.answered(network, model, abroad)
-    result = evaluation.result | {"parts": {name: _part(p.result) for name, p in parts.items()}}
-    named = {
-        "external": parts[EXTERNAL].answers[""] if EXTERNAL in parts else None,
-        "without_lungs": parts[HIDDEN].answers[""],
-    }
-    answers = {**evaluation.answers} | {k: v for k, v in named.items() if v is not None}
-    return Evaluation(result=result, answers=answers)
+    progress(0.4, "running the network")
+    evaluation = predict.evaluate_test_split(network, model, whole)
+    parts = {LUNGS_MASKED: predict.evaluate_test_split(network, model, masked)}
+    progress(0.6, "training a linear classifier on radiographs with masked lungs")
+    if len(set(masked.targets[masked.indices("train")])) == len(model.labels):
+        background = fit_background_classifier(masked)
+        parts[BACKGROUND_CLASSIFIER] = predict.evaluate_predictions(model, masked, *background)
+    progress(0.8, "running the network on radiographs from other hospitals")
+    external = covid.external(data, model)
+    if external is not None:
+        parts[EXTERNAL] = predict.evaluate_test_split(network, model, external)
+    figures = {name: _part_figures(part.result) for name, part in parts.items()}
+    plots = {"without_lungs": parts[LUNGS_MASKED].predictions[""]}
+    if EXTERNAL in parts:
+        plots["external"] = parts[EXTERNAL].predictions[""]
+    return Evaluation(
+        result=evaluation.result | {"parts": figures},
+        predictions={**evaluation.predictions, **plots},
+    )
 
 
-def taught(data: Dataset) -> tuple[Array, Labels]:
-    """A linear classifier of small copies: its probabilities for the test part, and the targets."""
+def fit_background_classifier(data: Dataset) -> tuple[Array, Labels]:
+    """Fit a linear classifier to thumbnails; its probabilities and targets for the test split."""
     from sklearn.linear_model import LogisticRegression
 
-    train, test = _small(data, "train"), _small(data, "test")
+    train, test = _thumbnails(data, "train"), _thumbnails(data, "test")
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-3
-    model = LogisticRegression(C=_STRENGTH, max_iter=300, class_weight="balanced")
+    model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=300, class_weight="balanced")
     model.fit((train - mean) / deviation, data.targets[data.indices("train")])
     probabilities: Array = model.predict_proba((test - mean) / deviation)
     return probabilities, data.targets[data.indices("test")]
 
 
-def _small(data: Dataset, split: Split) -> Array:
+def _thumbnails(data: Dataset, split: Split) -> Array:
+    """Small copies of the radiographs of a split, (samples, pixels)."""
     import cv2
 
     rows = [
@@ -92,11 +100,11 @@ def _small(data: Dataset, split: Split) -> Array:
     return np.stack(rows).reshape(len(rows), -1).astype(np.float64)
 
 
-def _apart(data: Dataset, learnt_from: frozenset[str] | None) -> Dataset:
-    return data if learnt_from is None else data.apart_from(learnt_from)
+def _held_out(data: Dataset, patients: frozenset[str] | None) -> Dataset:
+    return data if patients is None else data.with_training_groups(patients)
 
 
-def _part(result: dict[str, Any]) -> dict[str, Any]:
+def _part_figures(result: dict[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in ("n", "groups", "metrics", "per_class", "confusion")}
 
 
@@ -124,9 +132,9 @@ _NIH14 = Model(
     activation="sigmoid",
     licence="NIH Clinical Center, free use with credit (data), MIT (weights)",
     data=(
-        "NIH ChestX-ray14 (Wang et al. 2017), split 70/15/15 by patient, stratified by finding; "
-        "the published test list is the test part where it lies beside the table. Labels were "
-        "mined from radiologists' reports."
+        "NIH ChestX-ray14 (Wang et al. 2017), split 70/15/15 by patient and stratified by finding; "
+        "if the published test list lies beside the table, it is the test split. Labels were mined "
+        "from radiologists' reports."
     ),
     citation=_WANG,
 )
@@ -141,19 +149,19 @@ NIH14_RESNET50 = Recipe(
         mixup=0.0,
         label_smoothing=0.0,
         sampling_power=1.0,
-        averaging=0.0,
+        ema_decay=0.0,
         patience=10,
-        decoupled=False,
-        plateau=3,
-        thaw_every=2,
+        decoupled_decay=False,
+        plateau_patience=3,
+        unfreeze_every=2,
         dropout=0.5,
-        focal=2.0,
+        focal_gamma=2.0,
     ),
     failures=(
-        "Labels mined from reports are wrong in about one of ten. Lateral films, children and "
-        "other scanners are outside of what it has seen."
+        "About one in ten of the labels, which were mined from reports, is wrong. Lateral "
+        "radiographs, children and other scanners are outside the training data."
     ),
-    uncertainty=0.0,
+    uncertain_share=0.0,
 )
 NIH14_RESNET18 = Recipe(
     model=dataclasses.replace(
@@ -163,11 +171,11 @@ NIH14_RESNET18 = Recipe(
         architecture="resnet18",
         licence="NIH Clinical Center, free use with credit, and CC-BY-4.0 (data), MIT (weights)",
         data=(
-            "1,299 pictures of NIH ChestX-ray14 (Wang et al. 2017), one in ninety of it, split "
-            "70/15/15 by patient, stratified by finding; started from a network that learnt "
-            "children's pneumonia (Kermany et al. 2018). A stand-in for models trained on all "
-            "112,120 pictures, for where those cannot be fetched; it is far weaker. Labels were "
-            "mined from radiologists' reports."
+            "1,299 radiographs of NIH ChestX-ray14 (Wang et al. 2017), about one in ninety of "
+            "that dataset, split 70/15/15 by patient and stratified by finding. The network "
+            "started from one trained on children's pneumonia (Kermany et al. 2018). It is a "
+            "stand-in for models trained on all 112,120 radiographs where those cannot be "
+            "downloaded, and far weaker. Labels were mined from radiologists' reports."
         ),
         citation=f"{_WANG}. {_KERMANY}",
     ),
@@ -180,21 +188,21 @@ NIH14_RESNET18 = Recipe(
         mixup=0.2,
         label_smoothing=0.02,
         sampling_power=0.6,
-        small_until=0.5,
-        small_scale=160 / 224,
-        averaging=0.98,
+        low_resolution_share=0.5,
+        low_resolution_scale=160 / 224,
+        ema_decay=0.98,
         dropout=0.3,
-        weighted=0.5,
-        focal=1.0,
+        label_weight_power=0.5,
+        focal_gamma=1.0,
     ),
     failures=(
-        "A stand-in that learnt from 915 pictures: of a dozen findings it is wrong as often as "
-        "right, and it has seen some findings nine times. Its probabilities are those of a "
-        "collection with few normal pictures. Children, lateral films and other scanners are "
-        "outside of what it has seen; tubes and electrodes can attract the heat."
+        "A stand-in trained on 915 radiographs: on a dozen findings it is wrong as often as right, "
+        "and some findings occur only nine times in its training data. Its probabilities are those "
+        "of a collection with few normal radiographs. Children, lateral radiographs and other "
+        "scanners are outside the training data. Tubes and electrodes can attract the heatmap."
     ),
-    uncertainty=0.0,
-    start="pneumonia-resnet18",
+    uncertain_share=0.0,
+    initial_model="pneumonia-resnet18",
 )
 
 PNEUMONIA3_RESNET18 = Recipe(
@@ -209,9 +217,9 @@ PNEUMONIA3_RESNET18 = Recipe(
         activation="softmax",
         licence="CC-BY-4.0 (data), MIT (weights)",
         data=(
-            "Paediatric chest X-rays of one centre in Guangzhou, ages one to five (Kermany et al. "
-            "2018), the kind of pneumonia by their file names, split 70/15/15 by person, whatever "
-            "the published folders say."
+            "Chest X-rays of children aged one to five at one centre in Guangzhou (Kermany et al. "
+            "2018), with the kind of pneumonia from their file names, split 70/15/15 by patient "
+            "regardless of the published folders."
         ),
         citation=_KERMANY,
     ),
@@ -224,17 +232,17 @@ PNEUMONIA3_RESNET18 = Recipe(
         mixup=0.1,
         label_smoothing=0.05,
         sampling_power=0.7,
-        small_until=0.5,
-        small_scale=160 / 224,
-        averaging=0.99,
+        low_resolution_share=0.5,
+        low_resolution_scale=160 / 224,
+        ema_decay=0.99,
     ),
     failures=(
-        "Bacterial and viral pneumonia look alike: radiologists do not tell them apart surely by "
-        "the film alone, nor does this network. Children of one hospital only: adults, other "
-        "scanners and lateral films are outside of what it has seen."
+        "Bacterial and viral pneumonia look alike: radiologists cannot reliably distinguish them "
+        "by the radiograph alone, nor can this network. The training data are of children at one "
+        "hospital; adults, other scanners and lateral radiographs are outside of it."
     ),
-    uncertainty=0.03,
-    start="pneumonia-resnet18",
+    uncertain_share=0.03,
+    initial_model="pneumonia-resnet18",
 )
 
 _COVID3 = Model(
@@ -248,23 +256,23 @@ _COVID3 = Model(
     activation="softmax",
     licence="CC-BY-4.0 (data), MIT (weights)",
     data=(
-        "COVID-19: COVID-CXNet (Haghanifar et al. 2022), adults of many hospitals; pneumonia and "
-        "normal: children of one centre (Kermany et al. 2018), as many with as without pneumonia; "
-        "split 70/15/15 by person. External test: adults of NIH ChestX-ray14 (Wang et al. 2017) "
-        "with Pneumonia alone or No Finding, none of them learnt from."
+        "COVID-19: adults at many hospitals (COVID-CXNet, Haghanifar et al. 2022). Pneumonia and "
+        "normal: children at one centre (Kermany et al. 2018), equally many of each. Split "
+        "70/15/15 by patient. External test: adults from NIH ChestX-ray14 (Wang et al. 2017) with "
+        "Pneumonia alone or No Finding, none of them used for training."
     ),
     citation=f"{_COVID_CXNET}. {_KERMANY}. {_WANG}",
     caveat=(
-        "This network finds no COVID-19: it shows a shortcut. Its three classes come from "
-        "different hospitals and ages, and it tells those apart: nearly all adults of another "
-        "hospital, none of whom is known to have COVID-19, it calls COVID-19."
+        "This network does not detect COVID-19: it demonstrates a shortcut. Its three classes come "
+        "from different hospitals and age groups, and it distinguishes those instead: it calls "
+        "nearly all adults of another hospital COVID-19, though none of them is known to have it."
     ),
 )
 _COVID3_FAILURES = (
-    "The three classes come from different hospitals, scanners and ages, and the network can tell "
-    "these apart instead of the disease: pictures without lungs are enough for much of its score, "
-    "and adults of another hospital it calls COVID-19 or worse (see the figures). It shows how "
-    "such a shortcut looks; it finds no COVID-19."
+    "The three classes come from different hospitals, scanners and age groups, and the network can "
+    "distinguish these instead of the disease: radiographs with masked lungs are enough for much "
+    "of its score, and it calls nearly all adults of another hospital COVID-19 (see the "
+    "evaluation). It demonstrates what such a shortcut looks like; it does not detect COVID-19."
 )
 COVID3_SIMPLECNN = Recipe(
     model=_COVID3,
@@ -277,13 +285,13 @@ COVID3_SIMPLECNN = Recipe(
         mixup=0.0,
         label_smoothing=0.02,
         sampling_power=1.0,
-        averaging=0.99,
+        ema_decay=0.99,
         dropout=0.4,
-        weighted=1.0,
+        label_weight_power=1.0,
     ),
     failures=_COVID3_FAILURES,
-    uncertainty=0.03,
-    judge=judged,
+    uncertain_share=0.03,
+    evaluate=evaluate_covid,
 )
 COVID3_RESNET50 = Recipe(
     model=dataclasses.replace(
@@ -302,12 +310,12 @@ COVID3_RESNET50 = Recipe(
         mixup=0.0,
         label_smoothing=0.05,
         sampling_power=1.0,
-        small_until=0.75,
-        small_scale=0.5,
-        averaging=0.99,
-        weighted=1.0,
+        low_resolution_share=0.75,
+        low_resolution_scale=0.5,
+        ema_decay=0.99,
+        label_weight_power=1.0,
     ),
     failures=_COVID3_FAILURES,
-    uncertainty=0.03,
-    judge=judged,
+    uncertain_share=0.03,
+    evaluate=evaluate_covid,
 )
