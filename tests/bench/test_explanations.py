@@ -62,7 +62,7 @@ def test_every_architecture_with_a_map_is_measured_at_the_layer_it_is_cut_after(
     variants = {n for n in known if any(n.startswith(f"{m}-") for m in known)}
     assert set(explanations._LAYERS) == known - variants
     for name, layer in explanations._LAYERS.items():
-        assert networks.ARCHITECTURES[name].layer == layer
+        assert networks.ARCHITECTURES[name].default_layer == layer
 
 
 @pytest.fixture
@@ -105,5 +105,5 @@ def test_a_ratio_is_the_median_over_that_of_the_forward_pass(monkeypatch):
 
         return once
 
-    seconds = explanations._timed({name: way(name) for name in durations}, rounds=3)
+    seconds = explanations._median_seconds({name: way(name) for name in durations}, rounds=3)
     assert explanations._ratios(seconds) == {"forward_ms": 2000, "torch_1": 1.5}

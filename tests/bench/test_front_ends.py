@@ -65,5 +65,5 @@ def test_a_difference_counts_only_where_there_is_energy():
 
 def test_without_the_package_the_dev_packages_are_named(monkeypatch):
     monkeypatch.setattr(front_ends, "find_spec", lambda name: None)
-    with pytest.raises(RequestError, match="torchlibrosa is not installed, wanted: the dev"):
+    with pytest.raises(RequestError, match="torchlibrosa is not installed; it is one of the dev"):
         front_ends.run()

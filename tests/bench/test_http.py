@@ -7,8 +7,8 @@ import json
 import httpx
 import pytest
 
-from xai_demo.bench import http as overhead
-from xai_demo.bench.http import PARTS, Asked
+from xai_demo.bench import http as http_bench
+from xai_demo.bench.http import PARTS, Measurement
 from xai_demo.errors import XaiDemoError
 
 CLIENT_TIMING = {
@@ -24,7 +24,7 @@ CLIENT_TIMING = {
 CALL_TIMING = CLIENT_TIMING | {"read": 3.0, "predict": 22.0}
 
 
-def asked(**changes) -> Asked:
+def a_measurement(**changes) -> Measurement:
     values = {
         "forward": 40.0,
         "client": 340.0,
@@ -33,14 +33,14 @@ def asked(**changes) -> Asked:
         "call": 200.0,
         "call_timing": CALL_TIMING,
         "download": 3.0,
-        "nothing": 10.0,
-        "client_nothing": 70.0,
+        "empty": 10.0,
+        "client_empty": 70.0,
     }
-    return Asked(**(values | changes))
+    return Measurement(**(values | changes))
 
 
 def test_the_parts_add_up_to_everything_but_the_network():
-    one = asked()
+    one = a_measurement()
     assert one.network == 135
     assert one.rest == 205
     assert one.plain == 6 + 200 + 3 - 137
@@ -65,13 +65,15 @@ def test_the_parts_add_up_to_everything_but_the_network():
 
 def test_steps_that_were_not_taken_cost_nothing():
     short = {"read": 3.0, "prepare": 1.0, "predict": 20.0}
-    one = asked(client_timing=short, call_timing=short)
+    one = a_measurement(client_timing=short, call_timing=short)
     assert one.network == 20
     assert sum(one.parts().values()) == pytest.approx(one.rest)
 
 
 def test_figures_are_medians_and_ratios_to_the_forward_pass():
-    result = overhead.figures([asked(), asked(client=360.0), asked(client=9999.0, forward=50.0)])
+    result = http_bench.figures(
+        [a_measurement(), a_measurement(client=360.0), a_measurement(client=9999.0, forward=50.0)]
+    )
     assert result["rounds"] == 3
     assert result["forward_ms"] == 40
     assert result["totals_ms"] == pytest.approx(
@@ -90,7 +92,7 @@ def test_figures_are_medians_and_ratios_to_the_forward_pass():
 
 
 def test_the_table_has_a_line_for_each_part_and_total():
-    lines = overhead.table(overhead.figures([asked()])).splitlines()
+    lines = http_bench.table(http_bench.figures([a_measurement()])).splitlines()
     assert lines[0] == "| part of a request | ms | of a ResNet-50 |"
     assert [line.split(":")[0] for line in lines[2:11]] == [f"| {name}" for name in PARTS]
     assert lines[2].endswith("| 6.0 | 0.15x |")
@@ -117,37 +119,43 @@ def test_a_call_ends_with_what_the_page_says_when_complete():
         'event: complete\ndata: [{"a": 1}, 2]\n\n'
     )
     with server(stream) as http:
-        assert overhead._call(http, "name", [1]) == [{"a": 1}, 2]
+        assert http_bench._call(http, "name", [1]) == [{"a": 1}, 2]
 
 
 def test_what_follows_the_file_is_given_as_the_page_would(monkeypatch):
-    def info(url, **options):
+    def get(url, **options):
         assert url == "http://page/gradio_api/info"
         parameters = [
             {"parameter_name": "image", "parameter_has_default": False},
             {"parameter_name": "model", "parameter_default": None},
             {"parameter_name": "strict", "parameter_default": True},
         ]
-        said = {"named_endpoints": {"/chest_xray": {"parameters": parameters}}}
-        return httpx.Response(200, json=said, request=httpx.Request("GET", url))
+        info = {"named_endpoints": {"/chest_xray": {"parameters": parameters}}}
+        return httpx.Response(200, json=info, request=httpx.Request("GET", url))
 
-    monkeypatch.setattr(httpx, "get", info)
-    assert overhead._blanks("http://page") == [None, True]
+    monkeypatch.setattr(httpx, "get", get)
+    assert http_bench._default_arguments("http://page") == [None, True]
 
 
 @pytest.mark.parametrize(
     ("stream", "met"), [("event: error\ndata: null\n\n", "error"), ("", "nothing")]
 )
 def test_a_call_without_an_answer_says_what_was_met(stream, met):
-    with server(stream) as http, pytest.raises(XaiDemoError, match=f"/name with {met}, wanted"):
-        overhead._call(http, "name", [1])
+    with (
+        server(stream) as http,
+        pytest.raises(XaiDemoError, match=f"/name with {met}; expected the event"),
+    ):
+        http_bench._call(http, "name", [1])
 
 
 def test_a_page_that_ends_at_once_is_told(monkeypatch):
-    monkeypatch.setattr(overhead.sys, "executable", "/bin/false")
-    with pytest.raises(XaiDemoError, match="exit status 1"), overhead.served():
+    monkeypatch.setattr(http_bench.sys, "executable", "/bin/false")
+    with (
+        pytest.raises(XaiDemoError, match=r"did not answer .*exit status 1"),
+        http_bench.serve_page(),
+    ):
         raise AssertionError("it does not answer")
 
 
 def test_the_network_to_compare_with_is_a_resnet50():
-    assert tuple(overhead._resnet50()().shape) == (1, 14)
+    assert tuple(http_bench._resnet50()().shape) == (1, 14)

@@ -16,7 +16,7 @@ from xai_demo.settings import Settings
 
 
 def test_a_recording_is_as_long_as_asked_and_breathes_to_its_end(tmp_path: Path) -> None:
-    samples, rate = soundfile.read(long_recordings.breathing(tmp_path / "a.wav", 100.5))
+    samples, rate = soundfile.read(long_recordings.write_breathing(tmp_path / "a.wav", 100.5))
     assert len(samples) == round(100.5 * rate)
     last = samples[-10 * rate :]
     assert np.sqrt(np.mean(last**2)) > 0.01
@@ -32,7 +32,7 @@ def test_the_peak_is_what_memory_was_at_most_meanwhile() -> None:
         high[0] = 120.0
         return 7
 
-    taken = long_recordings.watched_peak(do, look=lambda: high[0])
+    taken = long_recordings.measure_peak(do, memory_mb=lambda: high[0])
     assert (taken.peak_mb, taken.windows) == (300.0, 7)
     assert 0.2 <= taken.seconds < 5
 
@@ -42,12 +42,12 @@ def test_a_failure_is_not_waited_for_for_ever() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        long_recordings.watched_peak(fail, look=lambda: 1.0)
+        long_recordings.measure_peak(fail, memory_mb=lambda: 1.0)
 
 
 def test_every_chunk_is_heard_in_order_and_a_leak_is_seen() -> None:
     kept: list[np.ndarray] = []
-    phase = long_recordings.listened(kept.append, 40, look=lambda: 1000.0 + len(kept))
+    phase = long_recordings.listen(kept.append, 40, memory_mb=lambda: 1000.0 + len(kept))
     assert len(kept) == 80
     assert {len(chunk) for chunk in kept} == {24_000}
     assert not np.array_equal(kept[0], kept[1])
@@ -81,7 +81,7 @@ def test_a_minute_and_a_few_seconds_live_are_really_answered(
     assert 0 < row["share_of_its_length"] < 1
     assert row["peak_mb"] > 100
     assert result["live"]["answers"] == 5  # the resampler holds a little of each second back
-    assert told[-1] == "1.00 second 6 of listening live"
+    assert told[-1] == "1.00 Second 6 of live listening"
     said = long_recordings.text(result)
     assert "| 1 min | " in said
-    assert "Live for 0.1 min: 5 answers of " in said
+    assert "Live for 0.1 min: 5 analyses of " in said

@@ -1,4 +1,4 @@
-"""Memory over many requests: the figures by hand, a leak seen, and one real short run."""
+"""Memory over many requests: the figures by hand, a leak results, and one real short run."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_growth_is_a_share_of_the_level_after_warming_up() -> None:
         "in_a_row": phase([1000.0] * 50 + [1020.0] * 50, 9),
         "at_once": phase([1400.0] + [1040.0] * 99, 15),
     }
-    seen = memory._Seen(first=[], rest_ms=[4.0, 6.0, 5.0])
-    result = memory.figures(phases, seen)
+    results = memory._Results(first=[], rest_ms=[4.0, 6.0, 5.0])
+    result = memory.figures(phases, results)
     assert result["resident_mb"] == {"start": 1000, "in_a_row": 1020, "at_once": 1040}
     assert result["growth"] == pytest.approx({"in_a_row": 0.02, "at_once": 0.04})
     assert result["peak_growth"] == pytest.approx({"in_a_row": 0.02, "at_once": 0.4})
@@ -44,24 +44,28 @@ def test_growth_is_a_share_of_the_level_after_warming_up() -> None:
     assert result["threads"] == {"start": 9, "in_a_row": 9, "at_once": 15}
     assert result["same_answers"]
     assert result["rest_ms"] == 5
-    seen.different.append(3)
-    assert not memory.figures(phases, seen)["same_answers"]
+    results.different.append(3)
+    assert not memory.figures(phases, results)["same_answers"]
 
 
-@pytest.mark.parametrize("at_once", [1, 8])
-def test_a_leak_is_seen(at_once: int) -> None:
+@pytest.mark.parametrize("concurrent", [1, 8])
+def test_a_leak_is_seen(concurrent: int) -> None:
     kept: list[int] = []
-    leaking = memory.watched(kept.append, 100, at_once=at_once, look=lambda: 1000.0 + len(kept))
+    leaking = memory.watch_memory(
+        kept.append, 100, concurrent=concurrent, memory_mb=lambda: 1000.0 + len(kept)
+    )
     assert sorted(kept) == list(range(100))
     assert leaking.slope_mb == pytest.approx(100, rel=0.1)
-    sound = memory.watched(lambda i: None, 100, at_once=at_once, look=lambda: 1000.0)
+    sound = memory.watch_memory(
+        lambda i: None, 100, concurrent=concurrent, memory_mb=lambda: 1000.0
+    )
     assert sound.slope_mb == pytest.approx(0, abs=1e-9)
 
 
 def test_a_few_requests_are_answered_alike_and_memory_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "WARM", 2)
+    monkeypatch.setattr(memory, "WARM_UP", 2)
     settings = dataclasses.replace(Settings.from_env({"HF_HUB_OFFLINE": "1"}), cache_dir=tmp_path)
     told: list[float] = []
     result = memory.run(settings, requests=4, progress=lambda done, what: told.append(done))
@@ -70,5 +74,5 @@ def test_a_few_requests_are_answered_alike_and_memory_is_told(
     assert result["threads"]["start"] >= 1
     assert told[-1] == 1
     said = memory.text(result)
-    assert "4 requests in a row, then 8 at a time, after 2 one at a time" in said
-    assert "answers the same" in said
+    assert "4 requests in a row, then 8 at a time, after 2 to warm up" in said
+    assert "the results are the same" in said

@@ -43,16 +43,16 @@ def test_a_row_tells_seconds_passes_and_how_soon_it_stops(clock: Clock) -> None:
         for _ in range(4):
             clock.now += 0.03
             if stopped():
-                raise CancelledError("Cancelled, as asked.")
+                raise CancelledError("Cancelled on request.")
         return answer(116.0)
 
-    found = slow_explainers.row(ask)
+    found = slow_explainers.measure(ask)
     assert found.pop("stopped_after_s") == pytest.approx(0.09 - 0.062)  # asked at 4 + 116 / 2 ms
     assert found == {"explain_s": 0.116, "passes": 96, "backend": "torch"}
 
 
 def test_what_is_done_before_it_could_be_stopped_has_no_time_to_stop() -> None:
-    assert slow_explainers.stopped_after_s(lambda stopped: answer(1.0), 0.0) is None
+    assert slow_explainers.seconds_to_stop(lambda stopped: answer(1.0), 0.0) is None
 
 
 def test_the_table_has_a_line_for_each() -> None:
@@ -65,14 +65,14 @@ def test_the_table_has_a_line_for_each() -> None:
     lines = slow_explainers.table({"seconds": 8.0, "rows": rows}).splitlines()
     assert lines[2] == "| m | LIME | 8.0 | 250 | onnx | 0.31 s |"
     assert lines[3] == "| m | SHAP | 5.0 | 96 | torch | - |"
-    assert lines[-1] == "Of one example each, with 8 s to explain in; stopped half-way."
+    assert lines[-1] == "One example each, with a budget of 8 s; stopped half-way."
     assert {line.count("|") for line in lines[:4]} == {7}
 
 
 def test_every_model_that_is_here_is_asked_with_the_slow_explainers_that_fit_it() -> None:
     hub = SimpleNamespace(
         names=lambda: ("near", "far"),
-        available=lambda name: name == "near",
+        is_available=lambda name: name == "near",
         model=lambda name: SimpleNamespace(name=name, architecture="resnet18"),
     )
     pairs = list(slow_explainers._pairs(SimpleNamespace(hub=hub)))  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def test_medians_are_taken_and_the_two_take_turns(
     assert result["ratio"] == 1.25
     shown = startup.table(result)
     assert "| ratio | 1.25x | at most 1.3x |" in shown
-    assert "| first answer after that (s) | 1.50 | at most 6 |" in shown
+    assert "| first analysis after that (s) | 1.50 | at most 6 |" in shown
 
 
 def test_a_page_imports_no_tracker_of_trainings(

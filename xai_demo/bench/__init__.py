@@ -1,1 +1,1 @@
-"""What things cost: one question a file, each asked by `python -m xai_demo bench`."""
+"""What things cost in time and memory: one question a module, run by `python -m xai_demo bench`."""

@@ -1,8 +1,7 @@
-"""What an explanation costs: cut networks, the plain forward pass and pytorch-grad-cam.
+"""What an explanation costs: the plain forward pass, our cut networks and pytorch-grad-cam.
 
-Everything is measured side by side in one process, interleaved, and told as ratios to the plain
-torch forward pass of the same network. Weights are untrained: they do not change what an
-operation costs.
+All are measured in one process, interleaved, and reported as ratios to the plain torch forward pass
+of the same network. Weights are untrained, which does not change what an operation costs.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ import numpy as np
 
 from xai_demo import explainers, networks
 from xai_demo.catalog.hub_models import CNN14
-from xai_demo.engine import export_features, on_onnx, on_torch
+from xai_demo.engine.backends import onnx_runner, torch_runner
+from xai_demo.engine.onnx_export import export_features
 from xai_demo.records import LogMel, Model, Raster
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 LABELS = tuple(f"label {i}" for i in range(14))
 ROUNDS = 15
-_REST_S = 0.05  # lets the threads of the runtime before stop spinning
-_FILM = Raster(height=224, width=224, mean=0.5, std=0.25)
-# What pytorch-grad-cam is told to explain, which is where the network is cut.
+# The threads of one runtime keep spinning for a while, which would slow down the next one.
+_REST_S = 0.05
+_RADIOGRAPH = Raster(height=224, width=224, mean=0.5, std=0.25)
+# The layer that pytorch-grad-cam explains, after which our networks are cut.
 _LAYERS = {
     "resnet18": "layer4",
     "resnet50": "layer4",
@@ -48,13 +49,13 @@ _LAYERS = {
 def run(
     settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Ratios for every architecture that the table in the README shows; see `table`."""
+    """Forward pass in milliseconds, ratios to it, and differences, for every architecture."""
     import torch
 
-    tell = progress or (lambda done, doing: None)
+    report = progress or (lambda done, doing: None)
     rows = {}
     for i, name in enumerate(_LAYERS):
-        tell(i / len(_LAYERS), name)
+        report(i / len(_LAYERS), name)
         rows[name] = _row(name, rounds)
     return {
         "threads": torch.get_num_threads(),
@@ -106,23 +107,25 @@ def _row(name: str, rounds: int) -> dict[str, float]:
 
     model = _model(name)
     torch.manual_seed(0)
-    whole = networks.architecture(model).whole(model).eval().requires_grad_(False)
+    whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     cut = networks.cut(model, whole)
     shape = (1, 1, 64, 1001) if isinstance(model.preprocessing, LogMel) else (1, 1, 224, 224)
     inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        onnx = on_onnx(export_features(model, cut, Path(folder) / "model.onnx"))
-    explain = explainers.EXPLAINERS[explainers.DEFAULT].heat
-    on = {"torch": on_torch(cut.features), "onnx": onnx}
-    plain = torch.from_numpy(inputs)
+        onnx = onnx_runner(export_features(model, cut, Path(folder) / "model.onnx"))
+    explain = explainers.EXPLAINERS[explainers.DEFAULT].explain
+    runners = {"torch": torch_runner(cut.features), "onnx": onnx}
+    tensor = torch.from_numpy(inputs)
 
     def forward() -> Any:
         with torch.inference_mode():
-            return whole(plain)
+            return whole(tensor)
 
-    def explained(backend: str, n: int) -> Callable[[], Floats]:
-        def once() -> Floats:
-            activations = on[backend](inputs)
+    def explanation(backend: str, n: int) -> Callable[[], Floats]:
+        """Predict and explain `n` classes; with 0, predict only."""
+
+        def run_once() -> Floats:
+            activations = runners[backend](inputs)
             with torch.inference_mode():
                 logits = np.asarray(cut.head(activations).cpu())
             if not n:
@@ -131,51 +134,53 @@ def _row(name: str, rounds: int) -> dict[str, float]:
                 inputs=inputs,
                 activations=activations,
                 head=cut.head,
-                forward=lambda x: np.asarray(cut.head(on[backend](x))),
+                forward=lambda x: np.asarray(cut.head(runners[backend](x))),
                 network=None,
                 background=0.0,
-                maps=lambda activations: networks.maps(model, activations),
+                feature_maps=lambda activations: networks.feature_maps(model, activations),
             )
             return explain(subject, range(n))
 
-        return once
+        return run_once
 
-    library = _library(name, whole, plain)
-    ways: dict[str, Callable[[], Any]] = {"forward": forward, "whole_1": lambda: library(1)}
-    for backend in on:
-        ways |= {f"{backend}_{n}": explained(backend, n) for n in (0, 1, 14)}
-    seconds = _timed(ways, rounds)
+    library = _pytorch_grad_cam(name, whole, tensor)
+    variants: dict[str, Callable[[], Any]] = {"forward": forward, "whole_1": lambda: library(1)}
+    for backend in runners:
+        variants |= {f"{backend}_{n}": explanation(backend, n) for n in (0, 1, 14)}
+    seconds = _median_seconds(variants, rounds)
     start = time.perf_counter()
     reference = library(14)
     seconds["whole_14"] = time.perf_counter() - start
     result = _ratios(seconds)
-    for backend in on:
-        heat = explained(backend, 14)()[0]
+    for backend in runners:
+        heatmaps = explanation(backend, 14)()[0]
         result[f"difference_{backend}"] = max(
-            float(np.abs(_scaled(mine, theirs.shape) - theirs).max())
-            for mine, theirs in zip(heat, reference, strict=True)
+            float(np.abs(_resize_normalised(ours, theirs.shape) - theirs).max())
+            for ours, theirs in zip(heatmaps, reference, strict=True)
         )
     return result
 
 
-def _scaled(heat: Floats, shape: tuple[int, ...]) -> Floats:
-    from xai_demo.analysis import heatmap as maps
+def _resize_normalised(attribution: Floats, shape: tuple[int, ...]) -> Floats:
+    """As pytorch-grad-cam does it: to 0..1 before and after the resizing."""
+    from xai_demo.analysis.heatmap import normalise, resize
 
-    return maps.scaled(maps.resized(maps.scaled(heat), *shape))
+    return normalise(resize(normalise(attribution), *shape))
 
 
-def _timed(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
+def _median_seconds(variants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The median duration of each variant; they take turns at being first."""
+    durations: dict[str, list[float]] = {name: [] for name in variants}
+    names = list(variants)
     for i in range(rounds + 1):
-        for name in names[i % len(names) :] + names[: i % len(names)]:  # nobody always goes first
-            way = ways[name]
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            variant = variants[name]
             time.sleep(_REST_S)
             start = time.perf_counter()
-            way()
+            variant()
             if i:  # the first round warms up
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                durations[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in durations.items()}
 
 
 def _ratios(seconds: dict[str, float]) -> dict[str, float]:
@@ -183,36 +188,36 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
     return {"forward_ms": 1000 * forward} | {k: v / forward for k, v in seconds.items()}
 
 
-def _library(name: str, whole: nn.Module, inputs: Any) -> Callable[[int], Floats]:
-    """pytorch-grad-cam on the whole network, as its README shows it, for so many classes."""
+def _pytorch_grad_cam(name: str, whole: nn.Module, inputs: Any) -> Callable[[int], Floats]:
+    """pytorch-grad-cam on the whole network, used as in its README; takes a number of classes."""
     from pytorch_grad_cam import GradCAMPlusPlus
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     layer = whole.get_submodule(_LAYERS[name])
-    turn = (lambda x: x.transpose(2, 3)) if name.startswith("cnn") else None  # time before mel
+    # PANNs' feature maps are (time, mel), but their input is (mel, time).
+    reshape = (lambda x: x.transpose(2, 3)) if name.startswith("cnn") else None
 
-    def heat(n: int) -> Floats:
+    def explain(n: int) -> Floats:
         whole.requires_grad_(True)
-        with GradCAMPlusPlus(whole, [layer], turn) as camera:
-            found = [
-                camera(input_tensor=inputs, targets=[ClassifierOutputTarget(k)])[0]
-                for k in range(n)
+        with GradCAMPlusPlus(whole, [layer], reshape) as cam:
+            heatmaps = [
+                cam(input_tensor=inputs, targets=[ClassifierOutputTarget(k)])[0] for k in range(n)
             ]
         whole.requires_grad_(False)
-        return np.stack(found)
+        return np.stack(heatmaps)
 
-    return heat
+    return explain
 
 
 def _model(name: str) -> Model:
-    sound = name.startswith("cnn")
+    is_sound = name.startswith("cnn")
     return Model(
         name=name,
         title=name,
-        task="audioset" if sound else "chest_xray",
+        task="audioset" if is_sound else "chest_xray",
         architecture=name,
         labels=LABELS,
-        preprocessing=CNN14.preprocessing if sound else _FILM,
+        preprocessing=CNN14.preprocessing if is_sound else _RADIOGRAPH,
         activation="sigmoid",
         licence="",
         data="",

@@ -1,7 +1,7 @@
-"""How fast the front ends are beside their originals, measured side by side on the same sound.
+"""How fast our spectrogram front ends are, beside the original ones, on the same sound.
 
-The original of PANNs' is `torchlibrosa`, two convolutions with the Fourier basis; that of AST's is
-transformers' ASTFeatureExtractor, a loop over frames.
+PANNs' original is `torchlibrosa`, two convolutions with the Fourier basis; AST's is transformers'
+ASTFeatureExtractor, a loop over frames.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 SECONDS = 10
 ROUNDS = 15
-# Bands further below the loudest of their frame hold the rounding of 32-bit floats beside sound:
-# torchlibrosa's own numbers are up to 2e-4 dB away from those in 64 bits there.
+# Bands further below the loudest one of their frame hold mostly the rounding of 32-bit floats:
+# there torchlibrosa itself is up to 2e-4 dB away from a computation in 64 bits.
 ENERGY_DB = 40.0
 
 
 def run(*, rounds: int = ROUNDS, progress: Progress | None = None) -> dict[str, Any]:
     """Milliseconds for ten seconds of sound, the ratio, and the largest difference in decibels.
 
-    Raises RequestError where torchlibrosa, which only this comparison needs, is not installed.
+    Raises RequestError where torchlibrosa, which nothing else needs, is not installed.
     """
     if find_spec("torchlibrosa") is None:
         raise RequestError(
-            "The package torchlibrosa is not installed, wanted: the dev packages, "
-            '`pip install -e ".[dev]"`.'
+            "The package torchlibrosa is not installed; it is one of the development packages:"
+            ' `pip install -e ".[dev]"`.'
         )
-    tell = progress or (lambda done, doing: None)
+    report = progress or (lambda done, doing: None)
     rows = {}
-    for i, (model, original) in enumerate(((CNN14, _torchlibrosa), (AST, _extractor))):
-        tell(i / 2, model.name)
+    for i, (model, original) in enumerate(((CNN14, _torchlibrosa), (AST, _ast_feature_extractor))):
+        report(i / 2, model.name)
         rows[model.name] = _row(model, original, rounds)
     return {"seconds": SECONDS, "rounds": rounds, "front_ends": rows}
 
@@ -66,7 +66,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def sound(sample_rate_hz: int) -> Floats:
-    """Ten seconds of a chirp, a chord and noise: energy in every band, at many levels."""
+    """Ten seconds of a chirp, a chord and noise, with energy in every band and at many levels."""
     t = np.arange(SECONDS * sample_rate_hz) / sample_rate_hz
     chirp = np.sin(2 * np.pi * (100 + 200 * t) * t) * np.linspace(0.05, 0.5, len(t))
     chord = sum(np.sin(2 * np.pi * hz * t) for hz in (220, 277.2, 329.6)) * 0.05
@@ -76,35 +76,40 @@ def sound(sample_rate_hz: int) -> Floats:
 
 
 def difference_db(ours: Floats, original: Floats) -> float:
-    """The largest difference of two spectrograms, (mel, frames), wherever there is energy."""
-    heard = original > original.max(axis=0) - ENERGY_DB
-    return float(np.abs(ours - original)[heard].max())
+    """The largest difference of two spectrograms in dB, (mel, frames), where there is energy.
+
+    >>> original = np.array([[0.0], [-41.0]])
+    >>> difference_db(original + [[0.5], [9.0]], original)
+    0.5
+    """
+    has_energy = original > original.max(axis=0) - ENERGY_DB
+    return float(np.abs(ours - original)[has_energy].max())
 
 
 def _row(model: Model, original: _Original, rounds: int) -> dict[str, Any]:
     spec = model.preprocessing
     if not isinstance(spec, LogMel):
-        raise TypeError(f"{model.name} is prepared by {spec}, wanted: a LogMel")
+        raise TypeError(f"{model.name} takes {spec}, not a log-mel spectrogram")
     samples = sound(spec.sample_rate_hz)
     name, theirs = original(spec, samples)
-    taken: dict[str, list[float]] = {"original": [], "here": []}
-    ways: dict[str, Callable[[], Floats]] = {
+    milliseconds: dict[str, list[float]] = {"original": [], "here": []}
+    variants: dict[str, Callable[[], Floats]] = {
         "original": theirs,
         "here": lambda: spectrogram.log_mel(samples, spec),
     }
     for i in range(rounds + 1):
-        for way in sorted(ways, reverse=i % 2 == 0):  # nobody always goes first
+        for variant in sorted(variants, reverse=i % 2 == 0):  # take turns at being first
             start = time.perf_counter()
-            ways[way]()
+            variants[variant]()
             if i:  # the first round warms up
-                taken[way].append(1000 * (time.perf_counter() - start))
-    original_ms, here_ms = (statistics.median(taken[way]) for way in ("original", "here"))
+                milliseconds[variant].append(1000 * (time.perf_counter() - start))
+    original_ms, here_ms = (statistics.median(milliseconds[k]) for k in ("original", "here"))
     return {
         "original": name,
         "original_ms": original_ms,
         "here_ms": here_ms,
         "faster": original_ms / here_ms,
-        "difference_db": difference_db(ways["here"](), theirs()),
+        "difference_db": difference_db(variants["here"](), theirs()),
     }
 
 
@@ -125,25 +130,25 @@ def _torchlibrosa(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floa
     ).eval()
     waveform = torch.from_numpy(samples)[None]
 
-    def once() -> Floats:
+    def run_once() -> Floats:
         with torch.inference_mode():
             decibels: Floats = mel(power(waveform))[0, 0].T.numpy()
         return decibels
 
-    return "torchlibrosa", once
+    return "torchlibrosa", run_once
 
 
-def _extractor(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floats]]:
+def _ast_feature_extractor(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floats]]:
     from transformers import ASTFeatureExtractor
 
     extract = ASTFeatureExtractor(do_normalize=False, max_length=spectrogram.window_frames(spec))
 
-    def once() -> Floats:
+    def run_once() -> Floats:
         features = extract(samples, sampling_rate=spec.sample_rate_hz)["input_values"][0]
         decibels: Floats = features.T * np.float32(10 / np.log(10))
         return decibels
 
-    return "ASTFeatureExtractor", once
+    return "ASTFeatureExtractor", run_once
 
 
 _Original = Callable[[LogMel, "Floats"], tuple[str, Callable[[], "Floats"]]]

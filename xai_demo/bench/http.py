@@ -1,8 +1,8 @@
-"""What a request costs beside the network: the real page in a process of its own, asked over HTTP.
+"""What a request costs besides the network: the real page in its own process, called over HTTP.
 
-Asked in turn, in every round: the page through the Gradio client, the page through plain HTTP on
-one connection, an endpoint that does nothing in both ways, and a ResNet-50 in this process to
-compare with.
+Every round calls, one after the other, the page through the Gradio client, the page through plain
+HTTP on one connection, an endpoint that does nothing in both ways, and a ResNet-50 in this process
+as the unit of comparison.
 """
 
 from __future__ import annotations
@@ -36,43 +36,45 @@ if TYPE_CHECKING:
 
 ROUNDS = 30
 TASK = "chest_xray"
-_WARM = 3  # rounds before anything counts
-_NETWORK = ("predict", "uncertainty", "explain", "faithfulness")  # the network works in these
-_READING = ("read", "gate", "prepare", "render")  # steps of a report in which it does not
-_UP_WITHIN_S = 180.0
-_SETTLED_WITHIN_S = 120.0
-_REST_S = 0.05  # lets the threads of the one before stop
-# What each part is, in the order in which it happens.
+_WARM_UP_ROUNDS = 3
+# The steps of a report's `timing_ms` in which the network runs, and those in which it does not.
+_NETWORK_STEPS = ("predict", "uncertainty", "explain", "faithfulness")
+_OTHER_STEPS = ("read", "gate", "prepare", "render")
+_START_TIMEOUT_S = 180.0
+_EXPORT_TIMEOUT_S = 120.0
+# The threads of the previous call keep spinning for a while, which would slow down the next one.
+_REST_S = 0.05
+# In the order in which they happen.
 PARTS = {
-    "upload": "the file, sent and stored",
-    "queue": "Gradio's queue and its stream of events",
-    "read": "reading the picture",
-    "gate": "looking whether it is a frontal chest X-ray",
+    "upload": "sending and storing the file",
+    "queue": "Gradio's queue and its event stream",
+    "read": "reading the image",
+    "gate": "checking that it is a frontal chest X-ray",
     "prepare": "preparing it for the network",
-    "render": "what is drawn of the answer",
-    "respond": "the figure, drawn and saved as JPEG, and the report as JSON",
-    "download": "the figure, fetched",
-    "client": "the Gradio client's own: a connection for each call, a look every 50 ms",
+    "render": "drawing the result",
+    "respond": "drawing the figure and encoding it as JPEG, and the report as JSON",
+    "download": "downloading the figure",
+    "client": "the Gradio client's own share: a connection for each call, and polling every 50 ms",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Measurement:
     """One round, in milliseconds."""
 
     forward: float  # ResNet-50, 224x224, torch, in this process
     client: float  # a request through the Gradio client
-    client_timing: Mapping[str, float]  # what the report says of that request
+    client_timing: Mapping[str, float]  # `timing_ms` of that report
     upload: float  # the same through plain HTTP, step by step
     call: float
     call_timing: Mapping[str, float]
     download: float
-    nothing: float  # a call of an endpoint that only lists
-    client_nothing: float  # the same through the Gradio client
+    empty: float  # an endpoint that only returns a list, through plain HTTP
+    client_empty: float  # the same through the Gradio client
 
     @property
     def network(self) -> float:
-        """What the network worked for the Gradio client's request."""
+        """What the network took of the Gradio client's request."""
         return _network(self.client_timing)
 
     @property
@@ -87,59 +89,62 @@ class Asked:
 
     @property
     def ours(self) -> float:
-        """What is left of that when Gradio's own is taken off: what this project could save."""
-        return self.plain - self.upload - self.nothing - self.download
+        """`plain` without what Gradio itself takes: what this project could save."""
+        return self.plain - self.upload - self.empty - self.download
 
     def parts(self) -> dict[str, float]:
         """`rest` in parts that add up to it."""
-        told = {k: self.call_timing.get(k, 0.0) for k in _READING}
-        respond = self.call - sum(self.call_timing.values()) - self.nothing
-        parts = {"upload": self.upload, "queue": self.nothing, **told, "respond": respond}
+        steps = {k: self.call_timing.get(k, 0.0) for k in _OTHER_STEPS}
+        respond = self.call - sum(self.call_timing.values()) - self.empty
+        parts = {"upload": self.upload, "queue": self.empty, **steps, "respond": respond}
         return parts | {"download": self.download, "client": self.rest - self.plain}
 
 
 def run(
     settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Ask the served page so many times; see `figures`. Its settings are the environment's."""
-    tell = progress or (lambda done, doing: None)
+    """Measure `rounds` requests to a served page; see `figures`.
+
+    The page runs in another process, so that its settings are those of the environment.
+    """
+    report = progress or (lambda done, doing: None)
     forward = _resnet50()
-    with tempfile.TemporaryDirectory() as folder, served() as address:
+    with tempfile.TemporaryDirectory() as folder, serve_page() as address:
         from gradio_client import Client
 
-        tell(0.0, "asking the page for the first time")
+        report(0.0, "First request to the page")
         client = Client(address, verbose=False, download_files=folder, analytics_enabled=False)
-        asked = []
+        measurements = []
         try:
             if settings.background_export:
-                _settle(client)
-            blanks = _blanks(address)
-            for i in range(_WARM + rounds):
-                asked.append(_round(client, address, forward, blanks))
-                tell((i + 1) / (_WARM + rounds), f"round {i + 1}")
+                _wait_for_export(client)
+            defaults = _default_arguments(address)
+            for i in range(_WARM_UP_ROUNDS + rounds):
+                measurements.append(_round(client, address, forward, defaults))
+                report((i + 1) / (_WARM_UP_ROUNDS + rounds), f"Round {i + 1}")
         finally:
             client.close()
-    return figures(asked[_WARM:])
+    return figures(measurements[_WARM_UP_ROUNDS:])
 
 
-def figures(asked: Sequence[Asked]) -> dict[str, Any]:
-    """Medians in milliseconds and as ratios to ResNet-50's forward pass; each median is its own."""
-    forward = statistics.median(a.forward for a in asked)
-    parts = [a.parts() for a in asked]
+def figures(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """Medians, each on its own, in milliseconds and as ratios to ResNet-50's forward pass."""
+    forward = statistics.median(m.forward for m in measurements)
+    parts = [m.parts() for m in measurements]
     ms = {name: statistics.median(p[name] for p in parts) for name in PARTS}
     totals = {
-        "network": statistics.median(a.network for a in asked),
-        "rest": statistics.median(a.rest for a in asked),
-        "rest_plain_http": statistics.median(a.plain for a in asked),
-        "rest_ours": statistics.median(a.ours for a in asked),
-        "empty_http": statistics.median(a.nothing for a in asked),
-        "empty_client": statistics.median(a.client_nothing for a in asked),
+        "network": statistics.median(m.network for m in measurements),
+        "rest": statistics.median(m.rest for m in measurements),
+        "rest_plain_http": statistics.median(m.plain for m in measurements),
+        "rest_ours": statistics.median(m.ours for m in measurements),
+        "empty_http": statistics.median(m.empty for m in measurements),
+        "empty_client": statistics.median(m.client_empty for m in measurements),
         "rest_command_line": statistics.median(
-            sum(a.call_timing.get(k, 0.0) for k in _READING) for a in asked
+            sum(m.call_timing.get(k, 0.0) for k in _OTHER_STEPS) for m in measurements
         ),
     }
     return {
-        "rounds": len(asked),
+        "rounds": len(measurements),
         "forward_ms": forward,
         "parts_ms": ms,
         "parts": {name: value / forward for name, value in ms.items()},
@@ -149,19 +154,19 @@ def figures(asked: Sequence[Asked]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as a Markdown table, with what they are."""
+    """The figures as a Markdown table, with a description of each."""
     lines = ["| part of a request | ms | of a ResNet-50 |", "| --- | --- | --- |"]
     for name, what in PARTS.items():
         lines.append(_line(f"{name}: {what}", result["parts_ms"][name], result["parts"][name]))
     for name, what in (
         ("rest", "**all of these, through the Gradio client**"),
-        ("rest_plain_http", "**without the client's own, through plain HTTP**"),
-        ("rest_ours", "**without the upload, the download and Gradio's queue: what is ours**"),
+        ("rest_plain_http", "**without the client's share, through plain HTTP**"),
+        ("rest_ours", "**without upload, download and Gradio's queue: our share**"),
         (
             "rest_command_line",
-            "**reading, looking, preparing, drawing: the command line's report**",
+            "**reading, checking, preparing, drawing: as on the command line**",
         ),
-        ("network", "the network beside them: answer, its interval, heat and its trial"),
+        ("network", "besides, the network: prediction, interval, heatmap and faithfulness test"),
         ("empty_client", "an endpoint that does nothing, through the Gradio client"),
         ("empty_http", "the same through plain HTTP"),
     ):
@@ -178,17 +183,17 @@ def _line(what: str, ms: float, ratio: float) -> str:
 
 
 def _network(timing: Mapping[str, float]) -> float:
-    return sum(timing.get(step, 0.0) for step in _NETWORK)
+    return sum(timing.get(step, 0.0) for step in _NETWORK_STEPS)
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The page, served from a process of its own on a free port; its address, once it answers."""
+def serve_page() -> Iterator[str]:
+    """The address of the page, once it answers, served by a process of its own on a free port."""
     import httpx
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     program = [
         sys.executable,
         "-m",
@@ -204,12 +209,12 @@ def served() -> Iterator[str]:
     silent = subprocess.DEVNULL
     with subprocess.Popen(program, cwd=root, stdout=silent, stderr=silent) as process:  # noqa: S603
         try:
-            end = time.monotonic() + _UP_WITHIN_S
-            while not _answers(httpx, address):
+            end = time.monotonic() + _START_TIMEOUT_S
+            while not _is_answering(httpx, address):
                 if process.poll() is not None or time.monotonic() > end:
                     raise XaiDemoError(
-                        f"The page on port {port} does not answer (exit status "
-                        f"{process.returncode}), wanted: an answer within {_UP_WITHIN_S:.0f} s."
+                        f"The page on port {port} did not answer within {_START_TIMEOUT_S:.0f} s"
+                        f" (exit status {process.returncode})."
                     )
                 time.sleep(0.2)
             yield address
@@ -217,25 +222,25 @@ def served() -> Iterator[str]:
             process.terminate()
 
 
-def _answers(http: Any, address: str) -> bool:
+def _is_answering(http: Any, address: str) -> bool:
     try:
         return bool(http.get(f"{address}/config", timeout=5).is_success)
     except http.TransportError:
         return False
 
 
-def _settle(client: Client) -> None:
-    """Wait until no export works in the background any more, or it is clear that none comes."""
-    end = time.monotonic() + _SETTLED_WITHIN_S
+def _wait_for_export(client: Client) -> None:
+    """Wait until the background export has ended: from then on the ONNX backend answers."""
+    end = time.monotonic() + _EXPORT_TIMEOUT_S
     while time.monotonic() < end:
-        report = client.predict(_handled(), api_name=f"/{TASK}")[0]
+        report = client.predict(_example_upload(), api_name=f"/{TASK}")[0]
         if report["model"]["backend"] == "onnx":
             return
         time.sleep(2)
 
 
-def _handled() -> Any:
-    """The first example of the task, as the Gradio client takes a file."""
+def _example_upload() -> Any:
+    """The first example of the task, in the form in which the Gradio client takes files."""
     from gradio_client import handle_file
 
     return handle_file(str(_example()))
@@ -245,30 +250,32 @@ def _example() -> Path:
     return example_path(next(name for name, e in EXAMPLES.items() if e.task == TASK))
 
 
-def _blanks(address: str) -> list[Any]:
-    """What stands for the arguments after the file: plain HTTP has no defaults."""
+def _default_arguments(address: str) -> list[Any]:
+    """The default of every argument after the file, which plain HTTP has to send."""
     import httpx
 
-    said = httpx.get(f"{address}/gradio_api/info", timeout=60).raise_for_status().json()
-    parameters = said["named_endpoints"][f"/{TASK}"]["parameters"]
+    info = httpx.get(f"{address}/gradio_api/info", timeout=60).raise_for_status().json()
+    parameters = info["named_endpoints"][f"/{TASK}"]["parameters"]
     return [parameter.get("parameter_default") for parameter in parameters[1:]]
 
 
-def _round(client: Client, address: str, forward: Callable[[], object], blanks: list[Any]) -> Asked:
+def _round(
+    client: Client, address: str, forward: Callable[[], object], defaults: list[Any]
+) -> Measurement:
     import httpx
 
     path = _example()
     with httpx.Client(base_url=f"{address}/gradio_api/", timeout=600) as http:
         _call(http, "explainers", [])  # opens the connection
-        forward_ms, _ = _timed(forward)
-        client_ms, answer = _timed(lambda: client.predict(_handled(), api_name=f"/{TASK}"))
-        upload_ms, stored = _timed(lambda: _upload(http, path))
+        forward_ms, _ = _time_ms(forward)
+        client_ms, answer = _time_ms(lambda: client.predict(_example_upload(), api_name=f"/{TASK}"))
+        upload_ms, stored = _time_ms(lambda: _upload(http, path))
         file = {"path": stored, "meta": {"_type": "gradio.FileData"}}
-        call_ms, (report, figure) = _timed(lambda: _call(http, TASK, [file, *blanks]))
-        download_ms, _ = _timed(lambda: http.get(f"file={figure['path']}").raise_for_status())
-        nothing_ms, _ = _timed(lambda: _call(http, "explainers", []))
-        client_nothing_ms, _ = _timed(lambda: client.predict(api_name="/explainers"))
-    return Asked(
+        call_ms, (report, figure) = _time_ms(lambda: _call(http, TASK, [file, *defaults]))
+        download_ms, _ = _time_ms(lambda: http.get(f"file={figure['path']}").raise_for_status())
+        empty_ms, _ = _time_ms(lambda: _call(http, "explainers", []))
+        client_empty_ms, _ = _time_ms(lambda: client.predict(api_name="/explainers"))
+    return Measurement(
         forward=forward_ms,
         client=client_ms,
         client_timing=answer[0]["timing_ms"],
@@ -276,8 +283,8 @@ def _round(client: Client, address: str, forward: Callable[[], object], blanks: 
         call=call_ms,
         call_timing=report["timing_ms"],
         download=download_ms,
-        nothing=nothing_ms,
-        client_nothing=client_nothing_ms,
+        empty=empty_ms,
+        client_empty=client_empty_ms,
     )
 
 
@@ -289,7 +296,7 @@ def _upload(http: httpx.Client, path: Path) -> str:
 
 
 def _call(http: httpx.Client, name: str, data: list[Any]) -> Any:
-    """One call of an endpoint as the page's own documentation shows it for curl."""
+    """The result of one call of an endpoint, as the page's own documentation shows for curl."""
     event = http.post(f"call/{name}", json={"data": data}).raise_for_status().json()["event_id"]
     kind = ""
     with http.stream("GET", f"call/{name}/{event}") as stream:
@@ -300,10 +307,13 @@ def _call(http: httpx.Client, name: str, data: list[Any]) -> Any:
                 return json.loads(value)
             if field == "data" and kind == "error":
                 break
-    raise XaiDemoError(f"The page answered /{name} with {kind or 'nothing'}, wanted: complete.")
+    raise XaiDemoError(
+        f"The page answered /{name} with {kind or 'nothing'}; expected the event 'complete'."
+    )
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def _time_ms(work: Callable[[], Any]) -> tuple[float, Any]:
+    """How long the work took, and its result."""
     time.sleep(_REST_S)
     start = time.perf_counter()
     result = work()
@@ -325,7 +335,7 @@ def _resnet50() -> Callable[[], object]:
         data="",
         citation="",
     )
-    whole = networks.architecture(model).whole(model).eval().requires_grad_(False)
+    whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     inputs = torch.from_numpy(np.zeros((1, 1, 224, 224), np.float32))
 
     def forward() -> object:

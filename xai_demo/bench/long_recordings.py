@@ -1,4 +1,4 @@
-"""A long recording, and a microphone left on: how long answers take, and what memory does."""
+"""A long recording, and a microphone left on: how long analyses take, and what memory does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import soundfile
 
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.request import AnalysisRequest
-from xai_demo.bench.memory import Phase, watched
+from xai_demo.bench.memory import Phase, watch_memory
 from xai_demo.engine.backends import resident_mb
 from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.records import LogMel, Task
@@ -27,53 +27,53 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Progress
     from xai_demo.settings import Settings
 
-SHORT_MINUTES = 5  # what a long recording is held against
-LIVE_MINUTES = 10  # how long the page listens at most
+SHORT_MINUTES = 5  # the recording to compare a long one with
+LIVE_MINUTES = 10  # the longest that the page listens
 MICROPHONE_HZ = 48_000
 CHUNK_S = 0.5
-ANSWERED_S = 5.0  # what each answer is about, as on the page
-_LOOK_S = 0.02  # between two looks at memory
+RECENT_S = 5.0  # of sound in each live analysis, as on the page
+_SAMPLE_INTERVAL_S = 0.02  # of memory
 _TASK: Task = "stethoscope"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """What one recording took."""
+class Cost:
+    """What analysing one recording cost."""
 
     seconds: float
-    peak_mb: float  # of the process, at most meanwhile
+    peak_mb: float  # of the whole process
     windows: int
 
 
 def run(settings: Settings, *, minutes: int, progress: Progress | None = None) -> dict[str, Any]:
-    """Analyse recordings of `SHORT_MINUTES` and of so many, then listen live for `LIVE_MINUTES`.
+    """Analyse recordings of `SHORT_MINUTES` and `minutes`, then listen live for `LIVE_MINUTES`.
 
-    The microphone's sound comes as fast as it is answered, not in its own time. Memory is the
-    resident set of the process (Linux), in megabytes. The background export is off, so that one
-    backend answers throughout.
+    The microphone's sound arrives as fast as it is analysed, not in real time. Memory is the
+    resident set of the process (Linux), in megabytes. The background export is off, so that the
+    same backend answers throughout.
     """
     import torch
 
-    tell = progress or (lambda done, doing: None)
+    report = progress or (lambda done, doing: None)
     analyser = Analyser(dataclasses.replace(settings, background_export=False))
     model = analyser.hub.default_model(_TASK)
     lengths = dict.fromkeys((SHORT_MINUTES, minutes))
     recordings: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        _analysed(analyser, model, breathing(Path(folder) / "warm.wav", 10.0))
+        _measure_analysis(analyser, model, write_breathing(Path(folder) / "warm.wav", 10.0))
         for i, length in enumerate(lengths):
-            tell(0.4 * i / len(lengths), f"a recording of {length} min")
-            path = breathing(Path(folder) / f"{length}.wav", 60.0 * length)
-            taken = _analysed(analyser, model, path)
+            report(0.4 * i / len(lengths), f"A recording of {length} min")
+            path = write_breathing(Path(folder) / f"{length}.wav", 60.0 * length)
+            cost = _measure_analysis(analyser, model, path)
             path.unlink()
-            recordings[str(length)] = dataclasses.asdict(taken) | {
-                "share_of_its_length": taken.seconds / (60 * length)
+            recordings[str(length)] = dataclasses.asdict(cost) | {
+                "share_of_its_length": cost.seconds / (60 * length)
             }
     answers_ms: list[float] = []
-    phase = listened(
-        _mouth(analyser, model, answers_ms),
+    phase = listen(
+        _live_analyser(analyser, model, answers_ms),
         round(60 * LIVE_MINUTES),
-        lambda n: tell(0.4 + 0.6 * n / (60 * LIVE_MINUTES), f"second {n} of listening live"),
+        lambda n: report(0.4 + 0.6 * n / (60 * LIVE_MINUTES), f"Second {n} of live listening"),
     )
     return {
         "model": model,
@@ -83,8 +83,8 @@ def run(settings: Settings, *, minutes: int, progress: Progress | None = None) -
     }
 
 
-def breathing(path: Path, seconds: float) -> Path:
-    """A recording of that length, of the examples in turn, 16 bit."""
+def write_breathing(path: Path, seconds: float) -> Path:
+    """Write a 16-bit recording of that length, the examples one after another; returns `path`."""
     sounds = [soundfile.read(example_path(n)) for n, e in EXAMPLES.items() if e.task == _TASK]
     rate = sounds[0][1]
     whole = np.concatenate([samples for samples, _ in sounds])
@@ -96,33 +96,33 @@ def breathing(path: Path, seconds: float) -> Path:
     return path
 
 
-def watched_peak(do: Callable[[], int], look: Callable[[], float] = resident_mb) -> Taken:
-    """Time what is done, which tells a number of windows, and look at memory meanwhile."""
-    looks, done = [look()], threading.Event()
+def measure_peak(analyse: Callable[[], int], memory_mb: Callable[[], float] = resident_mb) -> Cost:
+    """Time an analysis, which returns its number of windows, and sample memory meanwhile."""
+    samples, done = [memory_mb()], threading.Event()
 
-    def keep_looking() -> None:
-        while not done.wait(_LOOK_S):
-            looks.append(look())
+    def keep_sampling() -> None:
+        while not done.wait(_SAMPLE_INTERVAL_S):
+            samples.append(memory_mb())
 
-    thread = threading.Thread(target=keep_looking)
+    thread = threading.Thread(target=keep_sampling)
     thread.start()
     start = time.perf_counter()
     try:
-        windows = do()
+        windows = analyse()
     finally:
         seconds = time.perf_counter() - start
         done.set()
         thread.join()
-    return Taken(seconds=seconds, peak_mb=max(*looks, look()), windows=windows)
+    return Cost(seconds=seconds, peak_mb=max(*samples, memory_mb()), windows=windows)
 
 
-def listened(
-    hear: Callable[[Floats], None],
+def listen(
+    process: Callable[[Floats], None],
     seconds: int,
-    told: Callable[[int], None] = lambda n: None,
-    look: Callable[[], float] = resident_mb,
+    progress: Callable[[int], None] = lambda n: None,
+    memory_mb: Callable[[], float] = resident_mb,
 ) -> Phase:
-    """Let a microphone's chunks be heard for so many seconds, and look at memory after each."""
+    """Process a microphone's chunks for so many seconds, and sample memory after each second."""
     samples, rate = soundfile.read(example_path("crackles-and-wheeze"), dtype="float32")
     import soxr
 
@@ -133,14 +133,15 @@ def listened(
 
     def second(i: int) -> None:
         for k in range(i * per_second, (i + 1) * per_second):
-            hear(chunks[k % len(chunks)])
+            process(chunks[k % len(chunks)])
 
-    return watched(second, seconds, at_once=1, told=told, look=look)
+    return watch_memory(second, seconds, concurrent=1, progress=progress, memory_mb=memory_mb)
 
 
 def live_figures(phase: Phase, answers_ms: list[float]) -> dict[str, Any]:
-    """`growth` is a share of the level over the first minute, half of which warms up."""
+    """The figures of the live phase; `growth` is relative to the level near its beginning."""
     samples = list(phase.resident_mb)
+    # The second twentieth: before that, libraries are still filling their memory pools.
     start = statistics.median(samples[len(samples) // 20 : len(samples) // 10 + 1])
     return {
         "minutes": len(samples) / 60,
@@ -155,9 +156,9 @@ def live_figures(phase: Phase, answers_ms: list[float]) -> dict[str, Any]:
 
 
 def text(result: dict[str, Any]) -> str:
-    """The figures in plain words."""
+    """The figures as a Markdown table, and a few sentences."""
     lines = [
-        "| recording | seconds | share of its length | windows | memory at most |",
+        "| recording | seconds | share of its length | windows | peak memory |",
         "| --- " * 5 + "|",
     ]
     for length, row in result["recordings"].items():
@@ -168,33 +169,35 @@ def text(result: dict[str, Any]) -> str:
     live = result["live"]
     lines.append(
         f"\n{result['model']}, {result['threads']} threads. Live for {live['minutes']:g} min: "
-        f"{live['answers']} answers of {live['answer_ms']:.0f} ms (median; the slowest "
+        f"{live['answers']} analyses of {live['answer_ms']:.0f} ms (median; the slowest "
         f"{live['slowest_answer_ms']:.0f} ms), memory {live['resident_mb']['start']:.0f} to "
-        f"{live['resident_mb']['end']:.0f} MB ({live['growth']:+.1%}), in the last half "
+        f"{live['resident_mb']['end']:.0f} MB ({live['growth']:+.1%}), growing in the last half by "
         f"{live['slope_mb_per_minute']:+.2f} MB a minute."
     )
     return "\n".join(lines)
 
 
-def _analysed(analyser: Analyser, model: str, path: Path) -> Taken:
-    def ask() -> int:
-        line = analyser.analyse(AnalysisRequest(task=_TASK, model=model), path).timeline
-        return 0 if line is None else len(line.starts_s)
+def _measure_analysis(analyser: Analyser, model: str, path: Path) -> Cost:
+    def analyse() -> int:
+        timeline = analyser.analyse(AnalysisRequest(task=_TASK, model=model), path).timeline
+        return 0 if timeline is None else len(timeline.starts_s)
 
-    return watched_peak(ask)
+    return measure_peak(analyse)
 
 
-def _mouth(analyser: Analyser, model: str, answers_ms: list[float]) -> Callable[[Floats], None]:
-    """Hears a chunk and, once a second, answers; notes what each answer took."""
+def _live_analyser(
+    analyser: Analyser, model: str, answers_ms: list[float]
+) -> Callable[[Floats], None]:
+    """Takes a chunk and, once a second, analyses the recent sound; records how long that took."""
     spec = analyser.hub.model(model).preprocessing
     assert isinstance(spec, LogMel)  # noqa: S101
-    live = AudioBuffer(sample_rate_hz=spec.sample_rate_hz)
-    recent = round(ANSWERED_S * spec.sample_rate_hz)
+    buffer = AudioBuffer(sample_rate_hz=spec.sample_rate_hz)
+    recent = round(RECENT_S * spec.sample_rate_hz)
 
-    def hear(chunk: Floats) -> None:
-        if live.add(MICROPHONE_HZ, chunk):
+    def process(chunk: Floats) -> None:
+        if buffer.add(MICROPHONE_HZ, chunk):
             start = time.perf_counter()
-            analyser.live(_TASK, live.take()[-recent:], live.sample_rate_hz, model=model)
+            analyser.live(_TASK, buffer.take()[-recent:], buffer.sample_rate_hz, model=model)
             answers_ms.append(1000 * (time.perf_counter() - start))
 
-    return hear
+    return process

@@ -1,4 +1,4 @@
-"""Many requests in a row, then at once: does memory grow, and do the answers stay the same?"""
+"""Many requests, one after another and then at once: does memory grow, do the results change?"""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ if TYPE_CHECKING:
     from xai_demo.records import Progress, Report
     from xai_demo.settings import Settings
 
-AT_ONCE = 8
-WARM = 40  # requests before memory is first looked at: libraries fill their pools
-_LEVEL = 10  # the part of the samples at the end of a phase, one in so many, that is its level
+CONCURRENT = 8
+# Libraries fill their memory pools during the first requests, which is no leak.
+WARM_UP = 40
+_LEVEL_FRACTION = 10  # one sample in so many, at the end of a phase, makes its level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """What memory did while so many requests were answered."""
+    """Memory over a number of requests."""
 
     resident_mb: Sequence[float]  # after each request
     threads: int  # of the process, at the end
 
     @property
     def level_mb(self) -> float:
-        """Where it ended: the median over the last tenth."""
-        return statistics.median(self.resident_mb[-max(1, len(self.resident_mb) // _LEVEL) :])
+        """Where it ended: the median of the last tenth, in megabytes."""
+        return statistics.median(
+            self.resident_mb[-max(1, len(self.resident_mb) // _LEVEL_FRACTION) :]
+        )
 
     @property
     def slope_mb(self) -> float:
-        """How fast the last half still grows, in megabytes per 100 requests: what a leak is."""
+        """How fast the last half still grows, in megabytes per 100 requests: a leak goes on."""
         late = self.resident_mb[len(self.resident_mb) // 2 :]
         if len(late) < 2:
             return 0.0
@@ -47,74 +50,76 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What the requests showed beside memory."""
+class _Results:
+    """What the reports showed, besides memory."""
 
-    first: Sequence[Report]  # the answers that all later ones must equal
+    first: Sequence[Report]  # which all later ones must equal
     rest_ms: list[float] = field(default_factory=list)
     different: list[int] = field(default_factory=list)
 
-    def look(self, i: int, report: Report) -> None:
-        """Compare one answer, and note what it cost beside the network."""
-        if not same(report, self.first[i % len(self.first)]):
+    def add(self, i: int, report: Report) -> None:
+        """Compare one report, and note the time it took besides the network's."""
+        if not is_same(report, self.first[i % len(self.first)]):
             self.different.append(i)
         self.rest_ms.append(sum(report.timing_ms[k] for k in ("read", "prepare", "render")))
 
 
 def run(settings: Settings, *, requests: int, progress: Progress | None = None) -> dict[str, Any]:
-    """Ask so many times in a row, then as often from eight threads, over one example of every tab.
+    """Analyse one example of every tab in turn, `requests` times in a row, then from eight threads.
 
-    Memory is the resident set of the process (Linux), in megabytes, after `WARM` requests one at a
-    time and at the end of each phase; `growth` is a share of the first. The background export is
-    off, so that one backend answers throughout.
+    Memory is the resident set of the process (Linux), in megabytes, after `WARM_UP` requests and at
+    the end of each phase; `growth` is relative to the first. The background export is off, so that
+    the same backend answers throughout.
     """
-    tell = progress or (lambda done, doing: None)
+    report = progress or (lambda done, doing: None)
     analyser = Analyser(dataclasses.replace(settings, background_export=False))
-    asked = _one_of_every_task()
-    seen = _Seen(first=[_asked(analyser, name) for name in asked])
+    names = _one_example_per_task()
+    results = _Results(first=[_analyse(analyser, name) for name in names])
 
-    def ask(i: int) -> None:
-        seen.look(i, _asked(analyser, asked[i % len(asked)]))
+    def analyse(i: int) -> None:
+        results.add(i, _analyse(analyser, names[i % len(names)]))
 
-    plan = {"start": (WARM, 1), "in_a_row": (requests, 1), "at_once": (requests, AT_ONCE)}
-    total, before, phases = WARM + 2 * requests, 0, {}
-    for name, (count, at_once) in plan.items():
+    plan = {"start": (WARM_UP, 1), "in_a_row": (requests, 1), "at_once": (requests, CONCURRENT)}
+    total, before, phases = WARM_UP + 2 * requests, 0, {}
+    for name, (count, concurrent) in plan.items():
 
-        def told(n: int, base: int = before, how: str = f"{at_once} at a time") -> None:
-            tell((base + n) / total, f"request {base + n} of {total}, {how}")
+        def show(n: int, base: int = before, how: str = f"{concurrent} at a time") -> None:
+            report((base + n) / total, f"Request {base + n} of {total}, {how}")
 
-        phases[name] = watched(ask, count, at_once=at_once, told=told)
+        phases[name] = watch_memory(analyse, count, concurrent=concurrent, progress=show)
         before += count
-    return {"requests": requests, "at_once": AT_ONCE, "warm_up": WARM} | figures(phases, seen)
+    return {"requests": requests, "at_once": CONCURRENT, "warm_up": WARM_UP} | figures(
+        phases, results
+    )
 
 
-def watched(
-    ask: Callable[[int], None],
+def watch_memory(
+    request: Callable[[int], None],
     count: int,
     *,
-    at_once: int,
-    told: Callable[[int], None] = lambda n: None,
-    look: Callable[[], float] = resident_mb,
+    concurrent: int,
+    progress: Callable[[int], None] = lambda n: None,
+    memory_mb: Callable[[], float] = resident_mb,
 ) -> Phase:
-    """Ask so many times, so many at once, and look at memory after each."""
+    """Make `count` requests, `concurrent` of them at a time, and sample memory after each."""
     samples: list[float] = []
 
-    def one(i: int) -> None:
-        ask(i)
-        samples.append(look())
-        told(len(samples))
+    def request_and_sample(i: int) -> None:
+        request(i)
+        samples.append(memory_mb())
+        progress(len(samples))
 
-    if at_once == 1:
+    if concurrent == 1:
         for i in range(count):
-            one(i)
+            request_and_sample(i)
     else:
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(one, range(count)))
+        with ThreadPoolExecutor(concurrent) as pool:
+            list(pool.map(request_and_sample, range(count)))
     return Phase(resident_mb=samples, threads=thread_count())
 
 
-def figures(phases: dict[str, Phase], seen: _Seen) -> dict[str, Any]:
-    """The phases in numbers; `growth` and `peak_growth` are shares of the level at the start."""
+def figures(phases: dict[str, Phase], results: _Results) -> dict[str, Any]:
+    """The phases in numbers; `growth` and `peak_growth` are relative to the level at the start."""
     start = phases["start"].level_mb
     later = {name: phase for name, phase in phases.items() if name != "start"}
     return {
@@ -123,52 +128,52 @@ def figures(phases: dict[str, Phase], seen: _Seen) -> dict[str, Any]:
         "peak_growth": {n: max(phase.resident_mb) / start - 1 for n, phase in later.items()},
         "slope_mb_per_100": {name: phase.slope_mb for name, phase in later.items()},
         "threads": {name: phase.threads for name, phase in phases.items()},
-        "same_answers": not seen.different,
-        "rest_ms": statistics.median(seen.rest_ms),
+        "same_answers": not results.different,
+        "rest_ms": statistics.median(results.rest_ms),
     }
 
 
 def text(result: dict[str, Any]) -> str:
-    """The figures in plain words."""
-    said = [
+    """The figures in a few sentences."""
+    sentences = [
         f"{result['requests']} requests in a row, then {result['at_once']} at a time, after "
-        f"{result['warm_up']} one at a time to warm up: memory {result['resident_mb']['start']:.0f}"
-        f" MB, {result['threads']['start']} threads; answers "
+        f"{result['warm_up']} to warm up: memory {result['resident_mb']['start']:.0f} MB, "
+        f"{result['threads']['start']} threads; the results are "
         f"{'the same' if result['same_answers'] else 'NOT the same'}."
     ]
     for name, title in (("in_a_row", "In a row"), ("at_once", f"{result['at_once']} at a time")):
-        said.append(
+        sentences.append(
             f"{title}: {result['resident_mb'][name]:.0f} MB ({result['growth'][name]:+.1%}, at "
-            f"most {result['peak_growth'][name]:+.1%}), in the last half "
+            f"most {result['peak_growth'][name]:+.1%}), growing in the last half by "
             f"{result['slope_mb_per_100'][name]:+.1f} MB per 100 requests, "
             f"{result['threads'][name]} threads."
         )
-    said.append(f"Reading, preparing and drawing take {result['rest_ms']:.0f} ms (median).")
-    return "\n".join(said)
+    sentences.append(f"Reading, preparing and drawing take {result['rest_ms']:.0f} ms (median).")
+    return "\n".join(sentences)
 
 
-def same(mine: Report, theirs: Report) -> bool:
-    """The same labels, probabilities to 1e-5, and heat to 1e-3 of its range."""
+def is_same(ours: Report, theirs: Report) -> bool:
+    """Whether labels are equal, probabilities to 1e-5, and heatmaps to 1e-3 of their range."""
     return all(
         a.label == b.label and abs(a.probability - b.probability) <= 1e-5
-        for a, b in zip(mine.predictions, theirs.predictions, strict=True)
+        for a, b in zip(ours.predictions, theirs.predictions, strict=True)
     ) and all(
         a.target == b.target and float(np.abs(a.heatmap - b.heatmap).max()) <= 1e-3
-        for a, b in zip(mine.explanations, theirs.explanations, strict=True)
+        for a, b in zip(ours.explanations, theirs.explanations, strict=True)
     )
 
 
-def _one_of_every_task() -> list[str]:
+def _one_example_per_task() -> list[str]:
     first: dict[str, str] = {}
     for name, example in EXAMPLES.items():
         first.setdefault(example.task, name)
     return list(first.values())
 
 
-def _asked(analyser: Analyser, name: str) -> Report:
+def _analyse(analyser: Analyser, name: str) -> Report:
     path = example_path(name)
     task = EXAMPLES[name].task
     hub = analyser.hub
-    # A bundled one, whatever the cache holds.
+    # A bundled model, so that the result does not depend on what the cache holds.
     model = next(name for name in hub.names(task) if hub.entry(name).checkpoint is None)
     return analyser.analyse(AnalysisRequest(task=task, model=model), path).report

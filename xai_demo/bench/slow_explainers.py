@@ -1,7 +1,7 @@
-"""What the slow explainers take, and how soon they stop; to be run on a quiet machine.
+"""How long the slow explainers take, and how soon they stop; to be run on an idle machine.
 
-Every bundled model explains the first example of its task with each of them, as a visitor would
-have it, and once more to be stopped half-way.
+Every installed model explains the first example of its task with each of them, as for a visitor,
+and once more to be stopped half-way.
 """
 
 from __future__ import annotations
@@ -20,41 +20,47 @@ if TYPE_CHECKING:
     from xai_demo.records import Model, Progress, Report
     from xai_demo.settings import Settings
 
-Ask = Callable[[Callable[[], bool]], "Report"]  # with what says whether to stop
+# Takes what tells whether to stop.
+RunAnalysis = Callable[[Callable[[], bool]], "Report"]
 BEFORE = ("read", "prepare", "predict")  # the steps before explaining
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """One row for each model that is here and each slow explainer that fits it; see `row`."""
-    tell = progress or (lambda done, doing: None)
+    """One row for each installed model and each slow explainer that fits it; see `measure`."""
+    report = progress or (lambda done, doing: None)
     analyser = Analyser(settings)
-    asked = list(_pairs(analyser))
+    pairs = list(_pairs(analyser))
     rows = []
-    for i, (model, name) in enumerate(asked):
-        tell(i / len(asked), f"{model.name}: {name}")
-        rows.append({"model": model.name, "explainer": name} | row(_ask(analyser, model, name)))
+    for i, (model, name) in enumerate(pairs):
+        report(i / len(pairs), f"{model.name}: {name}")
+        rows.append(
+            {"model": model.name, "explainer": name} | measure(_analysis(analyser, model, name))
+        )
     return {"seconds": settings.explain_seconds, "rows": rows}
 
 
-def row(ask: Ask) -> dict[str, Any]:
+def measure(analyse: RunAnalysis) -> dict[str, Any]:
     """Seconds, windows sent through the network, and seconds from a request to stop to the end."""
-    ask(lambda: False)  # loads what is loaded once
-    report = ask(lambda: False)
-    taken_s = report.timing_ms["explain"] / 1000
+    analyse(lambda: False)  # the first analysis also loads the network
+    report = analyse(lambda: False)
+    explain_s = report.timing_ms["explain"] / 1000
     before_s = sum(report.timing_ms.get(step, 0.0) for step in BEFORE) / 1000
     return {
-        "explain_s": taken_s,
+        "explain_s": explain_s,
         "passes": report.explanations[0].passes,
         "backend": report.model.backend,
-        "stopped_after_s": stopped_after_s(ask, before_s + taken_s / 2),
+        "stopped_after_s": seconds_to_stop(analyse, before_s + explain_s / 2),
     }
 
 
-def stopped_after_s(ask: Ask, at_s: float) -> float | None:
-    """From when it is asked to stop, `at_s` after its beginning, to its end; None: it was done."""
+def seconds_to_stop(analyse: RunAnalysis, at_s: float) -> float | None:
+    """How long an analysis runs on after a request to stop, made `at_s` seconds after its start.
+
+    None where it had ended before.
+    """
     at = time.perf_counter() + at_s
     try:
-        ask(lambda: time.perf_counter() >= at)
+        analyse(lambda: time.perf_counter() >= at)
     except CancelledError:
         return time.perf_counter() - at
     return None
@@ -70,9 +76,7 @@ def table(result: dict[str, Any]) -> str:
             f"{each['passes']} | {each['backend']} | "
             f"{'-' if stopped is None else f'{stopped:.2f} s'} |"
         )
-    lines.append(
-        f"\nOf one example each, with {result['seconds']:g} s to explain in; stopped half-way."
-    )
+    lines.append(f"\nOne example each, with a budget of {result['seconds']:g} s; stopped half-way.")
     return "\n".join(lines)
 
 
@@ -86,13 +90,13 @@ def _pairs(analyser: Analyser) -> Iterator[tuple[Model, str]]:
                 yield model, each
 
 
-def _ask(analyser: Analyser, model: Model, explainer: str) -> Ask:
+def _analysis(analyser: Analyser, model: Model, explainer: str) -> RunAnalysis:
     path = example_path(next(name for name, e in EXAMPLES.items() if e.task == model.task))
     request = AnalysisRequest(
         task=model.task, model=model.name, explainer=explainer, faithfulness=False
     )
 
-    def ask(stopped: Callable[[], bool]) -> Report:
-        return analyser.analyse(request, path, cancelled=stopped).report
+    def analyse(cancelled: Callable[[], bool]) -> Report:
+        return analyser.analyse(request, path, cancelled=cancelled).report
 
-    return ask
+    return analyse

@@ -1,7 +1,7 @@
-"""How soon the page is up beside a bare Gradio one, and how soon after that it first answers.
+"""How soon the page starts, compared with an empty Gradio page, and how soon it first answers.
 
-Each in a process of its own, in turn, every round; the first question is for an example of the tab
-that is shown first, by the model that answers where nobody picks one.
+Each runs in a process of its own, one after the other in every round. The first request analyses an
+example of the tab that is shown first, with its default model.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 TASK = "stethoscope"
-WANTED = {"ratio": 1.3, "first_answer_s": 6.0}  # at most
-# The least that Gradio can show.
+LIMITS = {"ratio": 1.3, "first_answer_s": 6.0}
+# The smallest page that Gradio can show.
 BARE = "import gradio\nwith gradio.Blocks() as page:\n    gradio.Markdown('Hello')\npage.launch()\n"
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 def run(
     settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Seconds: medians over the rounds, and each of them."""
+    """Seconds until each page answers: medians over the rounds, and every value."""
     quiet = ("GRADIO_ANALYTICS_ENABLED=False", "HF_HUB_DISABLE_TELEMETRY=1")
     ours = (
         *quiet,
@@ -41,12 +41,12 @@ def run(
     bare, page, first = [], [], []
     for number in range(rounds):
         if progress:
-            progress(number / rounds, f"starting both pages, {number + 1} of {rounds}")
-        with serve_page([sys.executable, "-c", BARE], _ROOT, quiet) as shown:
-            bare.append(shown.seconds)
-        with serve_page([sys.executable, "app.py"], _ROOT, ours) as shown:
-            page.append(shown.seconds)
-            first.append(first_answer_s(shown.url))
+            progress(number / rounds, f"Starting both pages, round {number + 1} of {rounds}")
+        with serve_page([sys.executable, "-c", BARE], _ROOT, quiet) as started:
+            bare.append(started.seconds)
+        with serve_page([sys.executable, "app.py"], _ROOT, ours) as started:
+            page.append(started.seconds)
+            first.append(first_answer_s(started.url))
     medians = {
         "bare_s": statistics.median(bare),
         "page_s": statistics.median(page),
@@ -56,35 +56,35 @@ def run(
         "rounds": rounds,
         **medians,
         "ratio": medians["page_s"] / medians["bare_s"],
-        "wanted": WANTED,
+        "wanted": LIMITS,
         "each": {"bare_s": bare, "page_s": page, "first_answer_s": first},
     }
 
 
 def first_answer_s(url: str) -> float:
-    """Seconds until a page that has just come up has answered for an example."""
+    """Seconds until a page that has just started has analysed an example."""
     from gradio_client import Client, handle_file
 
     name = next(name for name, example in EXAMPLES.items() if example.task == TASK)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     client = Client(url, verbose=False, analytics_enabled=False)
     client.predict(handle_file(example_path(name)), api_name=f"/{TASK}")
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The same as Markdown."""
-    wanted = result["wanted"]
+    """The figures as a Markdown table."""
+    limits = result["wanted"]
     return "\n".join(
         [
-            "| what | median | wanted |",
+            "| | median | limit |",
             "| --- | --- | --- |",
-            f"| bare Gradio page up (s) | {result['bare_s']:.2f} | |",
-            f"| this page up (s) | {result['page_s']:.2f} | |",
-            f"| ratio | {result['ratio']:.2f}x | at most {wanted['ratio']:g}x |",
-            f"| first answer after that (s) | {result['first_answer_s']:.2f}"
-            f" | at most {wanted['first_answer_s']:g} |",
+            f"| empty Gradio page answers after (s) | {result['bare_s']:.2f} | |",
+            f"| this page answers after (s) | {result['page_s']:.2f} | |",
+            f"| ratio | {result['ratio']:.2f}x | at most {limits['ratio']:g}x |",
+            f"| first analysis after that (s) | {result['first_answer_s']:.2f}"
+            f" | at most {limits['first_answer_s']:g} |",
             "",
-            f"Median of {result['rounds']} rounds, the two in turn.",
+            f"Median of {result['rounds']} rounds, with the two pages taking turns.",
         ]
     )
