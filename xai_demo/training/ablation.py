@@ -193,6 +193,7 @@ def _shrink_recipe(recipe: Recipe, budget: Budget) -> Recipe:
         )
     return dataclasses.replace(
         recipe,
+        # Bundled weights are of one architecture, which would win by them alone.
         initial_model=None,
         model=dataclasses.replace(
             recipe.model,
@@ -201,6 +202,7 @@ def _shrink_recipe(recipe: Recipe, budget: Budget) -> Recipe:
         schedule=dataclasses.replace(
             recipe.schedule,
             epochs=budget.epochs,
+            # With so few epochs, these would leave hardly one at full size and of all stages.
             low_resolution_share=0.0,
             unfreeze_every=0,
             patience=0,
@@ -215,6 +217,7 @@ class _FoldData:
         self._data, self._recipe = data, recipe
         whole = recipe.read(data, recipe.model)
         self._by_masking = {False: whole}
+        # Whole patients in random order, until there are enough samples.
         rng = np.random.default_rng(budget.seed)
         patients = rng.permutation(sorted(set(whole.groups))).tolist()
         sizes = {patient: whole.groups.count(patient) for patient in patients}
@@ -241,6 +244,7 @@ class _FoldData:
             self._by_masking[True] = covid.read(self._data, self._recipe.model, masked=True)
         whole = self._by_masking[row.has_masked_lungs]
         others = np.flatnonzero((self._fold_of >= 0) & (self._fold_of != fold))
+        # A fixed seed: all rows of a fold have the same validation patients.
         is_validation = datasets.assign_parts(
             [whole.groups[i] for i in others],
             whole.targets[others],
@@ -267,6 +271,7 @@ def _fold_figures(row: Row, data: Dataset, budget: Budget) -> dict[str, float | 
     """Train on the training split, and measure on the test split."""
     check_split(data, "train", 2)
     check_split(data, "validation", 2)
+    # Rows of the same architecture start from the same weights.
     torch.manual_seed(budget.seed)
     network = networks.architecture(row.recipe.model).whole(row.recipe.model)
     with tempfile.TemporaryDirectory() as folder:
@@ -283,6 +288,7 @@ def _fold_figures(row: Row, data: Dataset, budget: Budget) -> dict[str, float | 
                 tracking.TrackedRun(out=out, name=row.name, settings={}, first_step=first_step),
             ),
         )
+    # Calibrated, because decisions depend on the operating points.
     model = train.calibrate_network(network.cpu(), row.recipe, data)
     probabilities, targets = predict.split_probabilities(network, model, data, "test")
     weights = np.ones(len(targets))

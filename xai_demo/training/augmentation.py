@@ -37,6 +37,7 @@ def equalise(mel: Floats, rng: np.random.Generator, *, deviation: float) -> Floa
 
     `deviation` is the gain's standard deviation, in the units of `mel`.
     """
+    # Five knots over the whole band keep the gain smooth.
     knots = rng.normal(0, deviation, size=5)
     gain = np.interp(np.linspace(0, 4, mel.shape[0]), np.arange(5), knots)
     changed: Floats = (mel + gain[:, None]).astype(np.float32)
@@ -53,6 +54,7 @@ def shift_bands(mel: Floats, rng: np.random.Generator, *, max_rows: int) -> Floa
 
 def stretch_time(mel: Floats, rng: np.random.Generator, *, max_share: float) -> Floats:
     """Stretch or compress time by up to `max_share`; the number of frames stays the same."""
+    # About the centre, so that both edges move; the outermost frames repeat.
     centre = mel.shape[1] / 2
     factor = rng.uniform(1 - max_share, 1 + max_share)
     frames = centre + (np.arange(mel.shape[1]) - centre) * factor
@@ -99,6 +101,7 @@ def augment_radiograph(
         radiograph = radiograph[:, ::-1]
     if limits.rotation_deg or limits.scale or limits.shift:
         radiograph = _warp(radiograph, rng, limits)
+    # Before contrast and noise, which can make pixels negative: they have no power.
     if limits.gamma:
         exponent = np.exp(rng.uniform(-limits.gamma, limits.gamma))
         radiograph = radiograph ** np.float32(exponent)

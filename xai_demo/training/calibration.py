@@ -23,6 +23,7 @@ MAX_CALIBRATION_ERROR = 0.05  # expected calibration error of a well calibrated 
 MIN_LABEL_COUNT = 30  # a label with fewer validation samples is treated as if it had this many
 MIN_RELATIVE_POINT = 0.1  # of the labels' operating points, relative to the largest one
 MAX_NORMAL_FACTOR = 2.0  # by which normal's operating point may depart from its frequency
+# A grid, because the calibration error is not smooth in the temperature.
 _TEMPERATURES = np.geomspace(0.25, 4, 200)
 _MIN_SOUNDING_S = 30.0  # validation time from which a label gets an event point of its own
 # With fewer samples than this, a calibration error is mostly chance.
@@ -46,6 +47,7 @@ def softmax(logits: Array) -> Array:
 
 def calibrate_model(recipe: Recipe, logits: Array, targets: Labels) -> Model:
     """The recipe's model with temperature, operating points and margin of uncertainty."""
+    # Operating points apply to calibrated probabilities, so the temperature comes first.
     temperature = best_temperature(logits, targets)
     probabilities = softmax(logits / temperature)
     model = dataclasses.replace(recipe.model, temperature=round(temperature, 4))
@@ -95,6 +97,7 @@ def event_points(model: Model, recordings: RecordingPredictions) -> dict[str, fl
         if sounding.sum() < _MIN_SOUNDING_S:
             rare.append(label)
             continue
+        # Each score in descending order is a candidate for the threshold.
         order = np.argsort(-scores)
         agreement = 2 * sounding[order].cumsum()
         f1 = agreement / (moment_s[order].cumsum() + sounding.sum())
@@ -140,6 +143,7 @@ def best_temperature(logits: Array, targets: Labels) -> float:
 def binary_operating_points(probabilities: Array, targets: Labels, normal: int) -> Array:
     """The operating points of normal and abnormal, (2,), which add up to one."""
     point = youden_threshold(probabilities[:, 1 - normal], targets != normal)
+    # The larger ratio of probability to point wins, which is abnormal from `point` on.
     points = np.full(2, point)
     points[normal] = 1 - point
     return points

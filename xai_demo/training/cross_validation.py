@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from xai_demo.training.lung.regression import LocalisedWindows, SourceFeatures
     from xai_demo.training.metrics import Array
 
-MAX_WINDOWS = 6000  # of each other source, for speed
+# Of each other source. More would slow down a fit that is repeated for every fold and seed.
+MAX_WINDOWS = 6000
 METHOD = (
     "The network's features were not trained on these patients. For each fold, the last layer is "
     f"refitted on all other sources (at most {MAX_WINDOWS} windows of each) and on the other "
@@ -87,6 +88,7 @@ def cross_validate(
     check_folder(data)
     progress = progress or (lambda done, doing: None)
     n_folds = DEFAULT_FOLDS if folds is None else folds
+    # Only the folds of lung models differ from seed to seed.
     n_seeds = (3 if recipe.n_sources else 1) if seeds is None else seeds
     if n_folds < 2 or n_seeds < 1:
         raise TrainingError(
@@ -131,12 +133,14 @@ def _refit_folds(
     sources: dict[str, SourceFeatures] = {}
     localised, start = None, None
     if dataset.segments:
+        # Recordings with one label are left out here: the folds add them.
         sources = classifier_head.training_sources(
             network, dataset, most=MAX_WINDOWS, recordings=False
         )
         localised = classifier_head.localised_windows(network, dataset)
     others = list(sources.values())
     if others:
+        # Where the fit for each fold starts: most of its samples are the same.
         start = fit_regression(others, localised=localised)
     runs = []
     for seed in range(seeds):

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo import networks
-from xai_demo.engine import read_tensors
 from xai_demo.errors import CheckpointUnavailableError, TrainingError
 from xai_demo.files import write_atomically
-from xai_demo.hub.checkpoint import WEIGHTS, Digests, read_model
+from xai_demo.hub.checkpoint import WEIGHTS, Digests, read_model, read_tensors
 from xai_demo.training import plots, predict
 from xai_demo.training.recipe import Evaluation
 from xai_demo.training.recipes import recipe_of
@@ -43,6 +42,7 @@ def evaluate_model(
     check_folder(data)
     record, network = load_trained_model(model, settings=settings, data=data)
     progress = progress or (lambda done, doing: None)
+    # The data may have changed since training: the list says who was trained on, not the split.
     patients = training_patients(settings.weights_dir / model)
     if recipe.evaluate is not None:
         evaluation = recipe.evaluate(network, record, data, patients, progress)
@@ -72,6 +72,7 @@ def load_trained_model(model: str, *, settings: Settings, data: Path) -> tuple[M
         )
     record = read_model(directory)
     path = directory / WEIGHTS
+    # The figures must be those of the weights that config.json names.
     Digests().verified(path, sha256=record.sha256)
     network = networks.architecture(record).build(record)
     network.load_state_dict(read_tensors(path))

@@ -44,6 +44,7 @@ def sigmoid(values: Array) -> Array:
     >>> sigmoid(np.array([0.0])).tolist()
     [0.5]
     """
+    # Clipped, because exp overflows; at 60 the probability is within 1e-26 of 1.
     result: Array = 1 / (1 + np.exp(-np.clip(values, -60, 60)))
     return result
 
@@ -70,6 +71,7 @@ def fit_calibration(logits: Array, targets: Labels, rates: Array) -> LogitCalibr
 def _shifts(logits: Array, rates: Array, temperature: float) -> Array:
     """The shifts, (labels,), by bisection: a label's mean probability grows with its shift."""
     goals = np.clip(rates, 1e-4, 1 - 1e-4)
+    # At these ends, all probabilities of a label are practically 0 and 1.
     low = np.full(logits.shape[1], -60.0 * temperature) - logits.max(axis=0)
     high = np.full(logits.shape[1], 60.0 * temperature) - logits.min(axis=0)
     for _ in range(60):
@@ -86,11 +88,13 @@ def operating_points(probabilities: Array, targets: Labels, rates: Array) -> Arr
     With few positives that threshold is mostly chance, so it is drawn towards the label's rate: a
     calibrated probability above the rate says more than is known without the radiograph.
     """
+    # Within these bounds, no label is always or never found.
     points = np.clip(rates, 0.005, 0.95).astype(np.float64)
     for k, positive in enumerate(targets.T.astype(bool)):
         if positive.any() and not positive.all():
             threshold = np.clip(youden_threshold(probabilities[:, k], positive), 0.005, 0.95)
             share = positive.sum() / (positive.sum() + PRIOR_POSITIVES)
+            # A geometric mean, because rates differ by orders of magnitude.
             points[k] = np.exp(share * np.log(threshold) + (1 - share) * np.log(points[k]))
     return points
 
@@ -137,6 +141,7 @@ def per_label(
         share: Array = np.where(below > 0, above / np.maximum(below, 1e-12), 0.0)
         return share
 
+    # A label that is never predicted has precision 0, as in scikit-learn.
     precision = ratio(true_positives, true_positives + false_positives)
     recall = ratio(true_positives, true_positives + false_negatives)
     f1 = ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives)
@@ -186,6 +191,7 @@ def figures(
 ) -> dict[str, Any]:
     """`metrics`, `per_class` and `confusion` of an evaluation, with intervals over patients."""
 
+    # All labels' figures in one dictionary, so that one bootstrap serves them all.
     def flat_per_label(weights: Array) -> dict[str, float]:
         by_figure = per_label(probabilities, targets, decisions, weights)
         return {

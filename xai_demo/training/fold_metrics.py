@@ -109,7 +109,7 @@ def card_section(result: dict[str, Any]) -> list[str]:
     new_hospital = result.get("abroad")
     return [
         f"{result['method']} {result['n']} samples from {result['groups']} {groups}, "
-        f"{result['folds']} folds, {seeds}; {_spread(result)}. Brackets give 95 % bootstrap "
+        f"{result['folds']} folds, {seeds}; {_spread_text(result)}. Brackets give 95 % bootstrap "
         f"intervals over {groups}. Measured by `python -m xai_demo cross-validate "
         f"{result['model']} --data DIR --write-card`.",
         "",
@@ -138,7 +138,7 @@ def write(path: Path, result: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
-def _spread(result: dict[str, Any]) -> str:
+def _spread_text(result: dict[str, Any]) -> str:
     """Accuracy by fold or, if the folds differ from seed to seed, the first figure by seed."""
     if "per_fold" in result:
         by_fold = (
@@ -157,6 +157,7 @@ def _run_figures(model: Model, folds: Sequence[Fold]) -> Callable[[Array], dict[
     targets = np.concatenate([fold.targets for fold in folds])
     decisions = np.concatenate([fold.decisions for fold in folds])
     ends = np.cumsum([len(fold.targets) for fold in folds])[:-1]
+    # For independent labels, the share of a sample's labels that are right.
     right = (decisions == targets).reshape(len(targets), -1).mean(axis=1)
 
     def figures(weights: Array) -> dict[str, float]:
@@ -213,6 +214,7 @@ def paired_t_test(first: Sequence[float], second: Sequence[float]) -> dict[str, 
 
     differences = np.asarray(second, float) - np.asarray(first, float)
     mean = float(differences.mean()) if len(differences) else float("nan")
+    # Differences without any spread would give an infinite t.
     if len(differences) < 2 or not np.isfinite(differences).all() or np.ptp(differences) < 1e-12:
         return {"difference": round_finite(mean), "t": None, "p": None}
     test = stats.ttest_rel(second, first)

@@ -117,6 +117,7 @@ def _fold_datasets(recipe: Recipe, data: Path, count: int | None) -> Iterator[tu
 
 def _without_leaking_start(recipe: Recipe) -> Recipe:
     """The recipe from random weights, if its initial model was trained on patients of the folds."""
+    # The same reader means the same patients.
     if recipe.initial_model is None or recipe_of(recipe.initial_model).read is not recipe.read:
         return recipe
     return dataclasses.replace(recipe, initial_model=None)
@@ -143,6 +144,7 @@ def _train_fold(
     check_split(data, "validation", 2)
     check_split(data, "test", 1)
     out.mkdir(parents=True, exist_ok=True)
+    # For each fold anew: a resumed run then builds the same network.
     torch.manual_seed(seed)
     network = networks.architecture(recipe.model).whole(recipe.model)
     notes = train.load_initial_weights(network, recipe, settings)
@@ -151,6 +153,7 @@ def _train_fold(
         recipe,
         data,
         out=out,
+        # A fold that was interrupted continues; one that is complete has no epoch left.
         options=train.TrainingOptions(seed=seed, resume=True),
         progress=progress,
         track=lambda first_step: tracking.open_tracker(

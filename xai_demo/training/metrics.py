@@ -54,6 +54,7 @@ def confusion(targets: Labels, decisions: Labels, weights: Array, n: int) -> Arr
     return counts.reshape(n, n).astype(np.float64)
 
 
+# Fifteen bins, as in Guo et al. 2017.
 def expected_calibration_error(
     probabilities: Array, targets: Labels, weights: Array, bins: int = 15
 ) -> float:
@@ -78,6 +79,7 @@ def summary(
     right, true_counts, decided_counts = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     present = true_counts > 0
     recall = right[present] / true_counts[present]
+    # A label that is never predicted has precision 0, as in scikit-learn.
     precision = right[present] / np.maximum(decided_counts[present], 1e-12)
     f1 = 2 * right[present] / np.maximum(true_counts[present] + decided_counts[present], 1e-12)
     areas = [auroc(probabilities[:, k], targets == k, weights) for k in range(n)]
@@ -140,6 +142,7 @@ def with_intervals(
 
     `figures` takes weights, (samples,); `groups` name the patient of each sample.
     """
+    # Whole groups are drawn, because a patient's samples resemble one another.
     names, group_of = np.unique(np.array(groups), return_inverse=True)
     rng = np.random.default_rng(seed)
     point = figures(np.ones(len(groups)))

@@ -56,6 +56,7 @@ def write_card(model: str, *, settings: Settings, result: dict[str, Any]) -> Pat
 def write_figures(directory: Path, result: dict[str, Any]) -> Path:
     """Write an evaluation's figures into both files of a model directory; returns the card."""
     config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    # config.json holds numbers only; the card says which figures are not defined.
     metrics = {
         name: Metric(**row) for name, row in result["metrics"].items() if None not in row.values()
     }

@@ -73,6 +73,7 @@ def _exclusive_figures(
         lambda weights: metrics.summary(probabilities, targets, decisions, weights, normal), groups
     )
 
+    # All labels' figures in one dictionary, so that one bootstrap serves them all.
     def flat_per_class(weights: Array) -> dict[str, float]:
         rows = metrics.per_class(probabilities, targets, decisions, weights).values()
         return {

@@ -63,6 +63,7 @@ class CsvTracker:
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self._rows)
+        # The file is short, and written whole it never ends in half a line.
         write_atomically(self._path, text.getvalue())
 
 
@@ -116,6 +117,7 @@ class TrackerGroup:
 
 TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
     "csv": CsvTracker,
+    # The CSV as well: a resumed run reads it.
     "wandb": lambda run: TrackerGroup(WandbTracker(run), CsvTracker(run)),
 }
 

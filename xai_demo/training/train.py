@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import save
 
 from xai_demo import networks
-from xai_demo.engine import read_tensors
 from xai_demo.errors import TrainingError
 from xai_demo.files import write_atomically
 from xai_demo.hub import Hub
+from xai_demo.hub.checkpoint import read_tensors
 from xai_demo.records import Model
 from xai_demo.settings import Settings
 from xai_demo.training import (
@@ -126,6 +126,7 @@ def _train(
         notice(note)  # type: ignore[misc]
     check_split(dataset, "train", 2)
     check_split(dataset, "validation", 2)
+    # Before the network is built, whose random weights depend on it.
     torch.manual_seed(options.seed)
     network = networks.architecture(recipe.model).build(recipe.model)
     notes = dataset.notes + load_initial_weights(network, recipe, settings)
@@ -218,9 +219,11 @@ def calibrate_network(network: nn.Module, recipe: Recipe, data: Dataset) -> Mode
 
 def _write_model(out: Path, model: Model, state: dict[str, Tensor], data: Dataset) -> None:
     content = save(state, metadata={"format": "pt"})
+    # The key is read by earlier versions too, so it stays.
     patients = json.dumps({"learnt_from": sorted(data.training_groups())}, indent=1) + "\n"
     write_atomically(out / "model.safetensors", content)
     write_atomically(out / PATIENTS_FILE, patients)
+    # Last, because config.json with the sha256 makes the directory a complete model.
     model_card.write(out, dataclasses.replace(model, sha256=hashlib.sha256(content).hexdigest()))
 
 

@@ -70,8 +70,7 @@ def fit(
         _unfreeze_stages(objective, epoch, schedule)
         # Seeded by epoch, so that a resumed run draws the same batches as one that ran through.
         rng = np.random.default_rng((seed, epoch))
-        is_low_resolution = epoch < schedule.low_resolution_share * schedule.epochs
-        scale = schedule.low_resolution_scale if is_low_resolution else 1.0
+        scale = _input_scale(schedule, epoch)
         losses = (
             _batch_loss(objective, inputs, targets, schedule, scale, rng)
             for inputs, targets in _batches(data, schedule, rng, device)
@@ -93,6 +92,12 @@ def fit(
     tracker.close()
     objective.network.load_state_dict(torch.load(out / "best.pt", weights_only=True))
     return objective.network.eval()
+
+
+def _input_scale(schedule: Schedule, epoch: int) -> float:
+    """The relative size of the inputs in an epoch."""
+    is_low_resolution = epoch < schedule.low_resolution_share * schedule.epochs
+    return schedule.low_resolution_scale if is_low_resolution else 1.0
 
 
 def _run_epoch(

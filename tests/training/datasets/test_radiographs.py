@@ -76,7 +76,10 @@ def test_a_picture_saved_in_another_format_still_has_its_row(tmp_path):
     ("row", "said"),
     [
         ("a.png,Broken heart,0,7", r"Data_Entry_2017\.csv, line 3: 'Broken heart' is not one of"),
-        ("a.png,Mass|,0,7", r"line 3: '' is not one of NIH's findings; expected is No Finding or Atele"),
+        (
+            "a.png,Mass|,0,7",
+            r"line 3: '' is not one of NIH's findings; expected is No Finding or Atele",
+        ),
         ("a.png,Mass,0,seven", r"Data_Entry_2017\.csv, line 3: the Patient ID is 'seven'; it must"),
         ("a.png,Mass,0", r"line 3: the Patient ID is ''; it must be a number"),
     ],
@@ -99,10 +102,14 @@ def test_rows_without_pictures_and_pictures_without_rows_are_counted_and_named(t
 
 def test_a_table_of_other_columns_or_bytes_or_without_any_picture_is_refused(tmp_path):
     folder = nih_folder(tmp_path / "columns", "a.png,7", header="Image Index,Patient ID")
-    with pytest.raises(TrainingError, match="Image Index, Patient ID; it also needs Finding Labels"):
+    with pytest.raises(
+        TrainingError, match="Image Index, Patient ID; it also needs Finding Labels"
+    ):
         nih.list_radiographs(folder)
     folder = nih_folder(tmp_path / "none", ROWS[0], pictures=False)
-    with pytest.raises(TrainingError, match=r"names no radiograph that lies in .*00000007_000\.png"):
+    with pytest.raises(
+        TrainingError, match=r"names no radiograph that lies in .*00000007_000\.png"
+    ):
         nih.list_radiographs(folder)
     (folder / nih.TABLE).write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(TrainingError, match=r"Data_Entry_2017\.csv cannot be read"):
@@ -144,7 +151,9 @@ def test_the_published_lists_are_followed_where_they_are(tmp_path):
 def test_a_patient_in_two_parts_is_refused_with_file_line_and_number(tmp_path):
     folder = nih_folder(tmp_path, *ROWS)
     (folder / "train_val_list.txt").write_text("00000007_000.png\n")
-    with pytest.raises(TrainingError, match=r"train_val_list.txt is present but test_list.txt is missing"):
+    with pytest.raises(
+        TrainingError, match=r"train_val_list.txt is present but test_list.txt is missing"
+    ):
         nih.read(folder, NIH14)
     (folder / "test_list.txt").write_text("00000008_000.png\n00000007_001.png\n")
     said = r"test_list.txt, line 2: patient 7 \(00000007_001.png\) is in train_val_list.txt as well"
@@ -202,7 +211,9 @@ def test_a_masked_picture_has_its_frame_and_no_lungs():
 def test_a_collection_that_is_missing_is_named(tmp_path, films):
     (tmp_path / "NORMAL").mkdir()
     picture(tmp_path / "NORMAL" / "IM-0001-0001.jpeg", 60)
-    with pytest.raises(TrainingError, match="contains no radiograph of COVID-19; it must contain a folder"):
+    with pytest.raises(
+        TrainingError, match="contains no radiograph of COVID-19; it must contain a folder"
+    ):
         covid.read(tmp_path, COVID3)
     assert covid.external(tmp_path, COVID3) is None
 
@@ -247,7 +258,7 @@ def test_fourteen_findings_are_learnt_and_evaluated(tiny, tmp_path, balance):
     assert set(result["threshold"]) == set(NIH_FINDINGS)
     assert (tmp_path / "out" / "roc.png").is_file()
     card = write_card(name, settings=settings, result=result).read_text()
-    assert "| label | present, found | present, missed |" in card
+    assert "| label | true positives | false negatives |" in card
     assert "| label | precision | recall | F1 | AUROC | accuracy |" in card
 
 
@@ -279,7 +290,8 @@ def test_three_classes_are_judged_within_abroad_and_without_lungs(tiny, films, t
     assert result["parts"][chest.BACKGROUND_CLASSIFIER]["metrics"]["f1"]["value"] > 0.9
     assert (tmp_path / "out" / "external" / "confusion.png").is_file()
     card = write_card(name, settings=settings, result=result).read_text()
-    assert f"| {chest.EXTERNAL} | 8 | " in card
+    external = "| external test: adults from NIH ChestX-ray14 (no COVID-19 among them) | 8 | "
+    assert external in card
 
 
 def test_a_recipe_starts_from_the_layers_of_a_model_that_is_here(tiny, tmp_path):
@@ -296,7 +308,7 @@ def test_a_recipe_starts_from_the_layers_of_a_model_that_is_here(tiny, tmp_path)
     train_model("pneumonia3-resnet18", data=tmp_path / "data", out=out, epochs=1, settings=settings)
     notes = _config(out)["notes"]
     sha256 = _config(tmp_path / said)["sha256"]
-    assert any(f"Started from {said}, sha256 {sha256}" in note for note in notes)
+    assert any(f"Initialised from {said} (sha256 {sha256})" in note for note in notes)
     assert sha256 in (out / "MODEL_CARD.md").read_text()
 
 
@@ -319,6 +331,6 @@ def test_layers_of_another_shape_stay_and_another_architecture_is_refused(tiny, 
         recipe, model=dataclasses.replace(recipe.model, architecture="simplecnn")
     )
     with pytest.raises(
-        TrainingError, match="is a tiny, wanted to start nih14-resnet18 from: a sim"
+        TrainingError, match="is a tiny; nih14-resnet18 can only start from a simplecnn"
     ):
         load_initial_weights(network, other, settings_of(tmp_path))

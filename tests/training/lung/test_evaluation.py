@@ -167,12 +167,14 @@ def test_a_card_tells_sites_and_levels_and_never_of_patients_that_were_learnt_fr
     ):
         assert start.format(*row) in card
     assert "| fraiwan |" not in card
-    assert "sprsound, recordings, by the rules of its challenge" in card
+    assert "sprsound, recordings, scored as in its challenge" in card
     five = result["recordings"]["record_level"]["metrics"]["total_score_5"]
     assert f"| {five['value']:.3f} (" in card
-    assert "that this model never answers (1 of 3)" in card
+    assert "that this model never predicts (1 of 3)" in card
     result = evaluate_model(NAME, settings=settings, data=data / "fraiwan")
-    with pytest.raises(TrainingError, match="of fraiwan and lung-resnet18 learnt from all of its"):
+    with pytest.raises(
+        TrainingError, match="are of fraiwan, and lung-resnet18 was trained on all of its"
+    ):
         write_card(NAME, settings=own, result=result)
     assert (tmp_path / NAME / "MODEL_CARD.md").read_text() == card
 
@@ -237,7 +239,7 @@ def test_a_hospital_that_is_new_to_the_network_has_figures_of_its_own(
         heads.append(sum(len(each.kinds) for each in learnt))
         return lung_regression.fit_regression(learnt, *rest, **named)
 
-    monkeypatch.setattr(cross_validation, "regression", regression)
+    monkeypatch.setattr(cross_validation, "fit_regression", regression)
     result = cross_validation.cross_validate(NAME, settings=settings, data=data, folds=2, seeds=1)
     abroad = result["abroad"]
     assert abroad["method"] == cross_validation.NEW_HOSPITAL
@@ -247,7 +249,7 @@ def test_a_hospital_that_is_new_to_the_network_has_figures_of_its_own(
     assert np.sum(abroad["confusion"]["counts"]) == 12
     others = sum(result["others"].values())
     assert heads == [others, others + 6, others + 6]  # the first one has heard nobody of there
-    assert f"new to it: {cross_validation.NEW_HOSPITAL}" in cross_validation.table(result)
+    assert f"new to the network: {cross_validation.NEW_HOSPITAL}" in cross_validation.table(result)
     alone = cross_validation.cross_validate(
         NAME, settings=settings, data=data / "fraiwan", folds=2, seeds=1
     )
@@ -255,15 +257,19 @@ def test_a_hospital_that_is_new_to_the_network_has_figures_of_its_own(
 
 
 def test_cross_validation_says_what_is_missing(data, settings):
-    with pytest.raises(TrainingError, match="no labelled recording of Fraiwan, wanted"):
+    with pytest.raises(TrainingError, match="holds no labelled recording of the Fraiwan dataset"):
         cross_validation.cross_validate(NAME, settings=settings, data=data / "icbhi")
     with pytest.raises(TrainingError, match="6 patients cannot be split into 9 folds"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=9)
-    with pytest.raises(TrainingError, match="1 folds and 3 seeds, wanted: at least 2 and 1"):
+    with pytest.raises(TrainingError, match="needs at least 2 folds and 1 seed, not 1 and 3"):
         cross_validation.cross_validate(NAME, settings=settings, data=data, folds=1)
-    with pytest.raises(TrainingError, match=r"4 epochs are asked for .* last layer alone"):
+    with pytest.raises(
+        TrainingError, match=r"Only the last layer of .* refitted, so --epochs 4 does not apply"
+    ):
         cross_validation.cross_validate(NAME, settings=settings, data=data, epochs=4)
-    with pytest.raises(TrainingError, match="balances its dataset itself, wanted: no --balance"):
+    with pytest.raises(
+        TrainingError, match="balances its samples itself; use --balance with other recipes"
+    ):
         cross_validation.cross_validate(NAME, settings=settings, data=data, balance="focal")
 
 

@@ -39,12 +39,8 @@ AUDIOSET_NAMES = {
     "Rooster": "Crowing, cock-a-doodle-doo",
     "Fire crackling": "Fire",
 }
-TRAINING_FOLDS = (
-    "1",
-    "2",
-    "3",
-)  # the folds that the shipped weights learn from; all others test them
-_EXCERPT = 0.5  # of a clip, that training hears at once
+TRAINING_FOLDS = ("1", "2", "3")  # of the shipped weights; all other folds test them
+_EXCERPT = 0.5  # the share of a clip in one training sample
 
 
 def read(data: Path, model: Model) -> Dataset:
@@ -107,9 +103,9 @@ def _clip_splitter(data: Path, model: Model) -> Callable[[Callable[[str], bool],
 
 def augment(mel: Floats, rng: np.random.Generator) -> Floats:
     """A random excerpt of a clip at another tempo, pitch, level and tone: (mel, frames / 2)."""
-    mel = stretch_time(mel, rng, most=0.2)
+    mel = stretch_time(mel, rng, max_share=0.2)
     mel = draw_excerpt(mel, rng, frames=round(_EXCERPT * mel.shape[1]))
-    mel = shift_bands(equalise(mel, rng, deviation=2.0), rng, most=2)
+    mel = shift_bands(equalise(mel, rng, deviation=2.0), rng, max_rows=2)
     louder = (mel + rng.uniform(-6, 6)).astype(np.float32)
     return mask_spectrogram(louder, rng, rows=10, columns=40, fill=float(mel.mean()))
 
@@ -159,5 +155,5 @@ def _splits(
 def _mel(path: Path, spec: LogMel, frames: int) -> np.ndarray:
     recording = audio.read_audio(path, sample_rate_hz=spec.sample_rate_hz, max_duration_s=60)
     least = round(spec.window_s * spec.sample_rate_hz)
-    samples = spectrogram.repeated(recording.samples, least)[:least]
+    samples = spectrogram.repeat_to_length(recording.samples, least)[:least]
     return spectrogram.network_input(samples, spec)[:, :frames].astype(np.float16)

@@ -17,7 +17,7 @@ import torch
 
 from xai_demo import audio, networks
 from xai_demo.analysis import inputs
-from xai_demo.analysis.inference import evidence_over_time
+from xai_demo.analysis.inference import column_evidence
 from xai_demo.decision import operating_points, pool_windows
 from xai_demo.errors import TrainingError, UnreadableFileError
 from xai_demo.training import metrics
@@ -178,7 +178,9 @@ class _Evaluator:
                 continue
             windows, evidence = self.predict_windows(prepared.inputs)
             rows.append(
-                np.asarray(prepared.overall(self.model, windows.astype(np.float32)), np.float64)
+                np.asarray(
+                    prepared.file_probabilities(self.model, windows.astype(np.float32)), np.float64
+                )
             )
             if take.site == "sprsound" and take.annotations:
                 agreements.append(
@@ -230,7 +232,7 @@ class _Evaluator:
             with torch.inference_mode():
                 maps = cut.features(torch.from_numpy(part).to(device))
                 logits.append(cut.head(maps).float().cpu().numpy())
-            evidence.append(evidence_over_time(cut.head, maps))
+            evidence.append(column_evidence(cut.head, maps))
         rows = softmax(np.concatenate(logits).astype(np.float64) / self.model.temperature)
         return rows, np.concatenate(evidence)
 

@@ -45,10 +45,10 @@ RECIPES = {
             ema_decay=0.995,
         ),
         failures=(
-            "The training data are of children at one hospital; adults, other scanners, lateral "
-            "radiographs and photographs of radiographs are outside of it. The network answers "
-            "Normal or Pneumonia to any image, even of a cat. Tubes, electrodes and side markers "
-            "can attract the heatmap."
+            "The training data cover children at one hospital only, not adults, other scanners, "
+            "lateral radiographs or photographs of radiographs. The network answers Normal or "
+            "Pneumonia to any image, even of a cat. Tubes, electrodes and side markers can attract "
+            "the heatmap."
         ),
         uncertain_share=0.03,
     ),

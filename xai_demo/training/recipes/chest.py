@@ -238,8 +238,8 @@ PNEUMONIA3_RESNET18 = Recipe(
     ),
     failures=(
         "Bacterial and viral pneumonia look alike: radiologists cannot reliably distinguish them "
-        "by the radiograph alone, nor can this network. The training data are of children at one "
-        "hospital; adults, other scanners and lateral radiographs are outside of it."
+        "by the radiograph alone, nor can this network. The training data cover children at one "
+        "hospital only, not adults, other scanners or lateral radiographs."
     ),
     uncertain_share=0.03,
     initial_model="pneumonia-resnet18",
@@ -257,9 +257,9 @@ _COVID3 = Model(
     licence="CC-BY-4.0 (data), MIT (weights)",
     data=(
         "COVID-19: adults at many hospitals (COVID-CXNet, Haghanifar et al. 2022). Pneumonia and "
-        "normal: children at one centre (Kermany et al. 2018), equally many of each. Split "
-        "70/15/15 by patient. External test: adults from NIH ChestX-ray14 (Wang et al. 2017) with "
-        "Pneumonia alone or No Finding, none of them used for training."
+        "normal: children at one centre (Kermany et al. 2018), as many with pneumonia as without. "
+        "Split 70/15/15 by patient. External test: adults from NIH ChestX-ray14 (Wang et al. 2017) "
+        "with Pneumonia alone or No Finding, none of them used for training."
     ),
     citation=f"{_COVID_CXNET}. {_KERMANY}. {_WANG}",
     caveat=(

@@ -63,8 +63,8 @@ _FAILURES = (
     "labels are noisy, the network is clearly worse."
 )
 _POINTING = (
-    " How well its heatmaps point at events was measured on eight children, half of the recordings "
-    "being of one of them, and is likely worse for others."
+    " How well its heatmaps point at events was measured on eight children, one of whom "
+    "contributed half of the recordings; it is likely worse for others."
 )
 _SCHEDULE = Schedule(
     epochs=22,
