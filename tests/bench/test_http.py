@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-import httpx
+import httpx2
 import pytest
 
 from xai_demo.bench import http as http_bench
@@ -100,17 +100,17 @@ def test_the_table_has_a_line_for_each_part_and_total():
     assert "a ResNet-50 at 224x224 takes 40 ms" in lines[-1]
 
 
-def server(stream: str) -> httpx.Client:
+def server(stream: str) -> httpx2.Client:
     """A client of a page that answers every call with this stream of events."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         if request.method == "POST":
             assert json.loads(request.content) == {"data": [1]}
-            return httpx.Response(200, json={"event_id": "e1"})
+            return httpx2.Response(200, json={"event_id": "e1"})
         assert request.url.path == "/call/name/e1"
-        return httpx.Response(200, text=stream)
+        return httpx2.Response(200, text=stream)
 
-    return httpx.Client(transport=httpx.MockTransport(answer), base_url="http://page/")
+    return httpx2.Client(transport=httpx2.MockTransport(answer), base_url="http://page/")
 
 
 def test_a_call_ends_with_what_the_page_says_when_complete():
@@ -131,9 +131,9 @@ def test_what_follows_the_file_is_given_as_the_page_would(monkeypatch):
             {"parameter_name": "strict", "parameter_default": True},
         ]
         info = {"named_endpoints": {"/chest_xray": {"parameters": parameters}}}
-        return httpx.Response(200, json=info, request=httpx.Request("GET", url))
+        return httpx2.Response(200, json=info, request=httpx2.Request("GET", url))
 
-    monkeypatch.setattr(httpx, "get", get)
+    monkeypatch.setattr(httpx2, "get", get)
     assert http_bench._default_arguments("http://page") == [None, True]
 
 

@@ -14,7 +14,7 @@ from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import UnknownNameError
 from xai_demo.settings import Settings
 from xai_demo.tabs import build, controls
-from xai_demo.tabs.requests import Refusal, ask
+from xai_demo.tabs.requests import Refusal, run_request
 
 
 def asked(own: str, *, allowed: bool = True) -> tuple[FakeAnalyser, Any]:
@@ -22,7 +22,7 @@ def asked(own: str, *, allowed: bool = True) -> tuple[FakeAnalyser, Any]:
     widgets = controls.lay_out("chest_xray", analyser)
     values = [own if widget is widgets.weights else widget.value for widget in widgets.all]
     request = widgets.page_request("chest_xray", values).request
-    return analyser, ask(analyser, request, "film.png")
+    return analyser, run_request(analyser, request, "film.png")
 
 
 def boxes(analyser: FakeAnalyser) -> list[str]:

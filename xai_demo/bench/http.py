@@ -28,7 +28,7 @@ from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.records import Model, Raster
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     from gradio_client import Client
 
     from xai_demo.records import Progress
@@ -189,7 +189,7 @@ def _network(timing: Mapping[str, float]) -> float:
 @contextmanager
 def serve_page() -> Iterator[str]:
     """The address of the page, once it answers, served by a process of its own on a free port."""
-    import httpx
+    import httpx2
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -210,7 +210,7 @@ def serve_page() -> Iterator[str]:
     with subprocess.Popen(program, cwd=root, stdout=silent, stderr=silent) as process:  # noqa: S603
         try:
             end = time.monotonic() + _START_TIMEOUT_S
-            while not _is_answering(httpx, address):
+            while not _is_answering(httpx2, address):
                 if process.poll() is not None or time.monotonic() > end:
                     raise XaiDemoError(
                         f"The page on port {port} did not answer within {_START_TIMEOUT_S:.0f} s"
@@ -252,9 +252,9 @@ def _example() -> Path:
 
 def _default_arguments(address: str) -> list[Any]:
     """The default of every argument after the file, which plain HTTP has to send."""
-    import httpx
+    import httpx2
 
-    info = httpx.get(f"{address}/gradio_api/info", timeout=60).raise_for_status().json()
+    info = httpx2.get(f"{address}/gradio_api/info", timeout=60).raise_for_status().json()
     parameters = info["named_endpoints"][f"/{TASK}"]["parameters"]
     return [parameter.get("parameter_default") for parameter in parameters[1:]]
 
@@ -262,10 +262,10 @@ def _default_arguments(address: str) -> list[Any]:
 def _round(
     client: Client, address: str, forward: Callable[[], object], defaults: list[Any]
 ) -> Measurement:
-    import httpx
+    import httpx2
 
     path = _example()
-    with httpx.Client(base_url=f"{address}/gradio_api/", timeout=600) as http:
+    with httpx2.Client(base_url=f"{address}/gradio_api/", timeout=600) as http:
         _call(http, "explainers", [])  # opens the connection
         forward_ms, _ = _time_ms(forward)
         client_ms, answer = _time_ms(lambda: client.predict(_example_upload(), api_name=f"/{TASK}"))
@@ -288,14 +288,14 @@ def _round(
     )
 
 
-def _upload(http: httpx.Client, path: Path) -> str:
+def _upload(http: httpx2.Client, path: Path) -> str:
     with path.open("rb") as file:
         response = http.post("upload", files={"files": (path.name, file)})
     stored: list[str] = response.raise_for_status().json()
     return stored[0]
 
 
-def _call(http: httpx.Client, name: str, data: list[Any]) -> Any:
+def _call(http: httpx2.Client, name: str, data: list[Any]) -> Any:
     """The result of one call of an endpoint, as the page's own documentation shows for curl."""
     event = http.post(f"call/{name}", json={"data": data}).raise_for_status().json()["event_id"]
     kind = ""
