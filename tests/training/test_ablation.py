@@ -197,7 +197,7 @@ def test_compare_reads_two_files_and_refuses_what_is_no_run(tmp_path, capsys):
     assert "| f1 | 0.1 | 1.732 | " in capsys.readouterr().out
     paths[0].write_text("[]")
     assert main(["compare", *map(str, paths)]) == 2
-    assert "one.json holds a list, wanted: a run" in capsys.readouterr().err
+    assert "one.json holds a list; expected the output of" in capsys.readouterr().err
     assert main(["compare", str(tmp_path / "no"), str(paths[1])]) == 2
     assert "cannot be read as JSON" in capsys.readouterr().err
 
@@ -251,7 +251,7 @@ def test_explainers_asked_for_by_name_want_their_weights(tmp_path, capsys, monke
     monkeypatch.setitem(MODELS, NAME, Entry(task="chest_xray"))
     monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "none"))
     assert main(["ablate", NAME, "--data", str(tmp_path), "--table", "explainers"]) == 3
-    assert f"{NAME} is missing. Check the" in capsys.readouterr().err
+    assert f"{NAME} is missing. Check out the" in capsys.readouterr().err
 
 
 def test_the_choices_on_the_command_line_are_those_of_the_tables():

@@ -289,7 +289,7 @@ def test_a_missing_folder_is_refused_by_name(tmp_path):
 
 def test_an_empty_folder_leaves_nothing_behind(tmp_path):
     (tmp_path / "data").mkdir()
-    with pytest.raises(TrainingError, match="holds no pictures, wanted: NORMAL"):
+    with pytest.raises(TrainingError, match="contains no radiographs; NORMAL/"):
         train_model(NAME, data=tmp_path / "data", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

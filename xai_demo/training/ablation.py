@@ -273,7 +273,7 @@ def _fold_figures(row: Row, data: Dataset, budget: Budget) -> dict[str, float | 
     check_split(data, "validation", 2)
     # Rows of the same architecture start from the same weights.
     torch.manual_seed(budget.seed)
-    network = networks.architecture(row.recipe.model).whole(row.recipe.model)
+    network = networks.architecture(row.recipe.model).build(row.recipe.model)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         train.fit_network(

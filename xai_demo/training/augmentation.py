@@ -137,7 +137,6 @@ def _warp(radiograph: Floats, rng: np.random.Generator, limits: RadiographAugmen
     matrix = np.column_stack([turn, centre - turn @ centre + shift])
     # A mirrored array has negative strides, which OpenCV does not accept.
     contiguous = np.ascontiguousarray(radiograph)
-    warped: Floats = np.clip(cv2.warpAffine(contiguous, matrix, (columns, rows)), 0, 1).astype(
-        np.float32
-    )
-    return warped
+    warped = cv2.warpAffine(contiguous, matrix, (columns, rows))
+    result: Floats = np.clip(warped, 0, 1).astype(np.float32)
+    return result

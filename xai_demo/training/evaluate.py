@@ -73,7 +73,7 @@ def load_trained_model(model: str, *, settings: Settings, data: Path) -> tuple[M
     record = read_model(directory)
     path = directory / WEIGHTS
     # The figures must be those of the weights that config.json names.
-    Digests().verified(path, sha256=record.sha256)
+    Digests().verify(path, sha256=record.sha256)
     network = networks.architecture(record).build(record)
     network.load_state_dict(read_tensors(path))
     return record, network.eval()

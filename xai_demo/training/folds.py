@@ -146,7 +146,7 @@ def _train_fold(
     out.mkdir(parents=True, exist_ok=True)
     # For each fold anew: a resumed run then builds the same network.
     torch.manual_seed(seed)
-    network = networks.architecture(recipe.model).whole(recipe.model)
+    network = networks.architecture(recipe.model).build(recipe.model)
     notes = train.load_initial_weights(network, recipe, settings)
     train.fit_network(
         network,

@@ -237,7 +237,7 @@ def load_initial_weights(network: nn.Module, recipe: Recipe, settings: Settings)
     if recipe.initial_model is None:
         return ()
     hub = Hub(settings)
-    initial, checkpoint = hub.model(recipe.initial_model), hub.located(recipe.initial_model)
+    initial, checkpoint = hub.model(recipe.initial_model), hub.fetch_weights(recipe.initial_model)
     if initial.architecture != recipe.model.architecture:
         raise TrainingError(
             f"{recipe.initial_model} is a {initial.architecture}; {recipe.model.name} can only "
