@@ -134,12 +134,12 @@ def test_a_method_run_in_the_queue_keeps_its_result_and_name():
         @run_in_queue
         def work(self, value: int, *, progress=None) -> tuple[int, int]:
             """Say it."""
-            return value, self.engine.queue.busy
+            return value, self.engine.queue.n_busy
 
     worker = Worker()
     assert worker.work(3) == (3, 1)
     assert worker.work.__name__ == "work"
-    assert worker.engine.queue.busy == 0
+    assert worker.engine.queue.n_busy == 0
 
 
 def test_tasks_run_on_a_few_threads_in_the_context_of_the_caller():

@@ -16,11 +16,11 @@ import torch
 from tests.support.fake_analyser import FakeAnalyser
 from tests.support.small_models import model_of
 from xai_demo import networks
-from xai_demo.analysis import zerogpu as lent_module
+from xai_demo.analysis import zerogpu
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.analysis.zerogpu import GPU_SECONDS, ZeroGPUAnalyser, wrap_for_zerogpu
-from xai_demo.engine import backends, on_torch
-from xai_demo.engine.backends import CPU, CUDA, Placement
+from xai_demo.engine import backends
+from xai_demo.engine.backends import CPU, CUDA, Placement, torch_runner
 from xai_demo.errors import RequestError, UnknownNameError, UnreadableFileError
 from xai_demo.settings import Settings
 
@@ -93,7 +93,7 @@ def half_error(precision: str, device: str) -> float:
     whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     features = networks.cut(model, whole).features.to(device)
     inputs = np.random.default_rng(0).normal(size=(2, 1, 96, 96)).astype(np.float32)
-    exact, half = on_torch(features)(inputs), on_torch(features, precision)(inputs)
+    exact, half = torch_runner(features)(inputs), torch_runner(features, precision)(inputs)
     assert exact.dtype == half.dtype == torch.float32
     assert not half.requires_grad
     return float((half - exact).norm() / exact.norm())
@@ -152,9 +152,9 @@ def test_networks_are_placed_before_any_call_and_answers_come_out_of_it(
     )
     assert answer.report.predictions[0].probability == pytest.approx(0.83)
     assert analyser.calls[0]["explainer"] == "SHAP"
-    assert told == ["Waiting for a GPU to be lent"]
+    assert told == ["Waiting for a GPU"]
     on_gpu.analyse(AnalysisRequest(task="stethoscope"), "tone.wav")
-    assert spaces.durations == [GPU_SECONDS["transformer"] + lent_module._SLOW_EXPLAINER_S, 30]
+    assert spaces.durations == [GPU_SECONDS["transformer"] + zerogpu._SLOW_EXPLAINER_S, 30]
     assert on_gpu.hub is analyser.hub
 
 

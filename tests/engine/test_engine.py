@@ -20,8 +20,14 @@ from xai_demo import engine as engine_module
 from xai_demo import networks
 from xai_demo.analysis import heatmap
 from xai_demo.catalog import Entry
-from xai_demo.engine import Engine, Network, export_features, on_onnx, on_torch
-from xai_demo.engine.onnx_export import export_from_weights, export_in_subprocess, onnx_bytes
+from xai_demo.engine import Engine
+from xai_demo.engine.backends import Network, onnx_runner, torch_runner
+from xai_demo.engine.onnx_export import (
+    export_features,
+    export_from_weights,
+    export_in_subprocess,
+    onnx_bytes,
+)
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError, UnsuitableError
 from xai_demo.hub import Hub
 from xai_demo.networks import simplecnn
@@ -81,7 +87,7 @@ def made(home, tmp_path, exporter):
             **{"weights_dir": home, "cache_dir": tmp_path / "cache", "offline": True} | settings,
         )
         catalog = {m.name: Entry(task=m.task) for m in (SMALL, OTHER)}
-        return Engine(Hub(chosen, catalog=catalog), exporter=exporter, patience_s=0)
+        return Engine(Hub(chosen, catalog=catalog), exporter=exporter, export_delay_s=0)
 
     return make
 
@@ -289,7 +295,7 @@ def test_an_exported_network_answers_and_explains_as_torch_does(name, tmp_path, 
     shape = (3, 1, 96, 96) if model.task == "chest_xray" else (3, 1, 64, 120)
     inputs = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     maps = {}
-    for kind, features in {"torch": on_torch(cut.features), "onnx": on_onnx(path)}.items():
+    for kind, features in {"torch": torch_runner(cut.features), "onnx": onnx_runner(path)}.items():
         maps[kind] = features(inputs), grad_cam(cut.head, features(inputs))
     assert relative(*(maps[kind][0].numpy() for kind in ("onnx", "torch"))) <= 1e-4
     assert np.abs(maps["onnx"][1] - maps["torch"][1]).max() <= 1e-3
@@ -320,14 +326,14 @@ def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):
 def test_a_sound_network_is_exported_for_any_length():
     model = dataclasses.replace(model_of("cnn6"), architecture="simplecnn")
     cut = networks.cut(model, simplecnn.build(model).eval())
-    run = on_onnx(onnx_bytes(model, cut))
+    run = onnx_runner(onnx_bytes(model, cut))
     inputs = np.random.default_rng(2).normal(size=(1, 1, 64, 333)).astype(np.float32)
-    assert relative(run(inputs).numpy(), on_torch(cut.features)(inputs).numpy()) <= 1e-4
+    assert relative(run(inputs).numpy(), torch_runner(cut.features)(inputs).numpy()) <= 1e-4
 
 
 def test_a_process_of_its_own_exports_quietly_and_says_why_it_could_not(home, tmp_path, capfd):
     weights = home / "small" / "model.safetensors"
-    exported = on_onnx(export_in_subprocess(SMALL, weights, "conv_block3"))(INPUTS)
+    exported = onnx_runner(export_in_subprocess(SMALL, weights, "conv_block3"))(INPUTS)
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(UnsuitableError, match=r"small could not be .*cut\.safetensors cannot be"):
         export_in_subprocess(SMALL, tmp_path / "cut.safetensors", "conv_block3")
@@ -335,7 +341,7 @@ def test_a_process_of_its_own_exports_quietly_and_says_why_it_could_not(home, tm
     cut.features.load_state_dict(
         {k: v for k, v in state_of(home).items() if k.startswith("conv")}, strict=True
     )
-    assert relative(exported.numpy(), on_torch(cut.features)(INPUTS).detach().numpy()) <= 1e-4
+    assert relative(exported.numpy(), torch_runner(cut.features)(INPUTS).detach().numpy()) <= 1e-4
     assert capfd.readouterr() == ("", "")
 
 
@@ -419,7 +425,7 @@ def test_nothing_is_exported_where_it_is_not_wanted_or_cannot_be(made, exporter,
     assert made(background_export=False).network("small").in_use.backend == "torch"
     engine = made()
     assert engine.network("small", backend="torch").in_use.backend == "torch"
-    monkeypatch.setattr(engine_module, "missing", lambda: ("onnx",))
+    monkeypatch.setattr(engine_module, "missing_export_packages", lambda: ("onnx",))
     assert engine.network("small").in_use.backend == "torch"
     assert (exporter.calls, engine._worker) == ([], None)
     with pytest.raises(UnsuitableError, match="small cannot be exported to ONNX without onnx,"):
@@ -428,8 +434,8 @@ def test_nothing_is_exported_where_it_is_not_wanted_or_cannot_be(made, exporter,
 
 def test_without_onnx_runtime_torch_answers_even_where_an_export_lies(made, monkeypatch):
     made().network("small", backend="onnx")
-    monkeypatch.setattr(engine_module, "missing", lambda: ("onnxruntime",))
-    monkeypatch.setattr(engine_module, "absent", lambda *names: names)
+    monkeypatch.setattr(engine_module, "missing_export_packages", lambda: ("onnxruntime",))
+    monkeypatch.setattr(engine_module, "missing_packages", lambda *names: names)
     assert made().network("small").in_use.backend == "torch"
 
 
@@ -525,8 +531,10 @@ def test_at_most_so_many_networks_are_held(made):
 
 
 def test_eight_threads_load_once_and_answer_as_one(made, monkeypatch):
-    loads, real = [], engine_module.filled
-    monkeypatch.setattr(engine_module, "filled", lambda *about: loads.append(about) or real(*about))
+    loads, real = [], engine_module.load_cut_network
+    monkeypatch.setattr(
+        engine_module, "load_cut_network", lambda *about: loads.append(about) or real(*about)
+    )
     engine = made(background_export=False)
     rows = np.random.default_rng(3).normal(size=(16, 1, 1, 96, 96)).astype(np.float32)
     with ThreadPoolExecutor(8) as pool:
@@ -539,14 +547,14 @@ def test_eight_threads_load_once_and_answer_as_one(made, monkeypatch):
 def test_loading_one_network_keeps_nobody_from_another(made, monkeypatch):
     engine = made(background_export=False)
     engine.network("small")
-    loading, may_go, real = threading.Event(), threading.Event(), engine_module.filled
+    loading, may_go, real = threading.Event(), threading.Event(), engine_module.load_cut_network
 
     def slowly(*about):
         loading.set()
         assert may_go.wait(30)
         return real(*about)
 
-    monkeypatch.setattr(engine_module, "filled", slowly)
+    monkeypatch.setattr(engine_module, "load_cut_network", slowly)
     with ThreadPoolExecutor(2) as pool:
         other = pool.submit(engine.network, "other")
         assert loading.wait(30)
@@ -563,7 +571,7 @@ def test_a_load_that_fails_is_tried_again(made, monkeypatch):
 
     engine = made(background_export=False)
     with monkeypatch.context() as broken:
-        broken.setattr(engine_module, "filled", fails)
+        broken.setattr(engine_module, "load_cut_network", fails)
         with pytest.raises(CheckpointMismatchError, match="It broke"):
             engine.network("small")
     assert engine.network("small").in_use.backend == "torch"

@@ -15,8 +15,7 @@ from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog.hub_models import AST
-from xai_demo.engine import on_onnx
-from xai_demo.engine.backends import load_cut_network
+from xai_demo.engine.backends import load_cut_network, onnx_runner
 from xai_demo.engine.onnx_export import export_features
 from xai_demo.errors import CheckpointMismatchError, UnsuitableError
 from xai_demo.networks import ast
@@ -146,7 +145,7 @@ def test_exported_features_are_torchs_and_of_one_width(small, tmp_path):
     path = export_features(small_transformer.MODEL, cut, tmp_path / "model.onnx")
     with torch.inference_mode():
         expected = cut.features(inputs)
-    got = on_onnx(path)(np.repeat(inputs.numpy(), 2, axis=0))
+    got = onnx_runner(path)(np.repeat(inputs.numpy(), 2, axis=0))
     assert got[::2].numpy() == pytest.approx(expected.numpy(), abs=1e-4)
     shape = on_onnx_shape(path)
     assert shape[1:] == [1, 48, 64]

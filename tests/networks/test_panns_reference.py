@@ -19,8 +19,7 @@ from xai_demo import networks
 from xai_demo.analysis import Analyser, inference, inputs
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog.hub_models import CNN14
-from xai_demo.engine import Network, on_torch
-from xai_demo.engine.backends import load_cut_network
+from xai_demo.engine.backends import Network, load_cut_network, torch_runner
 from xai_demo.records import ModelInUse, Recording
 from xai_demo.settings import Settings
 
@@ -155,7 +154,7 @@ def test_cnn14_decisionlevelmax_answers_as_its_authors_describe_it(tmp_path: Pat
     )
     network = Network(
         model=FRAMEWISE,
-        features=on_torch(cut.features),
+        features=torch_runner(cut.features),
         head=cut.head,
         layer=cut.layer,
         in_use=in_use,

@@ -61,8 +61,8 @@ CNN14_FRAMEWISE = dataclasses.replace(
     architecture="cnn14-decisionlevelmax",
     data=CNN14.data.replace("0.431", "0.385"),
 )
-# Of files whose tensors have the names and the shapes of Cnn14's, nothing but the bytes tells which
-# network they are for. The authors' `Cnn14_DecisionLevelMax_mAP=0.385.pth`, Zenodo record 3987831:
+# Its tensors have the names and shapes of Cnn14's, so only the hash of a file can tell the two
+# apart. This is the authors' `Cnn14_DecisionLevelMax_mAP=0.385.pth`, Zenodo record 3987831.
 MODELS_BY_SHA256 = {
     "dd3b4043a87d4ec13df8082c0fcfee3fb5084151808e47e060987a95eabdd142": CNN14_FRAMEWISE
 }
@@ -134,7 +134,7 @@ AST_PUBLISHED = PublishedAnswer(
     tolerance=0.01,
 )
 
-# NIH ChestX-ray14 (Wang et al. 2017), in the order of the authors' tables.
+# The labels of NIH ChestX-ray14 (Wang et al. 2017), in their usual order.
 NIH_FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",

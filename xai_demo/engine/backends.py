@@ -1,19 +1,15 @@
-"""What runs the features: torch or ONNX Runtime, on the device that `devices` decided for.
+"""How networks run: the device, torch or ONNX Runtime, loading, and giving memory back.
 
-Networks filled with the tensors of a checkpoint.
+`load_cut_network` fills a network with the tensors of a checkpoint, `torch_runner` and
+`onnx_runner` run its features, and `Network` is what the engine hands out.
 
-What the engine hands out.
+`choose_placement` decides where: CUDA if torch sees a GPU, otherwise the CPU. On a Space with
+ZeroGPU the package `spaces` lends a GPU for the length of a call; there only torch is used, because
+ONNX Runtime would have to start a new session in every call.
 
-Where networks run and in which numbers: the one place that decides, for torch and ONNX Runtime.
-
-CUDA where torch sees a GPU, else the CPU. On a Space with ZeroGPU the package `spaces` lends a GPU
-for the length of a call: there torch alone works, since ONNX Runtime would have to begin anew in
-every such call.
-
-The process's memory: few places to keep freed memory in, and given back now and then.
-
-glibc gives every thread its own arena of memory and seldom returns any. Where many threads answer
-in turn, each arena keeps what its largest answer took. Elsewhere than on glibc nothing is done.
+glibc gives every thread its own arena of memory and seldom returns any of it to the system. With
+many threads, each arena keeps what its largest task needed: `limit_malloc_arenas` and
+`memory_trimmer` prevent that, and do nothing where there is no glibc.
 """
 
 from __future__ import annotations
@@ -44,74 +40,48 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
 
 BACKENDS = ("auto", "torch", "onnx")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_M_ARENA_MAX = -8  # of malloc.h
+_N_ARENAS = 1
+TRIM_EVERY = 1  # in analyses; trimming takes about a millisecond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Runner:
-    """The features, ready to run: (batch, 1, rows, columns) -> activations, without gradients.
+class Placement:
+    """The device of a deployment's networks, and the precision they compute in."""
 
-    The activations are an ordinary tensor on `device`: what follows may be differentiated.
-    """
-
-    run: Callable[[Floats], Tensor]
     device: str  # cpu or cuda
+    precision: str = "float32"  # of the features on a GPU: one of `settings.PRECISIONS`
+    is_lent: bool = False  # the GPU is available only during a call
 
-    def __call__(self, inputs: Floats) -> Tensor:
-        """Activations of a batch of inputs."""
-        import torch
-
-        with torch.inference_mode(False), torch.no_grad():
-            return self.run(np.ascontiguousarray(inputs, dtype=np.float32))
+    @property
+    def is_torch_only(self) -> bool:
+        """Whether ONNX Runtime is used only on request."""
+        return self.is_lent or self.precision != "float32"
 
 
-def torch_runner(features: nn.Module, precision: str = "float32") -> Runner:
-    """The features run by torch, where their parameters are.
+def choose_placement(settings: Settings) -> Placement:
+    """The device and precision for these settings on this machine."""
+    # Before torch looks for a GPU: `spaces` has to be imported first.
+    is_lent = zerogpu_package() is not None
+    device = available_device()
+    precision = settings.precision if device == "cuda" else "float32"
+    return Placement(device=device, precision=precision, is_lent=is_lent)
 
-    `precision` is a torch type: with a half one, autocast runs what it holds to be safe in it; the
-    activations are float32 in any case.
-    """
+
+def available_device() -> str:
+    """`cuda` if torch sees a GPU, otherwise `cpu`."""
     import torch
 
-    device = next((p.device for p in features.parameters()), torch.device("cpu"))
-    half = precision != "float32"
-
-    def run(inputs: Floats) -> Tensor:
-        with torch.autocast(device.type, dtype=getattr(torch, precision), enabled=half):
-            activations: Tensor = features(torch.from_numpy(inputs).to(device))
-        return activations.float()
-
-    return Runner(run=run, device=device.type)
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def onnx_runner(source: Path | bytes, device: str = "cpu") -> Runner:
-    """The features run by ONNX Runtime from a file or its bytes; on the CPU if CUDA will not do."""
-    import torch
-
-    session = _inference_session(source, device)
-    where = "cuda" if CUDA in session.get_providers() else "cpu"
-    name = session.get_inputs()[0].name
-
-    def run(inputs: Floats) -> Tensor:
-        (activations,) = session.run(None, {name: inputs})
-        return torch.from_numpy(activations).to(where)
-
-    return Runner(run=run, device=where)
-
-
-def move_to_device(cut: Cut, where: str) -> Cut:
-    """The cut network on that device; on the CPU where the GPU has no room for it."""
-    import torch
-
-    if where == "cuda":
-        # A GPU answers as a CPU does: TF32 would cost three of seven digits.
-        torch.backends.cudnn.allow_tf32 = False
-    try:
-        for part in (cut.features, cut.head):
-            part.to(where)
-    except RuntimeError:
-        for part in (cut.features, cut.head):
-            part.to("cpu")
-    return cut
+def zerogpu_package() -> Any | None:
+    """The package `spaces` if it lends GPUs here; None if it is not installed or has none."""
+    if find_spec("spaces") is None:
+        return None
+    spaces: Any = importlib.import_module("spaces")
+    return spaces if getattr(spaces.config.Config, "zero_gpu", False) else None
 
 
 def missing_packages(*packages: str) -> tuple[str, ...]:
@@ -119,27 +89,91 @@ def missing_packages(*packages: str) -> tuple[str, ...]:
     return tuple(name for name in packages if find_spec(name) is None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Runs the features: (batch, 1, rows, columns) -> activations, without gradients.
+
+    The activations are an ordinary tensor on `device`, so the head can be differentiated.
+    """
+
+    run: Callable[[Floats], Tensor]
+    device: str  # cpu or cuda
+
+    def __call__(self, inputs: Floats) -> Tensor:
+        """The activations of a batch of inputs."""
+        import torch
+
+        # A tensor made in inference mode could not be differentiated later: hence no_grad.
+        with torch.inference_mode(False), torch.no_grad():
+            return self.run(np.ascontiguousarray(inputs, dtype=np.float32))
+
+
+def torch_runner(features: nn.Module, precision: str = "float32") -> Runner:
+    """Runs the features in torch, on the device of their parameters.
+
+    `precision` names a torch type. With a half one, autocast uses it wherever that is safe; the
+    activations are float32 in any case.
+    """
+    import torch
+
+    device = next((p.device for p in features.parameters()), torch.device("cpu"))
+    is_half = precision != "float32"
+
+    def run(inputs: Floats) -> Tensor:
+        with torch.autocast(device.type, dtype=getattr(torch, precision), enabled=is_half):
+            activations: Tensor = features(torch.from_numpy(inputs).to(device))
+        return activations.float()
+
+    return Runner(run=run, device=device.type)
+
+
+def onnx_runner(source: Path | bytes, device: str = "cpu") -> Runner:
+    """Runs the features in ONNX Runtime, from a file or its bytes; on the CPU if CUDA fails."""
+    import torch
+
+    session = _inference_session(source, device)
+    actual_device = "cuda" if CUDA in session.get_providers() else "cpu"
+    name = session.get_inputs()[0].name
+
+    def run(inputs: Floats) -> Tensor:
+        (activations,) = session.run(None, {name: inputs})
+        return torch.from_numpy(activations).to(actual_device)
+
+    return Runner(run=run, device=actual_device)
+
+
 def _inference_session(source: Path | bytes, device: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Its threads would otherwise go on spinning on the cores that the head then needs.
+    # Its threads would otherwise keep spinning on the cores that the head needs next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    wanted = onnx_providers(device)
-    if wanted == [CPU]:
-        return onnxruntime.InferenceSession(source, options, wanted)
+    requested = onnx_providers(device)
+    if requested == [CPU]:
+        return onnxruntime.InferenceSession(source, options, requested)
+    # Every provider raises exceptions of its own; the CPU is always available.
     try:
-        onnxruntime.preload_dlls()  # CUDA and cuDNN as torch brings them
-        return onnxruntime.InferenceSession(source, options, wanted, enable_fallback=0)
-    except Exception:  # each provider raises its own; the CPU is always there
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from torch's packages
+        return onnxruntime.InferenceSession(source, options, requested, enable_fallback=0)
+    except Exception:
         return onnxruntime.InferenceSession(source, options, [CPU])
 
 
-def load_cut_network(model: Model, weights: Path, layer: str | None = None) -> networks.Cut:
-    """The network of a model with the weights of a file, cut in two, ready to answer.
+def onnx_providers(device: str) -> list[Any]:
+    """ONNX Runtime's execution providers for a device, in order of preference."""
+    import onnxruntime
 
-    Raises CheckpointMismatchError where the file does not hold exactly this network's tensors.
+    # Only if torch sees a GPU: without one, requesting CUDA prints errors.
+    if device != "cuda" or CUDA not in onnxruntime.get_available_providers():
+        return [CPU]
+    return [(CUDA, {"use_tf32": "0"}), CPU]
+
+
+def load_cut_network(model: Model, weights: Path, layer: str | None = None) -> Cut:
+    """The network of a model with the weights of a file, cut in two, in evaluation mode.
+
+    Raises CheckpointMismatchError unless the file holds exactly this network's tensors.
     """
     whole = networks.architecture(model).build(model)
     state = {
@@ -147,14 +181,31 @@ def load_cut_network(model: Model, weights: Path, layer: str | None = None) -> n
         for k, v in read_tensors(weights, model.preprocessing).items()
     }
     check_tensors(state, whole.state_dict(), weights.name)
-    whole.load_state_dict(state, strict=False)  # checked; some files leave out batch counters
+    # Not strict, because some files leave out batch normalisation's counters; all else is checked.
+    whole.load_state_dict(state, strict=False)
     whole.eval().requires_grad_(False)
     return networks.cut(model, whole, layer)
 
 
+def move_to_device(cut: Cut, device: str) -> Cut:
+    """Move the cut network to a device, or to the CPU if the GPU has no room for it."""
+    import torch
+
+    if device == "cuda":
+        # A GPU must predict what a CPU does: TF32 would cost three of seven digits.
+        torch.backends.cudnn.allow_tf32 = False
+    try:
+        for part in (cut.features, cut.head):
+            part.to(device)
+    except RuntimeError:
+        for part in (cut.features, cut.head):
+            part.to("cpu")
+    return cut
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A loaded network: the heavy `features` on some backend, the small `head` in torch."""
+    """A loaded network: the large `features` on some backend, the small `head` in torch."""
 
     model: Model
     features: Callable[[Floats], Tensor]  # (batch, 1, rows, columns) -> activations
@@ -164,7 +215,7 @@ class Network:
     whole: nn.Module | None = None  # features and head, differentiable; None on ONNX Runtime
 
     def probabilities(self, logits: Tensor) -> Floats:
-        """(batch, labels) logits to calibrated probabilities."""
+        """The calibrated probabilities of logits, both (batch, labels)."""
         scaled = logits.float() / self.model.temperature
         if self.model.activation == "softmax":
             result: Floats = scaled.softmax(dim=1).cpu().numpy()
@@ -173,65 +224,8 @@ class Network:
         return rescale_to_operating_points(self.model, result)
 
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """What was decided."""
-
-    device: str  # cpu or cuda
-    precision: str = "float32"  # of the features' sums on a GPU: see `settings.PRECISIONS`
-    is_lent: bool = False  # the GPU is there for the length of a call only
-
-    @property
-    def is_torch_only(self) -> bool:
-        """Whether ONNX Runtime is to be left out unless somebody asks for it."""
-        return self.is_lent or self.precision != "float32"
-
-
-def choose_placement(settings: Settings) -> Placement:
-    """Where this deployment's networks run."""
-    is_lent = zerogpu_package() is not None  # before torch looks for a GPU
-    where = available_device()
-    precision = settings.precision if where == "cuda" else "float32"
-    return Placement(device=where, precision=precision, is_lent=is_lent)
-
-
-def available_device() -> str:
-    """cuda where torch sees a GPU, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def zerogpu_package() -> Any | None:
-    """The package that lends GPUs; None where it is not installed, or has none to lend."""
-    if find_spec("spaces") is None:
-        return None
-    spaces: Any = importlib.import_module("spaces")
-    return spaces if getattr(spaces.config.Config, "zero_gpu", False) else None
-
-
-def onnx_providers(where: str) -> list[Any]:
-    """ONNX Runtime's, the first preferred.
-
-    CUDA is asked for only where torch sees a GPU: elsewhere asking prints errors.
-    """
-    import onnxruntime
-
-    if where != "cuda" or CUDA not in onnxruntime.get_available_providers():
-        return [CPU]
-    return [(CUDA, {"use_tf32": "0"}), CPU]
-
-
-_M_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
-_N_ARENAS = 1
-TRIM_EVERY = 1  # of so many answers one gives memory back; it takes about a millisecond
-
-
 def limit_malloc_arenas() -> bool:
-    """Have threads share their memory from now on; False where that cannot be had."""
+    """Make threads share one arena of memory from now on; False if that is not possible."""
     library = _glibc()
     return bool(library and library.mallopt(_M_ARENA_MAX, _N_ARENAS))
 
@@ -239,31 +233,32 @@ def limit_malloc_arenas() -> bool:
 def memory_trimmer(
     every: int = TRIM_EVERY, trim: Callable[[], object] | None = None
 ) -> Callable[[], None]:
-    """Something to call after each answer; each so-manieth time it gives freed memory back."""
+    """A function to call after each analysis; every so many calls it returns freed memory."""
     library = _glibc()
-    give = trim or (lambda: library.malloc_trim(0) if library else None)
+    trim_memory = trim or (lambda: library.malloc_trim(0) if library else None)
     count = itertools.count(1)
 
-    def after() -> None:
+    def after_analysis() -> None:
         if next(count) % every == 0:
-            give()
+            trim_memory()
 
-    return after
-
-
-def resident_mb() -> float:
-    """What of this process lies in memory now, in megabytes (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def thread_count() -> int:
-    """How many threads this process has, those of libraries included (Linux)."""
-    return len(os.listdir("/proc/self/task"))
+    return after_analysis
 
 
 def _glibc() -> Any:
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)
+    # musl, for example, has no malloc_trim.
     return library if all(hasattr(library, n) for n in ("mallopt", "malloc_trim")) else None
+
+
+def resident_mb() -> float:
+    """The memory that this process occupies, in megabytes (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def thread_count() -> int:
+    """The number of threads of this process, including those of libraries (Linux)."""
+    return len(os.listdir("/proc/self/task"))

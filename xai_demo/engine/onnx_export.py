@@ -1,12 +1,11 @@
-"""From torch to ONNX: made, and held against torch before anybody keeps it.
+"""Export to ONNX, each export verified against torch, and the cache of exported files.
 
-torch's exporter swaps a module's parameters while it looks at it, and warns through module-level
-state. So whoever serves visitors has it work in a process of its own: `in_a_process`.
+torch's exporter swaps a module's parameters while it traces, and changes global warning state. A
+server therefore exports in a process of its own: `export_in_subprocess`.
 
-Exported networks on the disk: found only if they are whole and of the weights wanted.
-
-Beside each file lies `<file>.json`, which says whose weights, cut after which layer, and the file's
-own sha256. A file without it, or other than it says, is passed over and in the end written anew.
+Beside each exported file lies `<file>.json`, which names the weights, the layer after which the
+network was cut and the file's own sha256. A file that does not match is ignored, and replaced by
+the next export.
 """
 
 from __future__ import annotations
@@ -36,32 +35,34 @@ if TYPE_CHECKING:
     from xai_demo.networks import Cut
     from xai_demo.records import Floats
 
-TOLERANCE = 1e-4  # relative error of an exported network against torch
+ONNX_FILE_NAME = "model.onnx"  # of an exported network beside its weights
+TOLERANCE = 1e-4  # the largest relative error of an exported network against torch
 _TIMEOUT_S = 900
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def missing_export_packages() -> tuple[str, ...]:
-    """The packages that exporting needs and that are not installed."""
+    """The packages that an export needs and that are not installed."""
     return missing_packages(*_PACKAGES)
 
 
 def input_size(model: Model) -> tuple[int, int | None]:
-    """Rows and columns that the model's features take; columns None: any number."""
+    """Rows and columns of the network's input; columns are None if any number will do."""
     spec = model.preprocessing
     return (spec.n_mels, spec.frames) if isinstance(spec, LogMel) else (spec.height, spec.width)
 
 
 def onnx_bytes(model: Model, cut: Cut) -> bytes:
-    """The features as an ONNX file. Raises UnsuitableError if they differ from torch.
+    """The features as an ONNX file; raises UnsuitableError if they differ from torch.
 
-    Not to be called while another thread uses the same network.
+    No other thread may use the same network meanwhile.
     """
     import torch
 
     example = _example_input(model)
     dimensions = {0: "batch"} | ({3: "time"} if input_size(model)[1] is None else {})
-    with warnings.catch_warnings(record=True):  # torch warns of its own deprecations
+    # torch warns of its own deprecations, which a user can do nothing about.
+    with warnings.catch_warnings(record=True):
         program = torch.onnx.export(
             cut.features,
             (torch.from_numpy(example),),
@@ -72,21 +73,23 @@ def onnx_bytes(model: Model, cut: Cut) -> bytes:
             verbose=False,
         )
     if program is None:
-        raise UnsuitableError(f"torch exported no {model.name}, wanted: an ONNX program.")
+        raise UnsuitableError(f"torch could not export {model.name} to ONNX.")
     data: bytes = program.model_proto.SerializeToString()
+    # A second size shows whether the batch and the time are really dynamic.
     smaller = example[:1, ..., : example.shape[3] * 3 // 4]
     for inputs in (example, smaller if 3 in dimensions else example[:1]):
         error = _relative_error(data, cut, inputs)
+        # Written this way round so that NaN fails.
         if not error <= TOLERANCE:
             raise UnsuitableError(
-                f"The exported {model.name} differs from torch by {error:.1e}, "
-                f"wanted: at most {TOLERANCE:.0e}."
+                f"The exported {model.name} differs from torch by {error:.1e}; "
+                f"at most {TOLERANCE:.0e} is allowed."
             )
     return data
 
 
 def export_features(model: Model, cut: Cut, path: Path) -> Path:
-    """Write the features as ONNX; nothing is left behind if they differ from torch."""
+    """Write the features as an ONNX file; writes nothing if they differ from torch."""
     data = onnx_bytes(model, cut)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -99,7 +102,7 @@ def export_from_weights(model: Model, weights: Path, layer: str) -> bytes:
 
 
 def export_in_subprocess(model: Model, weights: Path, layer: str) -> bytes:
-    """`onnx_bytes` of a weights file, in a process of its own that ends with this one."""
+    """`onnx_bytes` of a weights file, in a subprocess that does not outlive this process."""
     root = str(Path(xai_demo.__file__).resolve().parent.parent)
     program = (
         f"import sys; sys.path.insert(0, {root!r}); "
@@ -112,22 +115,23 @@ def export_in_subprocess(model: Model, weights: Path, layer: str) -> bytes:
     ) as process:
         atexit.register(process.kill)
         try:
-            data, said = process.communicate(json.dumps(request).encode(), timeout=_TIMEOUT_S)
+            data, message = process.communicate(json.dumps(request).encode(), timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            data, said = b"", f"it took more than {_TIMEOUT_S} s".encode()
+            data, message = b"", f"it took more than {_TIMEOUT_S} s".encode()
         finally:
             process.kill()
             atexit.unregister(process.kill)
     if process.returncode or not data:
-        lines = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        lines = message.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise UnsuitableError(f"{model.name} could not be exported to ONNX: {lines[-1]}")
     return data
 
 
 def serve_export_request() -> None:
-    """The other end of `in_a_process`: a request on standard input, ONNX on standard output."""
+    """The subprocess of `export_in_subprocess`: a request on stdin, ONNX on stdout."""
+    # What a library prints to stdout must not end up in the file: only `out` still leads there.
     out = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is not part of the file
+    os.dup2(2, 1)
     request = json.load(sys.stdin)
     try:
         model = Model.from_config(request["model"])
@@ -152,12 +156,9 @@ def _relative_error(data: bytes, cut: Cut, inputs: Floats) -> float:
     return float((onnx_runner(data)(inputs) - expected).norm() / expected.norm().clamp(min=1e-12))
 
 
-ONNX_FILE_NAME = "model.onnx"  # of an exported network that lies beside its weights
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportKey:
-    """Which network an exported file has to be."""
+    """Which network an exported file contains."""
 
     weights_sha256: str
     architecture: str
@@ -167,44 +168,46 @@ class ExportKey:
 
 
 class ExportCache:
-    """The exported networks of a cache directory, and those beside their weights."""
+    """The exported networks in a cache folder, and those beside their weights."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._digests = Digests()
 
-    def found(self, wanted: ExportKey, *, beside: Path) -> Path | None:
-        """A whole exported file of the wanted network: in `beside`, else in the cache."""
-        paths = (beside / ONNX_FILE_NAME, self._cached(wanted))
-        return next((path for path in paths if self._whole(path, wanted)), None)
+    def find(self, key: ExportKey, *, beside: Path) -> Path | None:
+        """A valid exported file of the network: in the folder `beside`, otherwise in the cache."""
+        paths = (beside / ONNX_FILE_NAME, self._path_of(key))
+        return next((path for path in paths if self._is_valid(path, key)), None)
 
-    def keep(self, wanted: ExportKey, data: bytes) -> bool:
-        """Write the file into the cache; False where it cannot be written to."""
+    def store(self, key: ExportKey, data: bytes) -> bool:
+        """Write an exported file to the cache; False if that is not possible."""
         try:
-            write_export(self._cached(wanted), wanted, data)
+            write_export(self._path_of(key), key, data)
         except OSError:
             return False
         return True
 
-    def _cached(self, wanted: ExportKey) -> Path:
-        return self._folder / f"{wanted.weights_sha256}-{wanted.layer}.onnx"
+    def _path_of(self, key: ExportKey) -> Path:
+        return self._folder / f"{key.weights_sha256}-{key.layer}.onnx"
 
-    def _whole(self, path: Path, wanted: ExportKey) -> bool:
+    def _is_valid(self, path: Path, key: ExportKey) -> bool:
         try:
-            said = json.loads(_metadata_path(path).read_text(encoding="utf-8"))
-            if not isinstance(said, dict) or said != asdict(wanted) | {"sha256": said["sha256"]}:
+            metadata = json.loads(_metadata_path(path).read_text(encoding="utf-8"))
+            if not isinstance(metadata, dict):
                 return False
-            return bool(self._digests.sha256(path) == said["sha256"])
+            if metadata != asdict(key) | {"sha256": metadata["sha256"]}:
+                return False
+            return bool(self._digests.sha256(path) == metadata["sha256"])
         except (OSError, ValueError, KeyError):
             return False
 
 
-def write_export(path: Path, wanted: ExportKey, data: bytes) -> Path:
-    """Write an exported file and what it is, each whole or not at all. Raises OSError."""
+def write_export(path: Path, key: ExportKey, data: bytes) -> Path:
+    """Write an exported file and its metadata, each completely or not at all; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    note = asdict(wanted) | {"sha256": hashlib.sha256(data).hexdigest()}
+    metadata = asdict(key) | {"sha256": hashlib.sha256(data).hexdigest()}
     write_atomically(path, data)
-    write_atomically(_metadata_path(path), json.dumps(note, indent=2) + "\n")
+    write_atomically(_metadata_path(path), json.dumps(metadata, indent=2) + "\n")
     return path
 
 
