@@ -1,3 +1,3 @@
-"""Explainable AI for lung sounds, chest X-rays and everyday sounds: the answer, and its place."""
+"""Explainable AI for lung sounds, chest X-rays and everyday sounds."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The examples on the page: synthesised files whose content, and where it lies, is known."""
+"""The examples on the page: synthesised files whose content and its position are known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundTruth:
-    """A stretch of sound and the band that holds its energy."""
+    """An interval of a sound in which a label is present, and the band that holds its energy."""
 
     label: str
     start_s: float
@@ -26,7 +26,7 @@ class GroundTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A region of a picture in fractions of its width and height, from its upper left corner."""
+    """A region of an image, in fractions of its width and height from the upper left corner."""
 
     label: str
     x: float
@@ -37,7 +37,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesisedSound:
-    """A made sound and what is in it."""
+    """A synthesised sound and what it contains."""
 
     samples: Floats  # (time,), -1..1
     sample_rate_hz: int
@@ -46,7 +46,7 @@ class SynthesisedSound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phantom:
-    """A made radiograph and what is in it."""
+    """A synthesised radiograph and what it contains."""
 
     pixels: Pixels  # (height, width) grey
     truth: tuple[Box, ...]
@@ -54,12 +54,12 @@ class Phantom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A file that ships with the demo; `synthesis.BUILDERS` makes it."""
+    """A file that comes with the demo; `synthesis.BUILDERS` makes it."""
 
     task: Task
     file: str
     title: str
-    expectation: str  # what was put in, never what a network answers
+    expectation: str  # what was synthesised, never what a network predicts
 
 
 _DIRECTORY = Path(__file__).resolve().parent / "examples"
@@ -69,25 +69,25 @@ EXAMPLES: dict[str, Example] = {
         task="stethoscope",
         file="breathing.flac",
         title="Breathing",
-        expectation="Breath noise and heart only, synthesised",
+        expectation="Breath noise and heart sounds only, synthesised",
     ),
     "wheeze": Example(
         task="stethoscope",
         file="wheeze.flac",
         title="Wheeze",
-        expectation="Five wheezes of 0.55 s from 1.0 s on, one in every breath out, synthesised",
+        expectation="Five wheezes of 0.55 s from 1.0 s on, one in each expiration, synthesised",
     ),
     "crackles": Example(
         task="stethoscope",
         file="crackles.flac",
         title="Crackles",
-        expectation="Coarse crackles from 0.3 s on, in every breath in, 350 Hz, synthesised",
+        expectation="Coarse crackles at 350 Hz from 0.3 s on, in each inspiration, synthesised",
     ),
     "crackles-and-wheeze": Example(
         task="stethoscope",
         file="crackles_and_wheeze.flac",
         title="Crackles and wheeze",
-        expectation="Crackles in every breath in, a wheeze in every breath out, synthesised",
+        expectation="Crackles in each inspiration, a wheeze in each expiration, synthesised",
     ),
     "clear-film": Example(
         task="chest_xray",
@@ -99,13 +99,13 @@ EXAMPLES: dict[str, Example] = {
         task="chest_xray",
         file="one_opacity.png",
         title="One opacity",
-        expectation="A cloudy patch in the right lower lung (left in the picture), synthesised",
+        expectation="An opacity in the right lower lung (on the left of the image), synthesised",
     ),
     "two-opacities": Example(
         task="chest_xray",
         file="two_opacities.png",
         title="Two opacities",
-        expectation="Cloudy patches in the right upper and the left lower lung, synthesised",
+        expectation="Opacities in the right upper and left lower lung, synthesised",
     ),
     "dog": Example(
         task="audioset",
@@ -129,13 +129,13 @@ EXAMPLES: dict[str, Example] = {
         task="audioset",
         file="helicopter.flac",
         title="Helicopter",
-        expectation="Eleven rotor beats a second all along, synthesised",
+        expectation="Eleven rotor beats a second throughout, synthesised",
     ),
 }
 
 
 def example_path(name: str) -> Path:
-    """The file of an example, as it ships with the package."""
+    """The path of an example's file; raises UnknownNameError if there is no such example."""
     if name not in EXAMPLES:
         raise UnknownNameError("example", name, EXAMPLES)
     return _DIRECTORY / EXAMPLES[name].file

@@ -1,9 +1,7 @@
-"""Answers in plain text, for a terminal.
+"""What a result becomes outside the page: text for a terminal, files in a folder, event tables.
 
-An answer as files: report.json, overlay.png, heatmap.npy; of a recording also explanation.wav,
-its events as events.csv and events.txt, and the sound after each step of the signal path.
-
-Events as text to take away: a table for a spreadsheet, a label track for Audacity. Pure.
+`write` creates report.json, overlay.png and heatmap.npy; for a recording also explanation.wav, its
+events as events.csv and events.txt, and the sound after each step of the signal path.
 """
 
 from __future__ import annotations
@@ -19,127 +17,130 @@ from xai_demo.errors import UnsuitableError
 from xai_demo.files import write_atomically
 from xai_demo.records import DISCLAIMER, Analysis, Event, Report
 
-_UNSAID = {
+if TYPE_CHECKING:
+    from xai_demo.records import Floats
+
+# What is printed for a decision without a label, by its kind.
+_NO_LABEL = {
     "answer": "uncertain",
     "uncertain": "uncertain",
     "nothing found": "no finding",
     "no answer": "no answer",
 }
-_PEAK = {
+_PEAK_FORMATS = {
     "time_s": "{:.2f} s",
     "frequency_hz": "{:.0f} Hz",
     "x": "{:.0%} from the left",
     "y": "{:.0%} from the top",
 }
+_MAX_PREDICTIONS = 10
+_BAR_LENGTH = 30
+_TABLE_METRICS = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece")
+_STAGES = ("raw", "filtered", "denoised")
+EVENT_COLUMNS = ("label", "start_s", "end_s", "probability")
+# A spreadsheet interprets a cell that starts with one of these as a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def model_text(row: Mapping[str, Any]) -> str:
-    """A row of the list of models: what it is, whether it is here, what is amiss."""
-    state = "here" if row["available"] else "not here"
+    """A row of the list of models: what it is, whether it is installed, and any problem."""
+    state = "installed" if row["available"] else "not installed"
     count = f"{len(row['labels'])} labels" if row["labels"] else "labels unknown"
     head = f"{row['name']:<20} {row['task']:<12} {row['source']}, {state}; {count}"
     return f"{head}\n{'':<20} {row['note']}" if row["note"] else head
 
 
 def report_text(report: Report) -> str:
-    """A report for a person at a terminal: the answer, the labels as bars, where it looked."""
+    """A report for the terminal: the answer, the probabilities as bars, the heatmap's peak."""
     decision = report.decision
-    shown = report.predictions[:10]
-    width = max(len(prediction.label) for prediction in shown)
-    answer = _UNSAID[decision.kind] if decision.label is None else decision.label
+    predictions = report.predictions[:_MAX_PREDICTIONS]
+    width = max(len(prediction.label) for prediction in predictions)
+    answer = _NO_LABEL[decision.kind] if decision.label is None else decision.label
     more = [label for label in decision.findings if label != decision.label]
     also = f", also {', '.join(more)}" if more else ""
     lines = [f"{report.file}: {answer} ({decision.probability:.2f}){also}"]
     lines += [decision.reason] if decision.reason else []
-    for prediction in shown:
+    for prediction in predictions:
         ends = prediction.interval
-        between = f" {ends[0]:.2f}-{ends[1]:.2f}" if ends else ""
-        bar = "█" * round(30 * prediction.probability)
-        line = f"  {prediction.label:<{width}} {prediction.probability:5.2f}{between} {bar}"
+        interval = f" {ends[0]:.2f}-{ends[1]:.2f}" if ends else ""
+        bar = "█" * round(_BAR_LENGTH * prediction.probability)
+        line = f"  {prediction.label:<{width}} {prediction.probability:5.2f}{interval} {bar}"
         lines.append(line.rstrip())
     if report.uncertainty:
         lines.append(
-            f"The second numbers: lowest and highest of {report.uncertainty['passes']} slight "
-            "variations of the film."
+            f"The ranges: lowest and highest over {report.uncertainty['passes']} slight variations "
+            "of the radiograph."
         )
     for explanation in report.explanations[:1]:
-        peak = ", ".join(_PEAK[name].format(value) for name, value in explanation.peak.items())
+        peak = ", ".join(
+            _PEAK_FORMATS[name].format(value) for name, value in explanation.peak.items()
+        )
         lines.append(f"{explanation.explainer} for {explanation.target} peaks at {peak}.")
         if explanation.faithfulness:
             lines.append(explanation.faithfulness["sentence"])
     model = report.model
     lines.append(f"{model.name} ({model.source}, sha256 {model.sha256[:12]}) on {model.device}.")
-    lines += [f"Warning: {said}" for said in report.warnings if said != decision.reason]
+    # The reason of the decision is often one of the warnings, and is printed already.
+    lines += [f"Warning: {text}" for text in report.warnings if text != decision.reason]
     return "\n".join([*lines, DISCLAIMER])
 
 
 def evaluation_text(result: Mapping[str, Any]) -> str:
-    """Measured figures with their intervals."""
+    """The result of `evaluate` for the terminal: each metric with its 95 % interval."""
     lines = [f"{result['model']} on {result['data']}: n = {result['n']}, groups {result['groups']}"]
-    lines += [f"  {name:<20} {_figure(metric)}" for name, metric in result["metrics"].items()]
-    each = result.get("per_class", {})
-    names = list(dict.fromkeys(name for row in each.values() for name in row))
+    lines += [f"  {name:<20} {_interval(metric)}" for name, metric in result["metrics"].items()]
+    by_label = result.get("per_class", {})
+    names = list(dict.fromkeys(name for row in by_label.values() for name in row))
     if names:
         lines += ["", "| label | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
-    for label, row in each.items():
-        cells = (_figure(row[name]) if name in row else "" for name in names)
+    for label, row in by_label.items():
+        cells = (_interval(row[name]) if name in row else "" for name in names)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     for name, part in result.get("parts", {}).items():
         lines += ["", f"{name}: n = {part['n']}, groups {part['groups']}"]
-        lines += [f"  {name:<20} {_figure(metric)}" for name, metric in part["metrics"].items()]
+        lines += [f"  {name:<20} {_interval(metric)}" for name, metric in part["metrics"].items()]
     return "\n".join(lines)
 
 
-_TABLE = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece")
-
-
 def metrics_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Measured figures of the models as a Markdown table, with what they were measured on."""
-    lines = ["| model | measured on | " + " | ".join(_TABLE) + " |"]
-    lines.append("| --- " * (len(_TABLE) + 2) + "|")
+    """The models' metrics as a Markdown table, with what they were measured on."""
+    lines = ["| model | measured on | " + " | ".join(_TABLE_METRICS) + " |"]
+    lines.append("| --- " * (len(_TABLE_METRICS) + 2) + "|")
     for row in rows:
         metrics = row["metrics"]
         if not metrics:
             continue
-        cells = [_figure(metrics[name]) if name in metrics else "" for name in _TABLE]
+        cells = [_interval(metrics[name]) if name in metrics else "" for name in _TABLE_METRICS]
         lines.append(f"| `{row['name']}` | {row['measured_on']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _figure(metric: Mapping[str, float | None]) -> str:
+def _interval(metric: Mapping[str, float | None]) -> str:
     value, low, high = (metric[key] for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return "not defined"
     return f"{value:.3f} ({low:.3f}-{high:.3f})"
 
 
-pass  # REMOVED
-
-if TYPE_CHECKING:
-    from xai_demo.records import Floats
-
-_STAGES = ("raw", "filtered", "denoised")
-
-
 def write(
     analysis: Analysis, directory: Path, more: Mapping[str, Any] | None = None
 ) -> tuple[Path, ...]:
-    """Write the answer's files, each whole or not at all, and return them; `more` joins the report.
+    """Write the result's files, each completely or not at all, and return their paths.
 
-    A file of an earlier answer that this one has not (no heat, no sound) is removed, lest it be
-    taken for this one's.
+    `more` is merged into report.json. Raises UnsuitableError if the directory cannot be written.
     """
     contents = _contents(analysis, more or {})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
+            # A file of an earlier result (a heatmap, a sound) would be taken for this one's.
             if content is None:
                 (directory / name).unlink(missing_ok=True)
             else:
                 write_atomically(directory / name, content)
     except OSError as error:
         raise UnsuitableError(
-            f"{directory} cannot be written: {error.strerror}; wanted: a directory."
+            f"{directory} cannot be written ({error.strerror}); choose a writable directory."
         ) from error
     return tuple(directory / name for name, content in contents.items() if content is not None)
 
@@ -149,16 +150,16 @@ def _contents(analysis: Analysis, more: Mapping[str, Any]) -> dict[str, bytes | 
     text = json.dumps({**report.to_json(), **more}, indent=2, ensure_ascii=False, allow_nan=False)
     return {
         "report.json": f"{text}\n".encode(),
-        "overlay.png": _overlay(analysis),
-        "heatmap.npy": _heatmap(analysis),
-        "explanation.wav": _sound(analysis, analysis.sounds.get("explanation")),
+        "overlay.png": _overlay_png(analysis),
+        "heatmap.npy": _heatmap_npy(analysis),
+        "explanation.wav": _wav(analysis, analysis.sounds.get("explanation")),
         "events.csv": events_csv(report.events).encode() if analysis.timeline else None,
         "events.txt": audacity_labels(report.events).encode() if analysis.timeline else None,
-        **{f"{name}.wav": _sound(analysis, analysis.stages.get(name)) for name in _STAGES},
+        **{f"{name}.wav": _wav(analysis, analysis.stages.get(name)) for name in _STAGES},
     }
 
 
-def _overlay(analysis: Analysis) -> bytes:
+def _overlay_png(analysis: Analysis) -> bytes:
     from xai_demo.render import overlay_figure
 
     report, file = analysis.report, io.BytesIO()
@@ -168,7 +169,7 @@ def _overlay(analysis: Analysis) -> bytes:
     return file.getvalue()
 
 
-def _heatmap(analysis: Analysis) -> bytes | None:
+def _heatmap_npy(analysis: Analysis) -> bytes | None:
     import numpy as np
 
     if not analysis.report.explanations:
@@ -178,7 +179,7 @@ def _heatmap(analysis: Analysis) -> bytes | None:
     return file.getvalue()
 
 
-def _sound(analysis: Analysis, samples: Floats | None) -> bytes | None:
+def _wav(analysis: Analysis, samples: Floats | None) -> bytes | None:
     if samples is None or analysis.sample_rate_hz is None:
         return None
     import soundfile
@@ -188,34 +189,33 @@ def _sound(analysis: Analysis, samples: Floats | None) -> bytes | None:
     return file.getvalue()
 
 
-EVENT_COLUMNS = ("label", "start_s", "end_s", "probability")
-
-_FORMULA = ("=", "+", "-", "@")  # a spreadsheet takes a cell that starts so for a program
-
-
 def events_csv(events: Iterable[Event]) -> str:
-    """A table under COLUMNS, one event a row: seconds to the millisecond, RFC 4180."""
+    """Events as a CSV table (RFC 4180) with the columns EVENT_COLUMNS, times to the millisecond.
+
+    >>> events_csv([Event(label="wheeze", start_s=0.8, end_s=1.4, probability=0.83)]).splitlines()
+    ['label,start_s,end_s,probability', 'wheeze,0.800,1.400,0.8300']
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(EVENT_COLUMNS)
     for event in events:
         times = f"{event.start_s:.3f}", f"{event.end_s:.3f}"
-        writer.writerow([_cell(event.label), *times, f"{event.probability:.4f}"])
+        writer.writerow([_csv_cell(event.label), *times, f"{event.probability:.4f}"])
     return text.getvalue()
 
 
 def audacity_labels(events: Iterable[Event]) -> str:
-    """A label track: start, end and label between tabs, one event a line."""
+    """Events as an Audacity label track: start, end and label, separated by tabs, one a line."""
     lines = (
         f"{event.start_s:.6f}\t{event.end_s:.6f}\t{_one_line(event.label)}\n" for event in events
     )
     return "".join(lines)
 
 
-def _cell(text: str) -> str:
-    """Text that a spreadsheet shows and does not run (OWASP, CSV injection)."""
+def _csv_cell(text: str) -> str:
+    """Text that a spreadsheet displays instead of running (OWASP, CSV injection)."""
     clean = _one_line(text)
-    return f"'{clean}" if clean.lstrip("' ").startswith(_FORMULA) else clean
+    return f"'{clean}" if clean.lstrip("' ").startswith(_FORMULA_STARTS) else clean
 
 
 def _one_line(text: str) -> str:

@@ -133,7 +133,7 @@ def test_the_mixer_keeps_the_asked_ratio_to_a_tenth_of_a_decibel(snr_db):
 def test_the_mixer_says_why_it_cannot_scale_silence():
     tone, silence = np.ones(10), np.zeros(10)
     for background, event in ((silence, tone), (tone, silence)):
-        with pytest.raises(UnsuitableError, match=r"wanted: both above 0"):
+        with pytest.raises(UnsuitableError, match=r"both must be above 0"):
             mix_at_snr(background, event, 0.0)
     with pytest.raises(UnsuitableError, match=r"\(9,\).*\(10,\)"):
         mix_at_snr(tone, tone[:9], 0.0)
@@ -247,7 +247,7 @@ def test_the_same_seed_gives_the_same_film_and_another_another():
 
 def test_an_opacity_outside_the_lungs_is_refused():
     belly = Opacity(label="belly", x=0.5, y=0.95, radius_x=0.03, radius_y=0.03)
-    with pytest.raises(UnsuitableError, match=r"'belly'.*wanted: inside one"):
+    with pytest.raises(UnsuitableError, match=r"'belly'.*it must lie inside one"):
         thorax_phantom(seed=1, opacities=(belly,))
 
 

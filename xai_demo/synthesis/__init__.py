@@ -1,9 +1,9 @@
-"""Sounds and films made by the project: what they hold is known, because it was put there.
+"""Synthesised sounds and radiographs with known content: the page's examples, and test mixtures.
 
-Sounds of known time and band laid over a background at a given ratio, to put heat to the test.
-
-The ratio is that of the powers of event and background over the event's own stretch, all
-frequencies together; the same seed puts the same events in the same places at every ratio.
+`BUILDERS` makes the examples. The mixtures put events of known time and band into a background, to
+measure whether a heatmap finds them. Their signal-to-noise ratio compares the power of the event
+with that of the background over the event's own interval, all frequencies together. The same seed
+puts the same events in the same places at every ratio.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRUTH_FILE = "truth.json"
 
 
 def _wheezes(frequency_hz: float) -> tuple[Wheeze, ...]:
-    """One in every breath out of `Breathing()`, at pitches near the given one."""
+    """One wheeze in each expiration of `Breathing()`, at pitches near the given one."""
     return tuple(
         Wheeze(start_s=1.0 + 1.5 * breath, duration_s=0.55, frequency_hz=frequency_hz * pitch)
         for breath, pitch in enumerate((1.0, 1.04, 0.97, 1.02, 0.98))
@@ -39,7 +39,7 @@ def _wheezes(frequency_hz: float) -> tuple[Wheeze, ...]:
 
 
 def _crackles(snr_db: float, per_second: float) -> tuple[Crackles, ...]:
-    """One burst of coarse ones in every breath in of `Breathing()`."""
+    """One burst of coarse crackles in each inspiration of `Breathing()`."""
     return tuple(
         Crackles(
             start_s=round(0.3 + 1.5 * breath, 1),
@@ -81,59 +81,60 @@ BUILDERS: dict[str, Callable[[], SynthesisedSound | Phantom]] = {
 
 
 def ground_truths() -> dict[str, object]:
-    """What `truth.json` holds: by example, its file and everything that was put in."""
+    """The content of `truth.json`: for each example, its file and everything that it contains."""
     return {name: _example_record(example, BUILDERS[name]()) for name, example in EXAMPLES.items()}
 
 
 def write_examples(directory: Path) -> None:
-    """Make all examples anew: FLAC (16 bit), PNG (8 bit grey) and one `truth.json`."""
+    """Write all examples, as 16-bit FLAC and 8-bit grey PNG, and one `truth.json`."""
     import soundfile
     from PIL import Image
 
     directory.mkdir(parents=True, exist_ok=True)
-    facts = {}
+    truth = {}
     for name, example in EXAMPLES.items():
-        made = BUILDERS[name]()
+        content = BUILDERS[name]()
         path = directory / example.file
-        if isinstance(made, SynthesisedSound):
-            soundfile.write(path, made.samples, made.sample_rate_hz, subtype="PCM_16")
+        if isinstance(content, SynthesisedSound):
+            soundfile.write(path, content.samples, content.sample_rate_hz, subtype="PCM_16")
         else:
-            Image.fromarray(made.pixels).save(path, optimize=True)
-        facts[name] = _example_record(example, made)
-    text = json.dumps(facts, indent=1, ensure_ascii=False)
+            Image.fromarray(content.pixels).save(path, optimize=True)
+        truth[name] = _example_record(example, content)
+    text = json.dumps(truth, indent=1, ensure_ascii=False)
     (directory / TRUTH_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _example_record(example: Example, made: SynthesisedSound | Phantom) -> dict[str, object]:
+def _example_record(example: Example, content: SynthesisedSound | Phantom) -> dict[str, object]:
     return {
         "task": example.task,
         "file": example.file,
         "expectation": example.expectation,
-        "truth": [dataclasses.asdict(truth) for truth in made.truth],
+        "truth": [dataclasses.asdict(truth) for truth in content.truth],
     }
 
 
 LUNG_KINDS: tuple[Literal["crackle", "wheeze"], ...] = ("crackle", "wheeze")
-EVERYDAY_LABELS = ("Tick-tock", "Dog", "Crowing, cock-a-doodle-doo")  # those that come and go
-_EVERY_S = 2.0  # one event in so many seconds, about one a breath
-_LENGTHS_S = (0.4, 0.7)
+EVERYDAY_LABELS = ("Tick-tock", "Dog", "Crowing, cock-a-doodle-doo")  # intermittent sounds
+_EVENT_PERIOD_S = 2.0  # about one event a breath
+_EVENT_LENGTHS_S = (0.4, 0.7)  # shortest, longest
 _ROOM = ((0, 100, 600, 2500, 8000, 16000), (-6, 0, -4, -10, -22, -36))  # hertz, decibels
 
 
 def lung_mixture(
     background: Floats, *, kind: Literal["crackle", "wheeze"], snr_db: float, seed: int
 ) -> SynthesisedSound:
-    """Events of one kind in breathing, (time,) at `lung.SAMPLE_RATE_HZ`.
+    """Events of one kind in a recording of breathing, (time,) at `lung.SAMPLE_RATE_HZ`.
 
-    Raises UnsuitableError for a background shorter than one event, or silent under one.
+    Raises UnsuitableError if the background is shorter than one event, or silent where one is put.
     """
     rng = np.random.default_rng(seed)
     rate, count = lung.SAMPLE_RATE_HZ, len(background)
-    number = max(1, int(count / rate / _EVERY_S))
+    number = max(1, int(count / rate / _EVENT_PERIOD_S))
     slot = count // number
-    if slot < _LENGTHS_S[1] * rate:
+    if slot < _EVENT_LENGTHS_S[1] * rate:
         raise UnsuitableError(
-            f"The background lasts {count / rate:.2f} s; wanted: at least {_LENGTHS_S[1]:g} s."
+            f"The background lasts {count / rate:.2f} s; "
+            f"at least {_EVENT_LENGTHS_S[1]:g} s is needed."
         )
     sound = np.asarray(background, np.float64)
     truth = []
@@ -156,13 +157,13 @@ def lung_mixture(
 
 
 def everyday_mixture(label: str, *, snr_db: float, seed: int) -> SynthesisedSound:
-    """One of `EVERYDAY_LABELS` in the noise of a room, moved round in time by chance."""
-    made = everyday.everyday_sound(label, seed=seed)
+    """One of `EVERYDAY_LABELS` in the noise of a room, rotated in time by a random shift."""
+    clean = everyday.everyday_sound(label, seed=seed)
     rng = np.random.default_rng(seed)
-    rate, count = made.sample_rate_hz, len(made.samples)
+    rate, count = clean.sample_rate_hz, len(clean.samples)
     shift = int(rng.integers(count))
-    sound = np.roll(made.samples.astype(np.float64), shift)
-    truth = tuple(part for t in made.truth for part in _shift(t, shift / rate, count / rate))
+    sound = np.roll(clean.samples.astype(np.float64), shift)
+    truth = tuple(part for t in clean.truth for part in _shift(t, shift / rate, count / rate))
     during = np.zeros(count, bool)
     for t in truth:
         during[round(t.start_s * rate) : round(t.end_s * rate)] = True
@@ -175,7 +176,7 @@ def everyday_mixture(label: str, *, snr_db: float, seed: int) -> SynthesisedSoun
 def _event(
     rng: np.random.Generator, kind: Literal["crackle", "wheeze"]
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    duration_s = float(rng.uniform(*_LENGTHS_S))
+    duration_s = float(rng.uniform(*_EVENT_LENGTHS_S))
     if kind == "wheeze":
         pitch_hz = float(np.exp(rng.uniform(np.log(200), np.log(600))))
         return lung.wheeze(
@@ -193,7 +194,7 @@ def _event(
 
 
 def _shift(truth: GroundTruth, by_s: float, total_s: float) -> list[GroundTruth]:
-    """The stretch later by so much, in two parts where it passes the end."""
+    """The interval moved by `by_s`, in two parts if it wraps around the end."""
     start_s = (truth.start_s + by_s) % total_s
     end_s = start_s + truth.end_s - truth.start_s
     spans = [(start_s, min(end_s, total_s))]

@@ -1,4 +1,4 @@
-"""Synthesised everyday sounds with known times, shaped after those of ESC-10 (Piczak 2015)."""
+"""Synthesised everyday sounds with known times, modelled on those of ESC-10 (Piczak 2015)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
     Samples: TypeAlias = NDArray[np.float64]
     Span: TypeAlias = tuple[float, float]
-    SoundParts: TypeAlias = tuple[
-        Samples, tuple[Span, ...], Span
-    ]  # sound, spans in seconds, band in hertz
+    # The sound, the intervals in which it sounds in seconds, and its band in hertz.
+    SoundParts: TypeAlias = tuple[Samples, tuple[Span, ...], Span]
 
 SAMPLE_RATE_HZ = 32000
 DURATION_S = 5.0
@@ -26,7 +25,10 @@ _COUNT = round(SAMPLE_RATE_HZ * DURATION_S)
 
 
 def everyday_sound(label: str, *, seed: int) -> SynthesisedSound:
-    """Five seconds of one of `SOUNDS`, by its AudioSet name; the same seed, the same sound."""
+    """Five seconds of one of `SOUNDS`, by its AudioSet label; the seed determines the sound.
+
+    Raises UnknownNameError if no sound has that label.
+    """
     if label not in SOUNDS:
         raise UnknownNameError("everyday sound", label, SOUNDS)
     sound, spans, (low_hz, high_hz) = SOUNDS[label](np.random.default_rng(seed))
@@ -39,7 +41,7 @@ def everyday_sound(label: str, *, seed: int) -> SynthesisedSound:
 
 
 def clock_tick(rng: np.random.Generator) -> SoundParts:
-    """A click and its weaker echo once a second over a quiet room."""
+    """A click and its weaker echo once a second, in a quiet room."""
     starts = np.arange(0.45, DURATION_S - 0.1, 1.0)
     sound = 0.0016 * _background_noise(rng, ((0, 0), (300, 0), (2000, -20), (16000, -40)))
     for number, start_s in enumerate(starts):
@@ -85,7 +87,7 @@ def dog(rng: np.random.Generator) -> SoundParts:
 
 
 def rooster(rng: np.random.Generator) -> SoundParts:
-    """One crow: three short syllables and a long one that sinks at its end."""
+    """One crow: three short syllables and a long one that falls at its end."""
     sound = 0.001 * _background_noise(rng, ((0, 0), (200, -3), (2000, -20), (16000, -40)))
     syllables = (
         (1.2, 0.17, (620.0, 820.0, 760.0)),
@@ -105,11 +107,11 @@ def rooster(rng: np.random.Generator) -> SoundParts:
 
 
 def helicopter(rng: np.random.Generator) -> SoundParts:
-    """Rotor beats, eleven a second, low and without a pause."""
+    """Low rotor beats, eleven a second, without a pause."""
     time_s = np.arange(_COUNT) / SAMPLE_RATE_HZ
     beat = 11.0 * time_s + 0.05 * np.sin(2 * np.pi * 0.3 * time_s)
     chop = np.exp(-((((beat % 1) - 0.3) / 0.16) ** 2))
-    # Levels of the bands as the recordings of ESC-10 have them, in the middle.
+    # Median band levels of the recordings in ESC-10.
     low_curve = (
         (0, -20), (40, -4), (100, -1), (210, 0), (430, -8), (800, -16), (2000, -34), (5000, -60),
         (16000, -90),
@@ -200,7 +202,7 @@ SOUNDS: dict[str, Callable[[np.random.Generator], SoundParts]] = {
 def _coloured_noise(
     rng: np.random.Generator, count: int, curve: tuple[tuple[float, float], ...]
 ) -> Samples:
-    """Noise of deviation 1 with a spectrum of (hertz, decibels) points: (count,)."""
+    """Noise of deviation 1 whose spectrum follows (hertz, decibels) points: (count,)."""
     frequencies = np.fft.rfftfreq(count, 1 / SAMPLE_RATE_HZ)
     gains = 10 ** (_interpolate(curve, np.asarray(frequencies, np.float64)) / 20)
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(count)) * gains, count)
@@ -219,11 +221,12 @@ def _harmonic_stack(
     *,
     roughness: float = 0.05,
 ) -> Samples:
-    """A harmonic stack on a moving pitch, each overtone as loud as the curve says: (time,)."""
+    """Harmonics of a moving pitch, with levels from a (hertz, decibels) curve: (time,)."""
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     sound = np.zeros(len(pitch_hz))
     for harmonic in range(1, harmonics + 1):
         level = 10 ** (_interpolate(curve, harmonic * pitch_hz) / 20)
+        # Harmonics near and above the Nyquist frequency would alias.
         level = level * (harmonic * pitch_hz < 0.45 * SAMPLE_RATE_HZ)
         jitter = roughness * np.cumsum(rng.standard_normal(len(pitch_hz))) / 20
         sound += level * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi) + jitter)
@@ -231,15 +234,15 @@ def _harmonic_stack(
 
 
 def _slow_drift(rng: np.random.Generator, per_second: float) -> Samples:
-    """A random line of deviation about 1 that changes so many times a second: (time,)."""
+    """A random curve of deviation about 1 that changes `per_second` times a second: (time,)."""
     knots = rng.standard_normal(int(DURATION_S * per_second) + 2)
     line = np.interp(np.linspace(0, len(knots) - 1, _COUNT), np.arange(len(knots)), knots)
     return np.asarray(line)
 
 
-def _interpolate(points: tuple[tuple[float, float], ...], where: Samples) -> Samples:
-    places, values = zip(*points, strict=True)
-    return np.asarray(np.interp(where, places, values))
+def _interpolate(points: tuple[tuple[float, float], ...], x: Samples) -> Samples:
+    positions, values = zip(*points, strict=True)
+    return np.asarray(np.interp(x, positions, values))
 
 
 def _damped_tone(pitch_hz: float, decay_s: float) -> Samples:
@@ -248,7 +251,7 @@ def _damped_tone(pitch_hz: float, decay_s: float) -> Samples:
 
 
 def _add_reverb(rng: np.random.Generator, sound: Samples, decay_s: float, share: float) -> Samples:
-    """The sound in a room: a tail of noise that dies away."""
+    """The sound in a room, with an exponentially decaying tail of noise."""
     time_s = np.arange(round(3 * decay_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     tail = rng.standard_normal(len(time_s)) * np.exp(-time_s / decay_s)
     size = len(sound) + len(tail)

@@ -1,8 +1,8 @@
 """Synthesised lung sounds: breath noise, crackles and wheezes at known times and frequencies.
 
-Length and pitch of crackles follow Park et al. 2023. The colour of the breath noise, the pace of
-breathing, the touch of the stethoscope and the level of wheezes follow the recordings of children
-in SPRSound (Zhang et al. 2022).
+Length and pitch of crackles follow Park et al. 2023. The spectrum of the breath noise, the
+breathing rate, the contact noise of the stethoscope and the level of wheezes follow the recordings
+of children in SPRSound (Zhang et al. 2022).
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     Samples: TypeAlias = NDArray[np.float64]
 
 SAMPLE_RATE_HZ = 8000
-CRACKLES: dict[str, tuple[float, float]] = {  # kind: length in seconds, pitch in hertz
+# For each kind, the length in seconds and the pitch in hertz.
+CRACKLES: dict[str, tuple[float, float]] = {
     "fine": (0.005, 650.0),
     "coarse": (0.015, 350.0),
 }
-# Median levels while children breathe in, in decibels below the loudest band.
+# Median band levels while children breathe in, in decibels relative to the loudest band.
 _BREATH_HZ = (0, 25, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 4000)
 _BREATH_DB = (-45, -25, -10, -2, 0, -3, -8, -15, -22, -31, -48, -55, -58, -61)
-_SILENCE_DB = -22.0  # what is left between breaths
+_SILENCE_DB = -22.0  # the level between breaths
 _EXPIRATION_DB = -7.0
 _CONTACT_S = 0.15
 _CONTACT_HZ = (0, 100, 250, 500, 1000, 2000, 4000)
@@ -39,19 +40,19 @@ _CONTACT_DB = (0, 0, -3, -7, -12, -18, -24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheeze:
-    """A musical tone to be added to breathing."""
+    """A wheeze to add to breathing: a tone with harmonics."""
 
     start_s: float
     duration_s: float
     frequency_hz: float = 400.0
     harmonics: int = 3
-    modulation: float = 0.08  # the pitch rises and falls by this fraction of it
+    modulation: float = 0.08  # the pitch rises and falls by this fraction
     snr_db: float = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crackles:
-    """A burst of crackles to be added to breathing."""
+    """A burst of crackles to add to breathing."""
 
     start_s: float
     duration_s: float
@@ -62,7 +63,7 @@ class Crackles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breathing:
-    """How the background breathes."""
+    """The breathing that the events are added to."""
 
     duration_s: float = 9.0
     first_breath_s: float = 0.3
@@ -70,8 +71,8 @@ class Breathing:
     inspiration_s: float = 0.63
     expiration_s: float = 0.6
     heart_per_minute: float = 84.0
-    level: float = 0.02  # root mean square of the whole
-    contact_db: float = 11.0  # peak of the stethoscope's touch, above that of the breathing
+    level: float = 0.02  # root mean square
+    contact_db: float = 11.0  # peak of the contact noise, relative to that of the breathing
 
 
 Event: TypeAlias = Wheeze | Crackles
@@ -88,7 +89,7 @@ def coloured_noise(
 
 
 def breath_noise(rng: np.random.Generator, breathing: Breathing) -> Samples:
-    """Breathing in and out with faint heart thumps, no events: (time,) at 8 kHz."""
+    """Inspiration and expiration with faint heart sounds, no events: (time,) at 8 kHz."""
     count = round(breathing.duration_s * SAMPLE_RATE_HZ)
     inspiration, expiration = np.zeros(count), np.zeros(count)
     starts = np.arange(breathing.first_breath_s, breathing.duration_s, breathing.period_s)
@@ -110,7 +111,7 @@ def breath_noise(rng: np.random.Generator, breathing: Breathing) -> Samples:
 
 
 def contact_noise(rng: np.random.Generator) -> Samples:
-    """The thump of a stethoscope being laid on, as most recordings begin: (time,), peak 1."""
+    """The thump of a stethoscope being placed, as most recordings start: (time,), peak 1."""
     time_s = np.arange(round(_CONTACT_S * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     noise = coloured_noise(rng, len(time_s), SAMPLE_RATE_HZ, _CONTACT_HZ, _CONTACT_DB)
     wave = noise * np.minimum(time_s / 0.002, 1) * np.exp(-time_s / 0.015)
@@ -118,9 +119,9 @@ def contact_noise(rng: np.random.Generator) -> Samples:
 
 
 def crackle(kind: Literal["fine", "coarse"], *, frequency_hz: float | None = None) -> Samples:
-    """One crackle, a damped sinusoid that falls to 5 % in its length: (time,), peak 1.
+    """One crackle, a damped sinusoid that decays to 5 % over its length: (time,), peak 1.
 
-    The chest wall rounds its beginning off, over one period, and its end.
+    Its onset is smoothed over one period, as the chest wall does, and so is its end.
     """
     length_s, pitch_hz = CRACKLES[kind]
     pitch_hz = frequency_hz or pitch_hz
@@ -134,7 +135,7 @@ def crackle(kind: Literal["fine", "coarse"], *, frequency_hz: float | None = Non
 
 
 def crackle_burst(rng: np.random.Generator, event: Crackles) -> Samples:
-    """Crackles at uneven distances and of uneven height over the burst: (time,), not scaled."""
+    """Crackles at irregular intervals and of varying height over the burst: (time,), not scaled."""
     burst = np.zeros(round(event.duration_s * SAMPLE_RATE_HZ))
     pitch_hz = CRACKLES[event.kind][1]
     number = max(2, round(event.duration_s * event.per_second))
@@ -142,6 +143,7 @@ def crackle_burst(rng: np.random.Generator, event: Crackles) -> Samples:
     last = max(len(burst) - length, 0)
     slots = np.linspace(0, last, number)
     jitter = rng.uniform(-0.45, 0.45, number) * last / (number - 1)
+    # The burst starts and ends with a crackle, so its length is the one requested.
     jitter[[0, -1]] = 0
     for onset in (slots + jitter).astype(int):
         wave = crackle(event.kind, frequency_hz=pitch_hz * rng.uniform(0.85, 1.15))
@@ -152,7 +154,7 @@ def crackle_burst(rng: np.random.Generator, event: Crackles) -> Samples:
 
 
 def wheeze(rng: np.random.Generator, event: Wheeze) -> tuple[Samples, tuple[float, float]]:
-    """A tone with harmonics, (time,), not scaled; and its lowest and highest frequency."""
+    """A tone with harmonics, (time,), not scaled; and its lowest and highest frequency in hertz."""
     count = round(event.duration_s * SAMPLE_RATE_HZ)
     time_s = np.arange(count) / SAMPLE_RATE_HZ
     part = time_s / event.duration_s
@@ -171,29 +173,32 @@ def wheeze(rng: np.random.Generator, event: Wheeze) -> tuple[Samples, tuple[floa
 
 
 def mix_at_snr(background: Samples | Floats, event: Samples | Floats, snr_db: float) -> Samples:
-    """The background plus the event, scaled so that over the stretch it sounds in (first to last
-    non-zero sample) its power stands `snr_db` above the background's; both (time,)."""
+    """The background plus the event, scaled to a signal-to-noise ratio; both (time,).
+
+    The ratio is that of their powers over the event's interval, from its first to its last non-zero
+    sample. Raises UnsuitableError if the shapes differ or one of them is silent there.
+    """
     if np.shape(background) != np.shape(event):
         raise UnsuitableError(
-            f"The event has shape {np.shape(event)}; wanted: the background's, "
-            f"{np.shape(background)}."
+            f"The event has shape {np.shape(event)}; "
+            f"it must have the background's, {np.shape(background)}."
         )
     sounding = np.flatnonzero(event)
     span = slice(sounding[0], sounding[-1] + 1) if len(sounding) else slice(0, 0)
     power = float(np.sum(np.square(event[span], dtype=np.float64)))
-    wanted = float(np.sum(np.square(background[span], dtype=np.float64))) * 10 ** (snr_db / 10)
-    if power <= 0 or wanted <= 0:
+    target = float(np.sum(np.square(background[span], dtype=np.float64))) * 10 ** (snr_db / 10)
+    if power <= 0 or target <= 0:
         raise UnsuitableError(
-            f"The event holds energy {power:g} and the background under it {wanted:g}; "
-            "wanted: both above 0."
+            f"The event has energy {power:g} and the background under it {target:g}; "
+            "both must be above 0."
         )
-    return np.asarray(background + np.sqrt(wanted / power) * np.asarray(event, np.float64))
+    return np.asarray(background + np.sqrt(target / power) * np.asarray(event, np.float64))
 
 
 def lung_sound(
     *, seed: int, events: tuple[Event, ...] = (), breathing: Breathing | None = None
 ) -> SynthesisedSound:
-    """Breathing with the events asked for, and where they are; the same seed, the same sound."""
+    """Breathing with these events, and where they are; the seed determines the sound."""
     rng = np.random.default_rng(seed)
     breathing = breathing or Breathing()
     sound = breath_noise(rng, breathing)
@@ -227,7 +232,8 @@ def lung_sound(
 def _place_event(wave: Samples, start: int, count: int) -> Samples:
     if not 0 <= start <= count - len(wave):
         raise UnsuitableError(
-            f"The event lies at samples {start} to {start + len(wave)}; wanted: in 0 to {count}."
+            f"The event lies at samples {start} to {start + len(wave)}; "
+            f"it must lie within 0 to {count}."
         )
     alone = np.zeros(count)
     alone[start : start + len(wave)] = wave

@@ -1,7 +1,8 @@
-"""A thorax phantom: a schematic frontal chest film with, on request, opacities in known places.
+"""A thorax phantom: a schematic frontal chest X-ray, optionally with opacities in known places.
 
-Drawn as thicknesses that attenuate X-rays (soft tissue, bone, less the air), then turned into grey
-as a film does: air dark, bone bright, outside the body black. The patient's right is on the left.
+Drawn as thicknesses that attenuate X-rays (soft tissue and bone, minus air), then converted to
+grey as in a radiograph: air dark, bone bright, outside the body black. The patient's right side is
+on the left of the image.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     Points: TypeAlias = Sequence[tuple[float, float]]
 
 SIZE = 512
-_OVERSAMPLING = 2  # outlines are drawn this much larger, for smooth edges
+_OVERSAMPLING = 2  # of outlines, for smooth edges
 
-# Outlines as (x, y) fractions of the film, x measured for the side drawn on the left.
+# Outlines as (x, y) fractions of the image; paired parts are drawn on the left and mirrored.
 _TORSO = (
     (0.40, -0.20), (0.40, 0.02), (0.385, 0.085), (0.32, 0.125), (0.20, 0.15), (0.09, 0.17),
     (-0.10, 0.21), (-0.15, 0.45), (0.00, 0.46), (0.065, 0.50), (0.085, 0.60), (0.095, 0.80),
@@ -48,18 +49,21 @@ _HEART = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opacity:
-    """A cloudy patch to be drawn; its centre and its two radii are fractions of the film."""
+    """A cloudy patch to draw; its centre and radii are fractions of the image."""
 
     label: str
     x: float
     y: float
     radius_x: float
     radius_y: float
-    strength: float = 0.95  # 1: as dense as the heart at its core
+    strength: float = 0.95  # 1: as dense as the heart
 
 
 def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom:
-    """A film with the opacities asked for, and their boxes; the same seed, the same film."""
+    """A radiograph with these opacities, and their boxes; the seed determines the image.
+
+    Raises UnsuitableError for an opacity outside both lungs.
+    """
     rng = np.random.default_rng(seed)
     lungs = _smooth(_fill_outline(_RIGHT_LUNG), 1.6) + _smooth(_fill_outline(_LEFT_LUNG), 1.6)
     body = _soft_tissue(lungs)
@@ -73,16 +77,16 @@ def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom
         cloud = _cloud(rng, opacity) * np.clip(lungs, 0, 1)
         boxes.append(_bounding_box(opacity.label, cloud))
         clouds = np.maximum(clouds, opacity.strength * cloud)
-    # Fluid takes the place of air: the patch is as dense as the heart and hides what lies in it.
+    # Fluid replaces air: the patch becomes as dense as the heart and hides what lies in it.
     grey += clouds * (0.72 - grey)
     grain = _smooth(rng.standard_normal((SIZE, SIZE)), 0.7)
-    film = np.clip(grey, 0, 1) + 0.014 * grain * (0.3 + np.clip(grey, 0, 1))
-    pixels = np.clip(255 * film + 3, 0, 255).astype(np.uint8)
+    exposure = np.clip(grey, 0, 1) + 0.014 * grain * (0.3 + np.clip(grey, 0, 1))
+    pixels = np.clip(255 * exposure + 3, 0, 255).astype(np.uint8)
     return Phantom(pixels=_draw_side_marker(pixels), truth=tuple(boxes))
 
 
 def _tissue_texture(rng: np.random.Generator) -> Plane:
-    """The mottle of vessels and walls too small to be told apart: deviation 1."""
+    """The mottle of unresolved vessels and airways: deviation 1."""
     mottle = np.zeros((SIZE, SIZE))
     for sigma in (1.3, 2.6):
         layer = _smooth(rng.standard_normal((SIZE, SIZE)), sigma)
@@ -91,7 +95,7 @@ def _tissue_texture(rng: np.random.Generator) -> Plane:
 
 
 def _soft_tissue(lungs: Plane) -> Plane:
-    """Muscle, mediastinum, heart and abdomen less the air in lungs and windpipe: grey, 0..1."""
+    """Muscle, mediastinum, heart and abdomen, minus air in lungs and trachea: grey, 0..1."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     torso = _fill_outline(_TORSO + tuple((1 - px, py) for px, py in reversed(_TORSO)))
     skin = _smooth(torso, 3) * (0.25 + 0.75 * _smooth(torso, 26))
@@ -112,12 +116,13 @@ def _soft_tissue(lungs: Plane) -> Plane:
 
 
 def _bones(rng: np.random.Generator) -> Plane:
-    """Ribs, spine, collar bones, shoulder blades and upper arms: thickness, 0..1."""
+    """Ribs, spine, clavicles, scapulae and humeri: thickness, 0..1."""
     bone = np.zeros((SIZE, SIZE))
     for rib in range(10):
         back, front = _rib(rib)
         bone += 0.27 * _tube(back, 0.0105)
-        if rib < 7:  # the lower ones end in cartilage, which films do not show
+        # The lower ribs end in cartilage, which is not visible.
+        if rib < 7:
             bone += 0.11 * _tube(front, 0.0100)
     bone = np.maximum(bone, bone[:, ::-1])
     collar = ((0.452, 0.252), (0.41, 0.240), (0.34, 0.206), (0.26, 0.188), (0.185, 0.180))
@@ -134,7 +139,7 @@ def _bones(rng: np.random.Generator) -> Plane:
 
 
 def _rib(number: int) -> tuple[Points, Points]:
-    """One rib: its hind part, spine to flank, and its fainter front, flank to breastbone."""
+    """One rib: its posterior part, spine to flank, and its fainter anterior part."""
     y = 0.195 + 0.066 * number
     flank = (0.335, 0.245, 0.195, 0.165, 0.150, 0.142, 0.138, 0.134, 0.130, 0.128)[number]
     fall = 0.035 + 0.012 * min(number, 6)
@@ -156,14 +161,14 @@ def _rib(number: int) -> tuple[Points, Points]:
 
 
 def _tube(path: Points, radius: float) -> Plane:
-    """A hollow bone seen from the side: its walls are brighter than its middle."""
+    """A hollow bone from the side: its cortex is brighter than its middle."""
     outer = _smooth(_fill_outline(_band_outline(path, radius)), 1.2)
     inner = _smooth(_fill_outline(_band_outline(path, 0.45 * radius)), 1.4)
     return outer - 0.5 * inner
 
 
 def _vessels(rng: np.random.Generator) -> Plane:
-    """Branching shadows from both lung roots, thinner outwards: thickness, 0..1."""
+    """Vessels that branch out from both hila and become thinner: thickness, 0..1."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (SIZE * _OVERSAMPLING, SIZE * _OVERSAMPLING))
@@ -202,9 +207,11 @@ def _cloud(rng: np.random.Generator, opacity: Opacity) -> Plane:
 
 
 def _bounding_box(label: str, cloud: Plane) -> Box:
-    """The smallest box that holds everything denser than a quarter of the densest part."""
+    """The smallest box around everything denser than a quarter of the maximum."""
     if cloud.max() <= 0.05:
-        raise UnsuitableError(f"The opacity {label!r} lies outside both lungs; wanted: inside one.")
+        raise UnsuitableError(
+            f"The opacity {label!r} lies outside both lungs; it must lie inside one."
+        )
     rows, columns = np.nonzero(cloud > cloud.max() / 4)
     left, top = columns.min() / SIZE, rows.min() / SIZE
     width, height = (np.ptp(columns) + 1) / SIZE, (np.ptp(rows) + 1) / SIZE
@@ -218,16 +225,16 @@ def _bounding_box(label: str, cloud: Plane) -> Box:
 
 
 def _draw_side_marker(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The film with the letter that names the patient's right side."""
+    """Draw the letter R that marks the patient's right side."""
     from PIL import Image, ImageDraw, ImageFont
 
-    film = Image.fromarray(pixels)
-    ImageDraw.Draw(film).text((22, 60), "R", fill=225, font=ImageFont.load_default(26))
-    return np.asarray(film)
+    image = Image.fromarray(pixels)
+    ImageDraw.Draw(image).text((22, 60), "R", fill=225, font=ImageFont.load_default(26))
+    return np.asarray(image)
 
 
 def _fill_outline(outline: Points) -> Plane:
-    """The inside of a closed smooth curve through the points: 0..1, (SIZE, SIZE)."""
+    """The area inside a smooth closed curve through the points: 0..1, (SIZE, SIZE)."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (SIZE * _OVERSAMPLING, SIZE * _OVERSAMPLING))
@@ -239,7 +246,7 @@ def _fill_outline(outline: Points) -> Plane:
 
 
 def _spline(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
-    """Points along a Catmull-Rom spline through the given ones: (number, 2)."""
+    """Points along a Catmull-Rom spline through the given points: (number, 2)."""
     knots = np.asarray(points, np.float64)
     ends = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
     knots = np.concatenate([ends[0], knots, ends[1]])
@@ -252,7 +259,7 @@ def _spline(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
 
 
 def _band_outline(path: Points, radius: float) -> list[tuple[float, float]]:
-    """The outline of a band of a given half width along a smooth path."""
+    """The outline of a band along a smooth path; `radius` is half its width."""
     middle = _spline(path, closed=False)[::6]
     along = np.gradient(middle, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
