@@ -4,16 +4,16 @@ import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
 
 from xai_demo.analysis import faithfulness
-from xai_demo.analysis.faithfulness import Faithfulness, Trial
+from xai_demo.analysis.faithfulness import Faithfulness, MaskingTest
 
 TRUTH = np.zeros((10, 10), bool)
 TRUTH[2:6, 3:8] = True  # a fifth of the picture
 PERFECT = TRUTH.astype(np.float32)
 
 
-def trial_of(answer, window=None, background: float = 0.0) -> Trial:
+def masking_test(predict, window=None, background: float = 0.0) -> MaskingTest:
     window = np.ones((1, 10, 10), np.float32) if window is None else window
-    return Trial(window=window, background=background, answer=answer)
+    return MaskingTest(window=window, background=background, predict=predict)
 
 
 def within_truth(batch: np.ndarray) -> np.ndarray:
@@ -32,7 +32,9 @@ def test_hiding_what_the_network_looks_at_takes_the_answer_away():
         calls.append(batch)
         return within_truth(batch)
 
-    found = faithfulness.measured(trial_of(answer), PERFECT, probability=1.0, grid=(5, 5))
+    found = faithfulness.measure_faithfulness(
+        masking_test(answer), PERFECT, probability=1.0, grid=(5, 5)
+    )
     assert (found.probability, found.hidden, found.share, found.draws) == (1, 0, 0.2, 4)
     assert 0.5 < found.random < 1
     (batch,) = calls  # one call
@@ -45,14 +47,14 @@ def test_hiding_what_the_network_looks_at_takes_the_answer_away():
 
 
 def test_where_every_place_counts_the_same_the_heat_is_worth_nothing():
-    found = faithfulness.measured(trial_of(everywhere), PERFECT, probability=1.0)
+    found = faithfulness.measure_faithfulness(masking_test(everywhere), PERFECT, probability=1.0)
     assert found.hidden == pytest.approx(0.8)
     assert found.random == pytest.approx(0.8)
 
 
 def test_what_is_hidden_looks_like_the_background():
     masks = [TRUTH, ~TRUTH]
-    hidden = trial_of(everywhere, background=-2.5).hidden(masks)
+    hidden = masking_test(everywhere, background=-2.5).apply(masks)
     assert set(hidden[0, 0][TRUTH]) == {-2.5}
     assert set(hidden[0, 0][~TRUTH]) == {1}
     assert set(hidden[1, 0][~TRUTH]) == {-2.5}
@@ -61,18 +63,20 @@ def test_what_is_hidden_looks_like_the_background():
 
 def test_measuring_twice_gives_the_same():
     heat = np.zeros((10, 10), np.float32)  # all equal: the lot decides, and always alike
-    first = faithfulness.measured(trial_of(within_truth), heat, probability=1.0)
-    assert first == faithfulness.measured(trial_of(within_truth), heat, probability=1.0)
+    first = faithfulness.measure_faithfulness(masking_test(within_truth), heat, probability=1.0)
+    assert first == faithfulness.measure_faithfulness(
+        masking_test(within_truth), heat, probability=1.0
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.07, 0.2, 1.0])
 def test_the_hottest_share_is_exact_even_among_equals(share):
     heat = np.zeros((10, 10), np.float32)
     heat[4, 4] = 1
-    mask = faithfulness.hottest(heat, share)
+    mask = faithfulness.top_share_mask(heat, share)
     assert mask.sum() == round(100 * share)
     assert mask[4, 4] == (share > 0)
-    corner = faithfulness.hottest(np.zeros((100, 100)), 0.2)[:50, :50]
+    corner = faithfulness.top_share_mask(np.zeros((100, 100)), 0.2)[:50, :50]
     assert 0.15 < corner.mean() < 0.25  # equals are not taken from the top left
 
 
@@ -83,30 +87,30 @@ def test_the_hottest_share_is_exact_even_among_equals(share):
             0.83,
             0.21,
             0.79,
-            "Hiding the hottest fifth lowers the probability of wheeze from 0.83 to 0.21; "
-            "hiding a random fifth, to 0.79.",
+            "Masking the most important fifth lowers the probability of wheeze from 0.83 to 0.21; "
+            "masking a random fifth lowers it to 0.79.",
         ),
         (
             0.83,
             0.21,
             0.86,
-            "Hiding the hottest fifth lowers the probability of wheeze from 0.83 to 0.21; "
-            "hiding a random fifth does not lower it (0.86).",
+            "Masking the most important fifth lowers the probability of wheeze from 0.83 to 0.21; "
+            "masking a random fifth does not lower it (0.86).",
         ),
         (
             0.83,
             0.8301,
             0.5,
-            "Hiding the hottest fifth does not lower the probability of wheeze (0.83 before, 0.83 "
-            "after), so this heat is no reason to believe that the answer came from there.",
+            "Masking the most important fifth does not lower the probability of wheeze (0.83 "
+            "before, 0.83 after), so this heatmap does not show what the answer is based on.",
         ),
         (
             0.83,
             0.7,
             0.69,
-            "Hiding the hottest fifth lowers the probability of wheeze from 0.83 to 0.70, but "
-            "hiding a random fifth lowers it at least as much, to 0.69, so this heat is no reason "
-            "to believe that the answer came from there.",
+            "Masking the most important fifth lowers the probability of wheeze from 0.83 to 0.70, but "
+            "masking a random fifth lowers it at least as much, to 0.69, so this heatmap does not "
+            "show what the answer is based on.",
         ),
     ],
 )
@@ -120,8 +124,8 @@ def test_of_a_recording_the_sentence_says_which_stretch_was_asked_about():
         share=0.2, probability=0.83, hidden=0.21, random=0.79, draws=4, stretch_s=(2.0, 4.0004)
     )
     assert found.sentence("wheeze") == (
-        "From 2.0 to 4.0 s, where wheeze is most probable: hiding the hottest fifth lowers the "
-        "probability of wheeze from 0.83 to 0.21; hiding a random fifth, to 0.79."
+        "From 2.0 to 4.0 s, where wheeze is most probable: masking the most important fifth lowers "
+        "the probability of wheeze from 0.83 to 0.21; masking a random fifth lowers it to 0.79."
     )
     assert found.to_json()["stretch_s"] == [2.0, 4.0]
 
@@ -141,10 +145,10 @@ def test_the_report_has_rounded_fields():
 
 def test_deletion_is_the_triangle_under_a_perfect_map():
     # from 1 to 0 over the first fifth: half of it
-    assert faithfulness.deletion_auc(trial_of(within_truth), PERFECT) == pytest.approx(0.1)
+    assert faithfulness.deletion_auc(masking_test(within_truth), PERFECT) == pytest.approx(0.1)
     # and the cold pixels first: 1 for four fifths, then down
-    assert faithfulness.deletion_auc(trial_of(within_truth), -PERFECT) == pytest.approx(0.9)
-    assert faithfulness.deletion_auc(trial_of(everywhere), PERFECT) == pytest.approx(0.5)
+    assert faithfulness.deletion_auc(masking_test(within_truth), -PERFECT) == pytest.approx(0.9)
+    assert faithfulness.deletion_auc(masking_test(everywhere), PERFECT) == pytest.approx(0.5)
 
 
 def test_insertion_rises_out_of_a_blur():
@@ -153,14 +157,18 @@ def test_insertion_rises_out_of_a_blur():
     def sharp(batch):  # blurring leaves no pixel at 0 or 1
         return np.isin(batch[:, 0, TRUTH], (0, 1)).mean(axis=1)
 
-    assert faithfulness.insertion_auc(trial_of(sharp, stripes), PERFECT) == pytest.approx(0.9)
-    assert faithfulness.insertion_auc(trial_of(sharp, stripes), -PERFECT) == pytest.approx(0.1)
+    assert faithfulness.insertion_auc(masking_test(sharp, stripes), PERFECT) == pytest.approx(0.9)
+    assert faithfulness.insertion_auc(masking_test(sharp, stripes), -PERFECT) == pytest.approx(0.1)
 
 
 def test_through_a_map_only_what_is_hot_is_seen():
-    trial = trial_of(everywhere, background=0.5)
-    assert faithfulness.through_heat(trial, PERFECT) == pytest.approx(0.2 + 0.8 * 0.5)
-    assert faithfulness.through_heat(trial, PERFECT / 2) == pytest.approx(0.2 * 0.75 + 0.8 * 0.5)
+    trial = masking_test(everywhere, background=0.5)
+    assert faithfulness.probability_through_heatmap(trial, PERFECT) == pytest.approx(
+        0.2 + 0.8 * 0.5
+    )
+    assert faithfulness.probability_through_heatmap(trial, PERFECT / 2) == pytest.approx(
+        0.2 * 0.75 + 0.8 * 0.5
+    )
 
 
 def test_drop_and_increase_are_means_over_pictures():
@@ -186,8 +194,8 @@ def test_road_is_the_librarys(monkeypatch):
     def answer(batch):
         return 1 / (1 + np.exp(-(batch[:, 0] * weights).sum(axis=(1, 2)) / 10))
 
-    own = faithfulness.road(trial_of(answer, window), heat)
-    assert own == faithfulness.road(trial_of(answer, window), heat)
+    own = faithfulness.road(masking_test(answer, window), heat)
+    assert own == faithfulness.road(masking_test(answer, window), heat)
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # theirs differs each time
     monkeypatch.setattr(np.random, "default_rng", lambda seed: _NoNoise(np.random.PCG64(seed)))
     expected = ROADCombined(percentiles=[20, 40, 60, 80])(
@@ -197,7 +205,7 @@ def test_road_is_the_librarys(monkeypatch):
         lambda batch: torch.from_numpy(answer(batch.numpy())),
     )
     assert abs(expected[0]) > 0.01
-    found = faithfulness.road(trial_of(answer, window), heat)
+    found = faithfulness.road(masking_test(answer, window), heat)
     assert found == pytest.approx(expected[0], abs=1e-5)
     assert found != own  # which has a noise of a hundredth
     assert found == pytest.approx(own, abs=0.02)
@@ -207,21 +215,21 @@ def test_road_is_the_librarys(monkeypatch):
 def test_what_is_gone_is_filled_in_as_the_library_does(share):
     generator = np.random.default_rng(4)
     picture = generator.normal(size=(12, 17)).astype(np.float32)
-    gone = faithfulness.hottest(generator.random((12, 17)).astype(np.float32), share)
+    gone = faithfulness.top_share_mask(generator.random((12, 17)).astype(np.float32), share)
     expected = NoisyLinearImputer(noise=0)(
         torch.from_numpy(picture[None]), torch.from_numpy((~gone).astype(np.float32))
     )
-    found = faithfulness.filled_in(picture, gone)
+    found = faithfulness.impute(picture, gone)
     assert found == pytest.approx(expected[0].numpy(), abs=1e-5)
     assert np.array_equal(found[~gone], picture[~gone])
-    assert faithfulness.filled_in(picture, np.zeros_like(gone)) is picture
+    assert faithfulness.impute(picture, np.zeros_like(gone)) is picture
 
 
 def test_a_single_gone_pixel_is_the_weighted_mean_of_its_neighbours():
     picture = np.array([[1, 2, 3], [4, 99, 6], [7, 8, 9]], np.float32)
     gone = picture == 99
     mean = (2 + 4 + 6 + 8) / 6 + (1 + 3 + 7 + 9) / 12
-    assert faithfulness.filled_in(picture, gone)[1, 1] == pytest.approx(mean)
+    assert faithfulness.impute(picture, gone)[1, 1] == pytest.approx(mean)
 
 
 def test_the_hottest_are_those_that_come_first_when_all_are_sorted():
@@ -231,33 +239,33 @@ def test_the_hottest_are_those_that_come_first_when_all_are_sorted():
     for share in (0.0, 0.05, 0.3, 0.5, 0.77, 1.0):
         expected = np.zeros(heat.size, bool)
         expected[order[: round(share * heat.size)]] = True
-        assert np.array_equal(faithfulness.hottest(heat, share).ravel(), expected)
+        assert np.array_equal(faithfulness.top_share_mask(heat, share).ravel(), expected)
 
 
 def test_road_rewards_a_map_that_points_at_what_counts():
     window = np.zeros((1, 10, 10), np.float32)
     window[0, TRUTH] = 1
-    assert faithfulness.road(trial_of(within_truth, window), PERFECT) > 0.3
-    assert faithfulness.road(trial_of(within_truth, window), -PERFECT) < -0.3
+    assert faithfulness.road(masking_test(within_truth, window), PERFECT) > 0.3
+    assert faithfulness.road(masking_test(within_truth, window), -PERFECT) < -0.3
 
 
 def test_pointing_hits_where_the_maximum_is():
     heat = np.zeros((10, 10), np.float32)
     heat[2, 3] = 1
-    assert faithfulness.pointing(heat, TRUTH) == 1
+    assert faithfulness.pointing_hit(heat, TRUTH) == 1
     heat[0, 0] = 2
-    assert faithfulness.pointing(heat, TRUTH) == 0
+    assert faithfulness.pointing_hit(heat, TRUTH) == 0
     heat[2, 3] = 2
-    assert faithfulness.pointing(heat, TRUTH) == 0.5
+    assert faithfulness.pointing_hit(heat, TRUTH) == 0.5
     flat = np.zeros((10, 10), np.float32)
-    assert faithfulness.pointing(flat, TRUTH) == pytest.approx(0.2)
+    assert faithfulness.pointing_hit(flat, TRUTH) == pytest.approx(0.2)
     assert faithfulness.pointing_chance(TRUTH) == pytest.approx(0.2)
 
 
 def test_heat_inside_the_truth_is_a_share_of_all():
-    assert faithfulness.inside(PERFECT, TRUTH) == 1
-    assert faithfulness.inside(np.ones((10, 10), np.float32), TRUTH) == pytest.approx(0.2)
-    assert faithfulness.inside(np.zeros((10, 10), np.float32), TRUTH) == 0
+    assert faithfulness.share_inside(PERFECT, TRUTH) == 1
+    assert faithfulness.share_inside(np.ones((10, 10), np.float32), TRUTH) == pytest.approx(0.2)
+    assert faithfulness.share_inside(np.zeros((10, 10), np.float32), TRUTH) == 0
 
 
 def test_iou_counts_what_is_hot_against_the_truth():
@@ -282,11 +290,11 @@ def test_rank_correlation_minds_the_order_alone():
 def test_the_same_map_from_random_weights_is_a_bad_sign():
     generator = np.random.default_rng(4)
     one, other = generator.random((2, 64, 64)).astype(np.float32)
-    same = faithfulness.randomisation(one, one)
+    same = faithfulness.randomisation_similarity(one, one)
     assert same == pytest.approx({"rank_correlation": 1, "similarity": 1})
-    against = faithfulness.randomisation(one, 1 - one)
+    against = faithfulness.randomisation_similarity(one, 1 - one)
     assert against["rank_correlation"] == pytest.approx(1)  # the same map with its colours turned
     assert against["similarity"] < 0
-    apart = faithfulness.randomisation(one, other)
+    apart = faithfulness.randomisation_similarity(one, other)
     assert apart["rank_correlation"] < 0.1
     assert abs(apart["similarity"]) < 0.15

@@ -87,7 +87,7 @@ def test_the_steps_are_the_authors_frames_and_overlaps_take_the_surer(analyser):
         network.model, Recording(samples=samples, sample_rate_hz=RATE_HZ, facts={})
     )
     assert made.starts == (0, 200)
-    given = inference.answered(network, made.inputs)
+    given = inference.run_network(network, made.inputs)
     assert given.steps.shape == (2, 3, 32)
     with torch.inference_mode():
         logits = networks.architecture(network.model).framewise(

@@ -6,7 +6,7 @@ import pytest
 from tests.support import small_transformer
 from xai_demo.analysis import heatmap
 from xai_demo.analysis import inputs as medium
-from xai_demo.analysis.inference import Answer, trial
+from xai_demo.analysis.inference import NetworkOutputs, run_faithfulness_test
 from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import AST
 from xai_demo.records import Recording
@@ -35,7 +35,7 @@ def test_windows_are_padded_to_the_networks_width_and_say_how_much_of_them_is_so
 ):
     made = medium.prepare(AST, recording(seconds))
     assert made.inputs.shape == (windows, 1, 128, 1024)
-    assert made.seen == seen
+    assert made.valid_columns == seen
     padding = made.inputs[..., seen:]
     assert padding == pytest.approx(4.2677393 / 9.1379948, abs=1e-6)  # 0 before normalisation
     assert made.decibels.shape[1] == 1 + (seconds * 16000 - 400) // 160
@@ -44,7 +44,7 @@ def test_windows_are_padded_to_the_networks_width_and_say_how_much_of_them_is_so
 def test_the_windows_of_a_long_recording_cover_it_from_end_to_end():
     made = medium.prepare(AST, recording(22))
     assert made.starts == (0, 500, 1000, 1200)
-    assert made.starts[-1] + made.seen == made.decibels.shape[1] == 2198
+    assert made.starts[-1] + made.valid_columns == made.decibels.shape[1] == 2198
 
 
 def test_heat_on_padding_is_not_drawn_and_not_found():
@@ -70,7 +70,7 @@ def test_heat_on_the_padding_of_one_window_does_not_fall_on_the_sound_after_it()
 
 def test_the_picture_is_of_the_sound_alone_with_the_bands_of_the_network():
     made = medium.prepare(AST, recording(1))
-    view, sounds = made.drawn(explained(made, np.ones((1, 12, 101), np.float32)))
+    view, sounds = made.view_and_sounds(explained(made, np.ones((1, 12, 101), np.float32)))
     assert view.pixels.shape == (128, 98)
     assert view.duration_s == 1
     assert view.row_frequencies_hz == spectrogram.mel_frequencies_hz(AST.preprocessing)
@@ -81,8 +81,7 @@ def test_the_picture_is_of_the_sound_alone_with_the_bands_of_the_network():
 def test_less_than_a_patch_is_repeated_and_said():
     made = medium.prepare(AST, recording(0.05))
     assert made.warnings == (
-        "The sound lasts 0.05 s and was padded to 0.2 s, the least this network takes, "
-        "by repeating it.",
+        "The recording lasts 0.05 s. It was repeated to fill the 0.2 s that this network needs.",
     )
     assert made.inputs.shape == (1, 1, 128, 1024)
 
@@ -114,10 +113,10 @@ def test_heat_is_put_to_the_trial_on_the_sound_and_the_padding_stays():
             return logits.sigmoid().numpy()
 
     hot = np.ones((1, *small_transformer.GRID), np.float32)
-    answer = Answer(activations=[], probabilities=np.full((1, 3), 0.5, np.float32))
-    trial(Network(), made, answer, hot, 0)
+    answer = NetworkOutputs(activations=[], probabilities=np.full((1, 3), 0.5, np.float32))
+    run_faithfulness_test(Network(), made, answer, hot, 0)
     hidden = np.concatenate(asked)
-    assert made.seen == 47
+    assert made.valid_columns == 47
     assert hidden.shape[1:] == made.inputs.shape[1:] == (1, 48, 64)
     assert np.array_equal(hidden[..., 47:], np.broadcast_to(made.inputs[..., 47:], (5, 1, 48, 17)))
     changed = (hidden != made.inputs).mean(axis=(1, 2, 3)) * 64 / 47
@@ -126,5 +125,5 @@ def test_heat_is_put_to_the_trial_on_the_sound_and_the_padding_stays():
 
 def test_nothing_is_cut_off_where_nothing_is_padded():
     windows = np.random.default_rng(0).random((2, 4, 5), dtype=np.float32)
-    assert heatmap.unpadded(windows, 100, 100) is windows
-    assert heatmap.unpadded(windows, 100, 60).shape == (2, 4, 60)
+    assert heatmap.crop_padding(windows, 100, 100) is windows
+    assert heatmap.crop_padding(windows, 100, 60).shape == (2, 4, 60)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.fake_analyser import FakeAnalyser
-from xai_demo.analysis.explain import Move, NoiseComparison, compare_with_noise
+from xai_demo.analysis.explain import NoiseComparison, ProbabilityChange, compare_with_noise
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.audio.noise import Noise
 from xai_demo.cli import main
@@ -43,18 +43,18 @@ def test_labels_move_and_heat_is_compared():
     clean = answer({"Dog": 0.9, "Rain": 0.06, "Fire": 0.04}, [[0.1, 0.2], [0.5, 1]])
     noisy = answer({"Rain": 0.7, "Dog": 0.2, "Fire": 0.1}, [[1, 0.5], [0.2, 0.1]])
     both = NoiseComparison(noise=PINK, clean=clean, noisy=noisy)
-    assert both.moves == (
-        Move(label="Dog", before=0.9, after=0.2),
-        Move(label="Rain", before=0.06, after=0.7),
-        Move(label="Fire", before=0.04, after=0.1),
+    assert both.changes == (
+        ProbabilityChange(label="Dog", before=0.9, after=0.2),
+        ProbabilityChange(label="Rain", before=0.06, after=0.7),
+        ProbabilityChange(label="Fire", before=0.04, after=0.1),
     )
     assert both.agreement == pytest.approx(-1)
     told = both.to_json()
     assert (told["answer_before"], told["answer_after"], told["target"]) == ("Dog", "Rain", "Dog")
     assert told["rank_correlation"] == -1
     assert told["sentence"] == (
-        "With pink noise at a signal-to-noise ratio of \u22125 dB, the answer goes from Dog to "
-        "Rain; Dog goes from 0.90 to 0.20; the rank correlation of the heat maps is \u22121.00."
+        "With pink noise at a signal-to-noise ratio of \u22125 dB, the answer changes from Dog "
+        "to Rain; Dog goes from 0.90 to 0.20; the rank correlation of the heatmaps is \u22121.00."
     )
     same = NoiseComparison(noise=PINK, clean=clean, noisy=clean)
     assert same.agreement == pytest.approx(1)
@@ -64,7 +64,7 @@ def test_labels_move_and_heat_is_compared():
     )
     assert empty.agreement is None
     assert empty.to_json()["rank_correlation"] is None
-    assert "one of the heat maps is empty" in empty.sentence()
+    assert "one of the heatmaps is empty" in empty.sentence()
 
 
 def test_only_the_most_probable_labels_of_either_are_told():
@@ -72,7 +72,7 @@ def test_only_the_most_probable_labels_of_either_are_told():
     after = dict(zip(before, reversed(before.values()), strict=True))
     heat = [[0, 1]]
     both = NoiseComparison(noise=PINK, clean=answer(before, heat), noisy=answer(after, heat))
-    assert [m.label for m in both.moves] == [
+    assert [m.label for m in both.changes] == [
         "Dog", "a0", "a1", "a2", "a3", "a19", "a18", "a17", "a16", "a15",
     ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from tests.support.hostile_files import picture_bytes, radiograph
 from tests.support.small_models import MEL, model_of, write_model
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.explain import _targets
-from xai_demo.analysis.inference import Asker, allowance
+from xai_demo.analysis.inference import ModelRunner, pass_allowance
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine
@@ -293,11 +293,11 @@ def test_windows_are_asked_in_parts_and_a_stop_is_heard_between_them(analyser, b
     network = analyser.engine.network("lung", backend="torch")
     inputs = np.zeros((40, 1, 64, 201), np.float32)
     stop = Stop(after=2)
-    asker = Asker(network, stop)
+    asker = ModelRunner(network, stop)
     with pytest.raises(CancelledError):
         asker.logits(inputs)
     assert 2 <= asker.passes < 40
-    whole = Asker(network)
+    whole = ModelRunner(network)
     assert whole.logits(inputs).shape == (40, 3)
     assert whole.passes == 40
 
@@ -307,9 +307,9 @@ def test_a_stop_is_heard_on_the_way_back_through_the_network(analyser):
 
     network = analyser.engine.network("lung", backend="torch")
     told = []
-    asker = Asker(network, lambda: bool(told))
+    asker = ModelRunner(network, lambda: bool(told))
     x = torch.zeros(2, 1, 64, 201, requires_grad=True)
-    logits = asker.differentiable(x)
+    logits = asker.differentiable_logits(x)
     told.append("stop")
     with pytest.raises(CancelledError):
         logits.sum().backward()
@@ -329,9 +329,9 @@ def test_a_stop_is_heard_on_the_way_back_through_the_network(analyser):
     ],
 )
 def test_the_allowance_is_what_fits_into_the_seconds(name, windows, window_s, passes):
-    allowed = allowance(EXPLAINERS[name], windows=windows, window_s=window_s, seconds=8)
+    allowed = pass_allowance(EXPLAINERS[name], windows=windows, window_s=window_s, seconds=8)
     assert allowed.passes == passes
-    assert allowed.is_cut == (passes < EXPLAINERS[name].passes)
+    assert allowed.is_reduced == (passes < EXPLAINERS[name].passes)
 
 
 def test_a_cut_budget_is_said_with_both_numbers_and_the_passes_are_counted(analyser, film):
@@ -360,7 +360,9 @@ def test_another_layer_can_be_explained_and_an_unknown_one_names_those_there_are
     assert ask(analyser, "audioset", breath, layer="conv_block4").report.explanations[0].layer == (
         "conv_block4"
     )
-    with pytest.raises(UnknownNameError, match=r"'conv_block9'; choose from: conv_block4") as raised:
+    with pytest.raises(
+        UnknownNameError, match=r"'conv_block9'; choose from: conv_block4"
+    ) as raised:
         ask(analyser, "audioset", tmp_path / "not read.wav", layer="conv_block9")
     assert raised.value.exit_status == 2
 
@@ -409,7 +411,7 @@ def test_a_slow_explainer_explains_one_file_and_tells_how_far_it_is(analyser, fi
 
 
 def test_gradients_down_to_the_picture_are_refused_on_onnx(analyser, film):
-    with pytest.raises(UnsuitableError, match=r"without torch, wanted: one of Grad-CAM\+\+"):
+    with pytest.raises(UnsuitableError, match=r"without torch; choose from: Grad-CAM\+\+"):
         analyser.analyse(
             AnalysisRequest(task="chest_xray", explainer="Integrated gradients", backend="onnx"),
             film,
@@ -444,14 +446,13 @@ def test_without_findings_the_probable_labels_are_explained(analyser, film):
     model = analyser.hub.model("findings")
     high = dataclasses.replace(model, operating_points=dict.fromkeys(FINDINGS, 0.999))
     overall = np.linspace(0.1, 0.4, 14, dtype=np.float32)
-    made = type("Made", (), {"inputs": np.zeros(1)})()
-    chosen = _targets(high, overall, made, None, EXPLAINERS["Grad-CAM++"])
-    assert chosen == [13, 12, 11, 10, 9, 8, 7, 6, 5, 4]
+    cam, shap = EXPLAINERS["Grad-CAM++"], EXPLAINERS["SHAP"]
+    targets = _targets(high, overall, None, cam, pooled=False)
+    assert targets == [13, 12, 11, 10, 9, 8, 7, 6, 5, 4]
     low = dataclasses.replace(model, operating_points=dict.fromkeys(FINDINGS, 0.2))
-    assert set(_targets(low, overall, made, "Finding 0", EXPLAINERS["Grad-CAM++"])) == {
-        0, *range(5, 14)
-    }  # fmt: skip
-    assert _targets(low, overall, made, None, EXPLAINERS["SHAP"]) == [13]
+    targets = _targets(low, overall, "Finding 0", cam, pooled=False)
+    assert set(targets) == {0, *range(5, 14)}
+    assert _targets(low, overall, None, shap, pooled=False) == [13]
 
 
 def test_an_interval_stands_beside_every_probability_and_can_be_left_out(analyser, film, breath):

@@ -138,8 +138,8 @@ def test_the_whole_is_pooled_from_breaths_that_count_alike():
     rows = np.array([[0.9, 0.05, 0.05]] + 3 * [[0.05, 0.9, 0.05]], np.float32)
     line = made.timeline(MODELS[0], rows)
     assert line.probabilities == pytest.approx(rows[[0, 1]], abs=1e-4)
-    assert made.overall(MODELS[0], rows)[0] == pytest.approx(
-        made.overall(MODELS[0], rows)[1], rel=1e-4
+    assert made.file_probabilities(MODELS[0], rows)[0] == pytest.approx(
+        made.file_probabilities(MODELS[0], rows)[1], rel=1e-4
     )
     events = made.events(MODELS[0], rows)
     assert [(e.label, e.start_s, e.end_s) for e in events if not made.doubt] in (
@@ -169,7 +169,7 @@ def test_spans_of_breaths_stay_inside_them_and_inside_the_recording():
         for a, b in ((0.0, 0.001), (0.5, 5.5), (4.999, 5.0))
     ]
     spans = cycle_windows(cycles, 201, 501, MEL)
-    assert [(s.first, s.last, s.part) for s in spans] == [
+    assert [(s.first, s.last, s.segment) for s in spans] == [
         (0, 1, 0),
         (50, 251, 1),
         (150, 351, 1),
@@ -232,8 +232,8 @@ def test_a_long_recording_is_filtered_in_parts_that_nobody_hears(monkeypatch):
     source = recording(30)
     path = SignalPath(denoise=False)
     whole = path.run(source.samples, RATE)[-1].samples
-    monkeypatch.setattr(audio_input, "LONGEST_HEARD_S", 5.0)
-    monkeypatch.setattr(audio_input, "_FILTERED_S", 7.0)
+    monkeypatch.setattr(audio_input, "MAX_PLAYED_S", 5.0)
+    monkeypatch.setattr(audio_input, "_FILTER_CHUNK_S", 7.0)
     made = inputs.prepare(MODELS[0], source, signal_path=path)
     assert made.samples == pytest.approx(whole, abs=1e-4)
     assert made.stages == {}
@@ -259,8 +259,8 @@ def test_a_spectrogram_in_stretches_is_the_whole_one(monkeypatch):
 
 def test_the_loudest_of_frames_that_share_a_column():
     decibels = np.arange(2 * 7, dtype=np.float32).reshape(2, 7)
-    assert heatmap.loudest(decibels, 3).tolist() == [[2, 5, 6], [9, 12, 13]]
-    assert heatmap.loudest(decibels, 1) is decibels
+    assert heatmap.max_per_column(decibels, 3).tolist() == [[2, 5, 6], [9, 12, 13]]
+    assert heatmap.max_per_column(decibels, 1) is decibels
 
 
 def test_windows_behave_as_the_array_they_stand_for():
@@ -281,9 +281,11 @@ def test_of_many_windows_the_most_probable_are_explained_from_activations_made_a
     path = tmp_path / "twelve.wav"
     soundfile.write(path, recording(12).samples, RATE)
     whole = ask(analyser, path)
-    monkeypatch.setattr(inference, "_MOST_WINDOWS", 4)
-    monkeypatch.setattr(inference, "_MOST_KEPT", 3)
-    monkeypatch.setattr(inference.Asker, "_size", lambda self: 4)  # not as the machine is quick
+    monkeypatch.setattr(inference, "_MAX_WINDOWS", 4)
+    monkeypatch.setattr(inference, "_MAX_KEPT_WINDOWS", 3)
+    monkeypatch.setattr(
+        inference.ModelRunner, "_size", lambda self: 4
+    )  # not as the machine is quick
     some = ask(analyser, path)
     assert some.report.predictions == whole.report.predictions
     assert some.report.explanations[0].passes == 4
@@ -298,20 +300,20 @@ def test_of_many_windows_the_most_probable_are_explained_from_activations_made_a
 def test_windows_are_chosen_for_each_target_in_turn():
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9], [0.2, 0.8]], np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "_MOST_WINDOWS", 3)
+        patch.setattr(inference, "_MAX_WINDOWS", 3)
         method = inference.explainers.explainer("Grad-CAM++")
-        assert inference._asked(method, p, [0, 1]).tolist() == [0, 1, 3]
-        assert inference._asked(method, p, [1]).tolist() == [2, 3, 4]
+        assert inference._windows_to_explain(method, p, [0, 1]).tolist() == [0, 1, 3]
+        assert inference._windows_to_explain(method, p, [1]).tolist() == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
     ("name", "says"), [("Attention rollout", "asks the network again"), ("LIME", "many times")]
 )
 def test_an_explainer_is_said_to_ask_as_often_as_it_does(name, says):
-    (said,) = inference.partial_warning(name, 5)
+    (said,) = inference.skipped_windows_warning(name, 5)
     assert says in said
     assert "2 most probable of 5 windows" in said
-    assert inference.partial_warning(name, 2) == ()
+    assert inference.skipped_windows_warning(name, 2) == ()
 
 
 def test_a_large_array_lies_in_a_file_and_keeps_its_values(monkeypatch):
@@ -339,7 +341,10 @@ def test_a_full_disk_leaves_the_array_in_memory(monkeypatch):
 
 
 def test_a_sound_that_is_longer_than_its_header_says_grows():
-    held, pieces = files.GrowingArray(10), [np.full(n, n, np.float32) for n in (3, 70_000, 1, 90_000)]
+    held, pieces = (
+        files.GrowingArray(10),
+        [np.full(n, n, np.float32) for n in (3, 70_000, 1, 90_000)],
+    )
     for piece in pieces:
         held.append(piece)
     assert np.array_equal(held.view(), np.concatenate(pieces))

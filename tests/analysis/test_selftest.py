@@ -22,7 +22,7 @@ from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError, RequestError
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14, ConvBlock
-from xai_demo.records import Model, PublishedAnswer
+from xai_demo.records import Checkpoint, Model, PublishedAnswer
 from xai_demo.settings import Settings
 
 NAME = "small-cnn14"
@@ -63,7 +63,7 @@ def settings(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_model(tmp_path / "weights" / NAME, MODEL, seed=5)
     made = Settings.from_env()
-    selftest.store([NAME], made)
+    selftest.store_answers([NAME], made)
     return made
 
 
@@ -78,11 +78,11 @@ def changed(settings: Settings, tensor: str, share: float) -> None:
 
 
 def test_the_weights_it_was_stored_with_pass(settings, capsys):
-    (found,) = selftest.checked(Analyser(settings), NAME)
+    (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed, found.sentence
     assert "as stored for dog.flac: probabilities within" in found.sentence
     assert "(allowed 0.002)" in found.sentence
-    selftest.settle([found])
+    selftest.raise_for_failures([found])
     assert main(["selftest", NAME]) == 0
     assert found.sentence[:50] in capsys.readouterr().out
 
@@ -98,34 +98,34 @@ def test_the_weights_it_was_stored_with_pass(settings, capsys):
 )
 def test_other_weights_fail_and_it_is_said_which_differ(settings, capsys, tensor, share):
     changed(settings, tensor, share)
-    (found,) = selftest.checked(Analyser(settings), NAME)
+    (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed is False
     assert "not as stored for dog.flac" in found.sentence
     assert "has probability" in found.sentence
     assert "The weights have sha256" in found.sentence
     with pytest.raises(CheckpointMismatchError, match="not as stored"):
-        selftest.settle([found])
+        selftest.raise_for_failures([found])
     assert main(["selftest"]) == 3
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_heat_that_moved_fails_though_the_answer_is_the_same(settings):
-    path = settings.weights_dir / NAME / selftest.FILE
+    path = settings.weights_dir / NAME / selftest.ANSWER_FILE
     answer = json.loads(path.read_text())
     answer["heat"] = np.fliplr(answer["heat"]).tolist()
     path.write_text(json.dumps(answer))
-    (found,) = selftest.checked(Analyser(settings), NAME)
+    (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed is False
-    assert "the heat is off by" in found.sentence
+    assert "the heatmap differs by" in found.sentence
 
 
 def test_what_was_not_stored_is_not_taken_for_passed(settings, capsys):
-    (settings.weights_dir / NAME / selftest.FILE).unlink()
-    (found,) = selftest.checked(Analyser(settings), NAME)
+    (settings.weights_dir / NAME / selftest.ANSWER_FILE).unlink()
+    (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed is None
     assert f"selftest {NAME} --write" in found.sentence
     with pytest.raises(RequestError, match="no answer is stored"):
-        selftest.settle([found])
+        selftest.raise_for_failures([found])
     assert main(["selftest"]) == 2
     assert main(["selftest", "--write"]) == 0
     assert main(["selftest", "--json"]) == 0
@@ -134,18 +134,33 @@ def test_what_was_not_stored_is_not_taken_for_passed(settings, capsys):
     assert [row["passed"] for row in json.loads(printed)] == [True]
 
 
+def test_the_answer_of_a_hub_model_is_stored_in_the_catalogue(
+    settings, tmp_path, monkeypatch, capsys
+):
+    answers = tmp_path / "catalog" / "answers"
+    monkeypatch.setattr(selftest, "HUB_ANSWERS", answers)
+    checkpoint = Checkpoint(repo_id="owner/name", filename="a.pth", revision=None, sha256=None)
+    monkeypatch.setitem(MODELS, NAME, Entry(task="audioset", checkpoint=checkpoint))
+    assert main(["selftest", NAME]) == 2
+    assert f"no answer is stored in {answers / NAME}.json" in capsys.readouterr().err
+    assert main(["selftest", NAME, "--write"]) == 0
+    assert capsys.readouterr().out == f"Wrote {answers / NAME}.json\n"
+    assert main(["selftest", NAME]) == 0
+    assert f"{NAME}: as stored for dog.flac" in capsys.readouterr().out
+
+
 def test_an_answer_for_another_file_is_not_compared(settings):
-    path = settings.weights_dir / NAME / selftest.FILE
+    path = settings.weights_dir / NAME / selftest.ANSWER_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"file_sha256": "0" * 64}))
-    (found,) = selftest.checked(Analyser(settings), NAME)
+    (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed is None
-    assert f"wanted: {'0' * 64}" in found.sentence
+    assert f"was stored for {'0' * 64}" in found.sentence
 
 
 def test_a_stored_answer_that_is_none_is_named(settings, capsys):
-    (settings.weights_dir / NAME / selftest.FILE).write_text("{")
+    (settings.weights_dir / NAME / selftest.ANSWER_FILE).write_text("{")
     assert main(["selftest", NAME]) == 2
-    assert "selftest.json cannot be read" in capsys.readouterr().err
+    assert "selftest.json cannot be read as JSON" in capsys.readouterr().err
 
 
 def publish(monkeypatch, clip: Path, probabilities: dict[str, float], sha256=None) -> None:
@@ -169,11 +184,11 @@ def test_a_published_answer_is_reproduced_or_not(settings, tmp_path, monkeypatch
     answers = {p.label: p.probability for p in analysis.report.predictions}
     publish(monkeypatch, clip, {"Dog": answers["Dog"] + 0.009})
     assert main(["selftest", NAME, "--clip", str(clip)]) == 0
-    assert "as its makers published for clip.wav, within 0.01: Dog" in capsys.readouterr().out
+    assert "as published for clip.wav, within 0.01: Dog" in capsys.readouterr().out
 
     publish(monkeypatch, clip, {"Dog": answers["Dog"] + 0.011})
     assert main(["selftest", NAME, "--clip", str(clip)]) == 3
-    assert "not as its makers published for clip.wav: Dog has" in capsys.readouterr().err
+    assert "not as published for clip.wav: Dog has" in capsys.readouterr().err
 
     publish(monkeypatch, clip, {"Cat": 0.5})
     assert main(["selftest", NAME, "--clip", str(clip)]) == 3
@@ -181,12 +196,15 @@ def test_a_published_answer_is_reproduced_or_not(settings, tmp_path, monkeypatch
 
     publish(monkeypatch, clip, answers, sha256="0" * 64)
     assert main(["selftest", NAME, "--clip", str(clip)]) == 2
-    assert f"wanted: {'0' * 64}, clip.wav from its makers' page" in capsys.readouterr().err
+    assert f"clip.wav from its makers' page has {'0' * 64}" in capsys.readouterr().err
 
     publish(monkeypatch, clip, answers)
     assert main(["selftest", NAME]) == 2
     said = capsys.readouterr().err
-    assert "clip.wav is not there; wanted: clip.wav in that place or by --clip FILE" in said
+    assert (
+        "clip.wav is missing. Put clip.wav from its makers' page there, or name it with --clip"
+        in said
+    )
 
 
 def test_who_answers_as_published_needs_no_stored_answer(settings, tmp_path, monkeypatch, capsys):
@@ -197,12 +215,12 @@ def test_who_answers_as_published_needs_no_stored_answer(settings, tmp_path, mon
         AnalysisRequest(task="audioset", model=NAME, faithfulness=False), clip
     )
     answers = {p.label: p.probability for p in analysis.report.predictions}
-    (settings.weights_dir / NAME / selftest.FILE).unlink()
+    (settings.weights_dir / NAME / selftest.ANSWER_FILE).unlink()
     publish(monkeypatch, clip, answers)
     assert main(["selftest", NAME, "--clip", str(clip)]) == 0
     said = capsys.readouterr().out
-    assert f"{NAME}: as its makers published for clip.wav" in said
-    assert f"{NAME}: not checked, no answer is stored in" in said
+    assert f"{NAME}: as published for clip.wav" in said
+    assert f"{NAME}: not checked: no answer is stored in" in said
     publish(monkeypatch, clip, answers | {"Dog": answers["Dog"] + 0.011})
     assert main(["selftest", NAME, "--clip", str(clip)]) == 3
     publish(monkeypatch, clip, answers)
@@ -220,7 +238,7 @@ def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch
     assert main(["fetch", NAME]) == 0  # for want of a clip nothing is refused
     said = capsys.readouterr().out
     assert "clip.wav has no address that is known" in said
-    assert "not checked against what its makers published" in said
+    assert "not checked against the published answer" in said
 
     def brought(published: PublishedAnswer, settings: Settings) -> Path:
         path = selftest.clips.clip_path(published, settings)
@@ -230,12 +248,12 @@ def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch
 
     monkeypatch.setattr(selftest.clips, "fetch_clip", brought)
     assert main(["fetch", NAME]) == 0
-    assert f"  {NAME}: as its makers published for clip.wav" in capsys.readouterr().out
+    assert f"  {NAME}: as published for clip.wav" in capsys.readouterr().out
     assert main(["selftest", NAME]) == 0  # it is there from now on
-    assert "as its makers published" in capsys.readouterr().out
+    assert ": as published for" in capsys.readouterr().out
     publish(monkeypatch, clip, answers | {"Rain": answers["Rain"] + 0.02})
     assert main(["fetch", NAME]) == 3
-    assert "not as its makers published for clip.wav: Rain has" in capsys.readouterr().err
+    assert "not as published for clip.wav: Rain has" in capsys.readouterr().err
 
 
 def test_fetch_asks_what_it_brought(settings, capsys):
@@ -252,7 +270,7 @@ def test_unknown_and_absent_models_are_refused(settings, capsys, monkeypatch):
     monkeypatch.setitem(MODELS, "absent", Entry(task="audioset"))
     assert main(["selftest", "absent"]) == 3
     assert main(["selftest"]) == 0
-    assert "Not here, so not checked: absent" in capsys.readouterr().out
+    assert "Not installed, so not checked: absent" in capsys.readouterr().out
 
 
 def test_what_is_published_is_what_the_makers_say():
@@ -279,7 +297,7 @@ def test_what_is_published_is_what_the_makers_say():
 def test_every_shipped_model_has_its_answer_stored():
     root = Path(selftest.__file__).parents[2] / "weights"
     for directory in root.iterdir():
-        answer = json.loads((directory / selftest.FILE).read_text())
+        answer = json.loads((directory / selftest.ANSWER_FILE).read_text())
         config = json.loads((directory / "config.json").read_text())
         assert answer["weights_sha256"] == config["sha256"], directory.name
         assert set(answer["probabilities"]) == set(config["labels"])

@@ -1,4 +1,8 @@
-"""The main job, once: read, prepare, predict, explain, and what is drawn and heard of it."""
+"""The pipeline from a file to its report: read, prepare, predict, explain, draw.
+
+`Analyser.analyse` runs it for one `AnalysisRequest`. The steps are in the other modules of this
+folder, in this order: `inputs` and `audio_input`, `inference`, `explain`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from xai_demo import explainers, networks
 from xai_demo.analysis.explain import Inference, explain, uncertainty_intervals
-from xai_demo.analysis.inference import Asker, answered
+from xai_demo.analysis.inference import ModelRunner, run_network
 from xai_demo.audio.noise import add_noise
-from xai_demo.decision import decision
+from xai_demo.decision import decide
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.files import display_name
@@ -32,7 +36,7 @@ from xai_demo.records import (
 from xai_demo.scheduler import MonotonicProgress, StepTimer, download_progress, run_in_queue
 
 if TYPE_CHECKING:
-    from xai_demo.analysis.inputs import Medium
+    from xai_demo.analysis.inputs import PreparedInput
     from xai_demo.analysis.request import AnalysisRequest
     from xai_demo.audio.segments import Cycle
     from xai_demo.records import Floats
@@ -58,64 +62,65 @@ class Analyser:
     ) -> Analysis:
         """Answer for one file and explain the answer.
 
-        Other probable labels are explained in the same forward pass. Raises RequestError for a
-        request or a file at fault, WeightsError where weights are missing, and CancelledError soon
-        after `cancelled()` turns true.
+        One forward pass serves the answer and, with most explainers, the heatmaps of the target and
+        of the other probable labels. Raises RequestError for a faulty request or file, WeightsError
+        for missing weights, and CancelledError soon after `cancelled()` becomes true.
         """
         from xai_demo.analysis import inputs
 
         is_cancelled = cancelled or (lambda: False)
-        tell, clock = MonotonicProgress(progress), StepTimer()
-        bringing = download_progress(tell, is_cancelled)
-        named, record = self._models(request, bringing)
-        explainer = request.explainer or usual_explainer(record)
-        backend = _backend(record, explainer, request.backend)
-        if request.weights is None:  # a typing error shows before anything is read
-            networks.explained_layer(record, request.layer)
-        tell(0.02, "Reading the file")
-        source = self._read(record, Path(path), request, clock)
+        report, timer = MonotonicProgress(progress), StepTimer()
+        report_download = download_progress(report, is_cancelled)
+        named, model = self._models(request, report_download)
+        explainer = request.explainer or default_explainer(model)
+        backend = _backend(model, explainer, request.backend)
+        # A misspelt layer is refused before the file is read. Other weights bring their own layers.
+        if request.weights is None:
+            networks.explained_layer(model, request.layer)
+        report(0.02, "Reading the file")
+        source = self._read(model, Path(path), request, timer)
         cycles, cycle_warnings = _cycles(source, request.cycles)
-        tell(0.06, "Loading the network")
+        report(0.06, "Loading the network")
         network = self.engine.network(
             named.name,
             backend=backend,
             weights=request.weights,
             layer=request.layer,
-            progress=bringing,
+            progress=report_download,
         )
-        runner = Asker(network, is_cancelled)
-        with clock("prepare"):
+        runner = ModelRunner(network, is_cancelled)
+        with timer("prepare"):
             prepared = inputs.prepare(
                 network.model, source, signal_path=request.signal_path, cycles=cycles
             )
-        tell(0.32, "Predicting")
-        with clock("predict"):
-            answer = answered(network, prepared.inputs, runner)
-            probabilities = prepared.overall(network.model, answer.probabilities)
+        report(0.32, "Predicting")
+        with timer("predict"):
+            outputs = run_network(network, prepared.inputs, runner)
+            probabilities = prepared.file_probabilities(network.model, outputs.probabilities)
         inference = Inference(
             request=request,
             explainer=explainer,
             network=network,
             prepared=prepared,
-            answer=answer,
+            outputs=outputs,
             probabilities=probabilities,
             runner=runner,
         )
-        intervals = uncertainty_intervals(inference, tell, clock)
+        intervals = uncertainty_intervals(inference, report, timer)
         limit_s = self.settings.explain_seconds
-        explanations, warnings = explain(inference, tell, clock, limit_s=limit_s)
-        tell(0.96, "Drawing")
+        explanations, warnings = explain(inference, report, timer, limit_s=limit_s)
+        report(0.96, "Drawing")
         return _analysis(
             inference,
             file=display_name(path),
             explanations=explanations,
             intervals=intervals,
             warnings=cycle_warnings + warnings,
-            clock=clock,
+            timer=timer,
         )
 
     def radiograph(self, path: str | Path) -> Radiograph:
-        """A radiograph as it is read and as the gate sees it, without a model."""
+        """Read a radiograph and screen it with the gate; no model is involved."""
         from xai_demo import imaging
 
         return gate.screen_radiograph(imaging.read_image(path, max_pixels=self.settings.max_pixels))
@@ -124,9 +129,9 @@ class Analyser:
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
     ) -> tuple[tuple[Prediction, ...], Decision]:
-        """The answer alone, for a stretch of sound that is still being recorded.
+        """The answer alone for the latest part of a recording in progress, samples (time,).
 
-        Raises UnsuitableError where the rate is not that of the model.
+        Raises UnsuitableError for a sample rate that is not the model's.
         """
         from xai_demo.analysis import inputs
 
@@ -140,46 +145,51 @@ class Analyser:
         network = self.engine.network(record.name)
         recording = Recording(samples=samples, sample_rate_hz=sample_rate_hz, facts={})
         prepared = inputs.prepare(network.model, recording)
-        windows = answered(network, prepared.inputs).probabilities
-        probabilities = prepared.overall(network.model, windows)
+        windows = run_network(network, prepared.inputs).probabilities
+        probabilities = prepared.file_probabilities(network.model, windows)
         decided = _decision(network.model, probabilities, prepared)
         return _predictions(network.model, probabilities), decided
 
     def warm_up(self) -> None:
-        """Load the default model of every task, and with them the heavy libraries."""
+        """Load the default model of each task, and with them the heavy libraries."""
         for task in TASKS:
             try:
                 self.engine.network(self.hub.default_model(task))
             except XaiDemoError:
-                continue  # who asks for it is told why
+                continue  # the first request for it gets the reason
             explainers.warm_up()
 
     def _read(
-        self, model: Model, path: Path, request: AnalysisRequest, clock: StepTimer
+        self, model: Model, path: Path, request: AnalysisRequest, timer: StepTimer
     ) -> Recording | Radiograph:
-        """The file as the model's task needs it: with the noise added, or through the gate."""
+        """Read the file and add the noise, or screen it with the gate."""
         from xai_demo.analysis import inputs
 
-        with clock("read"):
+        with timer("read"):
             source = inputs.read(model, path, self.settings)
         if isinstance(source, Recording):
             return source if request.noise is None else add_noise(source, request.noise)
-        with clock("gate"):
+        with timer("gate"):
             return gate.screen_radiograph(source, request.film)
 
-    def _models(self, request: AnalysisRequest, bringing: Progress) -> tuple[Model, Model]:
-        """The model of the request, and the one that answers: other weights may be another."""
-        named = answering = self._model(request.task, request.model)
+    def _models(self, request: AnalysisRequest, progress: Progress) -> tuple[Model, Model]:
+        """The model that the request names, and the model of the weights that it names, if any.
+
+        Raises UnknownNameError for a label that the second one does not have.
+        """
+        named = model = self._model(request.task, request.model)
         if request.weights is not None:
-            with self.engine.queue.step_aside():  # they may have to be fetched
-                answering, _ = self.hub.fetch_custom_weights(
-                    request.weights, like=named, progress=bringing
+            # They may have to be downloaded; meanwhile other requests go first.
+            with self.engine.queue.step_aside():
+                model, _ = self.hub.fetch_custom_weights(
+                    request.weights, like=named, progress=progress
                 )
-        if request.target is not None and request.target not in answering.labels:
-            raise UnknownNameError(f"label of {answering.name}", request.target, answering.labels)
-        return named, answering
+        if request.target is not None and request.target not in model.labels:
+            raise UnknownNameError(f"label of {model.name}", request.target, model.labels)
+        return named, model
 
     def _model(self, task: Task, name: str | None) -> Model:
+        """The named model, else the first available one; raises RequestError if it does not fit."""
         if task not in TASKS:
             raise UnknownNameError("task", task, TASKS)
         model = self.hub.model(name or self.hub.default_model(task))
@@ -209,14 +219,14 @@ def _analysis(
     explanations: tuple[Explanation, ...],
     intervals: Floats | None,
     warnings: tuple[str, ...],
-    clock: StepTimer,
+    timer: StepTimer,
 ) -> Analysis:
-    """The report, with what is drawn and played of it."""
-    network, prepared, answer = inference.network, inference.prepared, inference.answer
+    """The report, with the picture and the sounds to show."""
+    network, prepared, outputs = inference.network, inference.prepared, inference.outputs
     model, probabilities = network.model, inference.probabilities
     inference.runner.check()
-    with clock("render"):
-        view, sounds = prepared.drawn(explanations[0])
+    with timer("render"):
+        view, sounds = prepared.view_and_sounds(explanations[0])
     report = Report(
         task=model.task,
         file=file,
@@ -225,8 +235,8 @@ def _analysis(
         predictions=_predictions(model, probabilities, intervals),
         decision=_decision(model, probabilities, prepared),
         explanations=explanations,
-        events=prepared.events(model, answer.probabilities, answer.steps, answer.evidence),
-        timing_ms=clock.elapsed_ms,
+        events=prepared.events(model, outputs.probabilities, outputs.steps, outputs.evidence),
+        timing_ms=timer.elapsed_ms,
         warnings=(*filter(None, (model.caveat,)), *prepared.warnings, *warnings),
         calibration={"method": "temperature", "temperature": model.temperature},
         uncertainty=None if intervals is None else preprocess.augmentation_settings(),
@@ -236,19 +246,19 @@ def _analysis(
         view=view,
         sounds=sounds,
         sample_rate_hz=prepared.sample_rate_hz,
-        timeline=prepared.timeline(model, answer.probabilities, answer.steps),
+        timeline=prepared.timeline(model, outputs.probabilities, outputs.steps),
         stages=prepared.stages,
         model=model,
     )
 
 
-def usual_explainer(model: Model) -> str:
-    """The explainer of a model unless another is named."""
+def default_explainer(model: Model) -> str:
+    """The explainer that a model uses unless the request names one."""
     return explainers.default_name(networks.architecture(model).kind, model.usual_explainer)
 
 
 def _backend(model: Model, explainer: str, backend: str) -> str:
-    """The backend to use, where the explainer fits the model on it; raises UnsuitableError."""
+    """The backend to use; raises UnsuitableError if the explainer does not fit the model on it."""
     kind = networks.architecture(model).kind
     method = explainers.explainer_for(explainer, kind, torch=backend != "onnx")
     return "torch" if backend == "auto" and method.needs_torch else backend
@@ -270,9 +280,9 @@ def _predictions(
     )
 
 
-def _decision(model: Model, probabilities: Floats, prepared: Medium) -> Decision:
+def _decision(model: Model, probabilities: Floats, prepared: PreparedInput) -> Decision:
     """The decision for the whole file; blank and doubtful ones get none."""
-    outcome = decision(model, probabilities, pooled=len(prepared.inputs) > 1)
+    outcome = decide(model, probabilities, pooled=len(prepared.inputs) > 1)
     if not (prepared.blank or prepared.doubt):
         return outcome
     # Only the radiograph gate refuses an answer; a doubtful recording counts as uncertain.

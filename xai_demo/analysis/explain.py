@@ -1,7 +1,4 @@
-"""What is asked about an answer: where the network looked, if it mattered, how steady it is.
-
-What noise does to an answer: one file asked about twice, as it is and with noise over it.
-"""
+"""Explaining a prediction: heatmaps, the faithfulness test, uncertainty and the effect of noise."""
 
 from __future__ import annotations
 
@@ -13,28 +10,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 from xai_demo import explainers
 from xai_demo.analysis.faithfulness import rank_correlation
 from xai_demo.analysis.inference import (
-    Answer,
-    Asker,
-    allowance,
-    cut_warning,
-    partial_warning,
-    raw_heat,
-    trial,
+    ModelRunner,
+    NetworkOutputs,
+    fewer_passes_warning,
+    pass_allowance,
+    raw_heatmaps,
+    run_faithfulness_test,
+    skipped_windows_warning,
 )
-from xai_demo.analysis.inputs import Picture
+from xai_demo.analysis.inputs import ImageInput
 from xai_demo.decision import decided_label_index, findings
 from xai_demo.imaging import preprocess
 from xai_demo.records import Explanation, Progress
 from xai_demo.scheduler import StepTimer
 
 if TYPE_CHECKING:
-    from xai_demo.analysis.inputs import Medium
+    from xai_demo.analysis.inputs import PreparedInput
     from xai_demo.analysis.request import AnalysisRequest
     from xai_demo.audio.noise import Noise
-    from xai_demo.engine import Network
-    from xai_demo.records import Analysis, Floats
+    from xai_demo.engine.backends import Network
+    from xai_demo.records import Analysis, Floats, Model
 
-MOST_EXPLAINED = 10  # labels whose heat is made in one request, beside those that were found
+# Labels that are explained in one request. All findings are, however many there are.
+MAX_EXPLAINED = 10
+# Labels of each answer that a noise comparison lists.
+N_COMPARED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,80 +44,87 @@ class Inference:
     request: AnalysisRequest
     explainer: str  # that of the request, else the model's own
     network: Network
-    prepared: Medium
-    answer: Answer
+    prepared: PreparedInput
+    outputs: NetworkOutputs
     probabilities: Floats  # (labels,), of the whole file
-    runner: Asker
+    runner: ModelRunner
 
 
 def explain(
-    inference: Inference, progress: Progress, clock: StepTimer, *, limit_s: float
+    inference: Inference, progress: Progress, timer: StepTimer, *, limit_s: float
 ) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
-    """Explain the target and, where that costs nothing more, other labels; and give warnings.
+    """The explanations, the target's first, and warnings about them.
 
-    The first explanation carries the faithfulness test if the request has it. An explainer with
-    forward passes of its own gets about `limit_s` seconds.
+    Other labels are explained where that takes no further forward pass. The first explanation
+    carries the faithfulness test unless the request leaves it out. An explainer with forward passes
+    of its own gets about `limit_s` seconds. Raises CancelledError.
     """
     progress(0.4, "Explaining the prediction")
     request, network, runner = inference.request, inference.network, inference.runner
-    prepared, answer = inference.prepared, inference.answer
+    prepared, outputs = inference.prepared, inference.outputs
     windows = len(prepared.inputs)
     method = explainers.explainer(inference.explainer)
-    allowed = allowance(
+    allowance = pass_allowance(
         method,
         windows=windows,
-        window_s=clock.elapsed_ms["predict"] / 1000 / windows,
+        window_s=timer.elapsed_ms["predict"] / 1000 / windows,
         seconds=limit_s,
     )
     budget = explainers.Budget(
-        passes=allowed.passes or None,
+        passes=allowance.passes or None,
         progress=lambda done, doing: progress(0.4 + 0.48 * done, doing),
         cancelled=runner.cancelled,
     )
-    targets = _targets(inference, method)
+    model, probabilities = network.model, inference.probabilities
+    targets = _targets(model, probabilities, request.target, method, pooled=windows > 1)
     before = runner.passes
-    with clock("explain"):
-        raw = raw_heat(network, prepared, answer, method, targets, budget, runner)
+    with timer("explain"):
+        raw = raw_heatmaps(network, prepared, outputs, method, targets, budget, runner)
         explanations = _explanations(inference, targets, raw, runner.passes - before)
-    warnings = partial_warning(inference.explainer, windows) + cut_warning(allowed, limit_s)
+    warnings = skipped_windows_warning(inference.explainer, windows)
+    warnings += fewer_passes_warning(allowance, limit_s)
     # A heatmap of zeros has no most important region to mask.
     if not request.faithfulness or prepared.blank or not raw[:, 0].any():
         return explanations, warnings
     progress(0.9, "Faithfulness test: masking the most important region")
     first, *rest = explanations
-    with clock("faithfulness"):
-        test = trial(network, prepared, answer, raw[:, 0], targets[0], runner)
+    with timer("faithfulness"):
+        test = run_faithfulness_test(network, prepared, outputs, raw[:, 0], targets[0], runner)
     result = test.to_json() | {"sentence": test.sentence(first.target)}
     return (dataclasses.replace(first, faithfulness=result), *rest), warnings
 
 
 def uncertainty_intervals(
-    inference: Inference, progress: Progress, clock: StepTimer
+    inference: Inference, progress: Progress, timer: StepTimer
 ) -> Floats | None:
-    """How far each probability moves under test-time augmentation, low and high: (labels, 2).
+    """The interval of each probability under test-time augmentation, low and high: (labels, 2).
 
-    None for sounds and blank pictures, and where the request leaves it out.
+    None for sounds and blank images, and if the request leaves it out. Raises CancelledError.
     """
     prepared = inference.prepared
-    if not (inference.request.uncertainty and isinstance(prepared, Picture)) or prepared.blank:
+    if not (inference.request.uncertainty and isinstance(prepared, ImageInput)) or prepared.blank:
         return None
     progress(0.36, "Predicting shifted and rotated copies")
-    with clock("uncertainty"):
-        copies = preprocess.network_input(
-            preprocess.augmented_views(prepared.framed), prepared.spec
-        )
-        varied = inference.network.probabilities(inference.runner.logits(copies[:, None]))
+    with timer("uncertainty"):
+        views = preprocess.augmented_views(prepared.pixels)
+        inputs = preprocess.network_input(views, prepared.spec)[:, None]
+        varied = inference.network.probabilities(inference.runner.logits(inputs))
         return preprocess.prediction_intervals(inference.probabilities, varied)
 
 
-def _targets(inference: Inference, method: explainers.Explainer) -> list[int]:
+def _targets(
+    model: Model,
+    probabilities: Floats,
+    target: str | None,
+    method: explainers.Explainer,
+    *,
+    pooled: bool,
+) -> list[int]:
     """Indices of the labels to explain: the target, then the findings, then the most probable.
 
-    An explainer that pays for each label explains the target only. Findings count beyond
-    `MOST_EXPLAINED`: each of them gets its heatmap.
+    Only the target if every further label would cost forward passes. At most `MAX_EXPLAINED`, or
+    all findings if there are more.
     """
-    model, probabilities = inference.network.model, inference.probabilities
-    target, pooled = inference.request.target, len(inference.prepared.inputs) > 1
     if target is None:
         first = decided_label_index(model, probabilities, pooled=pooled)
     else:
@@ -127,7 +134,7 @@ def _targets(inference: Inference, method: explainers.Explainer) -> list[int]:
     positive = findings(model, probabilities, pooled=pooled)
     ranked = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
     targets = list(dict.fromkeys([first, *positive, *ranked]))
-    return targets[: max(MOST_EXPLAINED, len({first, *positive}))]
+    return targets[: max(MAX_EXPLAINED, len({first, *positive}))]
 
 
 def _explanations(
@@ -139,7 +146,7 @@ def _explanations(
         dataclasses.replace(
             prepared.explanation(
                 raw[:, i] * (not prepared.blank),
-                inference.answer.probabilities[:, k],
+                inference.outputs.probabilities[:, k],
                 explainer=inference.explainer,
                 target=network.model.labels[k],
                 probability=float(inference.probabilities[k]),
@@ -151,11 +158,8 @@ def _explanations(
     )
 
 
-SHOWN = 5  # of the most probable labels, before and after
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class ProbabilityChange:
     """The probability of one label without noise and with it."""
 
     label: str
@@ -172,26 +176,26 @@ class NoiseComparison:
     noisy: Analysis
 
     @property
-    def moves(self) -> tuple[Move, ...]:
-        """The labels that are among the most probable in either, in the order of the first."""
+    def changes(self) -> tuple[ProbabilityChange, ...]:
+        """The most probable labels of both answers, in the order of the first answer."""
         before = {p.label: p.probability for p in self.clean.report.predictions}
         after = {p.label: p.probability for p in self.noisy.report.predictions}
-        top = [*list(before)[:SHOWN], *list(after)[:SHOWN]]
+        top = [*list(before)[:N_COMPARED], *list(after)[:N_COMPARED]]
         return tuple(
-            Move(label=label, before=before[label], after=after[label])
+            ProbabilityChange(label=label, before=before[label], after=after[label])
             for label in dict.fromkeys(top)
         )
 
     @property
     def agreement(self) -> float | None:
-        """Spearman's coefficient of both heat maps; None where one has no heat."""
+        """Spearman's coefficient of the two heatmaps; None if one of them is empty."""
         maps = [each.report.explanations[0].heatmap for each in (self.clean, self.noisy)]
         if min(float(each.max()) for each in maps) <= 0:
             return None
         return rank_correlation(*maps)
 
     def to_json(self) -> dict[str, Any]:
-        """For the report of the noisy sound, under `noise`."""
+        """What the report of the noisy sound says under `noise`."""
         rho = self.agreement
         answers = (self.clean.report.decision.label, self.noisy.report.decision.label)
         return {
@@ -200,8 +204,8 @@ class NoiseComparison:
             "answer_before": answers[0],
             "answer_after": answers[1],
             "moves": [
-                {"label": m.label, "before": round(m.before, 6), "after": round(m.after, 6)}
-                for m in self.moves
+                {"label": c.label, "before": round(c.before, 6), "after": round(c.after, 6)}
+                for c in self.changes
             ],
             "target": self.clean.report.explanations[0].target,
             "rank_correlation": None if rho is None else round(rho, 4),
@@ -209,36 +213,35 @@ class NoiseComparison:
         }
 
     def sentence(self) -> str:
-        """In plain words: what became of the answer, and of the heat."""
-        first = self.clean.report.explanations[0]
-        after = self.noisy.report.explanations[0]
-        before, now = (
+        """One plain sentence on what the noise does to the answer and to the heatmap."""
+        clean, noisy = (each.report.explanations[0] for each in (self.clean, self.noisy))
+        before, after = (
             each.report.decision.label or "uncertain" for each in (self.clean, self.noisy)
         )
-        kept = (
-            f"the answer stays {now}"
-            if before == now
-            else f"the answer goes from {before} to {now}"
+        answer = (
+            f"the answer stays {after}"
+            if before == after
+            else f"the answer changes from {before} to {after}"
         )
         rho = self.agreement
-        heat = (
-            "one of the heat maps is empty"
+        heatmaps = (
+            "one of the heatmaps is empty"
             if rho is None
-            else f"the rank correlation of the heat maps is {rho:.2f}".replace("-", "\u2212")
+            else f"the rank correlation of the heatmaps is {rho:.2f}".replace("-", "\u2212")
         )
         return (
-            f"With {self.noise.description}, {kept}; {first.target} goes from "
-            f"{first.probability:.2f} to {after.probability:.2f}; {heat}."
+            f"With {self.noise.description}, {answer}; {clean.target} goes from "
+            f"{clean.probability:.2f} to {noisy.probability:.2f}; {heatmaps}."
         )
 
 
 class Analyse(Protocol):
-    """What answers a request: `Analyser.analyse`, or something around it."""
+    """The signature of `Analyser.analyse` that a comparison needs."""
 
     def __call__(
         self, request: AnalysisRequest, path: str | Path, /, *, progress: Progress | None = None
     ) -> Analysis:
-        """The analysis of the file at `path`."""
+        """Analyse the file at `path`."""
 
 
 def compare_with_noise(

@@ -1,6 +1,7 @@
-"""How much to believe a heat map: hide what is hot and see whether the answer falls. Pure.
+"""How far a heatmap can be trusted: masking tests and comparisons of maps. Pure.
 
-Everything is asked through a `Trial`, in one batched call each, and told about one label.
+A masking test hides parts of one window and looks at the probability of one label. The network is
+reached only through a `MaskingTest`, in one batched call a metric.
 """
 
 from __future__ import annotations
@@ -18,36 +19,39 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]  # (rows, columns)
 
-SHARE = 0.2
-DRAWS = 4
-STEPS = 20  # of the curves
+MASKED_SHARE = 0.2
+N_RANDOM_MASKS = 4
+CURVE_STEPS = 20  # points of a deletion or insertion curve, less one
 ROAD_SHARES = (0.2, 0.4, 0.6, 0.8)
-_WORDS = {0.1: "tenth", 0.2: "fifth", 0.25: "quarter", 0.5: "half"}
+_FRACTION_WORDS = {0.1: "tenth", 0.2: "fifth", 0.25: "quarter", 0.5: "half"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One window and one label, to be asked about again with parts of the window hidden."""
+class MaskingTest:
+    """One window and one label, for predicting again with parts of the window masked."""
 
     window: Floats  # (1, rows, columns)
-    background: float  # how a hidden pixel looks to the network
-    answer: Callable[[Floats], Floats]  # (n, 1, rows, columns) -> the label's probability (n,)
+    background: float  # the value of a masked pixel
+    predict: Callable[[Floats], Floats]  # (n, 1, rows, columns) -> the label's probability (n,)
 
-    def hidden(self, masks: Sequence[Mask]) -> Floats:
-        """The window with the background wherever a mask holds: (n, 1, rows, columns)."""
+    def apply(self, masks: Sequence[Mask]) -> Floats:
+        """Copies of the window with the background under each mask: (n, 1, rows, columns)."""
         return np.where(np.stack(masks)[:, None], np.float32(self.background), self.window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faithfulness:
-    """What hiding the hottest share of a picture does to a probability, and a random share."""
+    """What masking the most important share of an input does to a probability.
+
+    A random share of the same size is the baseline.
+    """
 
     share: float
-    probability: float  # nothing hidden
-    hidden: float  # without the hottest share
+    probability: float  # nothing masked
+    hidden: float  # without the most important share
     random: float  # without a random share, mean of the draws
     draws: int
-    stretch_s: tuple[float, float] | None = None  # of a recording, the window that was asked about
+    stretch_s: tuple[float, float] | None = None  # of a recording: the window that was tested
 
     def to_json(self) -> dict[str, Any]:
         """The fields, rounded, as a report has them."""
@@ -61,56 +65,60 @@ class Faithfulness:
         }
 
     def sentence(self, label: str) -> str:
-        """In one plain sentence; differences that two decimals do not show count as none."""
-        said = self._sentence(label)
+        """One plain sentence; a difference that two decimals do not show counts as none."""
+        result = self._result(label)
         if self.stretch_s is None:
-            return said
+            return result
         start, end = self.stretch_s
         return (
             f"From {start:.1f} to {end:.1f} s, where {label} is most probable: "
-            f"{said[0].lower()}{said[1:]}"
+            f"{result[0].lower()}{result[1:]}"
         )
 
-    def _sentence(self, label: str) -> str:
-        part = _WORDS.get(self.share, f"{100 * self.share:g} %")
-        before, hot, chance = (f"{p:.2f}" for p in (self.probability, self.hidden, self.random))
-        if float(hot) >= float(before):
+    def _result(self, label: str) -> str:
+        share = _FRACTION_WORDS.get(self.share, f"{100 * self.share:g} %")
+        before, after, baseline = (f"{p:.2f}" for p in (self.probability, self.hidden, self.random))
+        if float(after) >= float(before):
             return (
-                f"Hiding the hottest {part} does not lower the probability of {label} ({before} "
-                f"before, {hot} after), so this heat is no reason to believe that the answer came "
-                "from there."
+                f"Masking the most important {share} does not lower the probability of {label} "
+                f"({before} before, {after} after), so this heatmap does not show what the answer "
+                "is based on."
             )
-        falls = (
-            f"Hiding the hottest {part} lowers the probability of {label} from {before} to {hot}"
+        drop = (
+            f"Masking the most important {share} lowers the probability of {label} from {before} "
+            f"to {after}"
         )
-        if float(hot) >= float(chance):
+        if float(after) >= float(baseline):
             return (
-                f"{falls}, but hiding a random {part} lowers it at least as much, to {chance}, so "
-                "this heat is no reason to believe that the answer came from there."
+                f"{drop}, but masking a random {share} lowers it at least as much, to {baseline}, "
+                "so this heatmap does not show what the answer is based on."
             )
-        if float(chance) >= float(before):
-            return f"{falls}; hiding a random {part} does not lower it ({chance})."
-        return f"{falls}; hiding a random {part}, to {chance}."
+        if float(baseline) >= float(before):
+            return f"{drop}; masking a random {share} does not lower it ({baseline})."
+        return f"{drop}; masking a random {share} lowers it to {baseline}."
 
 
-def measured(
-    trial: Trial,
+def measure_faithfulness(
+    test: MaskingTest,
     heatmap: Floats,
     *,
     probability: float,
     grid: tuple[int, int] = (7, 7),
-    share: float = SHARE,
-    draws: int = DRAWS,
+    share: float = MASKED_SHARE,
+    draws: int = N_RANDOM_MASKS,
     stretch_s: tuple[float, float] | None = None,
 ) -> Faithfulness:
-    """Hide the hottest share of a window, and a random one; one call with 1 + draws windows.
+    """Mask the most important share of a window, and random ones: one call with 1 + `draws` inputs.
 
-    `heatmap` has the window's size; `grid` is that of the heat's own cells, and what is hidden at
-    random is whole cells of that grid. The draws are always the same.
+    `heatmap` has the window's size; `grid` is the size of the raw heatmap. The random masks are
+    made of whole cells of that grid and are the same on every call.
     """
-    masks = [hottest(heatmap, share)]
-    masks += [hottest(_blocks(heatmap.shape, grid, seed), share) for seed in range(1, draws + 1)]
-    after = np.asarray(trial.answer(trial.hidden(masks)), np.float64)
+    masks = [top_share_mask(heatmap, share)]
+    masks += [
+        top_share_mask(_random_blocks(heatmap.shape, grid, seed), share)
+        for seed in range(1, draws + 1)
+    ]
+    after = np.asarray(test.predict(test.apply(masks)), np.float64)
     return Faithfulness(
         share=share,
         probability=float(probability),
@@ -121,181 +129,214 @@ def measured(
     )
 
 
-def hottest(heatmap: Floats, share: float) -> Mask:
-    """Where the hottest share of a map is, to the pixel; among equals a fixed lot decides."""
-    heat = heatmap.ravel()
-    count = round(share * heat.size)
-    if not 0 < count < heat.size:
+def top_share_mask(heatmap: Floats, share: float) -> Mask:
+    """True on the highest `share` of a map, to the pixel; ties are broken by a fixed draw.
+
+    >>> top_share_mask(np.array([[0.1, 0.9], [0.4, 0.2]]), 0.5).tolist()
+    [[False, True], [True, False]]
+    """
+    values = heatmap.ravel()
+    count = round(share * values.size)
+    if not 0 < count < values.size:
         return np.full(heatmap.shape, count > 0)
-    least = np.partition(heat, heat.size - count)[heat.size - count]
-    mask: Mask = heat > least
-    equals = np.flatnonzero(heat == least)
-    lot = np.random.default_rng(0).random(heat.size)[equals]
-    mask[equals[np.argsort(lot)[: count - int(mask.sum())]]] = True
+    lowest = np.partition(values, values.size - count)[values.size - count]
+    mask: Mask = values > lowest
+    ties = np.flatnonzero(values == lowest)
+    # In order of position, ties would always favour the bottom right of a flat map.
+    draw = np.random.default_rng(0).random(values.size)[ties]
+    mask[ties[np.argsort(draw)[: count - int(mask.sum())]]] = True
     return mask.reshape(heatmap.shape)
 
 
-def deletion_auc(trial: Trial, heatmap: Floats, steps: int = STEPS) -> float:
-    """Area under the probability while the hottest pixels go: low is good. Petsiuk et al. 2018."""
-    return _area(trial.answer(trial.hidden(_growing(heatmap, steps))))
+def deletion_auc(test: MaskingTest, heatmap: Floats, steps: int = CURVE_STEPS) -> float:
+    """Area under the probability while the highest pixels are masked: low is good.
+
+    Petsiuk et al. 2018.
+    """
+    return _area_under_curve(test.predict(test.apply(_growing_masks(heatmap, steps))))
 
 
-def insertion_auc(trial: Trial, heatmap: Floats, steps: int = STEPS) -> float:
-    """Area under the probability while the hottest pixels come out of a blur: high is good.
+def insertion_auc(test: MaskingTest, heatmap: Floats, steps: int = CURVE_STEPS) -> float:
+    """Area under the probability while the highest pixels emerge from a blur: high is good.
 
     Petsiuk et al. 2018, section 4.2; the blur is theirs, 11 pixels wide with a deviation of 5.
     """
     import cv2
 
-    blurred = cv2.GaussianBlur(trial.window[0], (11, 11), 5)
-    masks = np.stack(_growing(heatmap, steps))[:, None]
-    return _area(trial.answer(np.where(masks, trial.window, blurred[None, None])))
+    blurred = cv2.GaussianBlur(test.window[0], (11, 11), 5)
+    masks = np.stack(_growing_masks(heatmap, steps))[:, None]
+    return _area_under_curve(test.predict(np.where(masks, test.window, blurred[None, None])))
 
 
-def through_heat(trial: Trial, heatmap: Floats) -> float:
-    """The probability when the window shows through only as far as the map, 0..1, is hot."""
-    background = np.float32(trial.background)
-    seen = background + heatmap.astype(np.float32) * (trial.window - background)
-    return float(trial.answer(seen[None])[0])
+def probability_through_heatmap(test: MaskingTest, heatmap: Floats) -> float:
+    """The probability when the window is faded into the background by a map of 0..1."""
+    background = np.float32(test.background)
+    visible = background + heatmap.astype(np.float32) * (test.window - background)
+    return float(test.predict(visible[None])[0])
 
 
 def average_drop(whole: Sequence[float], through: Sequence[float]) -> float:
-    """Mean share of the probability lost when seen through heat, 0..1: low is good.
+    """Mean share of the probability lost when seen through the heatmap, 0..1: low is good.
 
-    Chattopadhay et al. 2018, section 4.1, as is `average_increase`; see `through_heat`.
+    Chattopadhay et al. 2018, section 4.1, as is `average_increase`. See
+    `probability_through_heatmap`.
+
+    >>> average_drop([0.8, 0.5], [0.4, 0.9])
+    0.25
     """
     before, after = np.asarray(whole, float), np.asarray(through, float)
     return float(np.mean(np.maximum(before - after, 0) / np.maximum(before, 1e-12)))
 
 
 def average_increase(whole: Sequence[float], through: Sequence[float]) -> float:
-    """Share of pictures that are more probable when seen through heat, 0..1: high is good."""
+    """Share of inputs that are more probable when seen through the heatmap, 0..1: high is good.
+
+    >>> average_increase([0.8, 0.5], [0.4, 0.9])
+    0.5
+    """
     return float(np.mean(np.asarray(through, float) > np.asarray(whole, float)))
 
 
-def road(trial: Trial, heatmap: Floats, shares: Sequence[float] = ROAD_SHARES) -> float:
-    """Half the mean gap between removing the coldest and the hottest pixels: high is good.
+def road(test: MaskingTest, heatmap: Floats, shares: Sequence[float] = ROAD_SHARES) -> float:
+    """Half the mean gap between removing the lowest and the highest pixels: high is good.
 
-    Rong et al. 2022, as pytorch-grad-cam has it: what is removed is filled from what is around it,
-    with noise of a hundredth, here always the same. Chance scores 0.
+    Rong et al. 2022, as in pytorch-grad-cam: removed pixels are imputed from their neighbours, with
+    noise of a deviation of 0.01, the same on every call. Chance scores 0.
     """
     noise = np.random.default_rng(0).normal(0, 0.01, heatmap.shape).astype(np.float32)
-    pictures = []
-    for sign in (-1, 1):  # the coldest, then the hottest
+    images = []
+    for sign in (-1, 1):  # the lowest pixels first, then the highest
         for share in shares:
-            gone = hottest(sign * heatmap, share)
-            pictures.append(filled_in(trial.window[0], gone) + noise * gone)
-    answers = np.asarray(trial.answer(np.stack(pictures)[:, None]), float)
-    cold, hot = np.split(answers, 2)
-    return float((cold - hot).mean() / 2)
+            mask = top_share_mask(sign * heatmap, share)
+            images.append(impute(test.window[0], mask) + noise * mask)
+    probabilities = np.asarray(test.predict(np.stack(images)[:, None]), float)
+    lowest, highest = np.split(probabilities, 2)
+    return float((lowest - highest).mean() / 2)
 
 
-def filled_in(picture: Floats, gone: Mask) -> Floats:
-    """A picture, (rows, columns), in which all that is gone is the mean of what is around it.
+def impute(image: Floats, mask: Mask) -> Floats:
+    """An image (rows, columns) with every masked pixel at the weighted mean of its neighbours.
 
-    The system of pytorch-grad-cam's NoisyLinearImputer, put together and solved as what it is, a
-    sparse and symmetric one: there it takes some twenty times as long.
+    The linear system is that of pytorch-grad-cam's NoisyLinearImputer. It is sparse and symmetric,
+    and is solved as such here, about twenty times faster.
     """
     from pytorch_grad_cam.metrics.road import neighbors_weights
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import splu
 
-    count = int(gone.sum())
+    count = int(mask.sum())
     if not count:
-        return picture
-    number = np.full(gone.shape, -1)
-    number[gone] = np.arange(count)
+        return image
+    number = np.full(mask.shape, -1)
+    number[mask] = np.arange(count)
+    # A frame of one pixel spares the neighbours at the edge a case of their own.
     number = np.pad(number, 1, constant_values=-1)
-    inside, known = np.pad(np.ones(gone.shape), 1), np.pad(np.where(gone, 0.0, picture), 1)
-    own, right = np.zeros(count), np.zeros(count)
+    exists, known = np.pad(np.ones(mask.shape), 1), np.pad(np.where(mask, 0.0, image), 1)
+    diagonal, right = np.zeros(count), np.zeros(count)
     entries = []
     for (down, across), weight in neighbors_weights:
-        place = tuple(
+        shifted = tuple(
             slice(1 + step, 1 + step + size)
-            for step, size in zip((down, across), gone.shape, strict=True)
+            for step, size in zip((down, across), mask.shape, strict=True)
         )
-        own += weight * inside[place][gone]
-        right += weight * known[place][gone]
-        near = number[place][gone]
-        row = np.flatnonzero(near >= 0)
-        entries.append((np.full(len(row), -weight), row, near[row]))
-    entries.append((own, np.arange(count), np.arange(count)))
+        diagonal += weight * exists[shifted][mask]
+        right += weight * known[shifted][mask]
+        neighbour = number[shifted][mask]
+        row = np.flatnonzero(neighbour >= 0)
+        entries.append((np.full(len(row), -weight), row, neighbour[row]))
+    entries.append((diagonal, np.arange(count), np.arange(count)))
     values, rows, columns = (np.concatenate(each) for each in zip(*entries, strict=True))
     matrix = csc_matrix((values, (rows, columns)), (count, count))
+    # SuperLU's settings for symmetric matrices: this ordering, and pivots on the diagonal.
     order = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0}
-    solved = splu(matrix, options={"SymmetricMode": True}, **order).solve(right)
-    filled = picture.copy()
-    filled[gone] = solved
-    return filled
+    solution = splu(matrix, options={"SymmetricMode": True}, **order).solve(right)
+    imputed = image.copy()
+    imputed[mask] = solution
+    return imputed
 
 
-def pointing(heatmap: Floats, truth: Mask) -> float:
-    """1 if the hottest pixel lies where the finding is, else 0; of several, the share that does.
+def pointing_hit(heatmap: Floats, truth: Mask) -> float:
+    """1 if the highest pixel lies inside the finding, else 0; of several, the share that does.
 
-    Zhang et al. 2018, the pointing game. A map without a hottest place scores what chance would.
+    Zhang et al. 2018, the pointing game. A flat map scores as chance would.
+
+    >>> pointing_hit(np.array([[0.0, 1.0]]), np.array([[False, True]]))
+    1.0
     """
     return float(truth[heatmap == heatmap.max()].mean())
 
 
 def pointing_chance(truth: Mask) -> float:
-    """How often a place chosen blindly is a hit."""
+    """How often a random pixel lies inside the finding."""
     return float(truth.mean())
 
 
-def inside(heatmap: Floats, truth: Mask) -> float:
-    """The share of all heat that lies where the finding is; 0 for a map without heat."""
+def share_inside(heatmap: Floats, truth: Mask) -> float:
+    """The share of a map's sum that lies inside the finding; 0 for an empty map.
+
+    >>> share_inside(np.array([[1.0, 3.0]]), np.array([[False, True]]))
+    0.75
+    """
     total = float(heatmap.sum())
     return float(heatmap[truth].sum()) / total if total > 0 else 0.0
 
 
 def iou(heatmap: Floats, truth: Mask, threshold: float = 0.5) -> float:
-    """Intersection over union of the truth and what is at least `threshold` of the maximum."""
+    """Intersection over union of the finding and the pixels of at least `threshold` x the maximum.
+
+    >>> iou(np.array([[0.6, 1.0, 0.1]]), np.array([[False, True, False]]))
+    0.5
+    """
     top = float(heatmap.max())
-    hot = heatmap >= threshold * top if top > 0 else np.zeros(heatmap.shape, bool)
-    union = int((hot | truth).sum())
-    return int((hot & truth).sum()) / union if union else 0.0
+    high = heatmap >= threshold * top if top > 0 else np.zeros(heatmap.shape, bool)
+    union = int((high | truth).sum())
+    return int((high & truth).sum()) / union if union else 0.0
 
 
 def rank_correlation(one: Floats, other: Floats) -> float:
-    """Spearman's, -1..1, between two maps of one size; 0 where one of them is flat."""
+    """Spearman's coefficient of two maps of the same size, -1..1; 0 if one of them is flat.
+
+    >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])), 6)
+    1.0
+    """
     from scipy.stats import rankdata
 
-    a, b = (rankdata(heat) - (heat.size + 1) / 2 for heat in (one.ravel(), other.ravel()))
+    a, b = (rankdata(each) - (each.size + 1) / 2 for each in (one.ravel(), other.ravel()))
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale > 0 else 0.0
 
 
-def similarity(one: Floats, other: Floats) -> float:
-    """Structural similarity of two maps in 0..1; 1 for equal ones.
+def structural_similarity(one: Floats, other: Floats) -> float:
+    """Structural similarity (SSIM) of two maps of 0..1; 1 if they are equal.
 
     Wang et al. 2004, with their window and constants.
     """
     import cv2
 
-    def local(values: NDArray[Any]) -> NDArray[Any]:
+    def local_mean(values: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(cv2.GaussianBlur(values.astype(np.float64), (11, 11), 1.5))
 
-    mean_a, mean_b = local(one), local(other)
-    both = local(one * other) - mean_a * mean_b
-    spread = local(one * one) - mean_a**2 + local(other * other) - mean_b**2
+    mean_a, mean_b = local_mean(one), local_mean(other)
+    covariance = local_mean(one * other) - mean_a * mean_b
+    variances = local_mean(one * one) - mean_a**2 + local_mean(other * other) - mean_b**2
     c1, c2 = 0.01**2, 0.03**2
-    upper = (2 * mean_a * mean_b + c1) * (2 * both + c2)
-    return float((upper / ((mean_a**2 + mean_b**2 + c1) * (spread + c2))).mean())
+    upper = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return float((upper / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean())
 
 
-def randomisation(trained: Floats, randomised: Floats) -> dict[str, float]:
-    """How alike the maps of a trained network and of the same with random weights are: low is good.
+def randomisation_similarity(trained: Floats, randomised: Floats) -> dict[str, float]:
+    """How alike the maps of a trained network and of one with random weights are: low is good.
 
-    Adebayo et al. 2018: heat that does not change with the weights says nothing about them.
+    Adebayo et al. 2018: a heatmap that does not depend on the weights cannot explain them.
     """
     return {
         "rank_correlation": abs(rank_correlation(trained, randomised)),
-        "similarity": similarity(trained, randomised),
+        "similarity": structural_similarity(trained, randomised),
     }
 
 
-def _blocks(shape: tuple[int, ...], grid: tuple[int, int], seed: int) -> Floats:
-    """A map whose cells are hot in random order."""
+def _random_blocks(shape: tuple[int, ...], grid: tuple[int, int], seed: int) -> Floats:
+    """A map of the given shape whose grid cells have random values."""
     rows, columns = (min(cells, n) for cells, n in zip(grid, shape, strict=True))
     cells = np.random.default_rng(seed).random((rows, columns)).astype(np.float32)
     row_of, column_of = (np.arange(n) * k // n for n, k in zip(shape, cells.shape, strict=True))
@@ -303,9 +344,10 @@ def _blocks(shape: tuple[int, ...], grid: tuple[int, int], seed: int) -> Floats:
     return blocks
 
 
-def _growing(heatmap: Floats, steps: int) -> list[Mask]:
-    return [hottest(heatmap, step / steps) for step in range(steps + 1)]
+def _growing_masks(heatmap: Floats, steps: int) -> list[Mask]:
+    """From nothing to everything in equal steps, the highest pixels first."""
+    return [top_share_mask(heatmap, step / steps) for step in range(steps + 1)]
 
 
-def _area(probabilities: Floats) -> float:
+def _area_under_curve(probabilities: Floats) -> float:
     return float(np.trapezoid(np.asarray(probabilities, float), dx=1 / (len(probabilities) - 1)))

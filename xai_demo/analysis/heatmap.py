@@ -1,4 +1,8 @@
-"""Heat of single windows, put together over a recording, and read: peak, place, grid. Pure."""
+"""Heatmaps: normalised, stitched over a recording, and reduced to a peak or a grid. Pure.
+
+Resizing and normalising follow pytorch-grad-cam to the bit, so that heatmaps can be compared with
+it exactly. Over a recording, rows are mel bands from low to high and columns are frames.
+"""
 
 from __future__ import annotations
 
@@ -15,53 +19,67 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats, LogMel
 
-_EVEN = 1e-3  # heat this near the maximum, relative to it, is as hot
-MOST_COLUMNS = 6000  # of a heat map over a recording; longer ones share columns between frames
+# Of a heatmap over a recording. Longer recordings share a column between frames, so that the
+# heatmap of an hour stays small.
+MAX_COLUMNS = 6000
+# Values this close to the maximum, relative to it, belong to the same plateau.
+_PLATEAU_TOLERANCE = 1e-3
 
 
-def resized(heat: Floats, rows: int, columns: int) -> Floats:
-    """(…) at another size, bilinear between cell centres, as pytorch-grad-cam scales its maps."""
+def resize(heatmap: Floats, rows: int, columns: int) -> Floats:
+    """The map at another size, bilinear between cell centres as in pytorch-grad-cam."""
     import cv2
 
-    return np.asarray(cv2.resize(heat, (columns, rows)), dtype=np.float32)
+    return np.asarray(cv2.resize(heatmap, (columns, rows)), dtype=np.float32)
 
 
-def scaled(heat: Floats) -> Floats:
-    """The same from 0 to 1, as pytorch-grad-cam has it: minimum off, divided by the maximum."""
-    above = heat - heat.min()
+def normalise(heatmap: Floats) -> Floats:
+    """The map from 0 to 1 as in pytorch-grad-cam: less its minimum, divided by its maximum.
+
+    >>> normalise(np.array([2.0, 4.0, 6.0])).round(3).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    above = heatmap - heatmap.min()
+    # The small constant keeps a flat map at 0.
     result: Floats = (above / (1e-7 + above.max())).astype(np.float32)
     return result
 
 
 def frames_per_column(n_frames: int) -> int:
-    """How many frames share a column of the recording's heat map."""
-    return -(-n_frames // MOST_COLUMNS)
+    """How many frames share a column of a recording's heatmap.
 
-
-def unpadded(windows: Floats, given: int, seen: int) -> Floats:
-    """Heat over the first `seen` of the `given` columns of each window: (windows, rows, columns).
-
-    The rest of a window is padding, which no network can have heard anything in.
+    >>> [frames_per_column(n) for n in (6000, 6001, 360_000)]
+    [1, 2, 60]
     """
-    if seen == given:
+    return -(-n_frames // MAX_COLUMNS)
+
+
+def crop_padding(windows: Floats, columns: int, valid: int) -> Floats:
+    """Heatmaps of the first `valid` of the `columns` input columns: (windows, rows, columns).
+
+    The rest of a window is padding, which holds nothing to explain.
+    """
+    if valid == columns:
         return windows
-    return np.stack([resized(heat, len(heat), given)[:, :seen] for heat in windows])
+    return np.stack([resize(each, len(each), columns)[:, :valid] for each in windows])
 
 
-def folded(heat: Floats, window: int, width: int) -> Floats:
-    """Heat of a window of sound that was repeated after `width` frames, averaged over the repeats:
-    (rows, columns) -> (rows, width)."""
+def average_repeats(heatmap: Floats, window: int, width: int) -> Floats:
+    """Average over the repeats of a sound that fills a window again after every `width` frames.
+
+    (rows, columns) of `window` frames -> (rows, width).
+    """
     if width >= window:
-        return heat
-    rows, times = len(heat), -(-window // width)
-    missing = times * width - window
-    frames = np.pad(resized(heat, rows, window), ((0, 0), (0, missing)), constant_values=np.nan)
-    mean: Floats = np.nanmean(frames.reshape(rows, times, width), axis=1)
+        return heatmap
+    rows, repeats = len(heatmap), -(-window // width)
+    missing = repeats * width - window
+    frames = np.pad(resize(heatmap, rows, window), ((0, 0), (0, missing)), constant_values=np.nan)
+    mean: Floats = np.nanmean(frames.reshape(rows, repeats, width), axis=1)
     return mean
 
 
-def loudest(decibels: Floats, step: int) -> Floats:
-    """The highest level of each `step` frames: (mel, frames) -> (mel, columns)."""
+def max_per_column(decibels: Floats, step: int) -> Floats:
+    """The highest level of every `step` frames: (mel, frames) -> (mel, columns)."""
     if step == 1:
         return decibels
     frames = decibels.T
@@ -72,76 +90,86 @@ def loudest(decibels: Floats, step: int) -> Floats:
     return np.concatenate(columns).T
 
 
-def stitched(
+def stitch_windows(
     windows: Floats,
     starts: Sequence[int],
     weights: Sequence[float],
     window: int,
     spec: LogMel,
-    n: int,
+    n_frames: int,
     widths: Sequence[int] | None = None,
 ) -> Floats:
-    """Heat over a recording of `n` frames from that of its windows.
+    """The heatmap of a recording from those of its windows.
 
-    (windows, rows, columns) -> (mel, columns). Each window's heat counts by its weight (the label's
-    probability in it); overlaps are averaged by a Hann window, as a network knows the middle of
-    what it is given better than the ends. `widths` are the frames that each window holds before it
-    repeats itself; None: they are full.
+    (windows, rows, columns) -> (mel, columns). Each window counts by its weight, the label's
+    probability in it. Overlaps are averaged with a Hann window, because a network sees the middle
+    of its input better than the ends. `widths` are the frames of each window before it repeats
+    itself; None means that every window is full.
     """
+    step = frames_per_column(n_frames)
+    columns = -(-n_frames // step)
     if len(windows) == 1 and widths is None:
-        return resized(scaled(windows[0]), spec.n_mels, window)[:, : -(-n // frames_per_column(n))]
-    step = frames_per_column(n)
-    columns = -(-n // step)
+        return resize(normalise(windows[0]), spec.n_mels, window)[:, :columns]
     widths = [window] * len(windows) if widths is None else widths
     total, count = np.zeros((spec.n_mels, columns), np.float32), np.zeros(columns, np.float32)
-    for heat, start, weight, width in zip(windows, starts, weights, widths, strict=True):
-        wide = max(1, round(width / step))
+    for heatmap, start, weight, width in zip(windows, starts, weights, widths, strict=True):
+        n_columns = max(1, round(width / step))
         first = min(start // step, columns - 1)
-        last = min(first + wide, columns)
-        large = resized(folded(heat * np.float32(weight), window, width), spec.n_mels, wide)
-        told = np.hanning(wide + 2)[1 : last - first + 1].astype(np.float32)
-        total[:, first:last] += large[:, : last - first] * told
-        count[first:last] += told
-    share: Floats = np.where(count > 0, count, np.float32(1))
-    return total / share
+        last = min(first + n_columns, columns)
+        weighted = average_repeats(heatmap * np.float32(weight), window, width)
+        large = resize(weighted, spec.n_mels, n_columns)
+        # Two columns more, less its ends: a Hann window is zero there.
+        taper = np.hanning(n_columns + 2)[1 : last - first + 1].astype(np.float32)
+        total[:, first:last] += large[:, : last - first] * taper
+        count[first:last] += taper
+    divisor: Floats = np.where(count > 0, count, np.float32(1))
+    return total / divisor
 
 
-def gridded(heatmap: Floats, rows: int, columns: int) -> Floats:
-    """A heat map averaged into the cells of a coarser grid, 0..1."""
+def average_to_grid(heatmap: Floats, rows: int, columns: int) -> Floats:
+    """The map averaged into the cells of a coarser grid, normalised to 0..1."""
     import cv2
 
     cells = cv2.resize(heatmap, (columns, rows), interpolation=cv2.INTER_AREA)
-    return scaled(np.asarray(cells, dtype=np.float32))
+    return normalise(np.asarray(cells, dtype=np.float32))
 
 
 def peak_in_sound(heatmap: Floats, spec: LogMel, step: int) -> Mapping[str, float]:
-    """Seconds and hertz of the hottest point of (mel, columns)."""
-    row, column = _hottest(heatmap)
+    """Seconds and hertz of the highest point of (mel, columns) with `step` frames a column."""
+    row, column = _peak_cell(heatmap)
     return {
         "time_s": float((column + 0.5) * step * spec.hop_length / spec.sample_rate_hz),
-        "frequency_hz": mel_frequencies_hz(spec)[int(row)],
+        "frequency_hz": mel_frequencies_hz(spec)[row],
     }
 
 
-def _hottest(heatmap: Floats) -> tuple[int, int]:
-    """Row and column of the maximum; amid it where it is a plateau, as at the edges of a map."""
-    row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
-    top = float(heatmap[row, column]) * (1 - _EVEN)
-    return _amid(heatmap[:, column] >= top, int(row)), _amid(heatmap[row] >= top, int(column))
+def peak_in_image(heatmap: Floats) -> Mapping[str, float]:
+    """The highest point of (height, width) as fractions from the left and from the top.
 
-
-def _amid(level: NDArray[np.bool_], place: int) -> int:
-    """The middle of the run of true values around a place."""
-    below, above = np.flatnonzero(~level[:place]), np.flatnonzero(~level[place:])
-    first = int(below[-1]) + 1 if len(below) else 0
-    last = place + int(above[0]) - 1 if len(above) else len(level) - 1
-    return (first + last) // 2
-
-
-def peak_in_picture(heatmap: Floats) -> Mapping[str, float]:
-    """The hottest point of (height, width) as fractions from the left and from the top."""
-    row, column = _hottest(heatmap)
+    >>> peak_in_image(np.array([[0.0, 1.0], [0.0, 0.0]]))
+    {'x': 0.75, 'y': 0.25}
+    """
+    row, column = _peak_cell(heatmap)
     return {
         "x": float((column + 0.5) / heatmap.shape[1]),
         "y": float((row + 0.5) / heatmap.shape[0]),
     }
+
+
+def _peak_cell(heatmap: Floats) -> tuple[int, int]:
+    """Row and column of the maximum, or of the middle of a plateau.
+
+    Resizing repeats the outermost cells up to the edge, so a peak there is a plateau.
+    """
+    row, column = map(int, np.unravel_index(int(heatmap.argmax()), heatmap.shape))
+    lowest = float(heatmap[row, column]) * (1 - _PLATEAU_TOLERANCE)
+    is_high = heatmap >= lowest
+    return _middle_of_run(is_high[:, column], row), _middle_of_run(is_high[row], column)
+
+
+def _middle_of_run(values: NDArray[np.bool_], index: int) -> int:
+    """The middle of the run of true values around an index."""
+    below, above = np.flatnonzero(~values[:index]), np.flatnonzero(~values[index:])
+    first = int(below[-1]) + 1 if len(below) else 0
+    last = index + int(above[0]) - 1 if len(above) else len(values) - 1
+    return (first + last) // 2

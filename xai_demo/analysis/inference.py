@@ -1,4 +1,8 @@
-"""Asking a network: windows in, probabilities, heat and the trial of that heat out."""
+"""Running a network on prepared inputs: probabilities, raw heatmaps and the faithfulness test.
+
+All of it goes through a `ModelRunner`, which keeps batches short, so that a request to stop takes
+effect soon, and counts forward passes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xai_demo import explainers, networks
-from xai_demo.analysis import faithfulness
-from xai_demo.analysis import heatmap as heat
+from xai_demo.analysis import faithfulness, heatmap
 from xai_demo.analysis.audio_input import STEP_FRAMES
 from xai_demo.errors import CancelledError
 
@@ -19,84 +22,95 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from xai_demo.analysis.inputs import Medium
+    from xai_demo.analysis.inputs import PreparedInput
     from xai_demo.audio.segments import LogMelWindows
-    from xai_demo.engine import Network
+    from xai_demo.engine.backends import Network
     from xai_demo.records import Floats
 
-LEAST_PASSES = 48  # fewer make a map too coarse to show
-_BATCH = 32
-_FIRST_BATCH = 2  # until it is known how long a window takes
-_HEARD_WITHIN_S = 0.4  # how long a batch may take: a request to stop is heard between two
-_SLOW_WINDOWS = 2  # windows of a recording that an explainer with passes of its own is asked about
-_MOST_WINDOWS = 256  # windows of a recording that any explainer is asked about
-_MOST_KEPT = 320  # windows whose activations are kept; of more, they are made again where needed
-_WITH_GRADIENTS = 3  # what a pass forward and back costs, in passes forward
+# With fewer forward passes the maps of LIME, SHAP and the like are too coarse to show.
+MIN_PASSES = 48
+_MAX_BATCH = 32
+# The first batch is small: how long a window takes is not known yet.
+_FIRST_BATCH = 2
+# Cancelling takes effect between two batches, so this is about how long it takes.
+_BATCH_S = 0.4
+# How many windows of a recording are explained: by explainers with forward passes of their own,
+# which cost many times the prediction, and by all others.
+_MAX_SLOW_WINDOWS = 2
+_MAX_WINDOWS = 256
+# Activations of more windows than this would fill the memory. Those that an explainer needs beyond
+# it are computed again.
+_MAX_KEPT_WINDOWS = 320
+# A forward and a backward pass together cost about three forward passes.
+_GRADIENT_COST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a network makes of every window."""
+class NetworkOutputs:
+    """What a network computes for the windows of one file."""
 
-    activations: list[Tensor]  # each (batch, channels, rows, columns); of the first windows
+    activations: list[Tensor]  # each (batch, channels, rows, columns); the first windows only
     probabilities: Floats  # (windows, labels)
-    # Of a network that answers for every moment: (windows, labels, steps of `sound.STEP_FRAMES`).
+    # Framewise networks: (windows, labels, steps of `audio_input.STEP_FRAMES` frames).
     steps: Floats | None = None
-    evidence: Floats | None = None  # (windows, labels, columns): see `evidence_over_time`
+    evidence: Floats | None = None  # (windows, labels, columns), see `evidence_over_time`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
-    """Forward passes per window that an explainer may spend, and would without a limit of time."""
+class PassAllowance:
+    """Forward passes per window that an explainer may spend, and its number without a limit."""
 
     passes: int
-    usual: int
+    default: int
 
     @property
-    def is_cut(self) -> bool:
-        """Whether the limit of time took something away."""
-        return self.passes < self.usual
+    def is_reduced(self) -> bool:
+        """Whether the time limit allows fewer passes than the default."""
+        return self.passes < self.default
 
 
-class Asker:
-    """Asks a network in batches so small that a request to stop is soon heard, and counts them."""
+class ModelRunner:
+    """Runs a network in batches short enough to be cancelled soon, and counts forward passes."""
 
     def __init__(self, network: Network, cancelled: Callable[[], bool] = lambda: False) -> None:
         self._network, self.cancelled = network, cancelled
-        self._window_s = 0.0  # of the latest batch
+        self._window_s = 0.0  # measured on the latest batch
         self.passes = 0  # windows that went through the whole network so far
 
     def check(self) -> None:
-        """Raise CancelledError if somebody asked to stop."""
+        """Raise CancelledError if the analysis has been cancelled."""
         if self.cancelled():
             raise CancelledError("Cancelled on request.")
 
     def batches(self, count: int) -> Iterator[slice]:
-        """So many windows in parts, each as large as the time of the one before allows."""
+        """Split `count` windows into batches, each sized by how long the one before took."""
         start = 0
         while start < count:
             self.check()
-            size = min(self._size(), count - start)
+            size = min(self._batch_size(), count - start)
             began = time.perf_counter()
             yield slice(start, start + size)
             self._window_s = (time.perf_counter() - began) / size
             start += size
 
     def features(self, inputs: Floats | LogMelWindows) -> Iterator[Tensor]:
-        """The activations of the windows, part by part."""
+        """The activations at the cut, batch by batch; raises CancelledError."""
         for part in self.batches(len(inputs)):
             self.passes += part.stop - part.start
             yield self._network.features(inputs[part])
 
     def logits(self, inputs: Floats) -> Tensor:
-        """(windows, labels), without gradients."""
+        """Logits (windows, labels) without gradients; raises CancelledError."""
         import torch
 
         with torch.inference_mode():
             return torch.cat([self._network.head(batch) for batch in self.features(inputs)])
 
-    def differentiable(self, inputs: Tensor) -> Tensor:
-        """(windows, labels), for gradients; to stop is also heard on the way back."""
+    def differentiable_logits(self, inputs: Tensor) -> Tensor:
+        """Logits (windows, labels) with gradients; both passes raise CancelledError.
+
+        Raises ValueError on a backend without the whole network in torch.
+        """
         import torch
 
         whole = self._network.whole
@@ -106,21 +120,22 @@ class Asker:
         for part in self.batches(len(inputs)):
             self.passes += part.stop - part.start
             logits = whole(inputs[part])
+            # The backward pass runs after this method has returned: a hook can still stop it.
             if logits.requires_grad:
                 logits.register_hook(lambda gradient: self.check())
             parts.append(logits)
         return torch.cat(parts)
 
-    def _size(self) -> int:
+    def _batch_size(self) -> int:
         if not self._window_s:
             return _FIRST_BATCH
-        return max(1, min(_BATCH, int(_HEARD_WITHIN_S / self._window_s)))
+        return max(1, min(_MAX_BATCH, int(_BATCH_S / self._window_s)))
 
 
-def answered(
-    network: Network, inputs: Floats | LogMelWindows, asker: Asker | None = None
-) -> Answer:
-    """Run every window, (windows, 1, rows, columns), through the network."""
+def run_network(
+    network: Network, inputs: Floats | LogMelWindows, runner: ModelRunner | None = None
+) -> NetworkOutputs:
+    """Run the network once on every window, (windows, 1, rows, columns)."""
     import numpy as np
     import torch
 
@@ -128,17 +143,17 @@ def answered(
     probabilities: list[Floats] = []
     steps: list[Floats] = []
     evidence: list[Floats] = []
-    kept = 0
-    for batch in (asker or Asker(network)).features(inputs):
+    n_kept = 0
+    for batch in (runner or ModelRunner(network)).features(inputs):
         with torch.inference_mode():
             probabilities.append(network.probabilities(network.head(batch)))
-            steps += _steps(network, batch, inputs.shape[3])
+            steps += _step_probabilities(network, batch, inputs.shape[3])
         if network.model.event_points and len(inputs) > 1:
-            evidence.append(evidence_over_time(network.head, batch))
-        if kept < _MOST_KEPT:
+            evidence.append(column_evidence(network.head, batch))
+        if n_kept < _MAX_KEPT_WINDOWS:
             activations.append(batch)
-            kept += len(batch)
-    return Answer(
+            n_kept += len(batch)
+    return NetworkOutputs(
         activations=activations,
         probabilities=np.concatenate(probabilities),
         steps=np.concatenate(steps) if steps else None,
@@ -146,8 +161,8 @@ def answered(
     )
 
 
-def evidence_over_time(head: Callable[[Tensor], Tensor], activations: Tensor) -> Floats:
-    """What every column of the maps adds to each logit, (batch, labels, columns), if it adds.
+def column_evidence(head: Callable[[Tensor], Tensor], activations: Tensor) -> Floats:
+    """What every column adds to each logit, (batch, labels, columns); 0 where it lowers the logit.
 
     Activations (batch, channels, rows, columns) times the gradients of the logit, which is HiResCAM
     (Draelos and Carin 2020), summed over channels and rows.
@@ -155,19 +170,20 @@ def evidence_over_time(head: Callable[[Tensor], Tensor], activations: Tensor) ->
     import numpy as np
     import torch
 
+    # The activations come from inference mode, where no gradients are recorded.
     with torch.inference_mode(False), torch.enable_grad():
         maps = activations.detach().float().clone().requires_grad_()
         logits = head(maps)
-        added = []
+        columns = []
         for k in range(logits.shape[1]):
-            (slope,) = torch.autograd.grad(logits[:, k].sum(), maps, retain_graph=True)
-            added.append((slope * maps.detach()).sum((1, 2)).clamp(min=0).cpu().numpy())
-    found: Floats = np.stack(added, axis=1)
-    return found
+            (gradient,) = torch.autograd.grad(logits[:, k].sum(), maps, retain_graph=True)
+            columns.append((gradient * maps.detach()).sum((1, 2)).clamp(min=0).cpu().numpy())
+    evidence: Floats = np.stack(columns, axis=1)
+    return evidence
 
 
-def _steps(network: Network, activations: Tensor, n_frames: int) -> list[Floats]:
-    """The answers for every step, (windows, labels, steps), of a network that has them."""
+def _step_probabilities(network: Network, activations: Tensor, n_frames: int) -> list[Floats]:
+    """One array (windows, labels, steps) for a framewise network, none for any other."""
     framewise = networks.architecture(network.model).framewise
     if framewise is None:
         return []
@@ -177,146 +193,155 @@ def _steps(network: Network, activations: Tensor, n_frames: int) -> list[Floats]
     return [by_window.transpose(0, 2, 1)]
 
 
-def allowance(
+def pass_allowance(
     method: explainers.Explainer, *, windows: int, window_s: float, seconds: float
-) -> Allowance:
-    """What of an explainer's passes fits into so many seconds, where a forward pass takes so long.
+) -> PassAllowance:
+    """How many of an explainer's passes fit into `seconds` if one forward pass takes `window_s`.
 
-    At least `LEAST_PASSES`, at most what the table says.
+    At least `MIN_PASSES`, at most the explainer's default.
     """
-    cost = _WITH_GRADIENTS if method.needs == "full gradients" else 1
-    each = window_s * cost * min(windows, _SLOW_WINDOWS)
-    fits = math.floor(min(seconds / each, method.passes)) if each > 0 else method.passes
-    return Allowance(passes=min(method.passes, max(LEAST_PASSES, fits)), usual=method.passes)
+    cost = _GRADIENT_COST if method.needs == "full gradients" else 1
+    pass_s = window_s * cost * min(windows, _MAX_SLOW_WINDOWS)
+    fits = math.floor(min(seconds / pass_s, method.passes)) if pass_s > 0 else method.passes
+    return PassAllowance(passes=min(method.passes, max(MIN_PASSES, fits)), default=method.passes)
 
 
-def raw_heat(
+def raw_heatmaps(
     network: Network,
-    made: Medium,
-    answer: Answer,
+    prepared: PreparedInput,
+    outputs: NetworkOutputs,
     method: explainers.Explainer,
     targets: Sequence[int],
     budget: explainers.Budget,
-    asker: Asker | None = None,
+    runner: ModelRunner | None = None,
 ) -> Floats:
-    """Raw heat of every window; of a slow explainer, that of the most probable ones."""
+    """Raw heatmaps (windows, targets, rows, columns); zero for windows that are not explained."""
     import numpy as np
 
-    asker = asker or Asker(network, budget.cancelled)
-    place = answer.activations[0].device
-    whole = network.whole and (lambda x: asker.differentiable(x.to(place)))
-    asked = _asked(method, answer.probabilities, targets)
-    found = []
-    for part in [slice(0, len(asked))] if method.passes else asker.batches(len(asked)):
-        batch = asked[part]
-        inputs = made.inputs[batch]
+    runner = runner or ModelRunner(network, budget.cancelled)
+    device = outputs.activations[0].device
+    whole = network.whole and (lambda x: runner.differentiable_logits(x.to(device)))
+    explained = _windows_to_explain(method, outputs.probabilities, targets)
+    # Slow explainers make batches of their own.
+    parts = [slice(0, len(explained))] if method.passes else runner.batches(len(explained))
+    heatmaps = []
+    for part in parts:
+        batch = explained[part]
+        inputs = prepared.inputs[batch]
         subject = explainers.Subject(
             inputs=inputs,
-            activations=_activations(answer, batch, inputs, asker),
+            activations=_window_activations(outputs, batch, inputs, runner),
             head=network.head,
-            forward=lambda inputs: asker.logits(inputs).cpu().numpy(),
+            forward=lambda inputs: runner.logits(inputs).cpu().numpy(),
             network=whole,
-            background=background(made),
+            background=background_value(prepared),
             feature_maps=lambda activations: networks.feature_maps(network.model, activations),
         )
-        found.append(method.explain(subject, targets, budget))
-    heat = np.zeros((len(answer.probabilities), *found[0].shape[1:]), np.float32)
-    heat[asked] = np.concatenate(found)
-    return heat
+        heatmaps.append(method.explain(subject, targets, budget))
+    every_window = np.zeros((len(outputs.probabilities), *heatmaps[0].shape[1:]), np.float32)
+    every_window[explained] = np.concatenate(heatmaps)
+    return every_window
 
 
-def _asked(
+def _windows_to_explain(
     method: explainers.Explainer, probabilities: Floats, targets: Sequence[int]
 ) -> NDArray[np.intp]:
-    """The windows to explain: those where a target is most probable, the first before the others.
+    """Indices of the windows in which the targets are most probable, in ascending order.
 
-    A recording's heat is weighed by the target's probability: the windows left out have least.
+    Over a recording, a window's heatmap is weighted by the target's probability in it, so the
+    windows left out matter least. For a slow explainer only the first target counts.
     """
     import numpy as np
 
     order = np.argsort(-probabilities[:, targets], axis=0, kind="stable")
     if method.passes:
-        return np.sort(order[:_SLOW_WINDOWS, 0])
-    if len(order) <= _MOST_WINDOWS:
+        return np.sort(order[:_MAX_SLOW_WINDOWS, 0])
+    if len(order) <= _MAX_WINDOWS:
         return np.arange(len(order))
-    _, first = np.unique(order.ravel(), return_index=True)  # by rank, targets in turn
-    return np.sort(np.argsort(first, kind="stable")[:_MOST_WINDOWS])
+    # Read row by row: the best window of every target, then the second best of every target.
+    _, first = np.unique(order.ravel(), return_index=True)
+    return np.sort(np.argsort(first, kind="stable")[:_MAX_WINDOWS])
 
 
-def _activations(answer: Answer, windows: NDArray[np.intp], inputs: Floats, asker: Asker) -> Tensor:
-    """Those of some windows, kept or made again."""
+def _window_activations(
+    outputs: NetworkOutputs, windows: NDArray[np.intp], inputs: Floats, runner: ModelRunner
+) -> Tensor:
+    """The activations of some windows: those that were kept, or computed again."""
     import torch
 
-    kept = torch.cat(answer.activations)
+    kept = torch.cat(outputs.activations)
     if windows[-1] < len(kept):
         return kept[torch.from_numpy(windows)]
-    return torch.cat(list(asker.features(inputs)))
+    return torch.cat(list(runner.features(inputs)))
 
 
-def partial_warning(explainer: str, windows: int) -> tuple[str, ...]:
-    """What to say where only some windows of a recording were explained."""
+def skipped_windows_warning(explainer: str, windows: int) -> tuple[str, ...]:
+    """A warning if an explainer covers only some windows of a recording."""
     passes = explainers.explainer(explainer).passes
-    most = _SLOW_WINDOWS if passes else _MOST_WINDOWS
+    most = _MAX_SLOW_WINDOWS if passes else _MAX_WINDOWS
     if windows <= most:
         return ()
-    why = f"Of so long a recording, only the {most}"
+    why = "This recording is long"
     if passes:
         often = "many times" if passes > 1 else "again"
-        why = f"This explainer asks the network {often}, so only the {most}"
+        why = f"This explainer runs the network {often}"
     return (
-        f"{why} most probable of {windows} windows were explained; the rest of the recording shows "
-        "no heat.",
+        f"{why}, so only the {most} most probable of {windows} windows were explained; the heatmap "
+        "is empty elsewhere.",
     )
 
 
-def cut_warning(allowed: Allowance, seconds: float) -> tuple[str, ...]:
-    """What to say where an explainer was given fewer passes than is usual."""
-    if not allowed.is_cut:
+def fewer_passes_warning(allowance: PassAllowance, seconds: float) -> tuple[str, ...]:
+    """A warning if an explainer gets fewer forward passes than its default."""
+    if not allowance.is_reduced:
         return ()
     return (
-        f"This network is slow here: so that the heat takes about {seconds:g} s, the explainer had "
-        f"{allowed.passes} forward passes for each window, not the usual {allowed.usual}; the heat "
-        "is coarser or less steady for it.",
+        f"This network is slow here. To stay within about {seconds:g} s, the explainer used "
+        f"{allowance.passes} forward passes for each window instead of {allowance.default}, so the "
+        "heatmap is coarser or noisier.",
     )
 
 
-def background(made: Medium) -> float:
-    """How a hidden pixel looks to the network: quiet in a recording, the mean of a picture."""
+def background_value(prepared: PreparedInput) -> float:
+    """The value of a masked pixel: silence in a recording, the mean of a picture."""
     import numpy as np
 
-    return float(made.inputs.min() if made.sample_rate_hz else np.mean(made.inputs[:]))
+    is_sound = prepared.sample_rate_hz is not None
+    return float(prepared.inputs.min() if is_sound else np.mean(prepared.inputs[:]))
 
 
-def trial(
+def run_faithfulness_test(
     network: Network,
-    made: Medium,
-    answer: Answer,
+    prepared: PreparedInput,
+    outputs: NetworkOutputs,
     raw: Floats,
     target: int,
-    asker: Asker | None = None,
+    runner: ModelRunner | None = None,
 ) -> faithfulness.Faithfulness:
-    """What hiding the heat does to a label, in the window where that label is most probable.
+    """Test the heatmap of a label in the window where that label is most probable.
 
-    `raw` is the label's heat in every window, (windows, rows, columns).
+    `raw` holds the label's raw heatmap of every window, (windows, rows, columns).
     """
     import numpy as np
 
-    asker = asker or Asker(network)
-    window = int(answer.probabilities[:, target].argmax())
+    runner = runner or ModelRunner(network)
+    window = int(outputs.probabilities[:, target].argmax())
+    # Padding is no part of the sound, so it is never masked.
+    valid, padding = np.split(prepared.inputs[window], [prepared.valid_columns], axis=2)
 
-    heard, padding = np.split(made.inputs[window], [made.seen], axis=2)  # padding stays as it is
-
-    def probability(inputs: Floats) -> Floats:
+    def predict(inputs: Floats) -> Floats:
         rest = np.broadcast_to(padding, (len(inputs), *padding.shape))
         whole = np.concatenate([inputs, rest], axis=3)
-        return network.probabilities(asker.logits(whole))[:, target]
+        return network.probabilities(runner.logits(whole))[:, target]
 
-    asked = faithfulness.Trial(window=heard, background=background(made), answer=probability)
-    heatmap = heat.resized(heat.scaled(raw[window]), *made.inputs.shape[2:])[:, : made.seen]
-    return faithfulness.measured(
-        asked,
-        heatmap,
-        probability=float(answer.probabilities[window, target]),
+    test = faithfulness.MaskingTest(
+        window=valid, background=background_value(prepared), predict=predict
+    )
+    whole = heatmap.resize(heatmap.normalise(raw[window]), *prepared.inputs.shape[2:])
+    return faithfulness.measure_faithfulness(
+        test,
+        whole[:, : prepared.valid_columns],
+        probability=float(outputs.probabilities[window, target]),
         grid=(raw.shape[1], raw.shape[2]),
-        stretch_s=made.stretch(window),
+        stretch_s=prepared.window_span_s(window),
     )

@@ -1,11 +1,11 @@
-"""What sound and pictures do differently on their way through a network, with the same verbs.
+"""A file as one model's input: read, prepared, and the network's outputs laid over it again.
 
-A radiograph on its way through a network, with the same verbs as a recording.
+`PreparedInput` is what recordings (`audio_input`) and radiographs (here) have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from xai_demo import audio, imaging
-from xai_demo.analysis import audio_input
-from xai_demo.analysis import heatmap as heat
-from xai_demo.analysis.audio_input import Sound
+from xai_demo.analysis import audio_input, heatmap
 from xai_demo.errors import UnsuitableError
 from xai_demo.imaging import preprocess
 from xai_demo.records import (
@@ -37,24 +35,24 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
 
 
-class Medium(Protocol):
-    """A file, made ready for one model: what goes in, and how to read what comes out."""
+class PreparedInput(Protocol):
+    """A file prepared for one model: the network's input, and how to read its outputs."""
 
     @property
     def inputs(self) -> Floats | LogMelWindows:
-        """(windows, 1, rows, columns)."""
+        """The network's input, (windows, 1, rows, columns)."""
 
     @property
-    def seen(self) -> int:
-        """How many columns of every window hold what was read; the rest is padding."""
+    def valid_columns(self) -> int:
+        """How many columns of each window come from the file; the rest is padding."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """For the report's `input`."""
+        """What the report says about the file, as its `input`."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """For the report."""
+        """What the report warns about."""
 
     @property
     def blank(self) -> str:
@@ -62,24 +60,28 @@ class Medium(Protocol):
 
     @property
     def doubt(self) -> str:
-        """Why no answer should be believed; empty if it may be."""
+        """Why no answer can be trusted; empty if it can."""
 
     @property
     def sample_rate_hz(self) -> int | None:
-        """Of the sounds; None for a picture."""
+        """The sample rate of the sounds; None for an image."""
 
     @property
     def stages(self) -> Mapping[str, Floats]:
-        """The sound after each step of the signal path."""
+        """The sound after each step of the signal path; empty for an image."""
 
-    def stretch(self, window: int) -> tuple[float, float] | None:
-        """Seconds from when to when a window lies; None where it is alone, and of a picture."""
+    def window_span_s(self, window: int) -> tuple[float, float] | None:
+        """Start and end of a window in seconds; None for an image or a single window."""
 
-    def overall(self, model: Model, probabilities: Floats) -> Floats:
-        """Those of the whole file from those of its windows, (windows, labels) -> (labels,)."""
+    def file_probabilities(self, model: Model, probabilities: Floats) -> Floats:
+        """The probabilities of the whole file: (windows, labels) -> (labels,)."""
 
-    def explanation(self, windows: Floats, weights: Floats, **about: Any) -> Explanation:
-        """Heat over the whole file from that of its windows, (windows, rows, columns)."""
+    def explanation(self, windows: Floats, weights: Floats, **fields: Any) -> Explanation:
+        """One explanation of the file from raw heatmaps of its windows, (windows, rows, columns).
+
+        `weights` (windows,) are the label's probabilities. `fields` are the other fields of the
+        `Explanation`.
+        """
 
     def events(
         self,
@@ -88,19 +90,19 @@ class Medium(Protocol):
         steps: Floats | None = None,
         evidence: Floats | None = None,
     ) -> tuple[Event, ...]:
-        """Stretches in which something was found; the rest as `inference.Answer` has it."""
+        """Findings with their times; the arrays are those of `inference.NetworkOutputs`."""
 
     def timeline(
         self, model: Model, probabilities: Floats, steps: Floats | None = None
     ) -> Timeline | None:
-        """What the network made of a recording; None for a picture."""
+        """The probabilities over time; None for an image."""
 
-    def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
-        """The picture to lay heat over, and the sounds."""
+    def view_and_sounds(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
+        """The picture that heatmaps are laid over, and the sounds to play."""
 
 
 def read(model: Model, path: Path, settings: Settings) -> Recording | Radiograph:
-    """The file, as the model's task wants it."""
+    """Read the file as the model's task needs it; raises UnreadableFileError."""
     spec = model.preprocessing
     if isinstance(spec, LogMel):
         return audio.read_audio(
@@ -115,60 +117,60 @@ def prepare(
     *,
     signal_path: SignalPath | None = None,
     cycles: tuple[Cycle, ...] = (),
-) -> Medium:
-    """What was read, ready for the model's network; of a recording, by its breaths if given."""
+) -> PreparedInput:
+    """Prepare what was read for a model's network; with `cycles`, one answer for each of them.
+
+    Raises UnsuitableError for a recording and a model of images, or the other way round.
+    """
     spec = model.preprocessing
     if isinstance(spec, LogMel) and isinstance(source, Recording):
-        return audio_input.prepared(source, model, signal_path, cycles)
+        return audio_input.prepare_audio(source, model, signal_path, cycles)
     if isinstance(spec, Raster) and isinstance(source, Radiograph):
-        return prepared(source, spec)
+        return prepare_image(source, spec)
     raise UnsuitableError(
-        f"{model.name} takes a {type(spec).__name__}, which cannot be made of a "
-        f"{type(source).__name__}; wanted: a sound for a LogMel, a picture for a Raster."
+        f"{model.name} needs a {'recording' if isinstance(spec, LogMel) else 'radiograph'}, not a "
+        f"{type(source).__name__.lower()}."
     )
 
 
-__all__: Sequence[str] = ["Medium", "Picture", "Sound", "prepare", "read"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A radiograph at the network's size: one window."""
+class ImageInput:
+    """A radiograph at the network's size: a single window."""
 
     inputs: Floats
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
     blank: str
-    framed: Floats
+    pixels: Floats  # (rows, columns), 0..1
     spec: Raster
     sample_rate_hz: int | None = None
     doubt: str = ""
 
     @property
     def stages(self) -> Mapping[str, Floats]:
-        """None: a picture is no sound."""
+        """Empty: an image has no signal path."""
         return {}
 
     @property
-    def seen(self) -> int:
-        """All columns: nothing is padded."""
+    def valid_columns(self) -> int:
+        """All columns: images are not padded."""
         columns: int = self.inputs.shape[3]
         return columns
 
-    def stretch(self, window: int) -> None:
-        """None: there is but one window."""
+    def window_span_s(self, window: int) -> None:
+        """None: an image has no duration."""
 
-    def overall(self, model: Model, probabilities: Floats) -> Floats:
-        """Those of the only window."""
+    def file_probabilities(self, model: Model, probabilities: Floats) -> Floats:
+        """The probabilities of the only window."""
         only: Floats = probabilities[0]
         return only
 
-    def explanation(self, windows: Floats, weights: Floats, **about: Any) -> Explanation:
-        """Heat at the network's size."""
-        values = heat.scaled(windows[0])
-        heatmap = heat.scaled(heat.resized(values, *self.framed.shape))
+    def explanation(self, windows: Floats, weights: Floats, **fields: Any) -> Explanation:
+        """The heatmap at the size of the network's input."""
+        values = heatmap.normalise(windows[0])
+        whole = heatmap.normalise(heatmap.resize(values, *self.pixels.shape))
         return Explanation(
-            values=values, heatmap=heatmap, peak=heat.peak_in_picture(heatmap), **about
+            values=values, heatmap=whole, peak=heatmap.peak_in_image(whole), **fields
         )
 
     def events(
@@ -178,28 +180,28 @@ class Picture:
         steps: Floats | None = None,
         evidence: Floats | None = None,
     ) -> tuple[Event, ...]:
-        """None: a picture does not last."""
+        """Empty: an image has no duration."""
         return ()
 
     def timeline(self, model: Model, probabilities: Floats, steps: Floats | None = None) -> None:
-        """None: a picture does not last."""
+        """None: an image has no duration."""
 
-    def drawn(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
-        """The picture as the network was given it."""
-        return View(pixels=np.round(255 * self.framed).astype(np.uint8)), {}
+    def view_and_sounds(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
+        """The image as the network was given it; no sounds."""
+        return View(pixels=np.round(255 * self.pixels).astype(np.uint8)), {}
 
 
-def prepared(radiograph: Radiograph, spec: Raster) -> Picture:
-    """What a network takes of a radiograph."""
-    framed = preprocess.resize_for_network(radiograph.pixels, spec)
-    return Picture(
-        inputs=preprocess.network_input(framed, spec)[None, None],
+def prepare_image(radiograph: Radiograph, spec: Raster) -> ImageInput:
+    """Fit a radiograph to the size and the values of a network's input."""
+    pixels = preprocess.resize_for_network(radiograph.pixels, spec)
+    return ImageInput(
+        inputs=preprocess.network_input(pixels, spec)[None, None],
         facts=radiograph.facts,
         warnings=radiograph.warnings,
         doubt=radiograph.doubt,
-        blank="The picture is one even tone: there is nothing to explain."
-        if float(framed.max() - framed.min()) < 1 / 255
+        blank="The image is uniform, so there is nothing to explain."
+        if float(pixels.max() - pixels.min()) < 1 / 255
         else "",
-        framed=framed,
+        pixels=pixels,
         spec=spec,
     )

@@ -1,14 +1,14 @@
-"""Known answers: whether a model, from file to heat, still says what it said.
+"""Self-test: compare what a model answers now, from file to heatmap, with a known answer.
 
-Stored answers are for synthesised files of the demo and lie in the model's directory, or, of a
-model on the Hub, in `catalog/answers`. Some models' makers have published an answer for a clip of
-theirs besides.
+Stored answers are for the synthesised example files. They lie in the model's directory or, for a
+model on the Hub, in `catalog/answers`. For some models, the authors have published an answer for
+a clip of their own as well.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,21 +36,23 @@ if TYPE_CHECKING:
     from xai_demo.records import PublishedAnswer
     from xai_demo.settings import Settings
 
-EXAMPLE: dict[Task, str] = {
+EXAMPLE_BY_TASK: dict[Task, str] = {
     "stethoscope": "wheeze",
     "chest_xray": "one-opacity",
     "audioset": "dog",
 }
-# Other processors, graphics cards and backends sum in another order: seen are 1e-5 and 1e-3.
+# Other processors, GPUs and backends add numbers in another order. Differences of 1e-5 between
+# processors and of 1e-3 between backends have been observed.
 TOLERANCE = 0.002
-HEAT_TOLERANCE = 0.02
-FILE = "selftest.json"
-_ANSWERS = Path(catalog_file).parent / "answers"
+HEATMAP_TOLERANCE = 0.02
+ANSWER_FILE = "selftest.json"
+# Models on the Hub have no directory in `weights/`. Their answers ship with the package.
+HUB_ANSWERS = Path(catalog_file).parent / "answers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """What one check found; `passed` None: it could not be made."""
+class CheckResult:
+    """The outcome of one check; `passed` is None if it could not be made."""
 
     model: str
     against: str  # "stored" or "published"
@@ -58,40 +60,47 @@ class Checked:
     sentence: str
 
 
-def checked(
+def check_model(
     analyser: Analyser, name: str, *, clip: Path | None = None, backend: str = "auto"
-) -> tuple[Checked, ...]:
-    """Check a model that is here; raises CheckpointUnavailableError where it is not."""
+) -> tuple[CheckResult, ...]:
+    """Check one model against every known answer; `clip` is the authors' clip.
+
+    Raises CheckpointUnavailableError if the model's weights are not installed.
+    """
     if not analyser.hub.is_available(name):
         raise CheckpointUnavailableError(
-            f"{name} is not here, wanted: its weights. {analyser.hub.describe(name)['note']}"
+            f"The weights of {name} are not installed. {analyser.hub.describe(name)['note']}"
         )
     published = analyser.hub.entry(name).published_answer
-    found = [_stored(analyser, name, backend)]
+    results = [_check_stored(analyser, name, backend)]
     if published is not None:
-        found.append(_published(analyser, name, published, clip, backend))
-    return tuple(found)
+        results.append(_check_published(analyser, name, published, clip, backend))
+    return tuple(results)
 
 
-def results(
+def check_models(
     models: Sequence[str], settings: Settings, *, clip: Path | None = None, backend: str = "auto"
-) -> tuple[list[Checked], list[str]]:
-    """What every check of some models found, or of all that are here; and what else to say."""
+) -> tuple[list[CheckResult], list[str]]:
+    """The results of all checks, and notes; without names, of every model that is available."""
     from xai_demo.analysis import Analyser
 
     analyser = Analyser(settings)
-    names = _chosen(analyser, models)
-    found = [each for name in names for each in checked(analyser, name, clip=clip, backend=backend)]
-    absent = [] if models else [n for n in analyser.hub.names() if n not in names]
-    notes = [each.sentence for each in found if _made_up_for(each, found)]
-    notes += [f"Not here, so not checked: {', '.join(absent)}."] if absent else []
-    return found, notes
+    names = _model_names(analyser, models)
+    results = [
+        result
+        for name in names
+        for result in check_model(analyser, name, clip=clip, backend=backend)
+    ]
+    absent = [] if models else [name for name in analyser.hub.names() if name not in names]
+    notes = [result.sentence for result in results if _is_superseded(result, results)]
+    notes += [f"Not installed, so not checked: {', '.join(absent)}."] if absent else []
+    return results, notes
 
 
-def after_fetch(name: str, settings: Settings) -> tuple[list[str], list[WeightsError]]:
-    """What to say of a model that has just come, and why it is not to be believed, if so.
+def check_after_fetch(name: str, settings: Settings) -> tuple[list[str], list[WeightsError]]:
+    """Check a model that has just been downloaded; returns notes to print, and errors.
 
-    The clip of its makers is brought as well; a model is not refused for want of it.
+    The authors' clip is downloaded too. A missing clip is a note, not an error.
     """
     from xai_demo.analysis import Analyser
 
@@ -103,59 +112,58 @@ def after_fetch(name: str, settings: Settings) -> tuple[list[str], list[WeightsE
         except WeightsError as error:
             notes.append(f"  {error}")
     try:
-        found = checked(analyser, name)
-        settle([each for each in found if each.passed is False])
+        results = check_model(analyser, name)
+        raise_for_failures([result for result in results if result.passed is False])
     except WeightsError as error:
         return notes, [error]
-    return [*notes, *(f"  {each.sentence}" for each in found)], []
+    return [*notes, *(f"  {result.sentence}" for result in results)], []
 
 
-def settle(results: Sequence[Checked]) -> None:
-    """Raise CheckpointMismatchError for a check that failed, RequestError for one not made.
+def raise_for_failures(results: Sequence[CheckResult]) -> None:
+    """Raise CheckpointMismatchError for failed checks, RequestError for those not made.
 
-    Who answers as its makers published needs no stored answer besides.
+    A model that gives its published answer does not need a stored one.
     """
-    failed = [each.sentence for each in results if each.passed is False]
+    failed = [result.sentence for result in results if result.passed is False]
     if failed:
         raise CheckpointMismatchError(" ".join(failed))
-    unmade = [each for each in results if each.passed is None]
-    unasked = [each.sentence for each in unmade if not _made_up_for(each, results)]
-    if unasked:
-        raise RequestError(" ".join(unasked))
+    unmade = [result for result in results if result.passed is None]
+    needed = [result.sentence for result in unmade if not _is_superseded(result, results)]
+    if needed:
+        raise RequestError(" ".join(needed))
 
 
-def _made_up_for(check: Checked, results: Sequence[Checked]) -> bool:
-    """Whether it is a stored answer that is missing where the published one was given."""
-    given = {each.model for each in results if each.passed and each.against == "published"}
-    return check.passed is None and check.against == "stored" and check.model in given
+def _is_superseded(result: CheckResult, results: Sequence[CheckResult]) -> bool:
+    """Whether only the stored answer is missing of a model that gives its published one."""
+    confirmed = {each.model for each in results if each.passed and each.against == "published"}
+    return result.passed is None and result.against == "stored" and result.model in confirmed
 
 
-def store(models: Sequence[str], settings: Settings) -> list[Path]:
-    """Write what some models, or all that are here, answer now as what they must answer from now
-    on; returns the files."""
+def store_answers(models: Sequence[str], settings: Settings) -> list[Path]:
+    """Store the current answers of some models, or of all available ones; returns the files."""
     from xai_demo.analysis import Analyser
 
     analyser = Analyser(settings)
-    return [_store(analyser, name) for name in _chosen(analyser, models)]
+    return [_store_answer(analyser, name) for name in _model_names(analyser, models)]
 
 
-def _chosen(analyser: Analyser, models: Sequence[str]) -> list[str]:
+def _model_names(analyser: Analyser, models: Sequence[str]) -> list[str]:
     for name in models:
-        analyser.hub.entry(name)  # a typing error shows first
+        analyser.hub.entry(name)  # an unknown name is refused before any model runs
     return list(models) or [n for n in analyser.hub.names() if analyser.hub.is_available(n)]
 
 
-def _store(analyser: Analyser, name: str) -> Path:
+def _store_answer(analyser: Analyser, name: str) -> Path:
     path = _answer_path(analyser, name)
-    example = example_path(EXAMPLE[analyser.hub.entry(name).task])
-    analysis = _asked(analyser, name, example, "auto")
+    example = example_path(EXAMPLE_BY_TASK[analyser.hub.entry(name).task])
+    analysis = _analyse(analyser, name, example, "auto")
     report, first = analysis.report, analysis.report.explanations[0]
     answer = {
         "file": example.name,
         "file_sha256": sha256_of(example),
         "weights_sha256": report.model.sha256,
         "tolerance": TOLERANCE,
-        "heat_tolerance": HEAT_TOLERANCE,
+        "heat_tolerance": HEATMAP_TOLERANCE,
         "probabilities": {p.label: round(p.probability, 6) for p in report.predictions},
         "explainer": first.explainer,
         "layer": first.layer,
@@ -165,98 +173,102 @@ def _store(analyser: Analyser, name: str) -> Path:
     text = json.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, f"{text}\n")
     except OSError as error:
-        raise UnsuitableError(
-            f"{path} cannot be written: {error.strerror}; wanted: a directory that can."
-        ) from error
+        raise UnsuitableError(f"{path} cannot be written: {error.strerror}.") from error
     return path
 
 
-def as_json(results: Sequence[Checked]) -> list[dict[str, Any]]:
+def as_json(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
     """The results as JSON values."""
-    return [asdict(each) for each in results]
+    return [asdict(result) for result in results]
 
 
-def _stored(analyser: Analyser, name: str, backend: str) -> Checked:
-    def found(passed: bool | None, sentence: str) -> Checked:
-        return Checked(model=name, against="stored", passed=passed, sentence=f"{name}: {sentence}")
+def _check_stored(analyser: Analyser, name: str, backend: str) -> CheckResult:
+    def result(passed: bool | None, sentence: str) -> CheckResult:
+        return CheckResult(
+            model=name, against="stored", passed=passed, sentence=f"{name}: {sentence}"
+        )
 
     path = _answer_path(analyser, name)
     if not path.is_file():
-        return found(
+        return result(
             None,
-            f"not checked, no answer is stored in {path}; where the weights are known to be right, "
+            f"not checked: no answer is stored in {path}. If the weights are known to be correct, "
             f"`python -m xai_demo selftest {name} --write` stores one.",
         )
-    wanted = _read(path)
-    example = example_path(EXAMPLE[analyser.hub.entry(name).task])
-    if sha256_of(example) != wanted["file_sha256"]:
-        return found(
+    expected = _read_answer(path)
+    example = example_path(EXAMPLE_BY_TASK[analyser.hub.entry(name).task])
+    if sha256_of(example) != expected["file_sha256"]:
+        return result(
             None,
-            f"not checked, {example.name} has sha256 {sha256_of(example)}, wanted: "
-            f"{wanted['file_sha256']}, for which {path} was stored.",
+            f"not checked: {example.name} has sha256 {sha256_of(example)}, but {path} was stored "
+            f"for {expected['file_sha256']}.",
         )
-    analysis = _asked(analyser, name, example, backend, target=wanted["target"])
-    off = _difference(analysis, wanted["probabilities"])
-    heat = _heat_difference(analysis, wanted["heat"])
-    used = analysis.report.model.sha256
-    other = (
-        f" The weights have sha256 {used}, stored was the answer of {wanted['weights_sha256']}."
-        if used != wanted["weights_sha256"]
-        else ""
-    )
-    if off[0] <= wanted["tolerance"] and heat <= wanted["heat_tolerance"]:
-        return found(
+    analysis = _analyse(analyser, name, example, backend, target=expected["target"])
+    difference, worst = _probability_difference(analysis, expected["probabilities"])
+    heatmap_difference = _heatmap_difference(analysis, expected["heat"])
+    tolerance, heatmap_tolerance = expected["tolerance"], expected["heat_tolerance"]
+    sha256 = analysis.report.model.sha256
+    note = ""
+    if sha256 != expected["weights_sha256"]:
+        note = (
+            f" The weights have sha256 {sha256}; the answer was stored for "
+            f"{expected['weights_sha256']}."
+        )
+    if difference <= tolerance and heatmap_difference <= heatmap_tolerance:
+        return result(
             True,
-            f"as stored for {example.name}: probabilities within {off[0]:.1e} (allowed "
-            f"{wanted['tolerance']:g}), heat within {heat:.1e} (allowed "
-            f"{wanted['heat_tolerance']:g}).{other}",
+            f"as stored for {example.name}: probabilities within {difference:.1e} (allowed "
+            f"{tolerance:g}), heatmap within {heatmap_difference:.1e} (allowed "
+            f"{heatmap_tolerance:g}).{note}",
         )
-    said = f"{off[1]}; the heat is off by {heat:.2g} (allowed {wanted['heat_tolerance']:g})."
-    return found(False, f"not as stored for {example.name}: {said}{other}")
+    return result(
+        False,
+        f"not as stored for {example.name}: {worst}; the heatmap differs by "
+        f"{heatmap_difference:.2g} (allowed {heatmap_tolerance:g}).{note}",
+    )
 
 
-def _published(
-    analyser: Analyser, name: str, wanted: PublishedAnswer, clip: Path | None, backend: str
-) -> Checked:
-    def found(passed: bool | None, sentence: str) -> Checked:
-        return Checked(
+def _check_published(
+    analyser: Analyser, name: str, published: PublishedAnswer, clip: Path | None, backend: str
+) -> CheckResult:
+    def result(passed: bool | None, sentence: str) -> CheckResult:
+        return CheckResult(
             model=name, against="published", passed=passed, sentence=f"{name}: {sentence}"
         )
 
-    path = clip or clips.clip_path(wanted, analyser.settings)
+    path = clip or clips.clip_path(published, analyser.settings)
     if not path.is_file():
-        return found(
+        return result(
             None,
-            f"not checked against what its makers published, {path} is not there; wanted: "
-            f"{wanted.clip} in that place or by --clip FILE, from {wanted.source}.",
+            f"not checked against the published answer: {path} is missing. Put {published.clip} "
+            f"from {published.source} there, or name it with --clip FILE.",
         )
-    if wanted.sha256 not in (None, sha256_of(path)):
-        return found(
+    if published.sha256 not in (None, sha256_of(path)):
+        return result(
             None,
-            f"not checked against what its makers published, {path} has sha256 {sha256_of(path)}; "
-            f"wanted: {wanted.sha256}, {wanted.clip} from {wanted.source}.",
+            f"not checked against the published answer: {path} has sha256 {sha256_of(path)}; "
+            f"{published.clip} from {published.source} has {published.sha256}.",
         )
-    analysis = _asked(analyser, name, path, backend)
-    off, worst = _difference(analysis, wanted.probabilities)
-    answers = {p.label: p.probability for p in analysis.report.predictions}
-    if off > wanted.tolerance:
-        return found(
+    analysis = _analyse(analyser, name, path, backend)
+    difference, worst = _probability_difference(analysis, published.probabilities)
+    probabilities = {p.label: p.probability for p in analysis.report.predictions}
+    if difference > published.tolerance:
+        return result(
             False,
-            f"not as its makers published for {wanted.clip}: {worst} within {wanted.tolerance:g}.",
+            f"not as published for {published.clip}: {worst} (allowed {published.tolerance:g}).",
         )
     rows = ", ".join(
-        f"{label} {answers[label]:.3f} ({p:.3f})" for label, p in wanted.probabilities.items()
+        f"{label} {probabilities[label]:.3f} ({p:.3f})"
+        for label, p in published.probabilities.items()
     )
-    return found(
-        True,
-        f"as its makers published for {wanted.clip}, within {wanted.tolerance:g}: {rows}.",
+    return result(
+        True, f"as published for {published.clip}, within {published.tolerance:g}: {rows}."
     )
 
 
-def _asked(
+def _analyse(
     analyser: Analyser, name: str, path: Path, backend: str, target: str | None = None
 ) -> Analysis:
     request = AnalysisRequest(
@@ -269,35 +281,34 @@ def _asked(
     return analyser.analyse(request, path)
 
 
-def _difference(analysis: Analysis, wanted: Any) -> tuple[float, str]:
-    """The largest difference of a probability, and which it is; infinite for a missing label."""
-    answers = {p.label: p.probability for p in analysis.report.predictions}
-    worst, said = -1.0, ""
-    for label, p in wanted.items():
-        if label not in answers:
-            return float("inf"), f"there is no label {label!r}, wanted: {p:.3f} for it"
-        if abs(answers[label] - p) > worst:
-            worst = abs(answers[label] - p)
-            said = f"{label} has probability {answers[label]:.4f}, wanted: {p:.4f}"
-    return worst, said
+def _probability_difference(analysis: Analysis, expected: Mapping[str, float]) -> tuple[float, str]:
+    """The largest difference of a probability, and a phrase on it; infinite for a missing label."""
+    probabilities = {p.label: p.probability for p in analysis.report.predictions}
+    for label, p in expected.items():
+        if label not in probabilities:
+            return float("inf"), f"there is no label {label!r}; expected probability {p:.3f}"
+    worst = max(expected, key=lambda label: abs(probabilities[label] - expected[label]))
+    phrase = f"{worst} has probability {probabilities[worst]:.4f}; expected {expected[worst]:.4f}"
+    return abs(probabilities[worst] - expected[worst]), phrase
 
 
-def _heat_difference(analysis: Analysis, wanted: list[list[float]]) -> float:
-    values, known = analysis.report.explanations[0].values, np.array(wanted)
-    if values.shape != known.shape:
+def _heatmap_difference(analysis: Analysis, expected: list[list[float]]) -> float:
+    """The largest difference of a cell; infinite for a grid of another size."""
+    values, stored = analysis.report.explanations[0].values, np.array(expected)
+    if values.shape != stored.shape:
         return float("inf")
-    return float(np.abs(values - known).max())
+    return float(np.abs(values - stored).max())
 
 
 def _answer_path(analyser: Analyser, name: str) -> Path:
     if analyser.hub.entry(name).checkpoint is None:
-        return analyser.settings.weights_dir / name / FILE
-    return _ANSWERS / f"{name}.json"
+        return analyser.settings.weights_dir / name / ANSWER_FILE
+    return HUB_ANSWERS / f"{name}.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_answer(path: Path) -> dict[str, Any]:
     try:
-        wanted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return wanted
+        answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return answer
     except (OSError, ValueError) as error:
-        raise UnreadableFileError(f"{path} cannot be read: {error}; wanted: JSON.") from error
+        raise UnreadableFileError(f"{path} cannot be read as JSON: {error}.") from error

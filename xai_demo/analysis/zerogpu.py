@@ -1,7 +1,7 @@
-"""Answers on a GPU that is lent for the length of a call (ZeroGPU).
+"""Analysing on a GPU that is available only during a call (ZeroGPU on Hugging Face Spaces).
 
-The call runs in a process of its own, forked from this one: what goes in and out is copied, so that
-neither progress nor a request to stop crosses over, and errors come back as what they say.
+The call runs in a forked process. Its arguments and its result are pickled, so progress and
+cancelling do not reach it, and errors come back as values.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ if TYPE_CHECKING:
     from xai_demo.hub import Hub
     from xai_demo.records import Analysis, Decision, Floats, Prediction, Progress, Radiograph, Task
 
-# Seconds of a GPU, by how the network is made: loading its sums, and one answer.
-SECONDS = {"convolutional": 15, "pooled": 15, "transformer": 30}
-_SLOW_S = 30  # more, for an explainer with forward passes of its own
+# GPU seconds of one analysis at most, by kind of network: loading its kernels and predicting once.
+GPU_SECONDS = {"convolutional": 15, "pooled": 15, "transformer": 30}
+# Added for an explainer with forward passes of its own.
+_SLOW_EXPLAINER_S = 30
 
 
-class Lent:
-    """An analyser whose answers are worked out while a GPU is lent; else it is that analyser."""
+class ZeroGPUAnalyser:
+    """Wraps an analyser so that each analysis runs in a call with a GPU."""
 
     def __init__(self, analyser: Analyser, spaces: Any) -> None:
         self._analyser = analyser
-        self._on_gpu = spaces.GPU(self._worked, duration=self._seconds)
-        self._briefly = spaces.GPU(self._heard, duration=min(SECONDS.values()))
+        self._analyse_on_gpu = spaces.GPU(self._analyse, duration=self._max_seconds)
+        self._live_on_gpu = spaces.GPU(self._live, duration=min(GPU_SECONDS.values()))
 
     @property
     def hub(self) -> Hub:
-        """The analyser's own."""
+        """The hub of the wrapped analyser."""
         return self._analyser.hub
 
     def radiograph(self, path: str | Path) -> Radiograph:
-        """As `pipeline.Analyser.radiograph`: no network is asked."""
+        """See `Analyser.radiograph`; it runs no network and takes no GPU."""
         return self._analyser.radiograph(path)
 
     def warm_up(self) -> None:
-        """Nothing is left to be loaded."""
+        """Do nothing: `wrap_for_zerogpu` has loaded the networks."""
 
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
     ) -> tuple[tuple[Prediction, ...], Decision]:
-        """As `pipeline.Analyser.live`."""
-        outcome = self._briefly(task, samples, sample_rate_hz, model)
+        """See `Analyser.live`."""
+        outcome = self._live_on_gpu(task, samples, sample_rate_hz, model)
         if isinstance(outcome, XaiDemoError):
             raise outcome
         answer: tuple[tuple[Prediction, ...], Decision] = outcome
@@ -63,55 +64,56 @@ class Lent:
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
-        """As `pipeline.Analyser.analyse`."""
+        """See `Analyser.analyse`; a call that has started cannot be cancelled."""
         if progress:
-            progress(0.05, "Waiting for a GPU to be lent")
-        outcome = self._on_gpu(request, str(path))
+            progress(0.05, "Waiting for a GPU")
+        outcome = self._analyse_on_gpu(request, str(path))
         if isinstance(outcome, XaiDemoError):
             raise outcome
         analysis: Analysis = outcome
         return analysis
 
-    def _worked(self, request: AnalysisRequest, path: str) -> Any:
-        """In the other process."""
-        return _said(lambda: self._analyser.analyse(request, path))
+    def _analyse(self, request: AnalysisRequest, path: str) -> Any:
+        """Runs in the forked process."""
+        return _result_or_error(lambda: self._analyser.analyse(request, path))
 
-    def _heard(self, task: Task, samples: Floats, sample_rate_hz: int, model: str | None) -> Any:
-        """In the other process."""
-        return _said(lambda: self._analyser.live(task, samples, sample_rate_hz, model=model))
+    def _live(self, task: Task, samples: Floats, sample_rate_hz: int, model: str | None) -> Any:
+        """Runs in the forked process."""
+        return _result_or_error(
+            lambda: self._analyser.live(task, samples, sample_rate_hz, model=model)
+        )
 
-    def _seconds(self, request: AnalysisRequest, path: str) -> int:
-        """How long the GPU is wanted, at most; short ones are served first."""
+    def _max_seconds(self, request: AnalysisRequest, path: str) -> int:
+        """The longest time that the analysis may take; ZeroGPU serves short calls first."""
         from xai_demo import networks
 
         try:
             model = self._analyser.hub.model(
                 request.model or self._analyser.hub.default_model(request.task)
             )
-            seconds = SECONDS[networks.architecture(model).kind]
-        except XaiDemoError:  # it is refused in the call
-            return min(SECONDS.values())
+            seconds = GPU_SECONDS[networks.architecture(model).kind]
+        except XaiDemoError:  # the call itself refuses the request
+            return min(GPU_SECONDS.values())
         method = EXPLAINERS.get(str(request.explainer))
-        return seconds + (_SLOW_S if method and method.passes > 1 else 0)
+        return seconds + (_SLOW_EXPLAINER_S if method and method.passes > 1 else 0)
 
 
-def lent(analyser: Analyser) -> Analyser | Lent:
-    """The analyser, on a lent GPU where this machine lends them.
-
-    Its networks are put in place first: a lent GPU takes only what was placed before any call.
-    """
+def wrap_for_zerogpu(analyser: Analyser) -> Analyser | ZeroGPUAnalyser:
+    """The analyser itself, or wrapped on a Space with ZeroGPU."""
     spaces = zerogpu_package()
     if spaces is None:
         return analyser
+    # ZeroGPU moves to the GPU only what was placed there before the first call.
     analyser.warm_up()
-    return Lent(analyser, spaces)
+    return ZeroGPUAnalyser(analyser, spaces)
 
 
-def _said(work: Callable[[], Any]) -> Any:
-    """What the work returns, or the error that it raises, such that either can be copied."""
+def _result_or_error(work: Callable[[], Any]) -> Any:
+    """What `work` returns or raises, as a value that can be pickled."""
     try:
         return work()
-    except UnknownNameError as error:  # made of more than its sentence
+    # Its constructor takes more than a message, so it cannot be unpickled.
+    except UnknownNameError as error:
         return RequestError(str(error))
     except XaiDemoError as error:
         return error
