@@ -51,6 +51,7 @@ ROWS: dict[str, tuple[set[str], ...]] = {
         {"train"},
         {"folds"},
         {"ablation", "cross_validation", "explainer_eval", "gate_eval", "input_checks"},
+        {"refit"},
     ),
     "xai_demo.tabs": (
         {"phrases", "requests", "theme"},

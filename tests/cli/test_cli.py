@@ -52,6 +52,7 @@ COMMANDS = (
     "cross-validate",
     "ablate",
     "compare",
+    "refit",
     "evaluate-explainers",
 )
 HEATMAP = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)

@@ -15,7 +15,7 @@ from xai_demo.cli import main
 from xai_demo.errors import TrainingError
 from xai_demo.imaging import gate
 from xai_demo.settings import Settings
-from xai_demo.synthesis.thorax import thorax
+from xai_demo.synthesis.thorax import thorax_phantom
 from xai_demo.training import gate_eval
 from xai_demo.training.gate_eval import ImageFolders, evaluate_gate, wilson_interval
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     for place in ("films/one", "films/other", "others/holidays", "sounds"):
         (root / place).mkdir(parents=True)
     for seed in range(4):
-        film = Image.fromarray(thorax(seed=seed).pixels)
+        film = Image.fromarray(thorax_phantom(seed=seed).pixels)
         place = root / "films" / ("one" if seed < 3 else "other")
         (film.rotate(90) if seed == 2 else film).save(place / f"{seed}.png")
     (root / "films" / "one" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -43,9 +43,9 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-def measured(folder: Path, **asked) -> dict:
+def measured(folder: Path, **options) -> dict:
     settings = Settings(weights_dir=folder, cache_dir=folder, offline=True)
-    return evaluate_gate(ImageFolders(films=folder / "films", **asked), settings=settings)
+    return evaluate_gate(ImageFolders(films=folder / "films", **options), settings=settings)
 
 
 def test_the_interval_is_the_published_one():
@@ -70,7 +70,7 @@ def test_films_others_and_turned_films_are_counted_by_folder(folder):
         gate_eval.DRAWINGS, 3
     )
     assert sum(row["n"] for row in result["others"].values()) == result["together"]["others"]["n"]
-    assert "2 files could not be read, left out: broken.png, noise.wav." in result["notes"]
+    assert "2 files could not be read and are left out: broken.png, noise.wav." in result["notes"]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -95,7 +95,8 @@ def test_what_is_drawn_is_a_picture_in_grey_that_no_seed_repeats(kind):
 @pytest.mark.parametrize("kind", gate_eval.DRAWINGS)
 def test_the_gate_stops_nineteen_of_twenty_of_what_is_drawn(kind):
     stopped = [
-        gate.looked_at(gate_eval.DRAWINGS[kind](np.random.default_rng(seed))).kind != "frontal"
+        gate.classify_picture(gate_eval.DRAWINGS[kind](np.random.default_rng(seed))).kind
+        != "frontal"
         for seed in range(20)
     ]
     assert sum(stopped) >= 19
@@ -105,15 +106,15 @@ def test_the_command_prints_the_rates_and_refuses_what_is_no_folder(folder, caps
     asked = ["evaluate-gate", "--data", str(folder / "films"), "--turned", "0"]
     assert main(asked) == 0
     out = capsys.readouterr().out
-    assert "| **all films, wanted 99%** | 4 | 3 (75.00%) | 30.06%-95.44% |" in out
-    assert "The gate was fitted on films of NIH ChestX-ray14" in out
+    assert "| **all films, target 99%** | 4 | 3 (75.00%) | 30.06%-95.44% |" in out
+    assert "The gate was fitted on radiographs of NIH ChestX-ray14" in out
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["films"]["one"]["n"] == 3
     assert main([*asked, "--others", str(folder / "nowhere")]) == 2
-    assert "nowhere is no folder, wanted: one with another picture in it" in capsys.readouterr().err
+    assert "nowhere is not a folder; a folder of other images" in capsys.readouterr().err
     assert main([*asked, "--sounds", str(folder / "nowhere")]) == 2
-    assert "nowhere is no folder, wanted: one with a sound in it" in capsys.readouterr().err
-    with pytest.raises(TrainingError, match="sounds holds no picture that can be read"):
+    assert "nowhere is not a folder; a folder of sounds" in capsys.readouterr().err
+    with pytest.raises(TrainingError, match="sounds contains no readable radiograph"):
         evaluate_gate(
             ImageFolders(films=folder / "sounds"),
             settings=Settings(weights_dir=folder, cache_dir=folder, offline=True),

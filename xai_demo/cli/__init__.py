@@ -94,6 +94,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "evaluate": (training.evaluate, training.add_evaluate),
         "cross-validate": (training.cross_validate, training.add_cross_validate),
         "evaluate-gate": (training.evaluate_gate, training.add_evaluate_gate),
+        "refit": (training.refit, training.add_refit),
         "evaluate-explainers": (training.evaluate_explainers, training.add_evaluate_explainers),
         "publish": (release.publish_model, release.add_publish),
         "deploy": (release.deploy_space, release.add_deploy),

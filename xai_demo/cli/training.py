@@ -169,6 +169,56 @@ def evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterator
     yield json_text(result) if arguments.json else gate_eval.table(result)
 
 
+def add_refit(command: argparse.ArgumentParser) -> None:
+    """The options of `refit`."""
+    command.add_argument("check", choices=("gate", "quality"), help="of radiographs, of sounds")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="radiographs, or lung sounds"
+    )
+    command.add_argument(
+        "--others", type=Path, metavar="DIR", help="gate: other images, one folder for each kind"
+    )
+    command.add_argument(
+        "--speech", type=Path, metavar="DIR", help="quality: speech; default: imitated here"
+    )
+    command.add_argument(
+        "--music", type=Path, metavar="DIR", help="quality: music; default: imitated here"
+    )
+    command.add_argument(
+        "--sounds", type=Path, metavar="DIR", help="everyday sounds; default: synthesised here"
+    )
+    command.add_argument(
+        "--most", type=int, metavar="N", help="files of each folder or kind; default: all"
+    )
+    add_json(command)
+
+
+def refit(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
+    """refit the coefficients of an input check; part of what they were fitted on was not kept"""
+    from xai_demo.training import gate_eval
+    from xai_demo.training import refit as fits
+
+    with progress_bar() as progress:
+        if arguments.check == "gate":
+            images = gate_eval.ImageFolders(
+                films=arguments.data,
+                others=arguments.others,
+                sounds=arguments.sounds,
+                most=arguments.most,
+            )
+            result = fits.refit_gate(images, settings=settings, progress=progress)
+        else:
+            sounds = fits.SoundFolders(
+                recordings=arguments.data,
+                speech=arguments.speech,
+                music=arguments.music,
+                noise=arguments.sounds,
+                most=arguments.most,
+            )
+            result = fits.refit_quality(sounds, progress=progress)
+    yield json_text(result) if arguments.json else fits.table(result)
+
+
 def add_evaluate_explainers(command: argparse.ArgumentParser) -> None:
     """The options of `evaluate-explainers`."""
     command.add_argument("model", metavar="MODEL")

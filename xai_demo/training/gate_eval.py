@@ -1,9 +1,8 @@
-"""How often the gate lets radiographs through and stops the rest: `evaluate-gate`.
+"""How often the gate accepts radiographs and stops other images: `evaluate-gate`.
 
-Films are taken as they are, and some of them turned and inverted too. What is no film comes from a
-folder, is drawn here (see `strangers`), or is the spectrogram of a sound.
-
-Pictures that are no radiographs, made to try the gate on: (height, width), 0..1. Pure.
+Radiographs are tested as they are, and some of them rotated and inverted as well. Other images come
+from a folder, are drawn here (`DRAWINGS`), or are spectrograms of sounds. All images are
+(height, width), 0..1.
 """
 
 from __future__ import annotations
@@ -30,39 +29,43 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
 
 CAVEAT = (
-    "The gate was fitted on films of NIH ChestX-ray14, Kermany et al. and COVID-CXNet, so that "
-    "rates on these are of films that it may have met; xai_demo/training/gate.py has those of "
-    "persons left out of the fit."
+    "The gate was fitted on radiographs of NIH ChestX-ray14, Kermany et al. and COVID-CXNet, so "
+    "it may have been fitted on the ones measured here; xai_demo/training/input_checks.py has the "
+    "rates for patients left out of the fit."
 )
-RADIOGRAPH_TARGET, OTHERS_TARGET = 0.99, 0.95  # let through; stopped or warned of
-IMAGES_PER_KIND = 60  # pictures of every kind that is made here
-_PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm"}
-_SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
+RADIOGRAPH_TARGET, OTHERS_TARGET = 0.99, 0.95  # accepted; stopped or warned about
+IMAGES_PER_KIND = 60  # of every kind that is drawn here
+_DECIBELS = 80.0  # range of a spectrogram, from its loudest point to black
+_WORDS = ("lung", "rib", "heart", "left", "right", "clear", "no", "acute", "finding", "normal")
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm"}
+_SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFolders:
-    """Which pictures to try."""
+    """Where the images to test are."""
 
-    films: Path
-    others: Path | None = None  # a folder for each kind
-    sounds: Path | None = None
-    most: int | None = None  # films of each folder
-    turned: int = 100  # of these
+    films: Path  # radiographs
+    others: Path | None = None  # other images, one folder per kind
+    sounds: Path | None = None  # for spectrograms; None: of synthetic sounds
+    most: int | None = None  # radiographs of each folder; None: all
+    turned: int = 100  # how many of these are also rotated and inverted
 
 
 @dataclass(slots=True)
-class _Tally:
-    """How many of one kind were met, and of how many the gate said the right thing."""
+class VerdictTally:
+    """How many inputs of one kind were tested, and how many verdicts were correct."""
 
     n: int = 0
     right: int = 0
 
     def count(self, is_right: bool) -> None:
+        """Count one verdict."""
         self.n += 1
         self.right += is_right
 
     def to_json(self) -> dict[str, Any]:
+        """Both numbers, and their ratio with its 95 % interval."""
         low, high = wilson_interval(self.right, self.n)
         return {
             "n": self.n,
@@ -72,40 +75,45 @@ class _Tally:
 
 
 def evaluate_gate(
-    asked: ImageFolders, *, settings: Settings, progress: Progress | None = None
+    folders: ImageFolders, *, settings: Settings, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Rates by folder and by kind, with 95 % intervals (Wilson 1927).
+    """Rates of correct verdicts by folder and by kind, with 95 % intervals (Wilson 1927).
 
-    Right is: a film as it is let through; one turned or inverted told how to correct, so that it
-    is put right; anything else not let through. Raises TrainingError where there are no films.
+    A verdict is correct if a radiograph is accepted, a rotated or inverted one is recognised with
+    the right correction, and anything else is not accepted. Raises TrainingError where there are no
+    radiographs.
     """
-    tell = progress or (lambda done, doing: None)
-    films: dict[str, _Tally] = {}
-    turned: dict[str, _Tally] = {}
-    others: dict[str, _Tally] = {}
+    report = progress or (lambda done, doing: None)
+    films: dict[str, VerdictTally] = {}
+    turned: dict[str, VerdictTally] = {}
+    others: dict[str, VerdictTally] = {}
     unread: list[str] = []
-    folders = _files_by_folder(asked.films, "a radiograph", asked.most)
-    for number, (name, paths) in enumerate(folders.items()):
-        tell(0.8 * number / len(folders), f"films in {name}")
+    by_folder = files_by_folder(folders.films, "radiographs", folders.most)
+    for number, (name, paths) in enumerate(by_folder.items()):
+        report(0.8 * number / len(by_folder), f"radiographs in {name}")
         for i, path in enumerate(paths):
-            pixels = _read_pixels(path, settings, unread)
-            if pixels is None:
+            image = read_pixels(path, settings, unread)
+            if image is None:
                 continue
-            verdict = gate.looked_at(pixels[0], colour=pixels[1])
-            films.setdefault(name, _Tally()).count(verdict.kind == "frontal")
-            for way, is_right in _misoriented(pixels[0]) if i < asked.turned else ():
-                turned.setdefault(way, _Tally()).count(is_right)
+            verdict = gate.classify_picture(image[0], colour=image[1])
+            films.setdefault(name, VerdictTally()).count(verdict.kind == "frontal")
+            for way, is_right in _orientation_verdicts(image[0]) if i < folders.turned else ():
+                turned.setdefault(way, VerdictTally()).count(is_right)
     if not films:
-        raise TrainingError(f"{asked.films} holds no picture that can be read, wanted: films.")
-    tell(0.8, "what is no film")
-    for kind, shown, colour in _other_images(asked, settings, unread):
-        stopped = gate.looked_at(shown, colour=colour).kind != "frontal"
-        others.setdefault(kind, _Tally()).count(stopped)
+        raise TrainingError(f"{folders.films} contains no readable radiograph.")
+    report(0.8, "other images")
+    for kind, shown, colour in other_images(folders, settings, unread):
+        stopped = gate.classify_picture(shown, colour=colour).kind != "frontal"
+        others.setdefault(kind, VerdictTally()).count(stopped)
     return _result(films, turned, others, unread)
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
+    """The 95 % interval of a share (Wilson 1927).
+
+    >>> wilson_interval(0, 20)
+    (0.0, 0.1611)
+    """
     z, share = 1.96, right / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -114,24 +122,24 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
 
 def table(result: dict[str, Any]) -> str:
     """The rates for a terminal, as Markdown."""
-    lines = ["| what | pictures | right | 95 % |", "| --- | --- | --- | --- |"]
+    lines = ["| images | n | correct | 95 % |", "| --- | --- | --- | --- |"]
     for title, rows in (
-        ("let through", result["films"]),
-        ("told how to correct", result["turned"]),
+        ("accepted", result["films"]),
+        ("recognised and corrected", result["turned"]),
         ("stopped", result["others"]),
     ):
-        lines += [f"| {name}: {title} | {_cells(row)} |" for name, row in rows.items()]
+        lines += [f"| {name}: {title} | {rate_cells(row)} |" for name, row in rows.items()]
     for name, row in result["together"].items():
-        wanted = row.get("wanted")
-        goal = f", wanted {wanted:.0%}" if wanted else ""
-        lines.append(f"| **all {name}{goal}** | {_cells(row)} |")
+        target = row.get("wanted")
+        goal = f", target {target:.0%}" if target else ""
+        lines.append(f"| **all {name}{goal}** | {rate_cells(row)} |")
     return "\n".join([*lines, *("\n" + note for note in result["notes"])])
 
 
 def _result(
-    films: dict[str, _Tally],
-    turned: dict[str, _Tally],
-    others: dict[str, _Tally],
+    films: dict[str, VerdictTally],
+    turned: dict[str, VerdictTally],
+    others: dict[str, VerdictTally],
     unread: Sequence[str],
 ) -> dict[str, Any]:
     together = {"films": _sum(films) | {"wanted": RADIOGRAPH_TARGET}}
@@ -141,7 +149,7 @@ def _result(
     notes = [CAVEAT]
     few = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
     if unread:
-        notes.append(f"{len(unread)} files could not be read, left out: {few}.")
+        notes.append(f"{len(unread)} files could not be read and are left out: {few}.")
     return {
         "films": {name: tally.to_json() for name, tally in films.items()},
         "turned": {name: tally.to_json() for name, tally in turned.items()},
@@ -151,113 +159,121 @@ def _result(
     }
 
 
-def _sum(tallies: dict[str, _Tally]) -> dict[str, Any]:
-    total = _Tally(
+def _sum(tallies: dict[str, VerdictTally]) -> dict[str, Any]:
+    total = VerdictTally(
         n=sum(t.n for t in tallies.values()), right=sum(t.right for t in tallies.values())
     )
     return total.to_json()
 
 
-def _misoriented(upright: Floats) -> Iterator[tuple[str, bool]]:
-    """The film in the seven wrong ways, and whether correcting it as told puts it right."""
+def _orientation_verdicts(upright: Floats) -> Iterator[tuple[str, bool]]:
+    """The seven rotated and inverted versions, and whether each is recognised as what it is."""
     for inverted in (False, True):
         for quarters in range(4):
             if not (inverted or quarters):
                 continue
             shown = np.rot90(1 - upright if inverted else upright, -quarters)
-            verdict = gate.looked_at(np.ascontiguousarray(shown))
-            told = (verdict.kind == "inverted", verdict.turn // 90)
+            verdict = gate.classify_picture(np.ascontiguousarray(shown))
+            correction = (verdict.kind == "inverted", verdict.turn // 90)
             way = " and ".join(
                 filter(None, (("turned" if quarters else ""), ("inverted" if inverted else "")))
             )
-            seen = verdict.kind in ("rotated", "inverted")
-            yield way, seen and told == (inverted, quarters)
+            is_recognised = verdict.kind in ("rotated", "inverted")
+            yield way, is_recognised and correction == (inverted, quarters)
 
 
-def _other_images(
-    asked: ImageFolders, settings: Settings, unread: list[str]
+def other_images(
+    folders: ImageFolders, settings: Settings, unread: list[str]
 ) -> Iterator[tuple[str, Floats, bool | None]]:
-    """What is no film, by kind, and whether it is in colour; colour pictures are tried in grey too,
-    as who photographs a page may have taken the colour away."""
-    folders = _files_by_folder(asked.others, "another picture", None) if asked.others else {}
-    for name, paths in folders.items():
+    """Images that are not radiographs, each with its kind and whether it is in colour, if known.
+
+    `unread` gets the names of files that cannot be read.
+    """
+    by_folder = files_by_folder(folders.others, "other images", None) if folders.others else {}
+    for name, paths in by_folder.items():
         for path in paths:
-            found = _read_pixels(path, settings, unread)
-            if found is None:
+            image = read_pixels(path, settings, unread)
+            if image is None:
                 continue
-            yield name, found[0], found[1]
-            if found[1]:
-                yield f"{name}, in grey", found[0], False
+            pixels, colour = image
+            yield name, pixels, colour
+            # A photograph may have lost its colour before it reaches the demo.
+            if colour:
+                yield f"{name}, in grey", pixels, False
     for kind, make in DRAWINGS.items():
         for seed in range(IMAGES_PER_KIND):
             yield kind, make(np.random.default_rng(seed)), None
-    yield from (("spectrograms", shown, None) for shown in _spectrograms(asked, settings, unread))
+    yield from (
+        ("spectrograms", shown, None) for shown in _spectrograms(folders.sounds, settings, unread)
+    )
 
 
-def _spectrograms(asked: ImageFolders, settings: Settings, unread: list[str]) -> Iterator[Floats]:
-    """Of the sounds of a folder or, without one, of sounds made here."""
+def _spectrograms(sounds: Path | None, settings: Settings, unread: list[str]) -> Iterator[Floats]:
+    """Spectrograms of the sounds in a folder or, without one, of synthetic sounds."""
     spec = CNN14.preprocessing
     if not isinstance(spec, LogMel):
-        raise TypeError(f"Cnn14 takes a {type(spec).__name__}, wanted: a LogMel.")
-    if asked.sounds is None:
+        raise TypeError(f"Cnn14's preprocessing is a {type(spec).__name__}, not a LogMel.")
+    if sounds is None:
         for seed in range(IMAGES_PER_KIND):
             label = list(everyday.SOUNDS)[seed % len(everyday.SOUNDS)]
             yield spectrogram_image(everyday.everyday_sound(label, seed=seed).samples, spec)
         return
-    _require_folder(asked.sounds, "a sound")
-    for path in sorted(p for p in asked.sounds.rglob("*") if p.suffix.lower() in _SOUNDS):
+    require_folder(sounds, "sounds")
+    for path in sorted(p for p in sounds.rglob("*") if p.suffix.lower() in _SOUND_SUFFIXES):
         try:
-            found = audio.read_audio(
+            recording = audio.read_audio(
                 path, sample_rate_hz=spec.sample_rate_hz, max_duration_s=settings.max_duration_s
             )
         except UnreadableFileError:
             unread.append(path.name)
             continue
-        yield spectrogram_image(spectrogram.repeated(found.samples, spec.n_fft), spec)
+        yield spectrogram_image(spectrogram.repeat_to_length(recording.samples, spec.n_fft), spec)
 
 
-def _require_folder(root: Path, what: str) -> None:
+def require_folder(root: Path, what: str) -> None:
+    """Raise TrainingError where there is no such folder."""
     if not root.is_dir():
-        raise TrainingError(f"{root} is no folder, wanted: one with {what} in it.")
+        raise TrainingError(f"{root} is not a folder; a folder of {what} is needed.")
 
 
-def _files_by_folder(root: Path, what: str, most: int | None) -> dict[str, list[Path]]:
-    """Pictures by the folder that they lie in, at most so many of each, in an order of chance."""
-    _require_folder(root, what)
-    found: dict[str, list[Path]] = {}
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES):
-        found.setdefault(str(path.parent.relative_to(root)), []).append(path)
+def files_by_folder(root: Path, what: str, most: int | None) -> dict[str, list[Path]]:
+    """Images by the folder they lie in, at most `most` of each, in a fixed random order."""
+    require_folder(root, what)
+    paths_in: dict[str, list[Path]] = {}
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES):
+        paths_in.setdefault(str(path.parent.relative_to(root)), []).append(path)
     rng = np.random.default_rng(0)
     return {
         root.name if name == "." else name: [paths[i] for i in rng.permutation(len(paths))[:most]]
-        for name, paths in found.items()
+        for name, paths in paths_in.items()
     }
 
 
-def _read_pixels(
+def read_pixels(
     path: Path, settings: Settings, unread: list[str]
 ) -> tuple[Floats, bool | None] | None:
+    """An image and whether it is in colour, if known; None if it cannot be read.
+
+    The name of an unreadable file is added to `unread`.
+    """
     try:
-        found = imaging.read_image(path, max_pixels=settings.max_pixels)
+        radiograph = imaging.read_image(path, max_pixels=settings.max_pixels)
     except UnreadableFileError:
         unread.append(path.name)
         return None
-    return found.pixels, found.facts.get("colour")
+    return radiograph.pixels, radiograph.facts.get("colour")
 
 
-def _cells(row: dict[str, Any]) -> str:
+def rate_cells(row: dict[str, Any]) -> str:
+    """The table cells of one tally: number, correct ones, interval."""
     rate = row["rate"]
     return (
         f"{row['n']} | {row['right']} ({rate['value']:.2%}) | {rate['low']:.2%}-{rate['high']:.2%}"
     )
 
 
-_DECIBELS = 80.0  # of a spectrogram, from its loudest down to black
-_WORDS = ("lung", "rib", "heart", "left", "right", "clear", "no", "acute", "finding", "normal")
-
-
 def text_page(rng: np.random.Generator) -> Floats:
-    """A page of black words on white, or of white on black."""
+    """A page of dark words on white, or of light words on black."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("L", (600, int(rng.integers(500, 850))), 255)
@@ -274,7 +290,7 @@ def text_page(rng: np.random.Generator) -> Floats:
 
 
 def chart(rng: np.random.Generator) -> Floats:
-    """Axes with bars and a line."""
+    """A chart with axes, bars and a line."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("L", (640, 480), int(rng.integers(220, 256)))
@@ -293,7 +309,7 @@ def chart(rng: np.random.Generator) -> Floats:
 
 
 def noise(rng: np.random.Generator) -> Floats:
-    """Grain, fine to coarse."""
+    """Random grain, fine to coarse."""
     from PIL import Image
 
     side = int(rng.choice((4, 8, 16, 64, 256)))
@@ -303,7 +319,7 @@ def noise(rng: np.random.Generator) -> Floats:
 
 
 def gradient(rng: np.random.Generator) -> Floats:
-    """From dark to light, straight or round."""
+    """A linear or radial gradient from dark to light."""
     y, x = np.mgrid[-1:1:200j, -1:1:240j]
     angle = rng.uniform(0, 2 * np.pi)
     straight = np.cos(angle) * x + np.sin(angle) * y
@@ -313,7 +329,7 @@ def gradient(rng: np.random.Generator) -> Floats:
 
 
 def spectrogram_image(samples: Floats, spec: LogMel) -> Floats:
-    """As the page draws it: high frequencies at the top, 0..1."""
+    """A spectrogram as the page draws it: high frequencies at the top, 0..1."""
     decibels = spectrogram.log_mel(samples, spec)
     shown = np.clip((decibels - decibels.max()) / _DECIBELS + 1, 0, 1)
     return np.ascontiguousarray(shown[::-1], np.float32)

@@ -1,4 +1,4 @@
-"""A dataset in memory, whatever its layout on disk, and the one splitter that keeps patients apart.
+"""A dataset in memory, whatever its layout on disk, and the splitter that keeps patients apart.
 
 `assign_parts` decides which part each sample goes to. Samples of one group (a patient, or the
 source of a clip) always stay together. Given labels, it stratifies by iterative stratification

@@ -98,7 +98,7 @@ def augment(image: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _pixels(path: Path, spec: Raster) -> Pixels:
-    image = preprocess.framed(imaging.read_image(path, max_pixels=_MAX_PIXELS).pixels, spec)
+    image = preprocess.resize_for_network(imaging.read_image(path, max_pixels=_MAX_PIXELS).pixels, spec)
     return np.round(image * 255).astype(np.uint8)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo import explainers, networks
-from xai_demo.analysis.inference import LEAST_PASSES
+from xai_demo.analysis.inference import MIN_PASSES
 from xai_demo.engine import Engine
 from xai_demo.errors import TrainingError, UnknownNameError, UnsuitableError
 from xai_demo.files import write_atomically
@@ -36,13 +36,13 @@ from xai_demo.training.explainer_report import card_section
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
-    from xai_demo.engine import Network
+    from xai_demo.engine.backends import Network
     from xai_demo.records import Model, Progress
     from xai_demo.settings import Settings
     from xai_demo.training.datasets import Dataset
 
 MOST = 24  # test samples, and mixtures of each kind; annotated files are several times as many
-PASSES = LEAST_PASSES  # forward passes that a slow explainer may spend on one window
+PASSES = MIN_PASSES  # forward passes that a slow explainer may spend on one window
 FILE = model_card.EXPLAINERS_FILE
 
 

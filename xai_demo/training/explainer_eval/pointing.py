@@ -17,7 +17,7 @@ import numpy as np
 from xai_demo import explainers, networks
 from xai_demo.analysis import faithfulness, inputs
 from xai_demo.analysis.heatmap import frames_per_column
-from xai_demo.analysis.inference import Answer, answered, raw_heat
+from xai_demo.analysis.inference import NetworkOutputs, raw_heatmaps, run_network
 from xai_demo.audio import spectrogram
 from xai_demo.decision import decided_label_index
 from xai_demo.records import LogMel
@@ -25,7 +25,7 @@ from xai_demo.training import metrics
 
 if TYPE_CHECKING:
     from xai_demo.analysis.faithfulness import Mask
-    from xai_demo.engine import Network
+    from xai_demo.engine.backends import Network
     from xai_demo.records import Floats, Model, Radiograph, Recording
 
 HOT = 0.5  # share of the maximum from which a pixel belongs to the hot region
@@ -74,12 +74,12 @@ class TimeSpans:
         over_time = heatmap.max(axis=0, keepdims=True)
         labelled = np.broadcast_to(canvas.during(self.labelled or self.spans), heatmap.shape)
         return _pointing_figures(
-            pointing=faithfulness.pointing(heatmap, inside),
+            pointing=faithfulness.pointing_hit(heatmap, inside),
             chance=faithfulness.pointing_chance(inside),
-            simple={"pointing_energy": faithfulness.pointing(canvas.brightness, inside)},
+            simple={"pointing_energy": faithfulness.pointing_hit(canvas.brightness, inside)},
         ) | {
-            "pointing_judged": faithfulness.pointing(heatmap, labelled),
-            "heat_inside": faithfulness.inside(heatmap, inside),
+            "pointing_judged": faithfulness.pointing_hit(heatmap, labelled),
+            "heat_inside": faithfulness.share_inside(heatmap, inside),
             "iou": faithfulness.iou(over_time, during[None], HOT),
         }
 
@@ -98,9 +98,9 @@ class TimeFrequencyEvents:
         band = np.broadcast_to(self._band(canvas)[:, None], heatmap.shape)
         figures: dict[str, float] = {}
         for name, truth in (("time", time), ("band", band)):
-            hit = faithfulness.pointing(heatmap, truth)
+            hit = faithfulness.pointing_hit(heatmap, truth)
             chance = faithfulness.pointing_chance(truth)
-            energy = faithfulness.pointing(canvas.brightness, truth)
+            energy = faithfulness.pointing_hit(canvas.brightness, truth)
             figures |= {
                 f"{name}_hit": hit,
                 f"chance_{name}": chance,
@@ -108,7 +108,7 @@ class TimeFrequencyEvents:
                 f"{name}_above_chance": hit - chance,
                 f"{name}_above_energy": hit - energy,
             }
-        return figures | {"both_hit": faithfulness.pointing(heatmap, time & band)}
+        return figures | {"both_hit": faithfulness.pointing_hit(heatmap, time & band)}
 
     def _band(self, canvas: Canvas) -> Mask:
         """Whether each row lies in the band of an event, (rows,)."""
@@ -135,11 +135,11 @@ class Boxes:
         centre = float(inside[rows // 2, columns // 2])
         overlap = max(_iou(hot_box(heatmap), mask) for mask in self.masks)
         return _pointing_figures(
-            pointing=faithfulness.pointing(heatmap, inside),
+            pointing=faithfulness.pointing_hit(heatmap, inside),
             chance=faithfulness.pointing_chance(inside),
             simple={"pointing_centre": centre},
         ) | {
-            "heat_inside": faithfulness.inside(heatmap, inside),
+            "heat_inside": faithfulness.share_inside(heatmap, inside),
             "iou": overlap,
             **{f"iou_{level:g}": float(overlap >= level) for level in IOU_LEVELS},
         }
@@ -225,7 +225,7 @@ class AnalysedFile:
 
     network: Network
     prepared: Any  # a Medium
-    answer: Answer
+    answer: NetworkOutputs
     overall: Floats  # (labels,)
 
     def has_answer(self, label: str) -> bool:
@@ -238,7 +238,7 @@ class AnalysedFile:
         method = explainers.explainer(explainer)
         target = self.network.model.labels.index(label)
         budget = explainers.Budget(passes=min(method.passes, passes) or None)
-        raw = raw_heat(self.network, self.prepared, self.answer, method, [target], budget)
+        raw = raw_heatmaps(self.network, self.prepared, self.answer, method, [target], budget)
         return self._assemble(raw[:, 0], self.answer.probabilities[:, target])
 
     def canvas(self) -> Canvas:
@@ -277,8 +277,8 @@ class AnalysedFile:
 def analyse_file(network: Network, source: Recording | Radiograph) -> AnalysedFile:
     """Prepare a file and run the network on it, as the demo does."""
     prepared = inputs.prepare(network.model, source)
-    answer = answered(network, prepared.inputs)
-    overall = prepared.overall(network.model, answer.probabilities)
+    answer = run_network(network, prepared.inputs)
+    overall = prepared.file_probabilities(network.model, answer.probabilities)
     return AnalysedFile(network=network, prepared=prepared, answer=answer, overall=overall)
 
 

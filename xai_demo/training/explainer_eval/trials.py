@@ -21,13 +21,13 @@ import numpy as np
 
 from xai_demo import explainers, networks
 from xai_demo.analysis import faithfulness
-from xai_demo.analysis.faithfulness import Trial
-from xai_demo.analysis.heatmap import resized, scaled
+from xai_demo.analysis.faithfulness import MaskingTest
+from xai_demo.analysis.heatmap import normalise, resize
 from xai_demo.analysis.inference import (
-    Answer,
-    Asker,
-    answered,
-    raw_heat,
+    ModelRunner,
+    NetworkOutputs,
+    raw_heatmaps,
+    run_network,
 )
 from xai_demo.decision import decided_label_index
 from xai_demo.explainers import Budget
@@ -41,7 +41,7 @@ from xai_demo.training.explainer_eval.pointing import (
 )
 
 if TYPE_CHECKING:
-    from xai_demo.engine import Network
+    from xai_demo.engine.backends import Network
     from xai_demo.records import Floats
     from xai_demo.training.datasets import Dataset
 
@@ -103,7 +103,7 @@ def select_samples(network: Network, data: Dataset, most: int) -> list[Sample]:
         if group in sample_of or (data.targets.ndim == 1 and data.targets[i] == normal):
             continue
         window, truth = data.load(int(i), None)
-        probabilities = answered(network, window[None, None]).probabilities[0]
+        probabilities = run_network(network, window[None, None]).probabilities[0]
         correct = [
             int(k)
             for k in np.flatnonzero(truth > 0.5)
@@ -166,9 +166,9 @@ def _sample_heatmap(network: Network, explainer: str, sample: Sample, passes: in
     window = _Window.of(network.model, sample.window)
     method = explainers.explainer(explainer)
     budget = Budget(passes=min(method.passes, passes) or None)
-    answer: Answer = answered(network, window.inputs)
-    raw = raw_heat(network, window, answer, method, [sample.target], budget)[0, 0]
-    return scaled(resized(scaled(raw), *sample.window.shape[1:]))
+    answer: NetworkOutputs = run_network(network, window.inputs)
+    raw = raw_heatmaps(network, window, answer, method, [sample.target], budget)[0, 0]
+    return normalise(resize(normalise(raw), *sample.window.shape[1:]))
 
 
 def _figures(
@@ -177,11 +177,11 @@ def _figures(
     # A masked sound is silent, a masked radiograph has its mean grey.
     is_sound = isinstance(network.model.preprocessing, LogMel)
     background = float(sample.window.min() if is_sound else sample.window.mean())
-    trial = Trial(
-        window=sample.window, background=background, answer=_target_probability(network, sample)
+    trial = MaskingTest(
+        window=sample.window, background=background, predict=_target_probability(network, sample)
     )
-    revealed = faithfulness.through_heat(trial, heatmap)
-    similarity = faithfulness.randomisation(heatmap, randomised_heat)
+    revealed = faithfulness.probability_through_heatmap(trial, heatmap)
+    similarity = faithfulness.randomisation_similarity(heatmap, randomised_heat)
     return {
         "insertion_auc": faithfulness.insertion_auc(trial, heatmap, STEPS),
         "deletion_auc": faithfulness.deletion_auc(trial, heatmap, STEPS),
@@ -194,7 +194,7 @@ def _figures(
 
 def _target_probability(network: Network, sample: Sample) -> Callable[[Floats], Floats]:
     """A function for the target's probability that runs the network once per distinct input."""
-    runner = Asker(network)
+    runner = ModelRunner(network)
 
     def answer(inputs: Floats) -> Floats:
         digests = [hashlib.sha256(x.tobytes()).digest() for x in inputs]

@@ -1,4 +1,4 @@
-"""Metrics of lung sounds: the scores of the ICBHI 2017 and SPRSound challenges, and the timeline's.
+"""Metrics of lung sounds: those of the ICBHI 2017 and SPRSound challenges, and of timelines.
 
 Classes are normal, crackle, wheeze, both, in this order. Sensitivity is the share of abnormal
 events assigned to their exact class, specificity that of normal ones called normal (Rocha et al.
