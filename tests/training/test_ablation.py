@@ -26,8 +26,8 @@ NAME = "covid3-simplecnn"
 SMALL = Budget(epochs=1, most=48, folds=3, side=48)
 
 
-def made(data, model) -> Dataset:
-    """Sixty pictures of thirty persons whose level is their label."""
+def small_dataset(data, model) -> Dataset:
+    """Sixty radiographs of thirty patients whose grey level is their label."""
     n = len(model.labels)
     targets = np.arange(60) // 2 % n
     rng = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def tiny(monkeypatch):
     recipe = RECIPES[NAME]
     schedule = dataclasses.replace(recipe.schedule, batch_size=8, learning_rate=0.02)
     model = dataclasses.replace(recipe.model, architecture="tiny")
-    small = dataclasses.replace(recipe, model=model, schedule=schedule, read=made)
+    small = dataclasses.replace(recipe, model=model, schedule=schedule, read=small_dataset)
     monkeypatch.setitem(RECIPES, NAME, small)
 
 
@@ -95,7 +95,7 @@ def test_folds_of_the_recipe_alone_are_one_row_and_the_same_twice(tmp_path):
     assert len(first["tables"]["folds"]["rows"]) == 1
 
 
-def test_no_person_is_in_two_parts_of_a_fold(tmp_path):
+def test_no_patient_is_in_two_splits_of_a_fold(tmp_path):
     sets = ablation._FoldData(tmp_path, RECIPES[NAME], SMALL)
     row = ablation.Row(name="any", recipe=RECIPES[NAME])
     tested = []
@@ -108,7 +108,7 @@ def test_no_person_is_in_two_parts_of_a_fold(tmp_path):
     assert len(set(tested)) == 24
 
 
-def test_without_augmentation_pictures_come_as_they_are(tmp_path):
+def test_without_augmentation_radiographs_do_not_change(tmp_path):
     sets = ablation._FoldData(tmp_path, RECIPES[NAME], SMALL)
     rng = np.random.default_rng(0)
     for varied in (True, False):
@@ -120,7 +120,7 @@ def test_without_augmentation_pictures_come_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "said"),
+    ("choice", "error", "message"),
     [
         ({"tables": ["luck"]}, UnknownNameError, "no table named 'luck'; choose from: folds, arch"),
         (
@@ -136,9 +136,9 @@ def test_without_augmentation_pictures_come_as_they_are(tmp_path):
         ({"budget": Budget(most=3)}, TrainingError, "3 samples and 64 pixels; at least 2 folds"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_trained(tmp_path, asked, error, said):
-    with pytest.raises(error, match=said):
-        ablate(NAME, data=tmp_path, **asked)
+def test_requests_that_cannot_be_met_are_refused_before_training(tmp_path, choice, error, message):
+    with pytest.raises(error, match=message):
+        ablate(NAME, data=tmp_path, **choice)
 
 
 def test_a_recipe_of_sounds_is_refused(tmp_path):
@@ -151,7 +151,7 @@ def test_a_recipe_of_sounds_is_refused(tmp_path):
 # The paired t-test
 
 
-def test_the_t_test_is_the_one_of_the_text_book():
+def test_the_t_test_is_that_of_the_textbook():
     found = paired_t_test([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 5.0, 5.0])
     # differences 1, 0, 2, 1: mean 1, deviation sqrt(2/3), t = 1 / (sqrt(2/3) / 2)
     assert found["difference"] == 1
@@ -165,7 +165,7 @@ def test_without_spread_or_with_one_fold_there_is_no_test():
     assert paired_t_test([0.5, math.nan], [0.5, 0.6])["p"] is None
 
 
-def test_two_runs_are_compared_by_the_figures_that_both_have():
+def test_two_runs_are_compared_by_the_figures_they_share():
     one = {"folds": [{"f1": 0.5, "auroc": 0.7}, {"f1": 0.6, "auroc": None}]}
     other = {"per_fold": [{"metrics": {"f1": {"value": 0.6}}}, {"metrics": {"f1": {"value": 0.8}}}]}
     assert set(compare_runs(one, other)) == {"f1"}
@@ -189,7 +189,7 @@ def test_two_runs_are_compared_by_the_figures_that_both_have():
         compare_runs({"folds": [{"f1": 0.5, "auroc": 0.5}]}, {"metrics": {}})
 
 
-def test_compare_reads_two_files_and_refuses_what_is_no_run(tmp_path, capsys):
+def test_compare_reads_two_files_and_refuses_other_json(tmp_path, capsys):
     paths = [tmp_path / name for name in ("one.json", "other.json")]
     for path, values in zip(paths, ((0.5, 0.6, 0.7), (0.6, 0.6, 0.9)), strict=True):
         path.write_text(json.dumps({"folds": [{"f1": value} for value in values]}))
@@ -204,17 +204,17 @@ def test_compare_reads_two_files_and_refuses_what_is_no_run(tmp_path, capsys):
 
 def test_ablate_prints_tables_and_writes_json(tmp_path, capsys):
     out = tmp_path / "kept" / "tables.json"
-    asked = ["ablate", NAME, "--data", str(tmp_path), "--table", "folds", "--epochs", "1"]
-    asked += ["--most", "48", "--folds", "3", "--side", "48", "--out", str(out)]
-    assert main(asked) == 0
+    arguments = ["ablate", NAME, "--data", str(tmp_path), "--table", "folds", "--epochs", "1"]
+    arguments += ["--most", "48", "--folds", "3", "--side", "48", "--out", str(out)]
+    assert main(arguments) == 0
     assert "| folds | f1 | p |" in capsys.readouterr().out
     assert json.loads(out.read_text())["budget"]["most"] == 48
-    assert main([*asked, "--json"]) == 0
+    assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
 
 
-def weighed(folder, monkeypatch) -> None:
-    """The recipe's model with weights of chance, which call everything pneumonia."""
+def write_biased_weights(folder, monkeypatch) -> None:
+    """Write random weights for the recipe's model, whose operating points favour pneumonia."""
     monkeypatch.setitem(MODELS, NAME, Entry(task="chest_xray"))
     spec = Raster(height=48, width=48, mean=0.0, std=1.0)
     points = {"COVID-19": 1.0, "Pneumonia": 0.01, "Normal": 1.0}
@@ -225,29 +225,29 @@ def weighed(folder, monkeypatch) -> None:
     monkeypatch.setenv("XAI_DEMO_EXPORT", "off")
 
 
-def test_all_tables_are_made_where_none_is_named_the_explainers_on_weights_that_ship(
+def test_without_a_named_table_all_are_made_and_bundled_weights_are_explained(
     tmp_path, capsys, monkeypatch, without
 ):
-    asked = ["ablate", NAME, "--data", str(tmp_path), "--epochs", "1", "--most", "48"]
-    asked += ["--folds", "3", "--side", "48"]
+    arguments = ["ablate", NAME, "--data", str(tmp_path), "--epochs", "1", "--most", "48"]
+    arguments += ["--folds", "3", "--side", "48"]
     without(ablation.TABLES, "augmentation", "balance")  # their rows are tried above
     monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "none"))
-    assert main(asked) == 0
-    told = capsys.readouterr().out
-    assert "| architectures | f1 | p |" in told
-    assert f"Explainers were not compared: the weights of {NAME} are not installed in" in told
-    weighed(tmp_path / "weights", monkeypatch)
-    assert main(asked) == 0
-    told = capsys.readouterr().out
-    assert "| Grad-CAM | " in told
-    assert "| Guided backpropagation | " in told
-    assert "Does not fit this network: CAM." in told  # more than a mean follows the cut
-    assert main([*asked, "--json"]) == 0
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "| architectures | f1 | p |" in text
+    assert f"Explainers were not compared: the weights of {NAME} are not installed in" in text
+    write_biased_weights(tmp_path / "weights", monkeypatch)
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "| Grad-CAM | " in text
+    assert "| Guided backpropagation | " in text
+    assert "Does not fit this network: CAM." in text  # more than a mean follows the cut
+    assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["explainers"]["explainers"]) == {"Grad-CAM", "Guided backpropagation"}
 
 
-def test_explainers_asked_for_by_name_want_their_weights(tmp_path, capsys, monkeypatch):
+def test_the_table_of_explainers_needs_weights(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(MODELS, NAME, Entry(task="chest_xray"))
     monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "none"))
     assert main(["ablate", NAME, "--data", str(tmp_path), "--table", "explainers"]) == 3

@@ -15,18 +15,18 @@ def ramp() -> np.ndarray:
     return np.linspace(0.2, 0.8, 48 * 64, dtype=np.float32).reshape(48, 64)
 
 
-def once(seed: int = 0, **change: float) -> np.ndarray:
+def augment_once(seed: int = 0, **change: float) -> np.ndarray:
     return augment_radiograph(ramp(), np.random.default_rng(seed), RadiographAugmentation(**change))
 
 
-def test_a_change_of_no_size_changes_nothing():
-    np.testing.assert_allclose(once(), ramp(), atol=1e-6)
+def test_limits_of_zero_change_nothing():
+    np.testing.assert_allclose(augment_once(), ramp(), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(RadiographAugmentation)])
-def test_every_change_shows_and_comes_again_with_its_seed(name):
+def test_every_change_is_visible_and_repeats_with_its_seed(name):
     size = {"rotation_deg": 15.0, "mirror_probability": 1.0}.get(name, 0.2)
-    results = [once(seed, **{name: size}) for seed in (1, 1, 2)]
+    results = [augment_once(seed, **{name: size}) for seed in (1, 1, 2)]
     assert {r.shape for r in results} == {(48, 64)}
     assert {r.dtype for r in results} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(results[0], results[1])
@@ -35,20 +35,20 @@ def test_every_change_shows_and_comes_again_with_its_seed(name):
         assert np.abs(results[0] - results[2]).max() > 1e-3
 
 
-def test_mirrored_is_left_for_right():
-    np.testing.assert_allclose(once(mirror_probability=1.0), ramp()[:, ::-1], atol=1e-6)
+def test_mirroring_swaps_left_and_right():
+    np.testing.assert_allclose(augment_once(mirror_probability=1.0), ramp()[:, ::-1], atol=1e-6)
 
 
-def test_brightness_is_added_and_contrast_turns_about_the_mean():
-    lighter = once(brightness=0.1) - ramp()
+def test_brightness_is_added_and_contrast_scales_about_the_mean():
+    lighter = augment_once(brightness=0.1) - ramp()
     assert np.ptp(lighter) < 1e-5
-    steeper = once(contrast=0.3)
+    steeper = augment_once(contrast=0.3)
     assert steeper.mean() == pytest.approx(ramp().mean(), abs=1e-4)
     ratios = (steeper - steeper.mean()) / (ramp() - ramp().mean())
     assert np.ptp(ratios[ramp() > 0.6]) < 1e-3
 
 
-def test_additive_noise_is_as_strong_in_the_dark_and_speckle_is_not():
+def test_additive_noise_does_not_depend_on_brightness_and_speckle_does():
     def spread(dark: bool, **change: float) -> float:
         picture = np.full((64, 64), 0.1 if dark else 0.6, np.float32)
         found = augment_radiograph(
@@ -61,7 +61,7 @@ def test_additive_noise_is_as_strong_in_the_dark_and_speckle_is_not():
 
 
 @pytest.mark.parametrize("change", [augmentation.NIH14, augmentation.COVID3])
-def test_what_the_recipes_do_stays_a_picture(change):
+def test_augmented_radiographs_stay_between_0_and_1(change):
     for seed in range(20):
         picture = augment_radiograph(ramp(), np.random.default_rng(seed), change)
         assert picture.min() >= 0

@@ -44,7 +44,7 @@ def test_a_weight_is_a_repeat():
     assert area(scores, positive, np.array([1.0, 0.0, 1.0, 1.0])) == 1.0  # never drawn
 
 
-def random_answers(n=200, labels=3, seed=1):
+def random_predictions(n=200, labels=3, seed=1):
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(labels), size=n).round(2) + 1e-3  # some ties
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -53,16 +53,16 @@ def random_answers(n=200, labels=3, seed=1):
 
 
 def test_the_summary_is_that_of_scikit_learn():
-    probabilities, targets, decided, weights = random_answers()
-    found = metrics.summary(probabilities, targets, decided, weights, normal=0)
+    probabilities, targets, decisions, weights = random_predictions()
+    found = metrics.summary(probabilities, targets, decisions, weights, normal=0)
     about = {"sample_weight": weights}
     macro = about | {"average": "macro"}
     expected = {
-        "accuracy": reference.accuracy_score(targets, decided, **about),
-        "balanced_accuracy": reference.balanced_accuracy_score(targets, decided, **about),
-        "precision": reference.precision_score(targets, decided, **macro),
-        "recall": reference.recall_score(targets, decided, **macro),
-        "f1": reference.f1_score(targets, decided, **macro),
+        "accuracy": reference.accuracy_score(targets, decisions, **about),
+        "balanced_accuracy": reference.balanced_accuracy_score(targets, decisions, **about),
+        "precision": reference.precision_score(targets, decisions, **macro),
+        "recall": reference.recall_score(targets, decisions, **macro),
+        "f1": reference.f1_score(targets, decisions, **macro),
         "auroc": np.mean(
             [reference.roc_auc_score(targets == k, probabilities[:, k], **about) for k in range(3)]
         ),
@@ -72,9 +72,9 @@ def test_the_summary_is_that_of_scikit_learn():
 
 
 def test_the_figures_of_each_label_are_those_of_scikit_learn():
-    probabilities, targets, decided, weights = random_answers(seed=2)
-    found = metrics.per_class(probabilities, targets, decided, weights)
-    expected = reference.precision_recall_fscore_support(targets, decided, sample_weight=weights)
+    probabilities, targets, decisions, weights = random_predictions(seed=2)
+    found = metrics.per_class(probabilities, targets, decisions, weights)
+    expected = reference.precision_recall_fscore_support(targets, decisions, sample_weight=weights)
     for k in range(3):
         assert found[k]["precision"] == pytest.approx(expected[0][k])
         assert found[k]["recall"] == pytest.approx(expected[1][k])
@@ -82,42 +82,42 @@ def test_the_figures_of_each_label_are_those_of_scikit_learn():
         assert found[k]["auroc"] == pytest.approx(
             reference.roc_auc_score(targets == k, probabilities[:, k], sample_weight=weights)
         )
-        right = reference.accuracy_score(targets == k, decided == k, sample_weight=weights)
+        right = reference.accuracy_score(targets == k, decisions == k, sample_weight=weights)
         assert found[k]["accuracy"] == pytest.approx(right)
 
 
-def test_confusion_has_a_row_for_what_is_true_and_a_column_for_what_was_said():
-    targets, decided = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
-    counts = metrics.confusion(targets, decided, np.array([1.0, 2.0, 3.0, 4.0]), 3)
+def test_confusion_has_a_row_per_true_label_and_a_column_per_decision():
+    targets, decisions = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
+    counts = metrics.confusion(targets, decisions, np.array([1.0, 2.0, 3.0, 4.0]), 3)
     assert counts.tolist() == [[1, 2, 0], [0, 3, 0], [4, 0, 0]]
 
 
-def test_four_answers_out_of_five_right_at_four_fifths_are_perfectly_calibrated():
+def test_four_right_of_five_at_a_confidence_of_four_fifths_is_perfect_calibration():
     probabilities = np.tile([0.8, 0.2], (5, 1))
     targets = np.array([0, 0, 0, 0, 1])
     error = metrics.expected_calibration_error(probabilities, targets, np.ones(5))
     assert error == pytest.approx(0, abs=1e-12)
 
 
-def test_certainty_that_is_right_half_the_time_is_half_off():
+def test_certainty_that_is_right_half_of_the_time_has_an_error_of_one_half():
     probabilities = np.tile([1.0, 0.0], (4, 1))
     targets = np.array([0, 0, 1, 1])
     assert metrics.expected_calibration_error(probabilities, targets, ONES) == pytest.approx(0.5)
 
 
-def test_too_sure_and_too_shy_do_not_cancel():
+def test_overconfidence_and_underconfidence_do_not_cancel():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4]])
     targets = np.array([1, 0])  # wrong at 0.9, right at 0.6
     error = metrics.expected_calibration_error(probabilities, targets, np.ones(2))
     assert error == pytest.approx((0.9 + 0.4) / 2)
 
 
-def test_the_scores_of_abnormal_against_normal_by_hand():
+def test_the_scores_of_abnormal_versus_normal_are_known_by_hand():
     # 4 normal, 3 of them called normal; 5 crackles: 2 called crackle, 1 wheeze, 2 normal;
     # 1 wheeze called crackle.
     targets = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 2])
-    decided = np.array([0, 0, 0, 1, 1, 1, 2, 0, 0, 1])
-    found = metrics.summary(np.eye(3)[decided], targets, decided, np.ones(10), normal=0)
+    decisions = np.array([0, 0, 0, 1, 1, 1, 2, 0, 0, 1])
+    found = metrics.summary(np.eye(3)[decisions], targets, decisions, np.ones(10), normal=0)
     sensitivity, specificity = 4 / 6, 3 / 4  # a wheeze called crackle is still found
     average = (sensitivity + specificity) / 2
     harmonic = 2 * sensitivity * specificity / (sensitivity + specificity)
@@ -130,9 +130,9 @@ def test_the_scores_of_abnormal_against_normal_by_hand():
     assert found["balanced_accuracy"] == pytest.approx((3 / 4 + 2 / 5 + 0) / 3)
 
 
-def test_without_a_normal_label_nothing_is_abnormal():
-    probabilities, targets, decided, weights = random_answers()
-    found = metrics.summary(probabilities, targets, decided, weights, normal=None)
+def test_without_a_normal_label_there_are_no_abnormal_figures():
+    probabilities, targets, decisions, weights = random_predictions()
+    found = metrics.summary(probabilities, targets, decisions, weights, normal=None)
     assert set(found) == {
         "accuracy",
         "balanced_accuracy",
@@ -144,7 +144,7 @@ def test_without_a_normal_label_nothing_is_abnormal():
     }
 
 
-def share_of_rights(right):
+def accuracy_figure(right):
     return lambda weights: {"share": float((weights * right).sum() / weights.sum())}
 
 
@@ -152,7 +152,7 @@ def test_the_interval_contains_the_value_and_shrinks_with_more_groups():
     widths = []
     for n in (20, 80, 320):
         right = (np.arange(n) % 4 > 0).astype(float)
-        found = metrics.with_intervals(share_of_rights(right), [f"person{i}" for i in range(n)])
+        found = metrics.with_intervals(accuracy_figure(right), [f"person{i}" for i in range(n)])
         share = found["share"]
         assert share.value == 0.75
         assert share.low < share.value < share.high
@@ -162,7 +162,7 @@ def test_the_interval_contains_the_value_and_shrinks_with_more_groups():
     assert widths == sorted(widths, reverse=True)
 
 
-def test_a_draw_takes_whole_persons():
+def test_a_bootstrap_draw_takes_whole_patients():
     groups = ["a", "b", "a", "c", "a", "b"]
     seen = []
 
@@ -183,8 +183,8 @@ def test_a_draw_takes_whole_persons():
 def test_the_same_seed_gives_the_same_interval():
     right = np.arange(30) % 3 > 0
     groups = [str(i // 2) for i in range(30)]
-    first, again = (metrics.with_intervals(share_of_rights(right), groups) for _ in range(2))
-    other = metrics.with_intervals(share_of_rights(right), groups, seed=1)
+    first, again = (metrics.with_intervals(accuracy_figure(right), groups) for _ in range(2))
+    other = metrics.with_intervals(accuracy_figure(right), groups, seed=1)
     assert first == again
     assert first != other
 

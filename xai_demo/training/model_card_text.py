@@ -115,6 +115,7 @@ def evaluation(model: Model, result: dict[str, Any] | None) -> list[str]:
     if result is None:
         return [f"Not measured yet. Run {command}."]
     per_class = result["per_class"]
+    # Not every result has the accuracy of each label.
     extra = ("accuracy",) if all("accuracy" in row for row in per_class.values()) else ()
     names = (*_PER_CLASS, *extra)
     lines = [

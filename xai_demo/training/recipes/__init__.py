@@ -90,6 +90,7 @@ RECIPES = {
             ),
         ),
         read=esc10.read,
+        # They keep clips of one source recording together, which a random split would not.
         published_folds=esc10.folds,
         schedule=Schedule(
             epochs=120,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 EXTERNAL = "external: adults of NIH ChestX-ray14 (no COVID-19 among them)"
 LUNGS_MASKED = "internal, the lungs blotted out"
 BACKGROUND_CLASSIFIER = "internal, a linear classifier taught on pictures without lungs"
+# In so few pixels, little more than layout and exposure is left.
 _SIDE = 32  # of the thumbnails that the linear classifier takes, in pixels
 _INVERSE_PENALTY = 0.01  # C of the logistic regression
 
@@ -83,6 +84,7 @@ def fit_background_classifier(data: Dataset) -> tuple[Array, Labels]:
 
     train, test = _thumbnails(data, "train"), _thumbnails(data, "test")
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-3
+    # Balanced, so that no class wins by its size alone.
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=300, class_weight="balanced")
     model.fit((train - mean) / deviation, data.targets[data.indices("train")])
     probabilities: Array = model.predict_proba((test - mean) / deviation)
@@ -149,6 +151,7 @@ NIH14_RESNET50 = Recipe(
         mixup=0.0,
         label_smoothing=0.0,
         sampling_power=1.0,
+        # No averaging: at decay 0, the average is always the latest weights.
         ema_decay=0.0,
         patience=10,
         decoupled_decay=False,
@@ -161,6 +164,7 @@ NIH14_RESNET50 = Recipe(
         "About one in ten of the labels, which were mined from reports, is wrong. Lateral "
         "radiographs, children and other scanners are outside the training data."
     ),
+    # Independent labels have no single answer that could be uncertain.
     uncertain_share=0.0,
 )
 NIH14_RESNET18 = Recipe(

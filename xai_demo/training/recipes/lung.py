@@ -15,6 +15,7 @@ _MODEL = Model(
     title="Crackles and wheezes in lung sounds",
     task="stethoscope",
     architecture="resnet18-lung",
+    # In the order of `breathing.LABELS`: the readers give indices into it.
     labels=("normal", "crackle", "wheeze", "both"),
     normal_label="normal",
     preprocessing=LogMel(
