@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import gradio as gr
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from tests.support.fake_hub import Shelf
+    from tests.support.fake_hub import HubServer
     from xai_demo.analysis import Analyser
     from xai_demo.records import Model
 
@@ -169,25 +169,25 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
 
 
 @pytest.fixture
-def shelf(large: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+def hub_server(large: tuple[Model, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A Hub on this machine that has `large`, and a client that may ask it."""
     import huggingface_hub
     import huggingface_hub.constants
 
-    from tests.support.fake_hub import serving
+    from tests.support.fake_hub import serve_hub
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     huggingface_hub.close_session()
-    with serving() as shelf:
+    with serve_hub() as hub_server:
         for name in ("config.json", "model.safetensors"):
-            shelf.put(name, (large[1] / name).read_bytes())
-        yield shelf
+            hub_server.put(name, (large[1] / name).read_bytes())
+        yield hub_server
     huggingface_hub.close_session()
 
 
 @pytest.fixture
-def fetching(large: tuple[Model, Path], shelf: Shelf, tmp_path: Path) -> Analyser:
+def fetching(large: tuple[Model, Path], hub_server: HubServer, tmp_path: Path) -> Analyser:
     """An analyser that finds the model "large" on that Hub, and nothing in its own cache."""
     from tests.support.fake_hub import COMMIT
     from xai_demo.analysis import Analyser
@@ -208,6 +208,6 @@ def fetching(large: tuple[Model, Path], shelf: Shelf, tmp_path: Path) -> Analyse
     )
     entry = Entry(task="chest_xray", model=large[0], checkpoint=place)
     made = Analyser(settings)
-    made.hub = Hub(settings, catalog=MODELS | {"large": entry}, endpoint=shelf.url)
+    made.hub = Hub(settings, catalog=MODELS | {"large": entry}, endpoint=hub_server.url)
     made.engine = Engine(made.hub)
     return made

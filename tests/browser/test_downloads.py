@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import visiting
-from tests.support.fake_hub import Shelf
+from tests.support.fake_hub import HubServer
 from xai_demo.analysis import Analyser
 from xai_demo.tabs import build
 from xai_demo.tabs.server import serve
@@ -56,7 +56,7 @@ def visitor(browser: Browser, fetching: Analyser, film: Path) -> Iterator[Page]:
 
 
 def ask_for(visitor: Page, uri: str) -> None:
-    visitor.locator(".xai-closer:visible button", has_text="Settings and details").click()
+    visitor.locator(".xai-accordion:visible button", has_text="Settings and details").click()
     visitor.locator("button:visible", has_text="Your own model").click()
     box = visitor.locator(f"#{TASK}-own-model").get_by_role("textbox")
     # A box that has just come is given its own, empty value a moment later, over what was typed.
@@ -69,8 +69,8 @@ def ask_for(visitor: Page, uri: str) -> None:
     box.press("Enter")
 
 
-def test_the_bar_grows_and_the_answer_follows(visitor: Page, shelf: Shelf) -> None:
-    shelf.pause_s = 0.005
+def test_the_bar_grows_and_the_answer_follows(visitor: Page, hub_server: HubServer) -> None:
+    hub_server.pause_s = 0.005
     ask_for(visitor, "hf://owner/name")
     visitor.wait_for_selector(f"#{TASK}-result [data-state=answered]")
     seen = visitor.evaluate("window.seen")
@@ -84,20 +84,20 @@ def test_the_bar_grows_and_the_answer_follows(visitor: Page, shelf: Shelf) -> No
     assert all(0 <= width <= 100 for width in widths)
 
 
-def test_a_stop_ends_it_and_the_page_says_so(visitor: Page, shelf: Shelf) -> None:
-    shelf.pause_s = 0.02
+def test_a_stop_ends_it_and_the_page_says_so(visitor: Page, hub_server: HubServer) -> None:
+    hub_server.pause_s = 0.02
     ask_for(visitor, "hf://owner/name")
     visitor.wait_for_function(f"window.seen.some(([words]) => words.includes('{WORDS}'))")
     visitor.click(f"#{TASK}-stop")
-    visitor.get_by_text("Stopped, as you asked.").wait_for()
-    assert len([r for r in shelf.requests if r.startswith("GET") and "safetensors" in r]) == 1
+    visitor.get_by_text("Stopped. Ready.").wait_for()
+    assert len([r for r in hub_server.requests if r.startswith("GET") and "safetensors" in r]) == 1
     assert not visitor.locator(f"#{TASK}-result [data-state=answered]").count()
 
 
 def test_a_hub_that_refuses_is_told_in_a_sentence_and_a_bundled_model_still_answers(
-    visitor: Page, shelf: Shelf
+    visitor: Page, hub_server: HubServer
 ) -> None:
-    shelf.status = 503
+    hub_server.status = 503
     ask_for(visitor, "hf://owner/name")
     refused = visitor.locator(f"#{TASK}-result [data-state=refused]")
     refused.wait_for()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.fake_hub import COMMIT, Shelf, serving
+from tests.support.fake_hub import COMMIT, HubServer, serve_hub
 from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry
@@ -36,12 +36,12 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     huggingface_hub.close_session()
-    with serving() as shelf:
-        yield shelf
+    with serve_hub() as hub_server:
+        yield hub_server
     huggingface_hub.close_session()
 
 
@@ -57,8 +57,8 @@ def a_file(path: Path, state: Any) -> bytes:
     return path.read_bytes()
 
 
-def a_hub(settings: Settings, shelf: Shelf, content: bytes) -> Hub:
-    shelf.put("model.pt", content)
+def a_hub(settings: Settings, hub_server: HubServer, content: bytes) -> Hub:
+    hub_server.put("model.pt", content)
     entry = Entry(
         task="chest_xray",
         model=dataclasses.replace(SMALL, name="foreign"),
@@ -73,7 +73,7 @@ def a_hub(settings: Settings, shelf: Shelf, content: bytes) -> Hub:
     return Hub(
         settings,
         catalog={"foreign": entry},
-        endpoint=shelf.url,
+        endpoint=hub_server.url,
         retry_policy=RetryPolicy(timeout_s=5, pause_s=0.01),
     )
 
@@ -85,11 +85,11 @@ def test_every_adapter_of_the_catalogue_is_one() -> None:
 
 
 def test_a_foreign_file_becomes_a_model_directory_once(
-    settings: Settings, shelf: Shelf, tmp_path: Path
+    settings: Settings, hub_server: HubServer, tmp_path: Path
 ) -> None:
     state = a_foreign_state()
     content = a_file(tmp_path / "model.pt", state)
-    hub = a_hub(settings, shelf, content)
+    hub = a_hub(settings, hub_server, content)
     located = hub.fetch_weights("foreign")
     assert located.sha256 == hashlib.sha256(content).hexdigest()  # of what was published
     assert (located.source, located.revision) == ("hub", COMMIT)
@@ -105,37 +105,37 @@ def test_a_foreign_file_becomes_a_model_directory_once(
     cut = load_cut_network(hub.model("foreign"), located.path)
     assert cut.head(cut.features(torch.zeros(1, 1, 96, 96))).shape == (1, 3)
 
-    shelf.requests.clear()
+    hub_server.requests.clear()
     again = hub.fetch_weights("foreign")
     assert (again.source, again.path, again.revision) == ("cache", located.path, COMMIT)
     assert hub.is_available("foreign")
-    assert shelf.requests == []
+    assert hub_server.requests == []
 
 
 def test_a_broken_directory_is_made_anew_from_the_cached_file(
-    settings: Settings, shelf: Shelf, tmp_path: Path
+    settings: Settings, hub_server: HubServer, tmp_path: Path
 ) -> None:
-    hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", a_foreign_state()))
+    hub = a_hub(settings, hub_server, a_file(tmp_path / "model.pt", a_foreign_state()))
     path = hub.fetch_weights("foreign").path
     good = path.read_bytes()
     path.write_bytes(good[:-1])
-    shelf.requests.clear()
+    hub_server.requests.clear()
     assert hub.fetch_weights("foreign").path.read_bytes() == good
     (path.parent / "config.json").write_text("{")
     assert hub.fetch_weights("foreign").path.read_bytes() == good
-    assert shelf.requests == []
+    assert hub_server.requests == []
 
 
 def test_tensors_of_another_network_are_refused_and_nothing_is_left(
-    settings: Settings, shelf: Shelf, tmp_path: Path
+    settings: Settings, hub_server: HubServer, tmp_path: Path
 ) -> None:
     state = a_foreign_state()
     del state["layer1.0.conv1.weight"]
-    hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", state))
+    hub = a_hub(settings, hub_server, a_file(tmp_path / "model.pt", state))
     with pytest.raises(CheckpointMismatchError, match=r"no tensor layer1\.0\.conv1\.weight"):
         hub.fetch_weights("foreign")
     assert list(settings.cache_dir.rglob("model.safetensors")) == []
-    hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", a_foreign_state(outputs=17)))
+    hub = a_hub(settings, hub_server, a_file(tmp_path / "model.pt", a_foreign_state(outputs=17)))
     with pytest.raises(CheckpointMismatchError, match=r"fc\.weight for 17 outputs; expected 18"):
         hub.fetch_weights("foreign")
 
@@ -148,18 +148,18 @@ class Harmful:
 
 
 def test_a_pickle_of_more_than_tensors_is_never_run(
-    settings: Settings, shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, hub_server: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", {"harm": Harmful()}))
+    hub = a_hub(settings, hub_server, a_file(tmp_path / "model.pt", {"harm": Harmful()}))
     with pytest.raises(CheckpointMismatchError, match="a pickle that holds only tensors"):
         hub.fetch_weights("foreign")
     assert "harm" not in capsys.readouterr().out
 
 
 def test_a_cache_for_models_that_cannot_be_written_is_said(
-    settings: Settings, shelf: Shelf, tmp_path: Path
+    settings: Settings, hub_server: HubServer, tmp_path: Path
 ) -> None:
-    hub = a_hub(settings, shelf, a_file(tmp_path / "model.pt", a_foreign_state()))
+    hub = a_hub(settings, hub_server, a_file(tmp_path / "model.pt", a_foreign_state()))
     settings.cache_dir.mkdir()
     (settings.cache_dir / "models").write_text("a file")
     with pytest.raises(CheckpointUnavailableError, match="cannot be written"):

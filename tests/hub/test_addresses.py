@@ -18,15 +18,15 @@ from tests.hub.test_hub import (
     SHA256,
     a_hub,
     a_model,
+    hub_server,
     settings,
-    shelf,
 )
-from tests.support.fake_hub import COMMIT, LATER, Shelf
+from tests.support.fake_hub import COMMIT, LATER, HubServer
 from xai_demo.errors import CheckpointMismatchError, UnsuitableError
 from xai_demo.hub.checkpoint import HubAddress, is_repo_id, parse_uri
 from xai_demo.settings import Settings
 
-__all__ = ["settings", "shelf"]  # fixtures
+__all__ = ["hub_server", "settings"]  # fixtures
 
 OTHER = CONTENT[::-1]
 
@@ -66,26 +66,26 @@ def test_what_is_no_address_is_left_to_be_a_path(uri: str) -> None:
     ],
 )
 def test_what_cannot_be_on_the_hub_is_refused_before_it_is_asked(
-    settings: Settings, shelf: Shelf, uri: str
+    settings: Settings, hub_server: HubServer, uri: str
 ) -> None:
     with pytest.raises(UnsuitableError, match="expected a model directory") as refusal:
-        a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)
+        a_hub(settings, hub_server).fetch_custom_weights(uri, like=LIKE)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 500
-    assert shelf.requests == []
+    assert hub_server.requests == []
 
 
 @pytest.mark.parametrize("revision", ["", f"@{COMMIT}"])
 def test_a_file_of_this_machine_is_never_one_of_the_hub(
-    settings: Settings, shelf: Shelf, tmp_path: Path, revision: str
+    settings: Settings, hub_server: HubServer, tmp_path: Path, revision: str
 ) -> None:
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(OTHER)
-    hub = a_hub(settings, shelf)
+    hub = a_hub(settings, hub_server)
     with pytest.raises(UnsuitableError, match="expected a model directory"):
         hub.fetch_custom_weights(f"hf://owner/name{revision}/{mine}", like=LIKE)
     assert mine.read_bytes() == OTHER
-    assert shelf.requests == []
+    assert hub_server.requests == []
 
 
 def test_a_repository_has_an_owner_and_a_name() -> None:
@@ -94,30 +94,32 @@ def test_a_repository_has_an_owner_and_a_name() -> None:
 
 
 def test_weights_other_than_their_config_names_are_refused(
-    settings: Settings, shelf: Shelf
+    settings: Settings, hub_server: HubServer
 ) -> None:
     mine = a_model("mine", sha256=SHA256)
-    shelf.put("config.json", json.dumps(mine.to_config()).encode())
-    shelf.put("model.safetensors", OTHER)
+    hub_server.put("config.json", json.dumps(mine.to_config()).encode())
+    hub_server.put("model.safetensors", OTHER)
     with pytest.raises(CheckpointMismatchError, match=f"expected {SHA256}.*was deleted"):
-        a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)
+        a_hub(settings, hub_server).fetch_custom_weights("hf://owner/name", like=LIKE)
     assert list(settings.cache_dir.rglob("model.safetensors*")) == []
-    shelf.put("model.safetensors", CONTENT)
-    model, located = a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)
+    hub_server.put("model.safetensors", CONTENT)
+    model, located = a_hub(settings, hub_server).fetch_custom_weights("hf://owner/name", like=LIKE)
     assert (model, located.sha256) == (mine, SHA256)
 
 
-def test_a_pickle_is_held_to_what_its_first_fetch_brought(settings: Settings, shelf: Shelf) -> None:
+def test_a_pickle_is_held_to_what_its_first_fetch_brought(
+    settings: Settings, hub_server: HubServer
+) -> None:
     uri = f"hf://owner/name/{FILE}"
-    first = a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)[1]
+    first = a_hub(settings, hub_server).fetch_custom_weights(uri, like=LIKE)[1]
     assert first.sha256 == SHA256
 
-    shelf.branches["main"] = LATER
-    shelf.put(FILE, OTHER, commit=LATER)
+    hub_server.branches["main"] = LATER
+    hub_server.put(FILE, OTHER, commit=LATER)
     with pytest.raises(
         CheckpointMismatchError, match="A pickle must stay the one that was downloaded first"
     ) as refusal:
-        a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)
+        a_hub(settings, hub_server).fetch_custom_weights(uri, like=LIKE)
     assert f"expected {SHA256}." in str(refusal.value)
     assert f"by its commit, {LATER}." in str(refusal.value)
     assert first.path.read_bytes() == CONTENT
@@ -126,16 +128,17 @@ def test_a_pickle_is_held_to_what_its_first_fetch_brought(settings: Settings, sh
 
     chosen = f"hf://owner/name@{LATER}/{FILE}"
     assert (
-        a_hub(settings, shelf).fetch_custom_weights(chosen, like=LIKE)[1].path.read_bytes() == OTHER
+        a_hub(settings, hub_server).fetch_custom_weights(chosen, like=LIKE)[1].path.read_bytes()
+        == OTHER
     )
 
 
 def test_a_pickle_that_stayed_the_same_moves_with_its_branch(
-    settings: Settings, shelf: Shelf
+    settings: Settings, hub_server: HubServer
 ) -> None:
     uri = f"hf://owner/name/{FILE}"
-    a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)
-    shelf.branches["main"] = LATER
-    shelf.put(FILE, CONTENT, commit=LATER)
-    located = a_hub(settings, shelf).fetch_custom_weights(uri, like=LIKE)[1]
+    a_hub(settings, hub_server).fetch_custom_weights(uri, like=LIKE)
+    hub_server.branches["main"] = LATER
+    hub_server.put(FILE, CONTENT, commit=LATER)
+    located = a_hub(settings, hub_server).fetch_custom_weights(uri, like=LIKE)[1]
     assert (located.revision, located.sha256) == (LATER, SHA256)

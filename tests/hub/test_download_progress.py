@@ -21,7 +21,7 @@ import pytest
 from gradio_client import Client, handle_file
 
 from tests.support.fake_analyser import write_film
-from tests.support.fake_hub import COMMIT, Shelf
+from tests.support.fake_hub import COMMIT, HubServer
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import CancelledError
@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LARGE = "Downloading model.safetensors: "
 
 
-def asked_for(shelf: Shelf) -> list[str]:
-    return [r for r in shelf.requests if r.startswith("GET") and r.endswith("safetensors")]
+def asked_for(hub_server: HubServer) -> list[str]:
+    return [r for r in hub_server.requests if r.startswith("GET") and r.endswith("safetensors")]
 
 
 @pytest.mark.parametrize("named", [{"model": "large"}, {"weights": "hf://owner/name"}])
@@ -56,9 +56,9 @@ def test_who_waits_is_told_of_the_download_and_of_what_comes_after_it(
 
 @pytest.mark.parametrize("named", [{"model": "large"}, {"weights": "hf://owner/name"}])
 def test_a_stop_ends_the_download_and_the_next_one_goes_on_with_it(
-    fetching: Analyser, shelf: Shelf, tmp_path: Path, named: dict[str, str]
+    fetching: Analyser, hub_server: HubServer, tmp_path: Path, named: dict[str, str]
 ) -> None:
-    shelf.pause_s = 0.01
+    hub_server.pause_s = 0.01
     film, stop = write_film(tmp_path / "film.png"), threading.Event()
 
     def told(_done: float, doing: str) -> None:
@@ -70,9 +70,11 @@ def test_a_stop_ends_the_download_and_the_next_one_goes_on_with_it(
             AnalysisRequest(task="chest_xray", **named), film, progress=told, cancelled=stop.is_set
         )  # type: ignore[arg-type]
     (part,) = fetching.settings.cache_dir.rglob("*.part")
-    assert 0 < part.stat().st_size < (len(shelf.files["owner/name", COMMIT, "model.safetensors"]))
-    assert len(asked_for(shelf)) == 1
-    shelf.pause_s = 0
+    assert (
+        0 < part.stat().st_size < (len(hub_server.files["owner/name", COMMIT, "model.safetensors"]))
+    )
+    assert len(asked_for(hub_server)) == 1
+    hub_server.pause_s = 0
     first: list[str] = []
     fetching.analyse(
         AnalysisRequest(task="chest_xray", faithfulness=False, uncertainty=False, **named),
@@ -80,15 +82,15 @@ def test_a_stop_ends_the_download_and_the_next_one_goes_on_with_it(
         progress=lambda _done, doing: first.append(doing) if doing.startswith(LARGE) else None,
     )
     assert int(re.findall(r"(\d+) of 45 MB", first[0])[0]) >= 2
-    assert len(asked_for(shelf)) == 2
+    assert len(asked_for(hub_server)) == 2
     assert list(fetching.settings.cache_dir.rglob("*.part")) == []
 
 
-def test_a_terminal_shows_a_bar(shelf: Shelf, tmp_path: Path) -> None:
-    shelf.pause_s = 0.003
+def test_a_terminal_shows_a_bar(hub_server: HubServer, tmp_path: Path) -> None:
+    hub_server.pause_s = 0.003
     mine, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environ = {"HF_ENDPOINT": shelf.url, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    environ = {"HF_ENDPOINT": hub_server.url, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-m", "xai_demo", "analyse", "pneumonia-resnet18"]
     command += [str(write_film(tmp_path / "film.png")), "--weights", "hf://owner/name"]
     with subprocess.Popen(
@@ -120,9 +122,9 @@ def test_a_terminal_shows_a_bar(shelf: Shelf, tmp_path: Path) -> None:
 
 
 def test_a_client_is_told_of_a_download_while_it_waits(
-    fetching: Analyser, shelf: Shelf, tmp_path: Path
+    fetching: Analyser, hub_server: HubServer, tmp_path: Path
 ) -> None:
-    shelf.pause_s = 0.01
+    hub_server.pause_s = 0.01
     page = serve(build(fetching), fetching.settings)
     client = Client(page.local_url, verbose=False)
     try:

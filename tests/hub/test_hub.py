@@ -19,8 +19,8 @@ import pytest
 from tests.support.fake_hub import (
     COMMIT,
     LATER,
-    Shelf,
-    serving,
+    HubServer,
+    serve_hub,
 )
 from xai_demo.catalog import Entry
 from xai_demo.errors import (
@@ -90,22 +90,22 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     huggingface_hub.close_session()
-    with serving() as shelf:
-        shelf.put(FILE, CONTENT)
-        yield shelf
+    with serve_hub() as hub_server:
+        hub_server.put(FILE, CONTENT)
+        yield hub_server
     huggingface_hub.close_session()
 
 
-def a_hub(settings: Settings, shelf: Shelf | None = None, **pins: object) -> Hub:
+def a_hub(settings: Settings, hub_server: HubServer | None = None, **pins: object) -> Hub:
     # Port 9 of this machine (discard) answers nobody.
     return Hub(
         settings,
         catalog=a_catalog(**pins),
-        endpoint=shelf.url if shelf else "http://127.0.0.1:9",
+        endpoint=hub_server.url if hub_server else "http://127.0.0.1:9",
         retry_policy=RetryPolicy(timeout_s=5, pause_s=0.01),
     )
 
@@ -233,8 +233,10 @@ def test_no_default_where_nothing_is_here(settings: Settings) -> None:
 # Hub and cache
 
 
-def test_a_checkpoint_is_fetched_verified_and_then_kept(settings: Settings, shelf: Shelf) -> None:
-    hub = a_hub(settings, shelf)
+def test_a_checkpoint_is_fetched_verified_and_then_kept(
+    settings: Settings, hub_server: HubServer
+) -> None:
+    hub = a_hub(settings, hub_server)
     assert not hub.is_available("large")
     told: list[tuple[float, str]] = []
     located = hub.fetch_weights(
@@ -248,41 +250,43 @@ def test_a_checkpoint_is_fetched_verified_and_then_kept(settings: Settings, shel
     assert 0 <= fractions[0] <= fractions[-1] <= 1
     assert FILE in told[0][1]
 
-    shelf.requests.clear()
+    hub_server.requests.clear()
     assert hub.is_available("large")
     assert hub.fetch_weights("large").source == "cache"
     assert a_hub(offline(settings)).fetch_weights("large").path == located.path
-    assert shelf.requests == []
+    assert hub_server.requests == []
 
 
-def test_wrong_bytes_are_refused_deleted_and_said(settings: Settings, shelf: Shelf) -> None:
-    shelf.put(FILE, CONTENT[::-1])
-    hub = a_hub(settings, shelf)
+def test_wrong_bytes_are_refused_deleted_and_said(
+    settings: Settings, hub_server: HubServer
+) -> None:
+    hub_server.put(FILE, CONTENT[::-1])
+    hub = a_hub(settings, hub_server)
     with pytest.raises(CheckpointMismatchError, match=f"expected {SHA256}.*was deleted"):
         hub.fetch_weights("large")
     assert not hub.is_available("large")
     assert [p for p in settings.cache_dir.rglob(FILE) if p.is_file()] == []
 
-    shelf.put(FILE, CONTENT)
+    hub_server.put(FILE, CONTENT)
     assert hub.fetch_weights("large").sha256 == SHA256
 
 
-def test_a_wrong_size_is_refused(settings: Settings, shelf: Shelf) -> None:
+def test_a_wrong_size_is_refused(settings: Settings, hub_server: HubServer) -> None:
     with pytest.raises(
         CheckpointMismatchError,
         match=r"announces 1,100,000 bytes for net=1\.pth of owner/name; expected 7",
     ):
-        a_hub(settings, shelf, size_bytes=7).fetch_weights("large")
+        a_hub(settings, hub_server, size_bytes=7).fetch_weights("large")
 
 
-def test_a_cached_file_gone_bad_is_fetched_again(settings: Settings, shelf: Shelf) -> None:
-    path = a_hub(settings, shelf).fetch_weights("large").path
+def test_a_cached_file_gone_bad_is_fetched_again(settings: Settings, hub_server: HubServer) -> None:
+    path = a_hub(settings, hub_server).fetch_weights("large").path
     path.write_bytes(CONTENT[::-1])
     with pytest.raises(CheckpointMismatchError, match="was deleted"):
         a_hub(offline(settings)).fetch_weights("large")
     assert not path.exists()
     path.write_bytes(CONTENT[::-1])
-    assert a_hub(settings, shelf).fetch_weights("large").source == "hub"
+    assert a_hub(settings, hub_server).fetch_weights("large").source == "hub"
     assert path.read_bytes() == CONTENT
 
 
@@ -296,69 +300,73 @@ def test_a_cached_file_gone_bad_is_fetched_again(settings: Settings, shelf: Shel
     ],
 )
 def test_what_the_hub_refuses_is_said_with_what_to_do(
-    settings: Settings, shelf: Shelf, status: int | None, revision: str | None, says: str
+    settings: Settings, hub_server: HubServer, status: int | None, revision: str | None, says: str
 ) -> None:
-    shelf.files = {("owner/name", COMMIT, "other"): b"another file"}
-    shelf.status = status
+    hub_server.files = {("owner/name", COMMIT, "other"): b"another file"}
+    hub_server.status = status
     with pytest.raises(CheckpointUnavailableError, match=says) as refusal:
-        a_hub(settings, shelf, revision=revision).fetch_weights("large")
+        a_hub(settings, hub_server, revision=revision).fetch_weights("large")
     assert "python -m xai_demo fetch large" in str(refusal.value)
     assert str(settings.cache_dir) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_a_repository_that_the_hub_does_not_show_is_named(settings: Settings, shelf: Shelf) -> None:
-    shelf.files.clear()
+def test_a_repository_that_the_hub_does_not_show_is_named(
+    settings: Settings, hub_server: HubServer
+) -> None:
+    hub_server.files.clear()
     with pytest.raises(CheckpointUnavailableError, match="has no repository owner/name"):
-        a_hub(settings, shelf, revision=None).fetch_weights("large")
+        a_hub(settings, hub_server, revision=None).fetch_weights("large")
 
 
-def test_a_branch_that_is_not_there_is_said(settings: Settings, shelf: Shelf) -> None:
+def test_a_branch_that_is_not_there_is_said(settings: Settings, hub_server: HubServer) -> None:
     with pytest.raises(CheckpointUnavailableError, match="owner/name has no such revision"):
-        a_hub(settings, shelf).fetch_custom_weights(f"hf://owner/name@dev/{FILE}", like=LIKE)
+        a_hub(settings, hub_server).fetch_custom_weights(f"hf://owner/name@dev/{FILE}", like=LIKE)
 
 
 def test_a_hub_that_is_down_is_said_and_the_cache_still_answers(
-    settings: Settings, shelf: Shelf
+    settings: Settings, hub_server: HubServer
 ) -> None:
     with pytest.raises(CheckpointUnavailableError, match="cannot be reached"):
         a_hub(settings, revision=None).fetch_weights("large")
-    a_hub(settings, shelf, revision=None).fetch_weights("large")
+    a_hub(settings, hub_server, revision=None).fetch_weights("large")
     assert a_hub(settings, revision=None).fetch_weights("large").source == "cache"
 
 
-def test_offline_asks_nobody(settings: Settings, shelf: Shelf) -> None:
+def test_offline_asks_nobody(settings: Settings, hub_server: HubServer) -> None:
     with pytest.raises(CheckpointUnavailableError, match="HF_HUB_OFFLINE is set"):
-        a_hub(offline(settings), shelf, revision=None).fetch_weights("large")
-    assert shelf.requests == []
+        a_hub(offline(settings), hub_server, revision=None).fetch_weights("large")
+    assert hub_server.requests == []
 
 
 def test_the_token_is_never_shown(
-    settings: Settings, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
-    shelf.status = 403
+    hub_server.status = 403
     with pytest.raises(CheckpointUnavailableError) as refusal:
-        a_hub(settings, shelf, revision=None).fetch_weights("large")
+        a_hub(settings, hub_server, revision=None).fetch_weights("large")
     assert "hf_secret" not in str(refusal.value)
 
 
-def test_an_open_pin_is_closed_by_the_first_fetch_alone(settings: Settings, shelf: Shelf) -> None:
+def test_an_open_pin_is_closed_by_the_first_fetch_alone(
+    settings: Settings, hub_server: HubServer
+) -> None:
     pins = {"revision": None, "sha256": None, "size_bytes": None}
-    hub = a_hub(settings, shelf, **pins)
+    hub = a_hub(settings, hub_server, **pins)
     assert hub.describe("large")["pin"] == "open"
     assert "revision and sha256" in hub.describe("large")["note"]
     with pytest.raises(CheckpointUnavailableError, match="Its pin is open: no sha256 of net=1"):
         hub.fetch_weights("large")
-    assert shelf.requests == []
+    assert hub_server.requests == []
     first = hub.fetch_weights("large", close_open_pin=True)
     assert (first.revision, first.sha256) == (COMMIT, SHA256)
-    assert any("/revision/main" in request for request in shelf.requests)
-    assert any(f"/resolve/{COMMIT}/" in request for request in shelf.requests)
+    assert any("/revision/main" in request for request in hub_server.requests)
+    assert any(f"/resolve/{COMMIT}/" in request for request in hub_server.requests)
 
-    shelf.branches["main"] = LATER
-    shelf.put(FILE, b"something else", commit=LATER)
-    again = a_hub(settings, shelf, **pins)
+    hub_server.branches["main"] = LATER
+    hub_server.put(FILE, b"something else", commit=LATER)
+    again = a_hub(settings, hub_server, **pins)
     assert again.fetch_weights("large").revision == COMMIT
     assert again.describe("large")["sha256"] == SHA256
 
@@ -367,8 +375,8 @@ def test_an_open_pin_is_closed_by_the_first_fetch_alone(settings: Settings, shel
         a_hub(offline(settings), **pins).fetch_weights("large")
 
 
-def test_a_broken_lock_file_is_named(settings: Settings, shelf: Shelf) -> None:
-    hub = a_hub(settings, shelf, revision=None)
+def test_a_broken_lock_file_is_named(settings: Settings, hub_server: HubServer) -> None:
+    hub = a_hub(settings, hub_server, revision=None)
     hub.fetch_weights("large")
     (lock,) = settings.cache_dir.rglob("*.lock.json")
     lock.write_text("{")
@@ -376,8 +384,8 @@ def test_a_broken_lock_file_is_named(settings: Settings, shelf: Shelf) -> None:
         hub.fetch_weights("large")
 
 
-def test_two_visitors_fetch_once(settings: Settings, shelf: Shelf) -> None:
-    hub = a_hub(settings, shelf)
+def test_two_visitors_fetch_once(settings: Settings, hub_server: HubServer) -> None:
+    hub = a_hub(settings, hub_server)
     sources: list[str] = []
     threads = [
         threading.Thread(target=lambda: sources.append(hub.fetch_weights("large").source))
@@ -388,7 +396,7 @@ def test_two_visitors_fetch_once(settings: Settings, shelf: Shelf) -> None:
     for thread in threads:
         thread.join()
     assert sorted(sources) == ["cache", "cache", "cache", "hub"]
-    assert sum(r.startswith("GET") and "/resolve/" in r for r in shelf.requests) == 1
+    assert sum(r.startswith("GET") and "/resolve/" in r for r in hub_server.requests) == 1
 
 
 # Weights that a person names
@@ -453,14 +461,14 @@ def test_weights_for_another_task_are_refused(settings: Settings, tmp_path: Path
         a_hub(settings).fetch_custom_weights(str(directory), like=like)
 
 
-def test_a_file_on_the_hub_follows_its_branch(settings: Settings, shelf: Shelf) -> None:
+def test_a_file_on_the_hub_follows_its_branch(settings: Settings, hub_server: HubServer) -> None:
     file = "net.safetensors"
-    shelf.put(file, CONTENT)
-    hub = a_hub(settings, shelf)
+    hub_server.put(file, CONTENT)
+    hub = a_hub(settings, hub_server)
     uri = f"hf://owner/name/{file}"
     assert hub.fetch_custom_weights(uri, like=LIKE)[1].revision == COMMIT
-    shelf.branches["main"] = LATER
-    shelf.put(file, b"something else", commit=LATER)
+    hub_server.branches["main"] = LATER
+    hub_server.put(file, b"something else", commit=LATER)
     _, located = hub.fetch_custom_weights(uri, like=LIKE)
     assert (located.revision, located.path.read_bytes()) == (LATER, b"something else")
     assert (
@@ -470,23 +478,30 @@ def test_a_file_on_the_hub_follows_its_branch(settings: Settings, shelf: Shelf) 
     assert hub.fetch_custom_weights(pinned, like=LIKE)[1].path.read_bytes() == CONTENT
 
 
-def test_a_model_directory_on_the_hub_speaks_for_itself(settings: Settings, shelf: Shelf) -> None:
+def test_a_model_directory_on_the_hub_speaks_for_itself(
+    settings: Settings, hub_server: HubServer
+) -> None:
     mine = a_model("mine", sha256=SHA256)
-    shelf.put("model.safetensors", CONTENT)
+    hub_server.put("model.safetensors", CONTENT)
     assert (
-        a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)[0].metrics == {}
+        a_hub(settings, hub_server).fetch_custom_weights("hf://owner/name", like=LIKE)[0].metrics
+        == {}
     )
-    shelf.branches["v2"] = LATER
-    shelf.put("model.safetensors", CONTENT, commit=LATER)
-    shelf.put("config.json", json.dumps(mine.to_config()).encode(), commit=LATER)
-    model, located = a_hub(settings, shelf).fetch_custom_weights("hf://owner/name@v2", like=LIKE)
+    hub_server.branches["v2"] = LATER
+    hub_server.put("model.safetensors", CONTENT, commit=LATER)
+    hub_server.put("config.json", json.dumps(mine.to_config()).encode(), commit=LATER)
+    model, located = a_hub(settings, hub_server).fetch_custom_weights(
+        "hf://owner/name@v2", like=LIKE
+    )
     assert (model, located.revision) == (mine, LATER)
 
 
-def test_another_tools_config_on_the_hub_is_passed_over(settings: Settings, shelf: Shelf) -> None:
-    shelf.put("model.safetensors", CONTENT)
-    shelf.put("config.json", b'{"hidden_size": 3}')
-    model, _ = a_hub(settings, shelf).fetch_custom_weights("hf://owner/name", like=LIKE)
+def test_another_tools_config_on_the_hub_is_passed_over(
+    settings: Settings, hub_server: HubServer
+) -> None:
+    hub_server.put("model.safetensors", CONTENT)
+    hub_server.put("config.json", b'{"hidden_size": 3}')
+    model, _ = a_hub(settings, hub_server).fetch_custom_weights("hf://owner/name", like=LIKE)
     assert model.labels == LIKE.labels
 
 

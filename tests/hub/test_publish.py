@@ -17,7 +17,7 @@ import huggingface_hub.constants
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
-from tests.support.fake_hub import LATER, Shelf, serving
+from tests.support.fake_hub import LATER, HubServer, serve_hub
 from xai_demo import cli
 from xai_demo.catalog import MODELS
 from xai_demo.errors import CheckpointMismatchError, TrainingError, UnsuitableError
@@ -30,13 +30,13 @@ SECRET = "hf_" + "secret" * 5
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # no such storage
     huggingface_hub.close_session()
-    with serving() as shelf:
-        shelf.token = SECRET
-        yield shelf
+    with serve_hub() as hub_server:
+        hub_server.token = SECRET
+        yield hub_server
     huggingface_hub.close_session()
 
 
@@ -94,16 +94,16 @@ def test_what_would_go_is_shown_and_nothing_is_sent(
     assert told.endswith("Nothing was sent.\n")
 
 
-def test_a_directory_is_sent_in_one_commit(directory: Path, shelf: Shelf) -> None:
+def test_a_directory_is_sent_in_one_commit(directory: Path, hub_server: HubServer) -> None:
     planned = publish.plan_publication(directory, repo_id="owner/name")
-    api = HfApi(endpoint=shelf.url, token=SECRET)
+    api = HfApi(endpoint=hub_server.url, token=SECRET)
     assert publish.publish(planned, api=api, private=True) == LATER
     assert (
-        shelf.made
+        hub_server.made
         == [{"name": "name", "organization": "owner", "visibility": "private", "type": "model"}]
-        or shelf.made[0]["name"] == "name"
+        or hub_server.made[0]["name"] == "name"
     )
-    (lines,) = shelf.commits
+    (lines,) = hub_server.commits
     assert lines[0]["value"]["summary"] == "Publish pneumonia-resnet18"
     sent = {line["value"]["path"]: decoded(line) for line in lines[1:]}
     assert set(sent) == {"README.md", "config.json", "model.safetensors"}
@@ -117,34 +117,34 @@ def large_file(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_large_files_go_to_the_storage_and_their_sum_into_the_commit(
-    directory: Path, shelf: Shelf
+    directory: Path, hub_server: HubServer
 ) -> None:
-    shelf.large = ".safetensors"
+    hub_server.large = ".safetensors"
     planned = publish.plan_publication(directory, repo_id="owner/name")
-    api = HfApi(endpoint=shelf.url, token=SECRET)
+    api = HfApi(endpoint=hub_server.url, token=SECRET)
     assert publish.publish(planned, api=api) == LATER
-    assert shelf.uploaded == {planned.model.sha256: b"weights"}
-    assert shelf.verified == [{"oid": planned.model.sha256, "size": 7}]
-    assert not any("Authorization" in headers for headers in shelf.storage_requests)
-    told = large_file(shelf.commits[0])
+    assert hub_server.uploaded == {planned.model.sha256: b"weights"}
+    assert hub_server.verified == [{"oid": planned.model.sha256, "size": 7}]
+    assert not any("Authorization" in headers for headers in hub_server.storage_requests)
+    told = large_file(hub_server.commits[0])
     assert (told["path"], told["oid"]) == ("model.safetensors", planned.model.sha256)
     assert publish.publish(planned, api=api) == LATER  # it is there, and only named again
-    assert len(shelf.storage_requests) == 1
-    assert large_file(shelf.commits[1]) == told
+    assert len(hub_server.storage_requests) == 1
+    assert large_file(hub_server.commits[1]) == told
 
 
 @pytest.mark.parametrize(("statuses", "commits"), [([503], 1), ([403], 0)])
 def test_a_storage_that_falters_is_asked_again_and_one_that_refuses_is_told(
     directory: Path,
-    shelf: Shelf,
+    hub_server: HubServer,
     statuses: list[int],
     commits: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's own patience
-    shelf.large, shelf.storage_statuses = ".safetensors", statuses
+    hub_server.large, hub_server.storage_statuses = ".safetensors", statuses
     planned = publish.plan_publication(directory, repo_id="owner/name")
-    api = HfApi(endpoint=shelf.url, token=SECRET)
+    api = HfApi(endpoint=hub_server.url, token=SECRET)
     if commits:
         assert publish.publish(planned, api=api) == LATER
     else:
@@ -152,7 +152,7 @@ def test_a_storage_that_falters_is_asked_again_and_one_that_refuses_is_told(
             publish.publish(planned, api=api)
         assert "\n" not in str(told.value)
         assert SECRET not in str(told.value)
-    assert len(shelf.commits) == commits
+    assert len(hub_server.commits) == commits
 
 
 def decoded(line: dict[str, Any]) -> bytes:
@@ -163,21 +163,21 @@ def decoded(line: dict[str, Any]) -> bytes:
 @pytest.mark.parametrize(("status", "token"), [(None, "hf_another"), (403, SECRET), (500, SECRET)])
 def test_a_hub_that_refuses_is_one_sentence_without_the_token(
     directory: Path,
-    shelf: Shelf,
+    hub_server: HubServer,
     status: int | None,
     token: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client's own patience
-    shelf.status = status
+    hub_server.status = status
     planned = publish.plan_publication(directory, repo_id="owner/name")
     with pytest.raises(TrainingError) as refusal:
-        publish.publish(planned, api=HfApi(endpoint=shelf.url, token=token))
+        publish.publish(planned, api=HfApi(endpoint=hub_server.url, token=token))
     sentence = str(refusal.value)
     assert "pneumonia-resnet18 was not published: " in sentence
     assert "\n" not in sentence
     assert token not in sentence
-    assert shelf.commits == []
+    assert hub_server.commits == []
 
 
 def test_weights_that_config_does_not_name_are_not_published(directory: Path) -> None:

@@ -20,8 +20,8 @@ from huggingface_hub import HfApi
 from tests.support.fake_hub import (
     COMMIT,
     LATER,
-    Shelf,
-    serving,
+    HubServer,
+    serve_hub,
 )
 from xai_demo import cli
 from xai_demo.catalog import MODELS
@@ -38,11 +38,11 @@ SECRET = "hf_" + "secret" * 5
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     huggingface_hub.close_session()
-    with serving() as shelf:
-        yield shelf
+    with serve_hub() as hub_server:
+        yield hub_server
     huggingface_hub.close_session()
 
 
@@ -64,6 +64,14 @@ def test_the_space_holds_what_it_needs_and_nothing_else() -> None:
         "model.safetensors",
         "MODEL_CARD.md",
     }
+
+
+def test_the_card_of_the_space_finds_its_pictures_and_pages() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"docs/[\w./-]+", text))
+    assert {"docs/images/page-light.webp", "docs/images/page-dark.webp"} <= linked
+    assert linked <= set(CHOSEN)
+    assert "docs/architecture.svg" in CHOSEN
 
 
 def test_every_file_of_the_space_is_listed_with_its_size() -> None:
@@ -99,41 +107,45 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 # Sending
 
 
-def test_the_space_is_made_to_hold_those_files_and_no_others(shelf: Shelf, tmp_path: Path) -> None:
+def test_the_space_is_made_to_hold_those_files_and_no_others(
+    hub_server: HubServer, tmp_path: Path
+) -> None:
     for name in ("app.py", "weights/a.json", "other.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n")
-    shelf.token = SECRET
-    shelf.put("gone.py", b"old")
-    shelf.put("app.py", b"old")
+    hub_server.token = SECRET
+    hub_server.put("gone.py", b"old")
+    hub_server.put("app.py", b"old")
     commit = space.deploy(
         tmp_path,
         ("app.py", "weights/a.json"),
         repo_id="owner/name",
         message="Deploy it",
-        api=HfApi(endpoint=shelf.url, token=SECRET),
+        api=HfApi(endpoint=hub_server.url, token=SECRET),
     )
     assert commit == LATER
-    (lines,) = shelf.commits
+    (lines,) = hub_server.commits
     assert lines[0]["value"]["summary"] == "Deploy it"
     kinds = {(line["key"], line["value"].get("path")) for line in lines[1:]}
     assert ("file", "app.py") in kinds
     assert ("file", "weights/a.json") in kinds
     assert ("deletedFile", "gone.py") in kinds
     assert "other.py" not in {path for _, path in kinds}
-    assert any(r.startswith("POST /api/spaces/owner/name/commit") for r in shelf.requests)
+    assert any(r.startswith("POST /api/spaces/owner/name/commit") for r in hub_server.requests)
 
 
-def test_a_hub_that_refuses_the_space_is_one_sentence(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_hub_that_refuses_the_space_is_one_sentence(
+    hub_server: HubServer, tmp_path: Path
+) -> None:
     (tmp_path / "app.py").write_text("")
-    shelf.token = SECRET
+    hub_server.token = SECRET
     with pytest.raises(TrainingError, match="The Space was not updated: ") as refusal:
         space.deploy(
             tmp_path,
             ("app.py",),
             repo_id="owner/name",
             message="",
-            api=HfApi(endpoint=shelf.url, token="hf_other"),
+            api=HfApi(endpoint=hub_server.url, token="hf_other"),
         )
     assert "\n" not in str(refusal.value)
 

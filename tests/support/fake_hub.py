@@ -1,7 +1,7 @@
-"""A server that speaks as much of the Hub's protocol as its client needs to fetch or send files.
+"""A server with as much of the Hub's protocol as its client needs to download or upload files.
 
 Revisions, `resolve` with its headers, ranges, and files in large file storage behind a redirect to
-another server; xet is not offered. It also does what a network does: break, stall, and lie.
+another server; xet is not offered. It can also break, stall and lie, as a network does.
 """
 
 from __future__ import annotations
@@ -30,26 +30,30 @@ _PIECE_BYTES = 65_536
 
 
 @dataclass
-class Shelf:
-    """What the server has and how it behaves; change it while it runs."""
+class HubServer:
+    """What the server has and how it behaves; may be changed while it runs."""
 
     files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)  # repo, commit, name
     branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
     requests: list[str] = field(default_factory=list)
-    status: int | None = None  # answer everything with this
-    statuses: list[int] = field(default_factory=list)  # answer the next requests with these
-    headers: dict[str, str] = field(default_factory=dict)  # sent along with an error
-    token: str | None = None  # whom it answers; None: everybody
-    redirects: bool = False  # files lie on the other server
-    cuts: list[int] = field(default_factory=list)  # the next bodies end after so many bytes
+    status: int | None = None  # of every response
+    statuses: list[int] = field(default_factory=list)  # of the next responses
+    headers: dict[str, str] = field(default_factory=dict)  # of an error response
+    token: str | None = None  # required; None: everybody may read
+    redirects: bool = False  # files are on the other server
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next bodies break off
     pause_s: float = 0.0  # after every piece of a body
-    says_size: int | None = None  # the size that it announces, if not the true one
+    announced_size: int | None = None  # if not the true one
     storage_requests: list[dict[str, str]] = field(default_factory=list)  # headers
-    storage_statuses: list[int] = field(default_factory=list)  # answer the next uploads with these
-    large: str | None = None  # files whose names end so are to go to the other server
-    uploaded: dict[str, bytes] = field(default_factory=dict)  # there, by sha256
-    verified: list[dict[str, Any]] = field(default_factory=list)  # what a client says is there
-    made: list[dict[str, Any]] = field(default_factory=list)  # repositories, as they were asked for
+    storage_statuses: list[int] = field(
+        default_factory=list
+    )  # of the responses to the next uploads
+    large: str | None = None  # files with this suffix are to be uploaded to the other server
+    uploaded: dict[str, bytes] = field(default_factory=dict)  # to large file storage, by sha256
+    verified: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # what clients claim to have uploaded
+    made: list[dict[str, Any]] = field(default_factory=list)  # requests to create repositories
     commits: list[list[dict[str, Any]]] = field(default_factory=list)  # lines of each
     url: str = ""
     storage_url: str = ""
@@ -58,12 +62,12 @@ class Shelf:
         self.files["owner/name", commit, name] = content
 
     def bodies(self) -> int:
-        """How often a file was asked for, HEAD not counted."""
+        """How many GET requests asked for a file."""
         return sum(r.startswith("GET") and "/resolve/" in r for r in self.requests)
 
 
 class Server(ThreadingHTTPServer):
-    """Says nothing where a client has left, as one does that was sent too much."""
+    """Prints nothing when a client disconnects, as it does where it receives too much."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
@@ -71,18 +75,20 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[Shelf]:
-    shelf = Shelf()
-    servers = [Server(("127.0.0.1", 0), _handler(shelf)) for _ in range(2)]
+def serve_hub() -> Iterator[HubServer]:
+    hub_server = HubServer()
+    servers = [Server(("127.0.0.1", 0), _handler(hub_server)) for _ in range(2)]
     threads = [
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         for server in servers
     ]
     for thread in threads:
         thread.start()
-    shelf.url, shelf.storage_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in servers)
+    hub_server.url, hub_server.storage_url = (
+        f"http://127.0.0.1:{s.server_address[1]}" for s in servers
+    )
     try:
-        yield shelf
+        yield hub_server
     finally:
         for server in servers:
             server.shutdown()
@@ -91,10 +97,10 @@ def serving() -> Iterator[Shelf]:
             thread.join()
 
 
-def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
-    def _way(path: str) -> dict[str, Any]:
-        """Whether a file goes into the commit or, as the large ones do, to the other server."""
-        is_large = shelf.large is not None and path.endswith(shelf.large)
+def _handler(hub_server: HubServer) -> type[BaseHTTPRequestHandler]:
+    def _upload_mode(path: str) -> dict[str, Any]:
+        """Whether a file belongs into the commit or, if it is large, on the other server."""
+        is_large = hub_server.large is not None and path.endswith(hub_server.large)
         return {
             "path": path,
             "uploadMode": "lfs" if is_large else "regular",
@@ -102,12 +108,12 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
         }
 
     def _upload(wanted: dict[str, Any]) -> dict[str, Any]:
-        """Where a large file goes, if it is not there already."""
+        """Where to upload a large file, unless it is there already."""
         facts = {"oid": wanted["oid"], "size": wanted["size"]}
-        if wanted["oid"] in shelf.uploaded:
+        if wanted["oid"] in hub_server.uploaded:
             return facts
-        put = {"href": f"{shelf.storage_url}/upload/{wanted['oid']}"}
-        return facts | {"actions": {"upload": put, "verify": {"href": f"{shelf.url}/verify"}}}
+        put = {"href": f"{hub_server.storage_url}/upload/{wanted['oid']}"}
+        return facts | {"actions": {"upload": put, "verify": {"href": f"{hub_server.url}/verify"}}}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -120,40 +126,43 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            shelf.requests.append(f"POST {self.path}")
-            if shelf.status:
-                return self._json({}, shelf.status)
-            if shelf.token and self.headers.get("Authorization") != f"Bearer {shelf.token}":
+            hub_server.requests.append(f"POST {self.path}")
+            if hub_server.status:
+                return self._json({}, hub_server.status)
+            if (
+                hub_server.token
+                and self.headers.get("Authorization") != f"Bearer {hub_server.token}"
+            ):
                 return self._json({}, 401)
             if self.path == "/api/validate-yaml":
                 return self._json({"errors": [], "warnings": []})
             if self.path == "/api/repos/create":
-                shelf.made.append(json.loads(body))
-                return self._json({"url": f"{shelf.url}/owner/name"})
+                hub_server.made.append(json.loads(body))
+                return self._json({"url": f"{hub_server.url}/owner/name"})
             sent = _SENT.fullmatch(self.path.partition("?")[0])
             if sent and sent["what"] == "preupload":
                 paths = [file["path"] for file in json.loads(body)["files"]]
-                return self._json({"files": [_way(path) for path in paths]})
+                return self._json({"files": [_upload_mode(path) for path in paths]})
             if _BATCH.fullmatch(self.path):
                 objects = [_upload(each) for each in json.loads(body)["objects"]]
                 return self._json({"transfer": "basic", "objects": objects})
             if self.path == "/verify":
-                said = json.loads(body)
-                shelf.verified.append(said)
-                there = len(shelf.uploaded.get(said["oid"], b"")) == said["size"]
+                claim = json.loads(body)
+                hub_server.verified.append(claim)
+                there = len(hub_server.uploaded.get(claim["oid"], b"")) == claim["size"]
                 return self._json({}, 200 if there else 422)
             if sent:
-                shelf.commits.append([json.loads(line) for line in body.splitlines()])
-                url = f"{shelf.url}/{sent['repo']}/commit/{LATER}"
+                hub_server.commits.append([json.loads(line) for line in body.splitlines()])
+                url = f"{hub_server.url}/{sent['repo']}/commit/{LATER}"
                 return self._json({"commitUrl": url, "commitOid": LATER})
             return self._json({}, 404)
 
         def do_PUT(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            shelf.storage_requests.append(dict(self.headers))
-            status = shelf.storage_statuses.pop(0) if shelf.storage_statuses else 200
+            hub_server.storage_requests.append(dict(self.headers))
+            status = hub_server.storage_statuses.pop(0) if hub_server.storage_statuses else 200
             if status == 200:
-                shelf.uploaded[hashlib.sha256(content).hexdigest()] = content
+                hub_server.uploaded[hashlib.sha256(content).hexdigest()] = content
             self._send(status, {}, b"", True)
 
         def _json(self, value: Any, status: int = 200) -> None:
@@ -163,7 +172,7 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
         def _tree(self, match: re.Match[str], with_body: bool) -> None:
             rows = [
                 {"type": "file", "path": name, "oid": "0" * 40, "size": len(content)}
-                for (repo, commit, name), content in shelf.files.items()
+                for (repo, commit, name), content in hub_server.files.items()
                 if (repo, commit) == (match["repo"], COMMIT)
             ]
             headers = {"Content-Type": "application/json"}
@@ -176,12 +185,17 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             path = self.path.replace("%3D", "=")
             if stored := _STORED.fullmatch(path):
                 return self._stored(stored, with_body)
-            shelf.requests.append(f"{self.command} {path}")
-            if shelf.status or shelf.statuses:
-                status = shelf.statuses.pop(0) if shelf.statuses else shelf.status or 0
+            hub_server.requests.append(f"{self.command} {path}")
+            if hub_server.status or hub_server.statuses:
+                status = (
+                    hub_server.statuses.pop(0) if hub_server.statuses else hub_server.status or 0
+                )
                 if status != 200:
-                    return self._send(status, shelf.headers, b"", with_body)
-            if shelf.token and self.headers.get("Authorization") != f"Bearer {shelf.token}":
+                    return self._send(status, hub_server.headers, b"", with_body)
+            if (
+                hub_server.token
+                and self.headers.get("Authorization") != f"Bearer {hub_server.token}"
+            ):
                 return self._send(401, {}, b"", with_body)
             if tree := _TREE.fullmatch(path.partition("?")[0]):
                 return self._tree(tree, with_body)
@@ -192,8 +206,8 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             return self._send(404, {}, b"", with_body)
 
         def _repository(self, match: re.Match[str], with_body: bool) -> None:
-            commit = shelf.branches.get(match["revision"])
-            if not any(repo == match["repo"] for repo, _, _ in shelf.files):
+            commit = hub_server.branches.get(match["revision"])
+            if not any(repo == match["repo"] for repo, _, _ in hub_server.files):
                 return self._send(404, {"X-Error-Code": "RepoNotFound"}, b"", with_body)
             if commit is None:
                 return self._send(404, {"X-Error-Code": "RevisionNotFound"}, b"", with_body)
@@ -201,27 +215,28 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             return self._send(200, {"Content-Type": "application/json"}, body, with_body)
 
         def _file(self, match: re.Match[str], with_body: bool) -> None:
-            commit = shelf.branches.get(match["revision"], match["revision"])
-            if commit not in {commit for _, commit, _ in shelf.files}:
+            commit = hub_server.branches.get(match["revision"], match["revision"])
+            if commit not in {commit for _, commit, _ in hub_server.files}:
                 return self._send(404, {"X-Error-Code": "RevisionNotFound"}, b"", with_body)
-            content = shelf.files.get((match["repo"], commit, match["file"]))
+            content = hub_server.files.get((match["repo"], commit, match["file"]))
             headers = {"X-Repo-Commit": commit}
             if content is None:
                 headers["X-Error-Code"] = "EntryNotFound"
                 return self._send(404, headers, b"", with_body)
             etag = hashlib.sha256(content).hexdigest()
-            size = len(content) if shelf.says_size is None else shelf.says_size
+            size = len(content) if hub_server.announced_size is None else hub_server.announced_size
             headers |= {"ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"'}
             headers |= {"X-Linked-Size": str(size), "Accept-Ranges": "bytes"}
-            if shelf.redirects:
-                headers["Location"] = f"{shelf.storage_url}/stored/{etag}"
+            if hub_server.redirects:
+                headers["Location"] = f"{hub_server.storage_url}/stored/{etag}"
                 return self._send(302, headers, b"", with_body)
             return self._content(headers, content, with_body)
 
         def _stored(self, match: re.Match[str], with_body: bool) -> None:
-            shelf.storage_requests.append(dict(self.headers))
+            hub_server.storage_requests.append(dict(self.headers))
             kept = {
-                hashlib.sha256(content).hexdigest(): content for content in shelf.files.values()
+                hashlib.sha256(content).hexdigest(): content
+                for content in hub_server.files.values()
             }
             self._content({"Accept-Ranges": "bytes"}, kept[match["sha256"]], with_body)
 
@@ -242,11 +257,11 @@ def _handler(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if not with_body or not body:
                 return
-            cut = shelf.cuts.pop(0) if shelf.cuts else None
+            cut = hub_server.cuts.pop(0) if hub_server.cuts else None
             for start in range(0, len(body[:cut]), _PIECE_BYTES):
                 self.wfile.write(body[:cut][start : start + _PIECE_BYTES])
                 self.wfile.flush()
-                time.sleep(shelf.pause_s)
+                time.sleep(hub_server.pause_s)
             if cut is not None:
                 self.close_connection = True
                 self.connection.shutdown(2)

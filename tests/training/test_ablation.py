@@ -241,7 +241,7 @@ def test_without_a_named_table_all_are_made_and_bundled_weights_are_explained(
     text = capsys.readouterr().out
     assert "| Grad-CAM | " in text
     assert "| Guided backpropagation | " in text
-    assert "Does not fit this network: CAM." in text  # more than a mean follows the cut
+    assert "Not suitable for this network: CAM." in text  # more than a mean follows the cut
     assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["explainers"]["explainers"]) == {"Grad-CAM", "Guided backpropagation"}

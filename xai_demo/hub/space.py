@@ -32,6 +32,7 @@ PACKAGE = "xai_demo"
 _ENTRY_POINTS = ("app.py", f"{PACKAGE}/engine/onnx_export.py")
 _TOP_LEVEL_FILES = ("README.md", "requirements.txt", "LICENSE")
 _DATA_SUFFIXES = {".txt", ".css", ".js", ".flac", ".png", ".json", ".npz", ".safetensors", ".onnx"}
+_DOC_SUFFIXES = {".md", ".svg", ".webp"}
 _MODEL_FILES = {"config.json", "model.safetensors", "model.onnx", "MODEL_CARD.md"}
 _BROKEN_STAGES = {
     "NO_APP_FILE",
@@ -65,7 +66,13 @@ def required_files(root: Path) -> tuple[str, ...]:
         for path in (root / "weights").glob("*/*")
         if path.name in _MODEL_FILES
     }
-    names = sorted({*modules, *data, *weights, *_TOP_LEVEL_FILES})
+    # The README is the Space's card: the pictures it shows and the pages it links to go with it.
+    docs = {
+        str(path.relative_to(root))
+        for path in (root / "docs").rglob("*")
+        if path.suffix in _DOC_SUFFIXES
+    }
+    names = sorted({*modules, *data, *weights, *docs, *_TOP_LEVEL_FILES})
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         raise TrainingError(
