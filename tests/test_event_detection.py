@@ -21,13 +21,15 @@ MODEL = dataclasses.replace(PLAIN, event_points={"crackle": 0.4, "wheeze": 0.6})
 
 def test_a_moment_is_the_mean_of_the_windows_that_hear_it():
     rows = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]], np.float32)
-    edges, found = decision.over_time([0, 100, 200], [200, 300, 400], rows)
+    edges, found = decision.event_probabilities_over_time([0, 100, 200], [200, 300, 400], rows)
     assert edges.tolist() == [0, 100, 200, 300, 400]
     assert found == pytest.approx(np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]))
 
 
 def test_a_moment_that_no_window_hears_is_nothing():
-    edges, found = decision.over_time([0, 300], [100, 400], np.array([[1.0], [1.0]], np.float32))
+    edges, found = decision.event_probabilities_over_time(
+        [0, 300], [100, 400], np.array([[1.0], [1.0]], np.float32)
+    )
     assert edges.tolist() == [0, 100, 300, 400]
     assert found[:, 0].tolist() == [1, 0, 1]
 
@@ -38,7 +40,7 @@ def test_moments_agree_with_a_plain_count_whatever_the_windows():
         starts = rng.integers(0, 500, 12)
         ends = starts + rng.integers(1, 300, 12)
         rows = rng.random((12, 3)).astype(np.float32)
-        edges, found = decision.over_time(starts.tolist(), ends.tolist(), rows)
+        edges, found = decision.event_probabilities_over_time(starts.tolist(), ends.tolist(), rows)
         for first, last, row in zip(edges, edges[1:], found, strict=False):
             heard = (starts <= first) & (ends >= last)
             wanted = rows[heard].mean(axis=0) if heard.any() else np.zeros(3)
@@ -51,12 +53,12 @@ def test_events_are_neighbouring_moments_above_the_point_of_their_label():
         np.float32,
     )
     edges = np.array([0, 100, 200, 300, 400, 550])
-    found = decision.events(MODEL, edges, rows, at=seconds)
+    found = decision.detect_events(MODEL, edges, rows, seconds_at=seconds)
     assert [(e.label, e.start_s, e.end_s, e.probability) for e in found] == [
         ("crackle", 1, 3, 0.7),
         ("wheeze", 4, 5.5, 0.7),
     ]
-    assert decision.events(MODEL, edges[:2], rows[:1], at=seconds) == ()
+    assert decision.detect_events(MODEL, edges[:2], rows[:1], seconds_at=seconds) == ()
 
 
 def seconds(frame: int) -> float:
@@ -73,27 +75,35 @@ def test_an_event_keeps_the_stretches_with_most_evidence():
         asked.append((label, first, last))
         return line
 
-    found = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    found = decision.detect_events(
+        MODEL, np.array([100, 500]), rows, seconds_at=seconds, evidence=evidence
+    )
     assert asked == [(1, 100, 500)]
     # What is 0.1 s apart is one; what has less than a fifth of the highest is none.
     assert [(e.start_s, e.end_s) for e in found] == [(1.5, 2.2), (3.0, 3.6)]
     assert {e.probability for e in found} == {0.8}
     line[:] = 0
     line[10:20], line[200:205] = 1, 1  # all too short: the longest is kept
-    (short,) = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    (short,) = decision.detect_events(
+        MODEL, np.array([100, 500]), rows, seconds_at=seconds, evidence=evidence
+    )
     assert (short.start_s, short.end_s) == (1.1, 1.2)
     line[300:330] = 1
-    (long,) = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    (long,) = decision.detect_events(
+        MODEL, np.array([100, 500]), rows, seconds_at=seconds, evidence=evidence
+    )
     assert (long.start_s, long.end_s) == (4.0, 4.3)
     line[:] = 0
-    (whole,) = decision.events(MODEL, np.array([100, 500]), rows, at=seconds, evidence=evidence)
+    (whole,) = decision.detect_events(
+        MODEL, np.array([100, 500]), rows, seconds_at=seconds, evidence=evidence
+    )
     assert (whole.start_s, whole.end_s) == (1.0, 5.0)
 
 
 def test_columns_of_windows_are_stitched_to_a_line_where_the_highest_counts():
     columns = np.array([[0, 1, 0, 0], [0, 0, 0, 2], [9, 9, 9, 9]], np.float32)
     spans = [(0, 200), (100, 300), (600, 800)]
-    line = decision.stitched(spans, columns, frames=200, first=50, last=300)
+    line = decision.evidence_over_time(spans, columns, frames=200, first=50, last=300)
     assert line.shape == (250,)
     assert line[75 - 50] == pytest.approx(1, abs=0.05)  # the middle of the second of four columns
     assert line[275 - 50] == pytest.approx(2, abs=0.05)
@@ -107,7 +117,7 @@ def test_evidence_of_a_head_that_averages_is_what_each_column_adds_to_the_logit(
         torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(5, 3, bias=False)
     )
     maps = torch.rand(2, 5, 4, 7)
-    found = inference.evidence_over_time(head, maps)
+    found = inference.column_evidence(head, maps)
     assert found.shape == (2, 3, 7)
     with torch.no_grad():
         added = torch.einsum("kc,ncrt->nkt", head[2].weight, maps) / (4 * 7)
@@ -117,11 +127,11 @@ def test_evidence_of_a_head_that_averages_is_what_each_column_adds_to_the_logit(
 
 def test_of_two_labels_above_their_points_the_further_one_is_called():
     rows = np.array([[0.0, 0.45, 0.55], [0.0, 0.38, 0.62]], np.float32)
-    assert decision.found(MODEL, rows).tolist() == [1, 2]
-    assert decision.found(PLAIN, rows).tolist() == [-1, -1]  # without points nothing is
+    assert decision.event_labels(MODEL, rows).tolist() == [1, 2]
+    assert decision.event_labels(PLAIN, rows).tolist() == [-1, -1]  # without points nothing is
 
 
-def a_sound(seconds: float) -> inputs.Medium:
+def a_sound(seconds: float) -> inputs.PreparedInput:
     noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * 8000)).astype(np.float32)
     made = inputs.prepare(
         MODEL,

@@ -9,11 +9,11 @@ import pytest
 
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import (
-    format_of,
+    detect_format,
+    display_name,
     is_mpeg_audio,
     open_atomically,
-    opened,
-    shown_name,
+    open_file,
     write_atomically,
 )
 
@@ -34,7 +34,7 @@ HEADS = {
 @pytest.mark.parametrize(("name", "head"), HEADS.items())
 def test_a_file_is_what_its_first_bytes_say(name: str, head: bytes) -> None:
     file = BytesIO(head)
-    assert format_of(file) == name
+    assert detect_format(file) == name
     assert file.tell() == 0
 
 
@@ -55,13 +55,13 @@ def test_what_is_no_frame_header_is_no_mpeg_audio(head: bytes) -> None:
 
 
 def test_a_name_is_shown_without_its_folder_and_on_one_line() -> None:
-    assert shown_name("/home/mrs secret/a\nb.wav") == "a?b.wav"
-    assert shown_name(Path("x") / ("a" * 300)) == "a" * 79 + "…"
+    assert display_name("/home/mrs secret/a\nb.wav") == "a?b.wav"
+    assert display_name(Path("x") / ("a" * 300)) == "a" * 79 + "…"
 
 
 def test_an_opened_file_stands_at_its_start(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    with opened(tmp_path / "a", wanted="letters") as file:
+    with open_file(tmp_path / "a", expected="letters") as file:
         assert file.read() == b"abc"
 
 
@@ -70,8 +70,8 @@ def test_what_cannot_be_opened_is_refused_in_a_sentence(tmp_path: Path, name: st
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
     with (
-        pytest.raises(UnreadableFileError, match=r"^[a-z?]+ .*; wanted: letters\.$"),
-        opened(tmp_path / name, wanted="letters"),
+        pytest.raises(UnreadableFileError, match=r"^[a-z?]+ .*; expected letters\.$"),
+        open_file(tmp_path / name, expected="letters"),
     ):
         pass
 

@@ -1,6 +1,8 @@
-"""What a visitor brought: a regular file, told by its first bytes, named by its base name.
+"""Files: opening an upload, detecting its format, writing atomically, memory-mapping large arrays.
 
-Large arrays in a file without a name, so that memory does not grow with a recording.
+A file's format is detected from its first bytes and never from its extension. Messages quote the
+base name only, because the folders above it may name a user or a patient. Arrays that grow with a
+recording live in an anonymous temporary file, so that memory use stays bounded.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 _HEAD_BYTES = 1024
-_NAME_CHARACTERS = 80
+_MAX_NAME_CHARACTERS = 80
 
-# (offset, bytes found there, name): the first that fits is what the file is, whatever it is called.
+# (offset, bytes at that offset, format). The first match wins, so the order matters: the specific
+# ISO base media brands (AVIF, HEIC) come before the bare "ftyp" that they share with MP4.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (8, b"WAVE", "WAV"),
     (8, b"AIFF", "AIFF"),
@@ -44,7 +47,8 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BM", "BMP"),
     (0, b"%PDF", "PDF"),
     (128, b"DICM", "DICOM"),
-    (0, b"\2\0\0\0UL\4\0", "DICOM"),  # without its preamble
+    # A DICOM file without its preamble starts with the group length of the file meta information.
+    (0, b"\2\0\0\0UL\4\0", "DICOM"),
     (0, b"GIF8", "GIF"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -67,29 +71,39 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
-def shown_name(path: str | PathLike[str]) -> str:
-    """The base name as it may stand in a sentence: printable, on one line, not too long."""
+def display_name(path: str | PathLike[str]) -> str:
+    """The base name, made fit for a message: printable, on one line, at most 80 characters.
+
+    >>> display_name("/home/someone/breath\\nsounds.wav")
+    'breath?sounds.wav'
+    """
     name = "".join(c if c.isprintable() else "?" for c in PurePath(fspath(path)).name)
-    return name if len(name) <= _NAME_CHARACTERS else f"{name[: _NAME_CHARACTERS - 1]}…"
+    return name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[: _MAX_NAME_CHARACTERS - 1]}…"
 
 
 @contextmanager
-def opened(path: str | PathLike[str], *, wanted: str) -> Iterator[BinaryIO]:
-    """Open a regular file that is not empty; raises UnreadableFileError, which ends in `wanted`."""
-    name = shown_name(path)
+def open_file(path: str | PathLike[str], *, expected: str) -> Iterator[BinaryIO]:
+    """Open a regular file that is not empty.
+
+    Raises UnreadableFileError, whose message ends with what was `expected`.
+    """
+    name = display_name(path)
     if "\0" in fspath(path):
-        raise UnreadableFileError(f"{name} is no file name; wanted: {wanted}.")
+        raise UnreadableFileError(f"{name} is not a valid file name; expected {expected}.")
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe or a device may never end
-            raise UnreadableFileError(f"{name} is not a file; wanted: {wanted}.")
+        # Reading a pipe or a device might never end.
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise UnreadableFileError(f"{name} is not a file; expected {expected}.")
         with Path(path).open("rb") as file:
             if not file.read(1):
-                raise UnreadableFileError(f"{name} is empty (0 bytes); wanted: {wanted}.")
+                raise UnreadableFileError(f"{name} is empty (0 bytes); expected {expected}.")
             file.seek(0)
             yield file
     except OSError as error:
-        why = error.strerror or "the system refuses"
-        raise UnreadableFileError(f"{name} cannot be read: {why}; wanted: {wanted}.") from error
+        reason = error.strerror or "the system refused access"
+        raise UnreadableFileError(
+            f"{name} cannot be read: {reason}; expected {expected}."
+        ) from error
 
 
 @contextmanager
@@ -120,8 +134,13 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def format_of(file: BinaryIO) -> str:
-    """The name of the format that the first kilobyte shows, "" where it shows none; rewinds."""
+def detect_format(file: BinaryIO) -> str:
+    """The format that the first kilobyte shows, or "" if it is unknown; rewinds the file.
+
+    >>> import io
+    >>> detect_format(io.BytesIO(b"fLaC"))
+    'FLAC'
+    """
     file.seek(0)
     head = file.read(_HEAD_BYTES)
     file.seek(0)
@@ -136,31 +155,48 @@ def format_of(file: BinaryIO) -> str:
 
 
 def is_mpeg_audio(head: bytes) -> bool:
-    """Whether these bytes begin with a possible MPEG audio frame header (ISO 11172-3, 2.4.1)."""
+    """Whether these bytes start with a valid MPEG audio frame header (ISO 11172-3, 2.4.1).
+
+    >>> is_mpeg_audio(b"\\xff\\xfb\\x90\\x64")
+    True
+    """
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return False
+    # Version 1, layer 0, bit rate 15 and sample rate 3 are reserved or invalid. Other data may also
+    # start with eleven set bits (AAC does), but seldom passes these checks as well.
     version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
     bit_rate, sample_rate = head[2] >> 4, head[2] >> 2 & 3
     return version != 1 and layer != 0 and bit_rate != 15 and sample_rate != 3
 
 
-_LARGE_BYTES = 2**24  # seven minutes at 8 kHz; what is smaller stays in memory
-_STRETCH = 2**20  # values worked on between two that give memory back
+# Smaller arrays stay in memory; 16 MiB are nearly nine minutes of float32 samples at 8 kHz.
+_MAPPED_FROM_BYTES = 2**24
+# Values processed between two releases of memory pages: 4 MiB at a time.
+_CHUNK_VALUES = 2**20
 
 
-def empty(shape: tuple[int, ...]) -> Floats:
-    """An array to be filled: in memory while it is small, else in a file that dies with it."""
+def allocate_array(shape: tuple[int, ...]) -> Floats:
+    """An uninitialised float32 array, memory-mapped from a temporary file if it is large.
+
+    The file has no name and disappears with the array. Where the disk has no room or the system
+    cannot reserve it, the array is in memory.
+    """
     size = 4 * math.prod(shape)
-    if size < _LARGE_BYTES or not hasattr(os, "posix_fallocate"):
+    if size < _MAPPED_FROM_BYTES or not hasattr(os, "posix_fallocate"):
         return np.empty(shape, np.float32)
     with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # where the disk is full this fails, not a write
+        # Reserving the space makes a full disk fail here; a later write to an unbacked page would
+        # kill the process with SIGBUS.
+        os.posix_fallocate(file.fileno(), 0, size)
         return np.ndarray(shape, np.float32, buffer=mmap.mmap(file.fileno(), size))
     return np.empty(shape, np.float32)
 
 
-def settle(array: Floats) -> None:
-    """Give the memory back that an array in a file has taken on the way; its values stay."""
+def release_pages(array: Floats) -> None:
+    """Release the memory pages of a memory-mapped array; its values stay in the file.
+
+    Does nothing for an array in memory.
+    """
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -168,39 +204,45 @@ def settle(array: Floats) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def stretches(array: Floats, step: int = 1) -> Iterator[slice]:
-    """Slices of the first axis, at multiples of `step`, with memory given back between them."""
+def chunks(array: Floats, step: int = 1) -> Iterator[slice]:
+    """Slices that cover the first axis in chunks of 4 MiB, each starting at a multiple of `step`.
+
+    The pages of a memory-mapped array are released after each chunk.
+
+    >>> list(chunks(np.zeros((3, 2**19), np.float32)))
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
     each = math.prod(array.shape[1:])
-    size = step * max(1, _STRETCH // max(1, each * step))
+    size = step * max(1, _CHUNK_VALUES // max(1, each * step))
     for first in range(0, len(array), size):
         yield slice(first, min(first + size, len(array)))
-        settle(array)
+        release_pages(array)
 
 
-class Growing:
-    """A sound that comes piece by piece."""
+class GrowingArray:
+    """A one-dimensional float32 array that samples are appended to; memory-mapped if large."""
 
-    def __init__(self, expected: int = 0) -> None:
-        self._room = empty((max(expected, 2**16),))
+    def __init__(self, expected_size: int = 0) -> None:
+        self._buffer = allocate_array((max(expected_size, 2**16),))
         self._count = 0
 
-    def add(self, piece: Floats) -> None:
-        """Append the samples."""
-        end = self._count + len(piece)
-        if end > len(self._room):
-            self._move(empty((max(end, 2 * len(self._room)),)))
-        self._room[self._count : end] = piece
-        if end // _STRETCH > self._count // _STRETCH:
-            settle(self._room)
+    def append(self, samples: Floats) -> None:
+        """Append samples, (time,); doubles the capacity when it is exhausted."""
+        end = self._count + len(samples)
+        if end > len(self._buffer):
+            self._move_to(allocate_array((max(end, 2 * len(self._buffer)),)))
+        self._buffer[self._count : end] = samples
+        if end // _CHUNK_VALUES > self._count // _CHUNK_VALUES:
+            release_pages(self._buffer)
         self._count = end
 
-    def whole(self) -> Floats:
-        """All that came, (time,)."""
-        return self._room[: self._count]
+    def view(self) -> Floats:
+        """All samples appended so far, (time,); not a copy."""
+        return self._buffer[: self._count]
 
-    def _move(self, room: Floats) -> None:
-        held = self.whole()
-        for part in stretches(held):
-            room[part] = held[part]
-            settle(room)
-        self._room = room
+    def _move_to(self, buffer: Floats) -> None:
+        samples = self.view()
+        for chunk in chunks(samples):
+            buffer[chunk] = samples[chunk]
+            release_pages(buffer)
+        self._buffer = buffer

@@ -88,7 +88,7 @@ def test_a_cycle_that_reaches_out_is_cut_and_named(file: Path) -> None:
     file.write_text("-1 2 0 0\n8 12 1 0\n")
     cycles, warnings = read_cycles(file, duration_s=9)
     assert spans(cycles) == [(0, 2), (8, 9)]
-    assert [w.split(" reaches")[0] for w in warnings] == [
+    assert [w.split(" extends")[0] for w in warnings] == [
         "Line 1 of the annotation ('-1 2 0 0')",
         "Line 2 of the annotation ('8 12 1 0')",
     ]
@@ -105,8 +105,8 @@ def test_overlapping_cycles_stay_and_are_named(file: Path) -> None:
     cycles, warnings = read_cycles(file, duration_s=9)
     assert len(cycles) == 4
     assert warnings == (
-        "Line 2 of the annotation ('2 3 1 0') overlaps line 1 ('1 5 0 0'); both stay.",
-        "Line 3 of the annotation ('4 6 0 1') overlaps line 1 ('1 5 0 0'); both stay.",
+        "Line 2 of the annotation ('2 3 1 0') overlaps line 1 ('1 5 0 0'); both are kept.",
+        "Line 3 of the annotation ('4 6 0 1') overlaps line 1 ('1 5 0 0'); both are kept.",
     )
 
 
@@ -123,16 +123,16 @@ def test_of_very_many_warnings_some_are_told_and_the_rest_counted(file: Path) ->
         ("1 2 0 0\n1.0 2.0 0\n", "line 2, is '1.0 2.0 0'"),
         ("1 2 0 0 7\n", "line 1, is '1 2 0 0 7'"),
         ("1 2 zero 0\n", "line 1, is '1 2 zero 0'"),
-        ("1 2 0 2\n", "line 1, is '1 2 0 2'; wanted: 0 or 1"),
-        ("1 2 0.5 0\n", "wanted: 0 or 1"),
-        ("nan 2 0 0\n", "'nan 2 0 0'; wanted: times in seconds"),
-        ("1 inf 0 0\n", "'1 inf 0 0'; wanted: times in seconds"),
+        ("1 2 0 2\n", "line 1, is '1 2 0 2'; expected 0 or 1"),
+        ("1 2 0.5 0\n", "expected 0 or 1"),
+        ("nan 2 0 0\n", "'nan 2 0 0'; expected times in seconds"),
+        ("1 inf 0 0\n", "'1 inf 0 0'; expected times in seconds"),
         ("1,0,2,0,0,0\n", "line 1, is '1,0,2,0,0,0'"),
         ("a very " + "long " * 99, "line 1, is 'a very long long .*…'"),
         ("\n \n\t\n", "no line with a cycle"),
         ("start end crackles wheezes\n", "no line with a cycle"),
-        ("30 40 0 0\n", "no cycle in a recording of 9 s: line 1 says '30 40 0 0'"),
-        ("2 1 0 0\n", "no cycle in a recording of 9 s"),
+        ("30 40 0 0\n", "no cycle within a recording of 9 s: line 1 is '30 40 0 0'"),
+        ("2 1 0 0\n", "no cycle within a recording of 9 s"),
         ('{"start": 1}', "line 1, is"),
     ],
 )
@@ -140,19 +140,19 @@ def test_what_is_no_list_of_cycles_is_refused(file: Path, text: str, words: str)
     file.write_text(text)
     with pytest.raises(AnnotationError, match=words) as caught:
         read_cycles(file, duration_s=9)
-    assert "wanted" in str(caught.value)
+    assert "expected" in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"RIFF\x24\0\0\0WAVEfmt ", "is WAV"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is PNG"),
-        (b"1 2 0 0\n\xff\xfe\xfa", "byte 0xff at 8"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "is a file of type WAV"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is a file of type PNG"),
+        (b"1 2 0 0\n\xff\xfe\xfa", "byte 0xff at position 8"),
         (b"1 2 0 0\n\0\0\0", "byte 0x00"),
-        (b"\xff\xfe1\0 ", "byte 0x20 at 4"),
-        (b"1 2 0 0\n" * 250_001, "more than 2 MB"),
+        (b"\xff\xfe1\0 ", "byte 0x20 at position 4"),
+        (b"1 2 0 0\n" * 250_001, "larger than 2 MB"),
     ],
 )
 def test_what_is_no_text_is_refused(file: Path, content: bytes, words: str) -> None:

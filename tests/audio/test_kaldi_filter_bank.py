@@ -35,25 +35,25 @@ def test_what_the_network_sees_is_what_the_librarys_extractor_makes(name):
 
     samples = SOUNDS[name]
     expected = ASTFeatureExtractor()(samples, sampling_rate=16000)["input_values"][0].T
-    got = spectrogram.padded(spectrogram.network_input(samples, SPEC)[:, :1024], SPEC)
+    got = spectrogram.pad_windows(spectrogram.network_input(samples, SPEC)[:, :1024], SPEC)
     assert got.shape == expected.shape == (128, 1024)
     assert got.dtype == np.float32
     assert np.abs(got - expected).max() <= 1e-4
 
 
 def test_only_whole_frames_count():
-    assert spectrogram.kaldi_frames(400, SPEC) == 1
-    assert spectrogram.kaldi_frames(559, SPEC) == 1
-    assert spectrogram.kaldi_frames(560, SPEC) == 2
-    assert spectrogram.kaldi_frames(160_000, SPEC) == spectrogram.window_frames(SPEC) == 998
+    assert spectrogram.kaldi_frame_count(400, SPEC) == 1
+    assert spectrogram.kaldi_frame_count(559, SPEC) == 1
+    assert spectrogram.kaldi_frame_count(560, SPEC) == 2
+    assert spectrogram.kaldi_frame_count(160_000, SPEC) == spectrogram.window_frames(SPEC) == 998
     assert spectrogram.kaldi_log_mel(noise(1), SPEC).shape == (
         128,
-        spectrogram.kaldi_frames(16000, SPEC),
+        spectrogram.kaldi_frame_count(16000, SPEC),
     )
 
 
 def test_less_than_a_frame_is_filled_up_to_one():
-    assert spectrogram.kaldi_frames(10, SPEC) == 1
+    assert spectrogram.kaldi_frame_count(10, SPEC) == 1
     assert spectrogram.kaldi_log_mel(np.ones(10, np.float32), SPEC).shape == (128, 1)
 
 

@@ -16,7 +16,13 @@ from tests.support.hostile_files import (
     tone,
     wav_bytes,
 )
-from xai_demo.audio import SILENCE_DBFS, peak_dbfs, read_audio, rms_dbfs, spoken_duration
+from xai_demo.audio import (
+    SILENCE_DBFS,
+    format_duration,
+    peak_dbfs,
+    read_audio,
+    rms_dbfs,
+)
 from xai_demo.errors import UnreadableFileError
 from xai_demo.records import Recording
 
@@ -41,7 +47,7 @@ def test_nothing_has_a_finite_level(samples: np.ndarray) -> None:
     [(0.01, "10 ms"), (1.0, "1.0 s"), (119.0, "119.0 s"), (3600, "1 h 0 min"), (600, "10 min")],
 )
 def test_durations_are_said_in_fitting_units(seconds: float, said: str) -> None:
-    assert spoken_duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_a_1_khz_sine_at_48_khz_is_the_same_sine_at_16_khz(tmp_path: Path) -> None:
@@ -119,7 +125,9 @@ def test_a_loud_float_file_is_scaled_to_full_scale(tmp_path: Path) -> None:
 def test_too_long_is_refused(tmp_path: Path, name: str) -> None:
     soundfile.write(tmp_path / name, tone(3, 16000), 16000)
     assert read(tmp_path / name, max_duration_s=3.5).duration_s == pytest.approx(3, abs=0.1)
-    with pytest.raises(UnreadableFileError, match=r"lasts 3\.\d s or more; wanted: at most 2\.0 s"):
+    with pytest.raises(
+        UnreadableFileError, match=r"lasts 3\.\d s or more; expected at most 2\.0 s"
+    ):
         read(tmp_path / name, max_duration_s=2.0)
 
 
@@ -146,7 +154,7 @@ def test_hostile_and_unusual_files(tmp_path: Path, case: Case) -> None:
         assert re.search(case.says, message)
         assert message.startswith(case.name)
         assert str(tmp_path) not in message
-        assert "wanted" in message
+        assert "expected" in message
         assert "\n" not in message
         return
     recording = read(tmp_path / case.name)
@@ -161,7 +169,7 @@ def test_hostile_and_unusual_files(tmp_path: Path, case: Case) -> None:
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     for path in (tmp_path / "pipe.wav", tmp_path, tmp_path / "none.wav", tmp_path / "a\0b.wav"):
-        with pytest.raises(UnreadableFileError, match="wanted: a sound as WAV"):
+        with pytest.raises(UnreadableFileError, match="expected a WAV, AIFF"):
             read(path)
 
 

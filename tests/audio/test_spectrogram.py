@@ -98,7 +98,7 @@ def test_conditioning_floors_and_standardises():
     import dataclasses
 
     spec = dataclasses.replace(SPEC, top_db=50, standardise=True)
-    values = spectrogram.conditioned(decibels, spec)
+    values = spectrogram.normalise_decibels(decibels, spec)
     assert values.mean() == pytest.approx(0, abs=1e-6)
     assert values.std() == pytest.approx(1, rel=1e-5)
     floored = np.array([[0, -50], [-10, -10]])
@@ -112,7 +112,7 @@ def test_windows_cover_everything_and_the_last_is_flush():
 
 
 def test_repeating_fills_up_and_leaves_the_long_alone():
-    assert spectrogram.repeated(np.array([1, 2, 3], np.float32), 7).tolist() == [
+    assert spectrogram.repeat_to_length(np.array([1, 2, 3], np.float32), 7).tolist() == [
         1,
         2,
         3,
@@ -121,21 +121,21 @@ def test_repeating_fills_up_and_leaves_the_long_alone():
         3,
         1,
     ]
-    assert spectrogram.repeated(np.array([1, 2, 3], np.float32), 2).tolist() == [1, 2, 3]
+    assert spectrogram.repeat_to_length(np.array([1, 2, 3], np.float32), 2).tolist() == [1, 2, 3]
 
 
 def test_heat_everywhere_lets_the_band_through_and_no_heat_is_silence():
     inside, outside = sine(1000, 1, 8000), sine(3500, 1, 8000)
     everywhere = np.ones((64, 101), np.float32)
-    heard = spectrogram.masked(inside + outside, everywhere, SPEC)[1000:-1000]
+    heard = spectrogram.mask_sound(inside + outside, everywhere, SPEC)[1000:-1000]
     assert np.abs(heard - inside[1000:-1000]).max() < 0.05
-    assert not spectrogram.masked(inside, 0 * everywhere, SPEC).any()
+    assert not spectrogram.mask_sound(inside, 0 * everywhere, SPEC).any()
 
 
 def test_heat_on_one_half_lets_one_half_through():
     heat = np.zeros((64, 201), np.float32)
     heat[:, :100] = 1
-    heard = spectrogram.masked(sine(500, 2, 8000), heat, SPEC)
+    heard = spectrogram.mask_sound(sine(500, 2, 8000), heat, SPEC)
     assert np.abs(heard[1000:7000]).max() > 0.9
     assert np.abs(heard[9000:]).max() < 0.01
 
@@ -143,7 +143,7 @@ def test_heat_on_one_half_lets_one_half_through():
 def test_a_mask_reads_a_band_at_its_own_frequency():
     heat = np.zeros((64, 5), np.float32)
     heat[20] = 1
-    mask = spectrogram.linear_mask(heat, 5, SPEC)
+    mask = spectrogram.linear_frequency_mask(heat, 5, SPEC)
     hertz = mask[:, 0].argmax() * 8000 / 512
     assert abs(hertz - spectrogram.mel_frequencies_hz(SPEC)[20]) < 8000 / 512
 
@@ -153,8 +153,8 @@ def test_the_mean_and_the_deviation_that_a_network_is_used_to_are_taken_off():
 
     spec = dataclasses.replace(SPEC, mean_db=-20, deviation_db=40)
     decibels = np.array([[-20.0, 20.0, -60.0]], np.float32)
-    assert spectrogram.conditioned(decibels, spec).tolist() == [[0, 1, -1]]
-    assert spectrogram.conditioned(decibels, SPEC).tolist() == decibels.tolist()
+    assert spectrogram.normalise_decibels(decibels, spec).tolist() == [[0, 1, -1]]
+    assert spectrogram.normalise_decibels(decibels, SPEC).tolist() == decibels.tolist()
 
 
 def test_padding_is_zero_decibels_up_to_the_networks_width():
@@ -162,18 +162,18 @@ def test_padding_is_zero_decibels_up_to_the_networks_width():
 
     spec = dataclasses.replace(SPEC, frames=5, mean_db=-20, deviation_db=40)
     windows = np.zeros((2, 1, 3, 4), np.float32)
-    padded = spectrogram.padded(windows, spec)
+    padded = spectrogram.pad_windows(windows, spec)
     assert padded.shape == (2, 1, 3, 5)
     assert padded[..., 4] == pytest.approx(0.5)
     assert padded.dtype == np.float32
-    assert spectrogram.padded(windows, SPEC).shape == windows.shape
+    assert spectrogram.pad_windows(windows, SPEC).shape == windows.shape
 
 
 @pytest.mark.parametrize("spec", [SPEC, PANNS])
 def test_frames_are_counted_as_they_are_made(spec):
     for length in (spec.hop_length * 7, spec.hop_length * 7 + 1, spec.hop_length * 30 - 1):
         samples = noise(1, spec.sample_rate_hz)[:length]
-        assert spectrogram.log_mel(samples, spec).shape[1] == spectrogram.frames(length, spec)
+        assert spectrogram.log_mel(samples, spec).shape[1] == spectrogram.frame_count(length, spec)
     assert spectrogram.window_frames(PANNS) == 1001
 
 
@@ -184,7 +184,7 @@ def test_every_front_end_hears_a_sine_in_the_band_it_names(name):
     spec = dataclasses.replace(SPEC, front_end=name)
     samples = sine(1000, 1, 8000)
     mel = spectrogram.log_mel(samples, spec)
-    assert mel.shape == (64, spectrogram.frames(len(samples), spec))
+    assert mel.shape == (64, spectrogram.frame_count(len(samples), spec))
     centre = spectrogram.mel_frequencies_hz(spec)[int(mel.mean(axis=1).argmax())]
     assert centre == pytest.approx(1000, abs=40)
     assert spectrogram.network_input(samples, spec).shape == mel.shape

@@ -27,7 +27,7 @@ from tests.support.dicom_files import (
 from tests.support.hostile_files import radiograph
 from xai_demo.errors import UnreadableFileError
 from xai_demo.imaging import read_image
-from xai_demo.imaging.dicom.deidentify import is_stripped, stripped
+from xai_demo.imaging.dicom.deidentify import deidentify, is_deidentified
 from xai_demo.records import Radiograph
 
 RAMP = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
@@ -72,26 +72,26 @@ def lookup(first: int) -> tuple[str, list[Dataset]]:
     ],
 )
 def test_the_picture_stays_and_the_patient_goes(content: bytes, tmp_path: Path) -> None:
-    written = stripped(io.BytesIO(content), "film")
+    written = deidentify(io.BytesIO(content), "film")
     before, after = read(content, tmp_path), read(written, tmp_path)
     assert np.array_equal(before.pixels, after.pixels)
     assert dict(before.facts) == dict(after.facts)
     assert before.warnings == after.warnings
     assert SECRET.encode() not in written
-    assert not is_stripped(io.BytesIO(content))
-    assert is_stripped(io.BytesIO(written))
+    assert not is_deidentified(io.BytesIO(content))
+    assert is_deidentified(io.BytesIO(written))
     tags = {element.tag.group for element in dcmread(io.BytesIO(written))}
     assert tags <= {0x0008, 0x0018, 0x0028, 0x7FE0}
-    assert stripped(io.BytesIO(written), "film") == written
+    assert deidentify(io.BytesIO(written), "film") == written
 
 
 def test_free_words_in_what_is_kept_do_not_stay(tmp_path: Path) -> None:
     content = film(RAMP, bits=12, ViewPosition=SECRET, VOILUTFunction=SECRET)
-    written = stripped(io.BytesIO(content), "film")
+    written = deidentify(io.BytesIO(content), "film")
     assert SECRET.encode() not in written
     assert read(written, tmp_path).facts["view"] == "unknown"
 
 
 def test_what_is_no_radiograph_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match="modality is CT"):
-        stripped(io.BytesIO(film(RAMP, Modality="CT")), "film")
+        deidentify(io.BytesIO(film(RAMP, Modality="CT")), "film")

@@ -220,7 +220,7 @@ def test_hostile_and_unusual_files(tmp_path: Path, case: Case) -> None:
         assert re.search(case.says, message)
         assert message.startswith(case.name)
         assert str(tmp_path) not in message
-        assert "wanted" in message
+        assert "expected" in message
         assert "\n" not in message
         return
     picture = read(tmp_path / case.name)

@@ -1,9 +1,9 @@
-"""Windows of a spectrogram, cut when the network is asked about them.
+"""Segments of a recording: sliding analysis windows, and annotated respiratory cycles.
 
-Respiratory cycles annotated by a listener: lines of `start end crackles wheezes`, as ICBHI 2017.
-
-A file that is no such list is refused, with the line and the value; a cycle that cannot be as it
-says is repaired or left out, with a warning that names both.
+`LogMelWindows` cuts windows out of a spectrogram only when they are indexed. `read_cycles` reads
+annotations in the format of ICBHI 2017, lines of `start end crackles wheezes`. A file in another
+format is rejected with the offending line; an impossible cycle is repaired or left out with a
+warning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from xai_demo import files
 from xai_demo.audio import spectrogram
 from xai_demo.errors import AnnotationError
-from xai_demo.files import format_of, opened, shown_name
+from xai_demo.files import detect_format, display_name, open_file
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, LogMel
@@ -27,95 +27,99 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """The frames of one window, first and one past the last, and whose answer it counts to."""
+    """The frames [first, last) of one window and the index of the segment it belongs to."""
 
     first: int
     last: int
-    part: int
+    segment: int  # windows of one segment share an answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Windows:
-    """What the network is given, (windows, 1, mel, frames), as an array that is not held."""
+class LogMelWindows:
+    """The network's input, (windows, 1, mel, frames), computed on access to save memory."""
 
     decibels: Floats  # (mel, frames)
     spans: tuple[Span, ...]
-    seen: int  # frames of every window; a shorter span is repeated up to it
+    window_frames: int  # a shorter span is repeated up to this length
     spec: LogMel
     levels: spectrogram.Levels  # of the whole recording
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As numpy has it."""
-        return len(self.spans), 1, self.spec.n_mels, self.spec.frames or self.seen
+        """The shape of the whole array."""
+        return len(self.spans), 1, self.spec.n_mels, self.spec.frames or self.window_frames
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of windows."""
         return len(self.spans)
 
     def __getitem__(self, key: Any) -> Floats:
-        """The windows of an index that numpy would take."""
+        """The values at a numpy index; only the windows it selects are computed."""
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
         if first is Ellipsis:
             whole: Floats = self[:][key]
             return whole
-        chosen = np.arange(len(self))[first]
-        cut = np.stack([self._cut(self.spans[i]) for i in np.atleast_1d(chosen)])[:, None]
-        files.settle(self.decibels)
-        cut = spectrogram.padded(spectrogram.conditioned(cut, self.spec, self.levels), self.spec)
-        found: Floats = cut if np.ndim(chosen) else cut[0]
-        return found[(slice(None), *rest)] if rest and np.ndim(chosen) else found[rest]
+        selected = np.arange(len(self))[first]
+        cut = [self._span_decibels(self.spans[i]) for i in np.atleast_1d(selected)]
+        decibels = np.stack(cut)[:, None]
+        files.release_pages(self.decibels)
+        normalised = spectrogram.normalise_decibels(decibels, self.spec, self.levels)
+        windows = spectrogram.pad_windows(normalised, self.spec)
+        result: Floats = windows if np.ndim(selected) else windows[0]
+        return result[(slice(None), *rest)] if rest and np.ndim(selected) else result[rest]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
-        """All of them, at once in memory."""
+        """All windows at once, in memory."""
         return np.asarray(self[:], dtype)
 
     def min(self) -> float:
-        """The lowest value of all."""
+        """The lowest value of all windows, padding included."""
         lowest = np.array([[self.levels.lowest]], np.float32)
-        values = spectrogram.conditioned(lowest, self.spec, self.levels)
-        missing = self.shape[3] > self.seen
-        return float(min(values.min(), spectrogram.padding(self.spec) if missing else np.inf))
+        values = spectrogram.normalise_decibels(lowest, self.spec, self.levels)
+        is_padded = self.shape[3] > self.window_frames
+        padding = spectrogram.padding_value(self.spec) if is_padded else np.inf
+        return float(min(values.min(), padding))
 
-    def _cut(self, span: Span) -> Floats:
-        held = self.decibels[:, span.first : span.last]
-        missing = self.seen - held.shape[1]
-        return np.pad(held, ((0, 0), (0, missing)), mode="wrap") if missing > 0 else held
+    def _span_decibels(self, span: Span) -> Floats:
+        frames = self.decibels[:, span.first : span.last]
+        missing = self.window_frames - frames.shape[1]
+        return np.pad(frames, ((0, 0), (0, missing)), mode="wrap") if missing > 0 else frames
 
 
-def one_after_another(n_frames: int, window: int, spec: LogMel) -> tuple[Span, ...]:
-    """Overlapping windows over all frames, each with an answer of its own."""
+def sliding_windows(n_frames: int, window: int, spec: LogMel) -> tuple[Span, ...]:
+    """Overlapping windows that cover all frames, each a segment of its own."""
     hop = round(spec.window_hop_s * spec.sample_rate_hz / spec.hop_length)
     starts = spectrogram.window_starts(n_frames, window, hop)
-    return tuple(Span(first=s, last=s + window, part=i) for i, s in enumerate(starts))
+    return tuple(Span(first=s, last=s + window, segment=i) for i, s in enumerate(starts))
 
 
-def of_cycles(
+def cycle_windows(
     cycles: Sequence[Cycle], window: int, n_frames: int, spec: LogMel
 ) -> tuple[Span, ...]:
-    """The windows of every breath: one for a short breath, overlapping ones for a long one."""
+    """The windows of each respiratory cycle: one for a short cycle, overlapping ones for a long."""
     rate = spec.sample_rate_hz / spec.hop_length
     spans = []
     for i, cycle in enumerate(cycles):
         first = min(round(cycle.start_s * rate), n_frames - 1)
         last = min(max(round(cycle.end_s * rate), first + 1), n_frames)
-        for inner in one_after_another(last - first, min(window, last - first), spec):
-            spans.append(Span(first=first + inner.first, last=first + inner.last, part=i))
+        for inner in sliding_windows(last - first, min(window, last - first), spec):
+            spans.append(Span(first=first + inner.first, last=first + inner.last, segment=i))
     return tuple(spans)
 
 
-WANTED = "a text of lines such as '0.036 0.579 0 1': start, end, crackles, wheezes"
+EXPECTED_FORMAT = "lines of text such as '0.036 0.579 0 1': start, end, crackles, wheezes"
 
-_MOST_BYTES = 2_000_000  # an hour of breathing has some 40,000
-_MOST_WARNINGS = 20
-_SHOWN_CHARACTERS = 60
-_LEEWAY_S = 0.05  # published annotations end up to this much after their sound
+_MAX_BYTES = 2_000_000  # the annotation of an hour of breathing has some 40,000
+_MAX_WARNINGS = 20
+_MAX_QUOTED_CHARACTERS = 60
+# Published annotations end up to this much after their recording.
+_TOLERANCE_S = 0.05
 _HEADINGS = {"start", "start_s", "begin", "onset"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycle:
-    """One breath in and out, and what was heard in it."""
+    """One respiratory cycle, a breath in and out, and the adventitious sounds in it."""
 
     start_s: float
     end_s: float
@@ -124,87 +128,96 @@ class Cycle:
 
     @property
     def label(self) -> Literal["normal", "crackle", "wheeze", "both"]:
-        """The class of the four that this cycle is."""
+        """The ICBHI class of this cycle.
+
+        >>> Cycle(start_s=0.0, end_s=2.5, crackles=True, wheezes=False).label
+        'crackle'
+        """
         if self.crackles:
             return "both" if self.wheezes else "crackle"
         return "wheeze" if self.wheezes else "normal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
+class _AnnotationLine:
     number: int
-    text: str  # as it may stand in a sentence
+    text: str  # quoted and shortened, for messages
     cycle: Cycle
-    commas: bool
+    has_commas: bool
 
 
 def read_cycles(
     path: str | PathLike[str], *, duration_s: float
 ) -> tuple[tuple[Cycle, ...], tuple[str, ...]]:
-    """The cycles that lie in a recording of `duration_s`, by time, and warnings.
+    """The cycles that lie within a recording of `duration_s`, in order of time, and warnings.
 
-    Raises AnnotationError for a file that is no list of cycles or has none in the recording, and
-    UnreadableFileError for one that cannot be opened or is empty.
+    Raises AnnotationError if the file is not a list of cycles or has none within the recording, and
+    UnreadableFileError if it cannot be opened or is empty.
     """
-    name = shown_name(path)
-    lines = _lines(_text(path, name), name)
+    name = display_name(path)
+    lines = _parse_lines(_read_text(path, name), name)
     warnings: list[str] = []
-    commas = [line for line in lines if line.commas]
-    if commas:
+    with_commas = [line for line in lines if line.has_commas]
+    if with_commas:
         warnings.append(
-            f"{name} has decimal commas in {len(commas)} lines, the first in line"
-            f" {commas[0].number} ({commas[0].text}); they were read as points."
+            f"{name} has decimal commas in {len(with_commas)} lines, the first in line"
+            f" {with_commas[0].number} ({with_commas[0].text}); they were read as decimal points."
         )
-    cycles = tuple(_usable(lines, duration_s, warnings))
+    cycles = tuple(_usable_cycles(lines, duration_s, warnings))
     if not cycles:
         first = lines[0]
         raise AnnotationError(
-            f"{name} has no cycle in a recording of {duration_s:g} s: line {first.number} says"
-            f" {first.text}; wanted: a start and a later end between 0 and {duration_s:g} s."
+            f"{name} has no cycle within a recording of {duration_s:g} s: line {first.number} is"
+            f" {first.text}; expected a start and a later end between 0 and {duration_s:g} s."
         )
-    more = len(warnings) - _MOST_WARNINGS
-    if more > 0:
-        warnings[_MOST_WARNINGS:] = [f"{name} has {more} more lines of that kind."]
+    surplus = len(warnings) - _MAX_WARNINGS
+    if surplus > 0:
+        warnings[_MAX_WARNINGS:] = [f"{name} has {surplus} more lines with such problems."]
     return cycles, tuple(warnings)
 
 
-def _text(path: str | PathLike[str], name: str) -> str:
-    with opened(path, wanted=WANTED) as file:
-        kind = format_of(file)
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
+def _read_text(path: str | PathLike[str], name: str) -> str:
+    with open_file(path, expected=EXPECTED_FORMAT) as file:
+        kind = detect_format(file)
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
         raise AnnotationError(
-            f"{name} holds more than {_MOST_BYTES / 1e6:g} MB; wanted: {WANTED}, in less."
+            f"{name} is larger than {_MAX_BYTES / 1e6:g} MB; expected less, with {EXPECTED_FORMAT}."
         )
-    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # as Windows writes "Unicode"
-    if not marked and kind not in {"", "plain text"}:
-        raise AnnotationError(f"{name} is {kind}; wanted: {WANTED}.")
+    # Windows programs that save as "Unicode" write UTF-16 with a byte order mark.
+    is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if not is_utf_16 and kind not in {"", "plain text"}:
+        raise AnnotationError(f"{name} is a file of type {kind}; expected {EXPECTED_FORMAT}.")
     try:
-        text = content.decode("utf-16" if marked else "utf-8-sig")
+        text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise AnnotationError(
-            f"{name} is no text (byte {error.object[error.start]:#04x} at {error.start});"
-            f" wanted: {WANTED}."
+            f"{name} is not a text file (byte {error.object[error.start]:#04x} at position"
+            f" {error.start}); expected {EXPECTED_FORMAT}."
         ) from error
     if "\0" in text:
-        raise AnnotationError(f"{name} is no text (byte 0x00 in it); wanted: {WANTED}.")
+        raise AnnotationError(
+            f"{name} is not a text file (it contains byte 0x00); expected {EXPECTED_FORMAT}."
+        )
     return text
 
 
-def _lines(text: str, name: str) -> list[_Line]:
+def _parse_lines(text: str, name: str) -> list[_AnnotationLine]:
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.split()
         if not fields or (number == 1 and fields[0].strip(",;").lower() in _HEADINGS):
             continue
-        lines.append(_parsed(number, line, fields, name))
+        lines.append(_parse_line(number, line, fields, name))
     if not lines:
-        raise AnnotationError(f"{name} has no line with a cycle; wanted: {WANTED}.")
+        raise AnnotationError(f"{name} has no line with a cycle; expected {EXPECTED_FORMAT}.")
     return lines
 
 
-def _parsed(number: int, line: str, fields: list[str], name: str) -> _Line:
-    shown = _shown(line)
+def _parse_line(number: int, line: str, fields: list[str], name: str) -> _AnnotationLine:
+    quoted = _quote_line(line)
+    # "0.5,1.5,0,1" and "0.5, 1.5, 0, 1" are accepted as well as tabs and blanks, and so are decimal
+    # commas where they cannot be separators.
     if len(fields) == 1:
         fields = fields[0].split(";" if ";" in fields[0] else ",")
     elif all(field.endswith((",", ";")) for field in fields[:-1]):
@@ -213,20 +226,24 @@ def _parsed(number: int, line: str, fields: list[str], name: str) -> _Line:
     try:
         start_s, end_s, crackles, wheezes = (float(point) for point in points)
     except ValueError:
-        raise AnnotationError(f"{name}, line {number}, is {shown}; wanted: {WANTED}.") from None
+        raise AnnotationError(
+            f"{name}, line {number}, is {quoted}; expected {EXPECTED_FORMAT}."
+        ) from None
     if not (math.isfinite(start_s) and math.isfinite(end_s)):
-        raise AnnotationError(f"{name}, line {number}, is {shown}; wanted: times in seconds.")
+        raise AnnotationError(f"{name}, line {number}, is {quoted}; expected times in seconds.")
     if not {crackles, wheezes} <= {0.0, 1.0}:
         raise AnnotationError(
-            f"{name}, line {number}, is {shown}; wanted: 0 or 1 for crackles and for wheezes."
+            f"{name}, line {number}, is {quoted}; expected 0 or 1 for crackles and for wheezes."
         )
     cycle = Cycle(start_s=start_s, end_s=end_s, crackles=crackles == 1, wheezes=wheezes == 1)
-    return _Line(number=number, text=shown, cycle=cycle, commas=points != fields)
+    return _AnnotationLine(number=number, text=quoted, cycle=cycle, has_commas=points != fields)
 
 
-def _usable(lines: list[_Line], duration_s: float, warnings: list[str]) -> Iterator[Cycle]:
-    """The cycles that can be, by time; appends a warning for each that cannot or that overlaps."""
-    before: _Line | None = None
+def _usable_cycles(
+    lines: list[_AnnotationLine], duration_s: float, warnings: list[str]
+) -> Iterator[Cycle]:
+    """The possible cycles, in order of time; appends warnings for the others and for overlaps."""
+    previous: _AnnotationLine | None = None
     for line in sorted(lines, key=lambda line: (line.cycle.start_s, line.cycle.end_s)):
         cycle, where = line.cycle, f"Line {line.number} of the annotation ({line.text})"
         if cycle.end_s <= cycle.start_s:
@@ -237,14 +254,16 @@ def _usable(lines: list[_Line], duration_s: float, warnings: list[str]) -> Itera
                 f"{where} lies outside the recording of {duration_s:g} s and was left out."
             )
             continue
-        if cycle.start_s < -_LEEWAY_S or cycle.end_s > duration_s + _LEEWAY_S:
+        if cycle.start_s < -_TOLERANCE_S or cycle.end_s > duration_s + _TOLERANCE_S:
             warnings.append(
-                f"{where} reaches beyond the recording of {duration_s:g} s and was cut to it."
+                f"{where} extends beyond the recording of {duration_s:g} s and was cut to fit."
             )
-        if before is not None and cycle.start_s < before.cycle.end_s:
-            warnings.append(f"{where} overlaps line {before.number} ({before.text}); both stay.")
-        if before is None or cycle.end_s > before.cycle.end_s:
-            before = line
+        if previous is not None and cycle.start_s < previous.cycle.end_s:
+            warnings.append(
+                f"{where} overlaps line {previous.number} ({previous.text}); both are kept."
+            )
+        if previous is None or cycle.end_s > previous.cycle.end_s:
+            previous = line
         yield Cycle(
             start_s=max(cycle.start_s, 0.0),
             end_s=min(cycle.end_s, duration_s),
@@ -253,7 +272,9 @@ def _usable(lines: list[_Line], duration_s: float, warnings: list[str]) -> Itera
         )
 
 
-def _shown(line: str) -> str:
+def _quote_line(line: str) -> str:
     text = "".join(c if c.isprintable() else " " for c in line.strip())
-    short = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+    short = (
+        text if len(text) <= _MAX_QUOTED_CHARACTERS else f"{text[: _MAX_QUOTED_CHARACTERS - 1]}…"
+    )
     return repr(short)

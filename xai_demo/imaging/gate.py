@@ -1,7 +1,7 @@
-"""Does this look like a frontal chest radiograph, upright and bright where it is dense? Pure.
+"""The input gate: is this a frontal chest radiograph, upright and not inverted? Pure.
 
-A few statistics of a small grey copy and one logistic model of them (see training.gate), asked of
-the picture as it is, turned by quarters, and inverted: the likeliest of the eight is what it is.
+A logistic regression on simple statistics of a small grey copy, applied to the image in eight
+variants: in four orientations, each as it is and inverted. The most probable variant decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xai_demo.records import Film, Floats, Radiograph
+    from xai_demo.records import Floats, GateMode, Radiograph
 
     Values = NDArray[np.float64]
 
@@ -26,12 +26,15 @@ Turn = Literal[0, 90, 180, 270]
 SIDE = 64
 _TURNS: tuple[Turn, ...] = (0, 90, 180, 270)
 _GRID, _CELLS, _DIRECTIONS = 8, 4, 4
-_STRIDE_TO = 512  # a larger picture is thinned first: 100 megapixels cost as much as one
-_SURE, _SURE_OTHERWISE, _USUAL = 0.15, 0.6, 1.5  # chances, and a lead in log-odds
-_FLAT = 1e-3
-_BLANK = 1.5 / 255  # as `image` has it
+# A larger image is subsampled first, so that 100 megapixels cost no more than one.
+_MAX_SIDE = 512
+# Most radiographs come as they should, so the variant "as it is" needs less evidence than the
+# others: a lower probability, and log-odds up to _UPRIGHT_LEAD behind the best other variant.
+_MIN_PROBABILITY, _MIN_PROBABILITY_CORRECTED, _UPRIGHT_LEAD = 0.15, 0.6, 1.5
+_FLAT_RANGE = 1e-3
+_BLANK_RANGE = 1.5 / 255  # as in `imaging`
 
-# Fitted by training.gate.fit, in the order of `features`.
+# Fitted by `training.input_checks.fit_gate`, in the order of `features`.
 INTERCEPT = -23.774
 WEIGHTS = (
     -0.1405, -0.3677, -0.1353, 0.1448, 0.1689, -0.1773, -0.2005, -0.02405, 0.02498, 0.2495,
@@ -51,139 +54,139 @@ WEIGHTS = (
     1.023, -2.074, -0.6805, -1.43, -4.001, -0.6965, -0.9615,
 )  # fmt: skip
 
-_ADVICE = "What the models say of such a picture means nothing."
+_ADVICE = "The models' answer to such an image is meaningless."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """What a picture looks like before anybody asks what it shows."""
+class GateVerdict:
+    """Whether an image is a frontal chest radiograph, and how it would have to be corrected."""
 
     kind: Kind
-    probability: float  # that it is a frontal chest radiograph, once turned and inverted as said
-    turn: Turn  # degrees to the left by which it would stand upright; with "inverted" too
-    sentence: str  # "" where there is nothing to say
+    probability: float  # of being a frontal chest radiograph, after the correction
+    turn: Turn  # degrees to turn it to the left to make it upright; also if it is inverted
+    sentence: str  # for the user; "" if nothing is wrong
 
 
-def looked_at(pixels: Floats, *, colour: bool | None = None) -> Gate:
-    """Whether a picture looks like a frontal chest radiograph: (height, width), 0..1.
+def classify_picture(pixels: Floats, *, colour: bool | None = None) -> GateVerdict:
+    """Whether an image, (height, width), 0 to 1, looks like a frontal chest radiograph.
 
-    `colour` is whether the file is in colour, which no film is; None: not known.
+    `colour` says whether the file is in colour, which no radiograph is; None: unknown.
     """
-    small = reduced(pixels)
-    if np.ptp(small) < _FLAT or colour:
-        what = "it is in colour" if colour else "it is the same grey all over"
-        return _stranger(0.0, f": {what}")
+    small = thumbnail(pixels)
+    if np.ptp(small) < _FLAT_RANGE or colour:
+        reason = "it is in colour" if colour else "it is the same grey everywhere"
+        return _rejection(0.0, f": {reason}")
     odds = logits(features(small))
-    way = likeliest(odds)
-    best = float(probability(odds[way or 0]))
-    if way is None:
-        return _stranger(best, "")
-    turn, inverted = _TURNS[way % 4], way >= 4
-    if inverted:
-        also = f" and to stand {_turned(turn)}" if turn else ""
+    variant = most_likely_variant(odds)
+    best = float(probability(odds[variant or 0]))
+    if variant is None:
+        return _rejection(best, "")
+    turn, is_inverted = _TURNS[variant % 4], variant >= 4
+    if is_inverted:
+        also = f" and {_orientation_phrase(turn)}" if turn else ""
         sentence = (
-            f"This film seems to be inverted, dark where it is dense{also}: the models here would"
+            f"This radiograph seems to be inverted (dark where it is dense){also}: the models would"
             " misread it. It can be corrected."
         )
-        return Gate(kind="inverted", probability=best, turn=turn, sentence=sentence)
+        return GateVerdict(kind="inverted", probability=best, turn=turn, sentence=sentence)
     if turn:
         sentence = (
-            f"This film seems to stand {_turned(turn)}: the models here would misread it. It can"
-            " be corrected."
+            f"This radiograph seems to be {_orientation_phrase(turn)}: the models would misread it."
+            " It can be corrected."
         )
-        return Gate(kind="rotated", probability=best, turn=turn, sentence=sentence)
-    return Gate(kind="frontal", probability=best, turn=0, sentence="")
+        return GateVerdict(kind="rotated", probability=best, turn=turn, sentence=sentence)
+    return GateVerdict(kind="frontal", probability=best, turn=0, sentence="")
 
 
-def corrected(pixels: Floats, gate: Gate) -> Floats:
-    """The picture turned upright and made bright where it is dense, as the gate would have it."""
+def correct_picture(pixels: Floats, gate: GateVerdict) -> Floats:
+    """The image, (height, width), turned upright and inverted as the verdict says."""
     upright = np.rot90(pixels, gate.turn // 90)
     return np.ascontiguousarray(1 - upright if gate.kind == "inverted" else upright)
 
 
-def admitted(radiograph: Radiograph, film: Film = "checked") -> Radiograph:
-    """The radiograph as it goes on to a model, with the verdict among its facts and warnings.
+def screen_radiograph(radiograph: Radiograph, film: GateMode = "checked") -> Radiograph:
+    """The radiograph as the model will see it, with the verdict in its facts and warnings.
 
-    What is no frontal film, or stands otherwise, is `checked`: doubted; `corrected`: put right
-    where it can be, doubted where it cannot; `as-is`: warned about and no more.
+    `film` says what happens to an image that is not an upright frontal radiograph. "checked": its
+    answer is marked as doubtful. "corrected": it is turned and inverted if that helps, otherwise
+    marked as doubtful. "as-is": there is only a warning.
     """
-    gate = looked_at(radiograph.pixels, colour=radiograph.facts.get("colour"))
-    correctable = gate.kind in ("rotated", "inverted")
-    done = film == "corrected" and correctable
+    gate = classify_picture(radiograph.pixels, colour=radiograph.facts.get("colour"))
+    is_corrected = film == "corrected" and gate.kind in ("rotated", "inverted")
     verdict = {
         "kind": gate.kind,
         "probability": round(gate.probability, 4),
         "turn_deg": gate.turn,
         "film": film,
-        "corrected": done,
+        "corrected": is_corrected,
         "sentence": gate.sentence,
     }
     facts = {**radiograph.facts, "gate": verdict}
-    if done:
-        pixels = corrected(radiograph.pixels, gate)
+    if is_corrected:
+        pixels = correct_picture(radiograph.pixels, gate)
         facts |= {"width": pixels.shape[1], "height": pixels.shape[0]}
-        corrected_so = f"The film was corrected before it was analysed: {_done(gate)}."
-        warnings = (corrected_so, *radiograph.warnings)
+        warning = f"The radiograph was corrected before the analysis: {_correction_phrase(gate)}."
+        warnings = (warning, *radiograph.warnings)
         return replace(radiograph, pixels=pixels, facts=facts, warnings=warnings)
-    # Of a picture of one grey the reader has said enough.
-    blank = float(np.ptp(radiograph.pixels)) < _BLANK
-    said = (gate.sentence,) if gate.sentence and not blank else ()
+    # The reader has already warned about an image of a single grey.
+    is_blank = float(np.ptp(radiograph.pixels)) < _BLANK_RANGE
+    own_warnings = (gate.sentence,) if gate.sentence and not is_blank else ()
     return replace(
         radiograph,
         facts=facts,
-        warnings=(*said, *radiograph.warnings),
+        warnings=(*own_warnings, *radiograph.warnings),
         doubt="" if film == "as-is" else gate.sentence,
     )
 
 
-def _done(gate: Gate) -> str:
-    """What correcting does, in words."""
-    turned = {
-        90: "turned to the left by a quarter",
-        180: "turned upside down",
-        270: "turned to the right by a quarter",
+def _correction_phrase(gate: GateVerdict) -> str:
+    """What the correction does, in words."""
+    turns = {
+        90: "turned left by 90 degrees",
+        180: "turned by 180 degrees",
+        270: "turned right by 90 degrees",
     }
-    parts = [turned[gate.turn]] if gate.turn else []
+    parts = [turns[gate.turn]] if gate.turn else []
     return " and ".join([*parts, *(["inverted"] if gate.kind == "inverted" else [])])
 
 
-def _turned(turn: Turn) -> str:
-    """How a picture stands that must be turned so far to the left."""
+def _orientation_phrase(turn: Turn) -> str:
+    """The orientation of an image that has to be turned left by `turn` to be upright, in words."""
     return {90: "turned to the right", 180: "upside down", 270: "turned to the left"}.get(turn, "")
 
 
-def _stranger(likelihood: float, why: str) -> Gate:
-    return Gate(
+def _rejection(probability: float, reason: str) -> GateVerdict:
+    return GateVerdict(
         kind="not a radiograph",
-        probability=likelihood,
+        probability=probability,
         turn=0,
-        sentence=f"This does not look like a frontal chest X-ray{why}. {_ADVICE}",
+        sentence=f"This does not look like a frontal chest X-ray{reason}. {_ADVICE}",
     )
 
 
-def reduced(pixels: Floats) -> Floats:
-    """The picture squashed to 128 x 128, 1 % of it black and 1 % white: 0..1."""
+def thumbnail(pixels: Floats) -> Floats:
+    """The image, (height, width), squashed to (128, 128) with 1 % of it black and 1 % white."""
     from PIL import Image
 
-    step = max(1, min(pixels.shape) // _STRIDE_TO)
-    thin = np.ascontiguousarray(pixels[::step, ::step], np.float32)
+    step = max(1, min(pixels.shape) // _MAX_SIDE)
+    subsampled = np.ascontiguousarray(pixels[::step, ::step], np.float32)
     size = (2 * SIDE, 2 * SIDE)
-    small = np.asarray(Image.fromarray(thin).resize(size, Image.Resampling.BILINEAR))
+    small = np.asarray(Image.fromarray(subsampled).resize(size, Image.Resampling.BILINEAR))
     low, high = np.percentile(small, (1, 99))
-    if high - low < _FLAT:
+    if high - low < _FLAT_RANGE:
         return np.zeros(size, np.float32)
     return np.asarray(np.clip((small - low) / (high - low), 0, 1), np.float32)
 
 
-def likeliest(odds: Values) -> int | None:
-    """In which of its eight ways a picture is a frontal radiograph, None: in none; (8,) log-odds.
+def most_likely_variant(odds: Values) -> int | None:
+    """The index of the variant that is an upright frontal radiograph, from log-odds, (8,).
 
-    Most films come as they should, so that way needs less than another to be believed.
+    None if no variant is probable enough. Variant 0, the image as it is, needs less evidence.
     """
     other = 1 + int(odds[1:].argmax())
-    if probability(odds[0]) >= _SURE and odds[0] + _USUAL >= odds[other]:
+    if probability(odds[0]) >= _MIN_PROBABILITY and odds[0] + _UPRIGHT_LEAD >= odds[other]:
         return 0
-    return other if probability(odds[other]) >= _SURE_OTHERWISE else None
+    return other if probability(odds[other]) >= _MIN_PROBABILITY_CORRECTED else None
 
 
 def logits(values: Values) -> Values:
@@ -192,50 +195,61 @@ def logits(values: Values) -> Values:
 
 
 def probability(odds: float | Values) -> Values:
-    """From log-odds to 0..1."""
+    """The probability, 0 to 1, for log-odds of any shape.
+
+    >>> float(probability(0.0))
+    0.5
+    """
     return np.asarray(1 / (1 + np.exp(-np.clip(odds, -50, 50))))
 
 
 def features(small: Floats) -> Values:
-    """The statistics of a reduced picture in its eight ways: (128, 128) -> (8, features).
+    """The statistics of a thumbnail in its eight variants: (128, 128) -> (8, features).
 
-    As it is, then turned to the left by one, two and three quarters; then the same of its inverse.
+    First as it is, then turned to the left by 90, 180 and 270 degrees; then the same inverted.
     """
-    detail = _detail(small)  # the same whichever way it stands
+    # Fine detail is the same in every orientation and when inverted.
+    detail = _detail_features(small)
     rows = []
-    for shown in (small, 1 - small):
-        half = shown.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)).astype(np.float64)
-        tones = _tones(shown)
+    for variant in (small, 1 - small):
+        half = variant.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)).astype(np.float64)
+        tones = _tone_features(variant)
         for quarters in range(4):
             turned = np.rot90(half, quarters)
             level = (turned - turned.mean()) / (turned.std() + 1e-6)
-            layout = (_blocks(level, _GRID).ravel(), _edges(turned), _symmetry(level))
+            layout = (
+                _block_means(level, _GRID).ravel(),
+                _edge_features(turned),
+                _symmetry_features(level),
+            )
             rows.append(np.concatenate([*layout, tones, detail]))
     return np.stack(rows)
 
 
-def _blocks(picture: Values, count: int) -> Values:
+def _block_means(picture: Values, count: int) -> Values:
     side = picture.shape[0] // count
     return np.asarray(picture.reshape(count, side, count, side).mean(axis=(1, 3)))
 
 
-def _edges(half: Values) -> Values:
-    """How strong the edges of four directions are in each of 4 x 4 cells, and in all."""
+def _edge_features(half: Values) -> Values:
+    """The strength of edges in four directions in each of 4 x 4 cells, and overall."""
     down, right = np.gradient(half)
     strength = np.hypot(down, right)
     angle = np.mod(np.arctan2(down, right), math.pi) / math.pi * _DIRECTIONS
     nearest = np.mod(np.rint(angle).astype(int), _DIRECTIONS)
-    cells = [_blocks(strength * (nearest == direction), _CELLS) for direction in range(_DIRECTIONS)]
-    found = np.stack(cells).ravel()
-    return np.concatenate([np.sqrt(found / (strength.mean() + 1e-6)), [10 * strength.mean()]])
+    cells = [
+        _block_means(strength * (nearest == direction), _CELLS) for direction in range(_DIRECTIONS)
+    ]
+    energy = np.stack(cells).ravel()
+    return np.concatenate([np.sqrt(energy / (strength.mean() + 1e-6)), [10 * strength.mean()]])
 
 
-def _symmetry(level: Values) -> Values:
-    """Likeness of left and right and of top and bottom, and the lungs beside what is between."""
+def _symmetry_features(level: Values) -> Values:
+    """The symmetry of left and right and of top and bottom, and lungs against mediastinum."""
     rows, columns = level.mean(axis=1), level.mean(axis=0)
     quarter = SIDE // 4
     middle = level[quarter : 3 * quarter]
-    between = middle[:, SIDE // 2 - 6 : SIDE // 2 + 6].mean()
+    mediastinum = middle[:, SIDE // 2 - 6 : SIDE // 2 + 6].mean()
     lungs = [middle[:, 10:24].mean(), middle[:, -24:-10].mean()]
     return np.array(
         [
@@ -243,7 +257,7 @@ def _symmetry(level: Values) -> Values:
             (level * level[::-1]).mean(),
             (columns * columns[::-1]).mean(),
             (rows * rows[::-1]).mean(),
-            between - max(lungs),
+            mediastinum - max(lungs),
             abs(lungs[0] - lungs[1]),
             rows.std(),
             columns.std(),
@@ -251,8 +265,8 @@ def _symmetry(level: Values) -> Values:
     )
 
 
-def _tones(small: Floats) -> Values:
-    """The histogram in eight steps, black and white, and how even it is."""
+def _tone_features(small: Floats) -> Values:
+    """The histogram in eight bins, its entropy, and the shares of black, white and border."""
     counts = np.histogram(small, bins=8, range=(0, 1))[0] / small.size
     entropy = -float((counts * np.log(counts + 1e-6)).sum())
     border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
@@ -260,12 +274,12 @@ def _tones(small: Floats) -> Values:
     return np.array([*counts, entropy, *ends])
 
 
-def _detail(small: Floats) -> Values:
-    """How much of the picture is fine: by octaves of its spectrum, and by its flattest parts."""
+def _detail_features(small: Floats) -> Values:
+    """The amount of fine detail: the spectrum by octaves, and the steps between neighbours."""
     window = np.hanning(len(small))
     power = np.abs(np.fft.fft2((small - small.mean()) * np.outer(window, window))) ** 2
-    at = np.fft.fftfreq(len(small)) * len(small)
-    radius = np.hypot(at[:, None], at[None, :])
+    frequency = np.fft.fftfreq(len(small)) * len(small)
+    radius = np.hypot(frequency[:, None], frequency[None, :])
     edges = (1, 2, 4, 8, 16, 32, 64)
     octaves = [
         math.log10(float(power[(radius >= low) & (radius < high)].sum()) + 1e-9)

@@ -1,10 +1,9 @@
-"""From a picture as read to the array a network sees. Pure: arrays in, arrays out.
+"""From an image as read to the network's input, and test-time augmentation for uncertainty. Pure.
 
-How steady an answer is: the same radiograph slightly shifted, turned and brightened. Pure.
-
-Test-time augmentation (Wang et al. 2019, https://doi.org/10.1016/j.neucom.2019.01.103): what no
-radiologist would call another film should get no other answer. The interval is from the lowest to
-the highest of the answers; it says how steady the answer is, not how right.
+Test-time augmentation (Wang et al. 2019, https://doi.org/10.1016/j.neucom.2019.01.103): variations
+that a radiologist would call the same radiograph should get the same answer. The interval reaches
+from the lowest to the highest probability; it says how stable an answer is, and not whether it is
+right.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ import numpy as np
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Raster
 
-_TILES = 8  # of the picture's height, and of its width
+_TILES = 8  # along each side of the image
 
 
-def framed(pixels: Floats, spec: Raster) -> Floats:
-    """The picture at the network's size: (height, width) -> (spec.height, spec.width), 0..1.
+def resize_for_network(pixels: Floats, spec: Raster) -> Floats:
+    """The image at the network's size: (height, width) -> (spec.height, spec.width), 0 to 1.
 
-    Its contrast equalised where that is wanted, squashed or centre-cropped, then resized with an
-    antialiased bilinear filter.
+    As the model requires, its contrast is equalised and it is squashed or centre-cropped; then it
+    is resized with an antialiased bilinear filter.
     """
     from PIL import Image
 
     if spec.contrast_limit is not None:
-        pixels = equalised(pixels, spec.contrast_limit)
+        pixels = equalise_contrast(pixels, spec.contrast_limit)
     if spec.crop == "centre":
         side = min(pixels.shape)
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
@@ -42,75 +41,79 @@ def framed(pixels: Floats, spec: Raster) -> Floats:
     return pixels
 
 
-def equalised(pixels: Floats, contrast_limit: float) -> Floats:
-    """Contrast-limited adaptive histogram equalisation of eight by eight tiles, in 256 greys.
+def equalise_contrast(pixels: Floats, contrast_limit: float) -> Floats:
+    """Contrast-limited adaptive histogram equalisation (CLAHE), (height, width), 0 to 1.
 
-    Zuiderveld 1994, as OpenCV's CLAHE does it.
+    OpenCV's implementation of Zuiderveld 1994, with eight by eight tiles and 256 grey levels.
     """
     import cv2
 
     greys = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-    made = cv2.createCLAHE(clipLimit=contrast_limit, tileGridSize=(_TILES, _TILES)).apply(greys)
-    return made.astype(np.float32) / np.float32(255)
+    clahe = cv2.createCLAHE(clipLimit=contrast_limit, tileGridSize=(_TILES, _TILES))
+    return clahe.apply(greys).astype(np.float32) / np.float32(255)
 
 
-def network_input(framed_pixels: Floats, spec: Raster) -> Floats:
-    """What the network sees: (pixel - mean) / std."""
-    values: Floats = (framed_pixels - np.float32(spec.mean)) / np.float32(spec.std)
+def network_input(pixels: Floats, spec: Raster) -> Floats:
+    """The network's input, (pixel - mean) / std: any shape -> the same shape."""
+    values: Floats = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
     return values
 
 
-LOOKS = 12
+N_VIEWS = 12
 SEED = 0
-MOST_SHIFT = 0.04  # of a side, either way
-MOST_TURN_DEG = 5.0
-MOST_BRIGHTER = 0.08  # of white, either way
-MOST_CONTRAST = 0.1
+# The limits of the augmentation, each in either direction.
+MAX_SHIFT = 0.04  # of the width and of the height
+MAX_ROTATION_DEG = 5.0
+MAX_BRIGHTNESS = 0.08  # of white
+MAX_CONTRAST = 0.1
 
 
-def looks(framed: Floats) -> Floats:
-    """The picture in its variations, always the same: (rows, columns), 0..1 -> (n, rows, columns).
+def augmented_views(pixels: Floats) -> Floats:
+    """Slight variations of an image: (rows, columns), 0 to 1 -> (N_VIEWS, rows, columns).
 
-    Drawn evenly between the limits above; what comes in at an edge repeats the edge.
+    Shift, rotation, brightness and contrast are drawn uniformly between the limits above, from a
+    fixed seed. Areas that come in at an edge repeat the edge pixels.
     """
     import cv2
 
-    rows, columns = framed.shape
+    rows, columns = pixels.shape
     rng = np.random.default_rng(SEED)
-    varied = []
-    for _ in range(LOOKS):
-        right, down, turn, brighter, contrast = rng.uniform(-1, 1, 5)
-        matrix = cv2.getRotationMatrix2D(
-            ((columns - 1) / 2, (rows - 1) / 2), MOST_TURN_DEG * turn, 1
-        )
-        matrix[:, 2] += MOST_SHIFT * right * columns, MOST_SHIFT * down * rows
-        moved = cv2.warpAffine(
-            framed, matrix, (columns, rows), borderMode=cv2.BORDER_REPLICATE
+    views = []
+    for _ in range(N_VIEWS):
+        right, down, rotation, brightness, contrast = rng.uniform(-1, 1, 5)
+        centre = ((columns - 1) / 2, (rows - 1) / 2)
+        matrix = cv2.getRotationMatrix2D(centre, MAX_ROTATION_DEG * rotation, 1)
+        matrix[:, 2] += MAX_SHIFT * right * columns, MAX_SHIFT * down * rows
+        warped = cv2.warpAffine(
+            pixels, matrix, (columns, rows), borderMode=cv2.BORDER_REPLICATE
         ).astype(np.float32)
-        mean = moved.mean()
-        toned = mean + (1 + MOST_CONTRAST * contrast) * (moved - mean) + MOST_BRIGHTER * brighter
-        varied.append(np.clip(toned, 0, 1))
-    return np.stack(varied).astype(np.float32)
+        mean = warped.mean()
+        contrasted = mean + (1 + MAX_CONTRAST * contrast) * (warped - mean)
+        views.append(np.clip(contrasted + MAX_BRIGHTNESS * brightness, 0, 1))
+    return np.stack(views).astype(np.float32)
 
 
-def intervals(overall: Floats, varied: Floats) -> Floats:
-    """Lowest and highest of the answer itself and those to its variations.
+def prediction_intervals(probabilities: Floats, augmented: Floats) -> Floats:
+    """The lowest and highest probability of each label over the image and its augmented views.
 
-    (labels,) and (n, labels) -> (labels, 2).
+    (labels,) and (views, labels) -> (labels, 2).
+
+    >>> prediction_intervals(np.array([0.5, 0.9]), np.array([[0.6, 0.3]])).tolist()
+    [[0.5, 0.6], [0.3, 0.9]]
     """
-    every = np.concatenate([overall[None], varied])
-    return np.stack([every.min(axis=0), every.max(axis=0)], axis=1)
+    together = np.concatenate([probabilities[None], augmented])
+    return np.stack([together.min(axis=0), together.max(axis=0)], axis=1)
 
 
-def method() -> Mapping[str, Any]:
-    """For the report: how the intervals were made."""
+def augmentation_settings() -> Mapping[str, Any]:
+    """How the intervals were computed, for the report."""
     return {
         "method": "test-time augmentation",
-        "passes": LOOKS,
+        "passes": N_VIEWS,
         "seed": SEED,
         "interval": "lowest and highest probability",
-        "shift": MOST_SHIFT,
-        "turn_deg": MOST_TURN_DEG,
-        "brightness": MOST_BRIGHTER,
-        "contrast": MOST_CONTRAST,
+        "shift": MAX_SHIFT,
+        "turn_deg": MAX_ROTATION_DEG,
+        "brightness": MAX_BRIGHTNESS,
+        "contrast": MAX_CONTRAST,
     }

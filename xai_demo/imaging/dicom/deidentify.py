@@ -1,6 +1,7 @@
-"""A radiograph's DICOM file again, with what its picture needs and nothing else.
+"""De-identification of a DICOM radiograph (PS3.15): a new file with only what its image needs.
 
-Written from what `header` reads, not copied: what is not read cannot be passed on.
+The file is written from the few elements that `header` reads and not copied: an element that is
+never read, such as the patient's name, cannot be passed on.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
-from xai_demo.imaging.dicom import frame_of
-from xai_demo.imaging.dicom.header import Header, Table, read_header
+from xai_demo.imaging.dicom import read_frame
+from xai_demo.imaging.dicom.header import Header, LookupTable, read_header
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,31 +25,36 @@ _RLE, _EXPLICIT, _IMPLICIT, _BIG_ENDIAN = (
 )
 
 
-def is_stripped(file: BinaryIO) -> bool:
-    """Whether `stripped` wrote it."""
+def is_deidentified(file: BinaryIO) -> bool:
+    """Whether a file was written by `deidentify`."""
     file.seek(0)
     return file.read(len(_PREAMBLE)) == _PREAMBLE
 
 
-def stripped(file: BinaryIO, name: str) -> bytes:
-    """The film as a file of its own; raises UnreadableFileError and DamagedError."""
+def deidentify(file: BinaryIO, name: str) -> bytes:
+    """A DICOM radiograph as the bytes of a new file without patient data.
+
+    Raises UnreadableFileError if it is not a readable radiograph, DamagedError if its pixels are
+    not as declared.
+    """
     from pydicom import FileMetaDataset
     from pydicom.uid import UID
 
     header = read_header(file, name)
     syntax = UID(header.syntax)
-    pixels = frame_of(file, header.pixels, syntax, header.rows, header.columns, header.allocated)
-    encapsulated = syntax.is_encapsulated and header.syntax != _RLE
-    if encapsulated:
-        pixels = pixels[:-8]  # the delimiter, which is written after them anyway
-    kept = _described(header)
-    kept.add_new("PixelData", "OB" if header.allocated == 8 else "OW", pixels)
-    kept.preamble = _PREAMBLE
-    kept.file_meta = FileMetaDataset()
-    kept.file_meta.TransferSyntaxUID = UID(_EXPLICIT) if header.syntax == _RLE else syntax
-    kept["PixelData"].is_undefined_length = encapsulated
+    pixels = read_frame(file, header.pixels, syntax, header.rows, header.columns, header.allocated)
+    is_encapsulated_frame = syntax.is_encapsulated and header.syntax != _RLE
+    if is_encapsulated_frame:
+        # Without the sequence delimiter, which pydicom writes itself.
+        pixels = pixels[:-8]
+    dataset = _new_dataset(header)
+    dataset.add_new("PixelData", "OB" if header.allocated == 8 else "OW", pixels)
+    dataset.preamble = _PREAMBLE
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(_EXPLICIT) if header.syntax == _RLE else syntax
+    dataset["PixelData"].is_undefined_length = is_encapsulated_frame
     stream = BytesIO()
-    kept.save_as(
+    dataset.save_as(
         stream,
         implicit_vr=header.syntax == _IMPLICIT,
         little_endian=header.syntax != _BIG_ENDIAN,
@@ -57,33 +63,37 @@ def stripped(file: BinaryIO, name: str) -> bytes:
     return stream.getvalue()
 
 
-def _described(header: Header) -> Dataset:
+def _new_dataset(header: Header) -> Dataset:
+    """A dataset with everything that the display of the image needs, except the pixels."""
     from pydicom import Dataset
 
-    kept = Dataset()
-    kept.Modality, kept.PhotometricInterpretation = header.modality, header.photometric
-    kept.Rows, kept.Columns, kept.SamplesPerPixel = header.rows, header.columns, 1
-    kept.BitsAllocated, kept.BitsStored = header.allocated, header.bits
-    kept.HighBit, kept.PixelRepresentation = header.high_bit, int(header.signed)
-    kept.RescaleSlope, kept.RescaleIntercept = _decimal(header.slope), _decimal(header.intercept)
+    dataset = Dataset()
+    dataset.Modality, dataset.PhotometricInterpretation = header.modality, header.photometric
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = header.rows, header.columns, 1
+    dataset.BitsAllocated, dataset.BitsStored = header.allocated, header.bits
+    dataset.HighBit, dataset.PixelRepresentation = header.high_bit, int(header.signed)
+    dataset.RescaleSlope, dataset.RescaleIntercept = (
+        _decimal_string(header.slope),
+        _decimal_string(header.intercept),
+    )
     if header.view:
-        kept.ViewPosition = header.view.upper()
+        dataset.ViewPosition = header.view.upper()
     if header.window:
-        kept.WindowCenter, kept.WindowWidth = map(_decimal, header.window)
+        dataset.WindowCenter, dataset.WindowWidth = map(_decimal_string, header.window)
     if header.function in _FUNCTIONS:
-        kept.VOILUTFunction = header.function
+        dataset.VOILUTFunction = header.function
     kind = "SS" if header.signed else "US"
     if header.padding:
-        kept.add_new("PixelPaddingValue", kind, header.padding[0])
-        kept.add_new("PixelPaddingRangeLimit", kind, header.padding[1])
+        dataset.add_new("PixelPaddingValue", kind, header.padding[0])
+        dataset.add_new("PixelPaddingRangeLimit", kind, header.padding[1])
     if header.modality_table:
-        kept.ModalityLUTSequence = [_table(header.modality_table, kind)]
+        dataset.ModalityLUTSequence = [_lookup_table_item(header.modality_table, kind)]
     if header.table:
-        kept.VOILUTSequence = [_table(header.table, kind)]
-    return kept
+        dataset.VOILUTSequence = [_lookup_table_item(header.table, kind)]
+    return dataset
 
 
-def _table(table: Table, kind: str) -> Dataset:
+def _lookup_table_item(table: LookupTable, kind: str) -> Dataset:
     from pydicom import Dataset
 
     item = Dataset()
@@ -94,6 +104,6 @@ def _table(table: Table, kind: str) -> Dataset:
     return item
 
 
-def _decimal(number: float) -> str:
-    """As a decimal string, which has 16 characters at most: PS3.5, 6.2."""
+def _decimal_string(number: float) -> str:
+    """A number as a DICOM decimal string, which has at most 16 characters: PS3.5, 6.2."""
     return next(text for places in range(16, 0, -1) if len(text := f"{number:.{places}g}") <= 16)

@@ -1,7 +1,7 @@
-"""What a DICOM file says of its one picture.
+"""The header of a DICOM radiograph: the few elements that its image needs.
 
-Only the elements of `_TAGS` are ever read, and of those that hold text only words that are known
-here are passed on: nothing that a patient, a hospital or a device is called can leave this module.
+Only the elements of `_TAGS` and the lookup tables are ever read, and of text values only known
+terms are passed on: no name of a patient, a hospital or a device can leave this module.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from xai_demo.imaging.dicom.tags import (
     PIXEL_DATA,
     DamagedError,
     Element,
-    Walk,
-    looks_explicit,
-    meta,
-    value,
+    ElementWalker,
+    has_explicit_vr,
+    read_file_meta,
+    read_value,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WANTED = "one frontal chest radiograph (modality DX or CR) in shades of grey"
+EXPECTED_FILE = "a single frontal chest radiograph (modality DX or CR) in shades of grey"
 
 _TAGS = {
     "modality": 0x00080060, "view": 0x00185101, "frames": 0x00280008, "samples": 0x00280002,
@@ -39,11 +39,16 @@ _TAGS = {
     "intercept": 0x00281052, "slope": 0x00281053, "function": 0x00281056,
 }  # fmt: skip
 _MODALITY_LUT, _VOI_LUT, _DESCRIPTOR, _LUT_DATA = 0x00283000, 0x00283010, 0x00283002, 0x00283006
-_MOST_TEXT = 256
+_MAX_TEXT_BYTES = 256
 
-RADIOGRAPHS = {"DX": "digital radiography", "CR": "computed radiography", "RG": "film radiography"}
-UNSAID = {"OT": "other", "": "not given"}  # taken, and said: digitised films are often such
-_OTHERS = {
+RADIOGRAPH_MODALITIES = {
+    "DX": "digital radiography",
+    "CR": "computed radiography",
+    "RG": "film radiography",
+}
+# Accepted with a warning, because digitised films often have them.
+UNSPECIFIED_MODALITIES = {"OT": "other", "": "not given"}
+_OTHER_MODALITIES = {
     "CT": "computed tomography", "MR": "magnetic resonance", "US": "ultrasound",
     "MG": "mammography", "PT": "positron emission tomography", "NM": "nuclear medicine",
     "XA": "angiography", "RF": "fluoroscopy", "IO": "intra-oral radiography",
@@ -55,16 +60,21 @@ _OTHERS = {
     "RTSTRUCT": "a radiotherapy structure set", "RTPLAN": "a radiotherapy plan",
     "BMD": "bone densitometry", "DG": "diaphanography", "TG": "thermography", "AU": "audio",
 }  # fmt: skip
-LATERAL = {"LL": "left lateral", "RL": "right lateral", "LATERAL": "lateral", "LAT": "lateral"}
-OBLIQUE = ("LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBLIQUE")
-_VIEWS = {"PA", "AP", "LLD", "RLD", *LATERAL, *OBLIQUE}
+LATERAL_VIEWS = {
+    "LL": "left lateral",
+    "RL": "right lateral",
+    "LATERAL": "lateral",
+    "LAT": "lateral",
+}
+OBLIQUE_VIEWS = ("LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBLIQUE")
+_KNOWN_VIEWS = {"PA", "AP", "LLD", "RLD", *LATERAL_VIEWS, *OBLIQUE_VIEWS}
 _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A lookup table: the first value it maps, and what each value from there on becomes."""
+class LookupTable:
+    """A lookup table: the first input value, and the output for each value from there on."""
 
     first: int
     values: NDArray[np.uint16]
@@ -73,7 +83,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a file says of its one picture."""
+    """What a DICOM file says about its image."""
 
     rows: int
     columns: int
@@ -89,14 +99,14 @@ class Header:
     slope: float
     intercept: float
     window: tuple[float, float] | None  # centre and width
-    function: str
-    padding: tuple[int, int] | None
-    modality_table: Table | None
-    table: Table | None
+    function: str  # the VOI LUT function; "" means LINEAR
+    padding: tuple[int, int] | None  # lowest and highest stored value that is padding
+    modality_table: LookupTable | None
+    table: LookupTable | None  # the VOI LUT
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the report's `input`."""
+        """The facts for the report's `input`."""
         center, width = self.window or (None, None)
         return {
             "width": self.columns,
@@ -113,35 +123,44 @@ class Header:
 
 
 def read_header(file: BinaryIO, name: str) -> Header:
-    """What the file says of its picture; raises UnreadableFileError where it is not to be read."""
+    """Read the header of a radiograph.
+
+    Raises UnreadableFileError if the file is damaged or is not a single grey-scale radiograph.
+    """
     size = file.seek(0, SEEK_END)
-    why = ""
+    reason = ""
     try:
-        syntax, at = meta(file, size)
+        syntax, at = read_file_meta(file, size)
         if syntax == _DEFLATED:
-            raise refused(name, "is a DICOM file deflated as a whole")
-        walk = Walk(
+            raise refusal(name, "is a DICOM file that is deflated as a whole")
+        walker = ElementWalker(
             file,
             size,
             order=">" if syntax == _BIG_ENDIAN else "<",
-            explicit=looks_explicit(file, at),
+            explicit=has_explicit_vr(file, at),
         )
-        return _Values(file, walk, walk.dataset(at), name, syntax or _IMPLICIT).header()
+        return _HeaderReader(file, walker, walker.dataset(at), name, syntax or _IMPLICIT).header()
     except DamagedError as error:
-        why = str(error)
-    # Outside the handler, here and below: an error that quotes the file must not hang on to this.
+        reason = str(error)
+    # Raised outside of the handler, so that an error that may quote the file is not chained to it.
     raise UnreadableFileError(
-        f"{name} cannot be read as DICOM: {why}; wanted: a whole DICOM file with {WANTED}."
+        f"{name} cannot be read as DICOM: {reason}; expected a complete DICOM file with"
+        f" {EXPECTED_FILE}."
     )
 
 
-class _Values:
-    """The few elements that are read."""
+class _HeaderReader:
+    """Reads the values of the few elements that are needed."""
 
     def __init__(
-        self, file: BinaryIO, walk: Walk, found: Mapping[int, Element], name: str, syntax: str
+        self,
+        file: BinaryIO,
+        walker: ElementWalker,
+        elements: Mapping[int, Element],
+        name: str,
+        syntax: str,
     ) -> None:
-        self._file, self._walk, self._found = file, walk, found
+        self._file, self._walker, self._elements = file, walker, elements
         self._name, self._syntax = name, syntax
         self._order = ">" if syntax == _BIG_ENDIAN else "<"
 
@@ -149,23 +168,24 @@ class _Values:
         modality = self._modality()
         frames = self._number("frames", 1)
         if frames != 1:
-            raise refused(self._name, f"holds {frames:g} frames")
-        if PIXEL_DATA not in self._found:
-            raise refused(self._name, "is a DICOM file without pixels")
+            raise refusal(self._name, f"contains {frames:g} frames")
+        if PIXEL_DATA not in self._elements:
+            raise refusal(self._name, "is a DICOM file without pixels")
         photometric = self._text("photometric")
         samples = self._short("samples", 1)
         if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-            known = photometric in ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-            kind = "in colour" if known or samples == 3 else "of an unknown kind of pixels"
-            raise refused(self._name, f"is a DICOM file {kind}", "MONOCHROME1 or MONOCHROME2")
+            colour_models = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+            is_colour = photometric in colour_models or samples == 3
+            kind = "in colour" if is_colour else "with an unknown kind of pixels"
+            raise refusal(self._name, f"is a DICOM file {kind}", "MONOCHROME1 or MONOCHROME2")
         allocated = self._short("allocated", 16)
         bits = self._short("bits", allocated)
         high_bit = self._short("high_bit", bits - 1)
         if allocated not in (8, 16) or not 1 < bits <= high_bit + 1 <= allocated:
-            raise refused(
+            raise refusal(
                 self._name,
-                f"stores {bits} bits of a pixel in {allocated} up to bit {high_bit}",
-                "8 to 16 bits in 8 or 16",
+                f"stores {bits} bits per pixel in {allocated}, up to bit {high_bit}",
+                "8 to 16 bits stored in 8 or 16",
             )
         view = self._text("view")
         signed = self._short("signed", 0) == 1
@@ -178,9 +198,9 @@ class _Values:
             signed=signed,
             photometric=photometric,
             modality=modality,
-            view=view if view in _VIEWS else "unknown" if view else "",
+            view=view if view in _KNOWN_VIEWS else "unknown" if view else "",
             syntax=self._syntax,
-            pixels=self._found[PIXEL_DATA],
+            pixels=self._elements[PIXEL_DATA],
             slope=self._number("slope", 1.0) or 1.0,
             intercept=self._number("intercept", 0.0),
             window=self._window(),
@@ -192,44 +212,47 @@ class _Values:
 
     def _modality(self) -> str:
         modality = self._text("modality")
-        if modality in RADIOGRAPHS or modality in UNSAID:
+        if modality in RADIOGRAPH_MODALITIES or modality in UNSPECIFIED_MODALITIES:
             return modality
-        named = f"{modality} ({_OTHERS[modality]})" if modality in _OTHERS else "one unknown here"
-        raise refused(self._name, f"is a DICOM file whose modality is {named}")
+        # An unknown value is not quoted: it could be anything, even a name.
+        other = _OTHER_MODALITIES.get(modality)
+        kind = f"{modality} ({other})" if other else "unknown"
+        raise refusal(self._name, f"is a DICOM file whose modality is {kind}")
 
     def _window(self) -> tuple[float, float] | None:
         center, width = self._number("center", math.nan), self._number("width", math.nan)
         return (center, width) if math.isfinite(center) and width > 0 else None
 
     def _padding(self, signed: bool) -> tuple[int, int] | None:
-        if _TAGS["padding"] not in self._found:
+        if _TAGS["padding"] not in self._elements:
             return None
-        one = self._short("padding", 0, signed=signed)
-        two = self._short("padding_limit", one, signed=signed)
-        return min(one, two), max(one, two)
+        value = self._short("padding", 0, signed=signed)
+        limit = self._short("padding_limit", value, signed=signed)
+        return min(value, limit), max(value, limit)
 
-    def _table(self, tag: int, signed: bool) -> Table | None:
-        if tag not in self._found:
+    def _table(self, tag: int, signed: bool) -> LookupTable | None:
+        if tag not in self._elements:
             return None
-        item = self._walk.first_item(self._found[tag])
+        item = self._walker.first_item(self._elements[tag])
         if _DESCRIPTOR not in item or _LUT_DATA not in item:
             return None
-        descriptor = value(self._file, item[_DESCRIPTOR], most=6)
+        descriptor = read_value(self._file, item[_DESCRIPTOR], limit=6)
         if len(descriptor) < 6:
             return None
         count, _, bits = struct.unpack(f"{self._order}HHH", descriptor)
         (first,) = struct.unpack_from(f"{self._order}{'h' if signed else 'H'}", descriptor, 2)
+        # The count of a full table does not fit into 16 bits and is stored as 0: PS3.3, C.11.1.1.1.
         count = count or 65536
-        data = value(self._file, item[_LUT_DATA], most=2 * count)
-        wide = len(data) >= 2 * count
-        if not 8 <= bits <= 16 or len(data) < count or (bits > 8 and not wide):
+        data = read_value(self._file, item[_LUT_DATA], limit=2 * count)
+        is_wide = len(data) >= 2 * count
+        if not 8 <= bits <= 16 or len(data) < count or (bits > 8 and not is_wide):
             raise DamagedError(f"its lookup table of {count} values has {len(data)} bytes")
-        values = np.frombuffer(data, f"{self._order}u2" if wide else np.uint8, count)
-        return Table(first=first, values=values.astype(np.uint16), bits=bits)
+        values = np.frombuffer(data, f"{self._order}u2" if is_wide else np.uint8, count)
+        return LookupTable(first=first, values=values.astype(np.uint16), bits=bits)
 
     def _bytes(self, key: str) -> bytes:
-        element = self._found.get(_TAGS[key])
-        return b"" if element is None else value(self._file, element, most=_MOST_TEXT)
+        element = self._elements.get(_TAGS[key])
+        return b"" if element is None else read_value(self._file, element, limit=_MAX_TEXT_BYTES)
 
     def _text(self, key: str) -> str:
         first = self._bytes(key).split(b"\\")[0]
@@ -248,6 +271,6 @@ class _Values:
         return int(struct.unpack(f"{self._order}{kind}", data)[0]) if len(data) == 2 else default
 
 
-def refused(name: str, what: str, wanted: str = WANTED) -> UnreadableFileError:
-    """The one sentence in which a file is refused."""
-    return UnreadableFileError(f"{name} {what}; wanted: {wanted}.")
+def refusal(name: str, problem: str, expected: str = EXPECTED_FILE) -> UnreadableFileError:
+    """The error for a file that is not accepted, as one sentence that starts with its name."""
+    return UnreadableFileError(f"{name} {problem}; expected {expected}.")

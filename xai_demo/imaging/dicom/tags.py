@@ -1,8 +1,8 @@
-"""The elements of a DICOM file, walked by their lengths (PS3.5, section 7).
+"""Finding the elements of a DICOM file by their tags and lengths (PS3.5, section 7).
 
-An element that nobody asks for is stepped over: its value never leaves the file. That is how the
-name, the birthday and all else that belongs to a patient stay where they are, and why no general
-parser is used here: it would read them, and its warnings and errors quote what they met.
+Elements that are not needed are skipped, so that their values never leave the file: the name, the
+birth date and everything else about a patient. This is why no general parser is used here: it
+would read those values, and its warnings and errors quote what they meet.
 """
 
 from __future__ import annotations
@@ -18,45 +18,61 @@ TRANSFER_SYNTAX = 0x00020010
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-UNKNOWN_SYNTAX = "2.25"  # in no registry
+# Value representations whose length has four bytes: PS3.5, 7.1.2.
+_LONG_VRS = {
+    b"OB",
+    b"OD",
+    b"OF",
+    b"OL",
+    b"OV",
+    b"OW",
+    b"SQ",
+    b"SV",
+    b"UC",
+    b"UN",
+    b"UR",
+    b"UT",
+    b"UV",
+}
+UNKNOWN_SYNTAX = "2.25"  # not registered as a transfer syntax
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
-_MOST_ELEMENTS = 200_000  # a radiograph has a few hundred
-_DEEPEST = 50
+# Bounds the walk through a malicious file; a radiograph has a few hundred elements.
+_MAX_ELEMENTS = 200_000
+_MAX_DEPTH = 50
 
 
 class DamagedError(ValueError):
-    """The lengths do not add up; the message holds numbers and no value of any element."""
+    """The structure of the file is broken; the message has numbers but no value of any element."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element:
-    """Where the value of one tag lies."""
+    """The position of the value of one element."""
 
     tag: int  # group and element in one number: 0x00280010
     start: int
     length: int | None  # None: until a delimiter
-    explicit: bool  # what lies in it is written with value representations
+    explicit: bool  # whether nested elements have value representations
 
 
-class Walk:
-    """Walks one file; counts, so that no file can make it walk for ever."""
+class ElementWalker:
+    """Walks through the elements of a file; counts them, so that no file can make it loop."""
 
     def __init__(self, file: BinaryIO, size: int, *, order: str, explicit: bool) -> None:
         self._file, self._size, self._order, self._explicit = file, size, order, explicit
-        self._left = _MOST_ELEMENTS
+        self._left = _MAX_ELEMENTS
 
-    def dataset(self, at: int) -> dict[int, Element]:
-        """Every element from there to the pixels, by tag: where they are, not what they say."""
-        found: dict[int, Element] = {}
-        for element in self._elements(at, self._size, self._explicit, 0):
-            found.setdefault(element.tag, element)
+    def dataset(self, start: int) -> dict[int, Element]:
+        """The elements from `start` to the pixels by tag: their positions, not their values."""
+        elements: dict[int, Element] = {}
+        for element in self._elements(start, self._size, self._explicit, 0):
+            elements.setdefault(element.tag, element)
             if element.tag == PIXEL_DATA:
                 break
-        return found
+        return elements
 
     def first_item(self, sequence: Element) -> dict[int, Element]:
-        """The elements of a sequence's first item; none where it is empty."""
+        """The elements of a sequence's first item by tag; empty if it has no item."""
         end = self._size if sequence.length is None else sequence.start + sequence.length
         if sequence.start + 8 > end:
             return {}
@@ -69,36 +85,38 @@ class Walk:
         return {element.tag: element for element in elements if element.tag != _ITEM_END}
 
     def element(self, at: int, end: int, explicit: bool) -> Element:
-        """The element that begins there."""
+        """The element that begins at byte `at` and must not reach beyond `end`."""
         self._left -= 1
         if self._left < 0:
-            raise DamagedError(f"it has more than {_MOST_ELEMENTS} elements")
+            raise DamagedError(f"it has more than {_MAX_ELEMENTS} elements")
         head = self._bytes(at, 8)
         group, number = struct.unpack_from(f"{self._order}HH", head)
         tag, start = group << 16 | number, at + 8
         if group == 0xFFFE or not explicit:
             (length,) = struct.unpack_from(f"{self._order}I", head, 4)
-            known = explicit
+            is_explicit = explicit
         else:
             vr = head[4:6]
             if not vr.isalpha() or not vr.isupper():
                 raise DamagedError(f"element {tag:08X} at byte {at} has no value representation")
             (length,) = struct.unpack_from(f"{self._order}H", head, 6)
-            if vr in _LONG:
+            if vr in _LONG_VRS:
                 (length,) = struct.unpack(f"{self._order}I", self._bytes(start, 4))
                 start += 4
-            known = vr != b"UN" or length != _UNDEFINED  # PS3.5, 6.2.2, note 2
+            # UN with undefined length is encoded with implicit VR: PS3.5, 6.2.2, note 2.
+            is_explicit = vr != b"UN" or length != _UNDEFINED
         if length != _UNDEFINED and start + length > end:
             raise DamagedError(
-                f"element {tag:08X} promises {length} bytes, {max(0, end - start)} are there"
+                f"element {tag:08X} declares {length} bytes, but there are only"
+                f" {max(0, end - start)}"
             )
         value_length = None if length == _UNDEFINED else length
-        return Element(tag=tag, start=start, length=value_length, explicit=known)
+        return Element(tag=tag, start=start, length=value_length, explicit=is_explicit)
 
     def _elements(self, at: int, end: int, explicit: bool, depth: int) -> Iterator[Element]:
-        """Elements up to the end, or to the delimiter of an item, which comes last."""
-        if depth > _DEEPEST:
-            raise DamagedError(f"its sequences are nested more than {_DEEPEST} deep")
+        """The elements up to `end`, to the pixels or to the delimiter of an item, included."""
+        if depth > _MAX_DEPTH:
+            raise DamagedError(f"its sequences are nested more than {_MAX_DEPTH} deep")
         while at < end:
             element = self.element(at, end, explicit)
             yield element
@@ -110,6 +128,7 @@ class Walk:
                 at = element.start + element.length
 
     def _sequence_end(self, at: int, end: int, explicit: bool, depth: int) -> int:
+        """The position after the delimiter of a sequence of undefined length."""
         while True:
             tag, length = self._item(at)
             at += 8
@@ -126,10 +145,11 @@ class Walk:
             at = inside[-1].start
 
     def _item(self, at: int) -> tuple[int, int]:
+        """The tag and the length of an item or a delimiter."""
         group, number, length = struct.unpack(f"{self._order}HHI", self._bytes(at, 8))
         self._left -= 1
         if self._left < 0:
-            raise DamagedError(f"it has more than {_MOST_ELEMENTS} elements")
+            raise DamagedError(f"it has more than {_MAX_ELEMENTS} elements")
         return group << 16 | number, length
 
     def _bytes(self, at: int, count: int) -> bytes:
@@ -140,35 +160,35 @@ class Walk:
         return data
 
 
-def value(file: BinaryIO, element: Element, *, most: int) -> bytes:
-    """The first bytes of an element's value, as many as that at most."""
+def read_value(file: BinaryIO, element: Element, *, limit: int) -> bytes:
+    """Read an element's value, up to `limit` bytes of it."""
     file.seek(element.start)
-    return file.read(most if element.length is None else min(element.length, most))
+    return file.read(limit if element.length is None else min(element.length, limit))
 
 
-def meta(file: BinaryIO, size: int) -> tuple[str, int]:
-    """The transfer syntax of a file, "" where it names none, and where its data set begins."""
+def read_file_meta(file: BinaryIO, size: int) -> tuple[str, int]:
+    """The transfer syntax of a file, "" if it has none, and the position of its dataset."""
     file.seek(128)
     at = 132 if file.read(4) == b"DICM" else 0
-    walk = Walk(file, size, order="<", explicit=True)
+    walker = ElementWalker(file, size, order="<", explicit=True)
     syntax = ""
     while at + 8 <= size:
         file.seek(at)
         if file.read(2) != b"\2\0":
             break
-        element = walk.element(at, size, True)
+        element = walker.element(at, size, True)
         if element.length is None:
             raise DamagedError("its meta information has no end")
         if element.tag == TRANSFER_SYNTAX:
-            syntax = value(file, element, most=64).decode("ascii", "replace").strip("\0 ")
-            # A library that is handed anything else quotes it in a warning.
+            syntax = read_value(file, element, limit=64).decode("ascii", "replace").strip("\0 ")
+            # pydicom would quote an invalid UID in a warning.
             syntax = syntax if _UID.fullmatch(syntax) else UNKNOWN_SYNTAX
         at = element.start + element.length
     return syntax, at
 
 
-def looks_explicit(file: BinaryIO, at: int) -> bool:
-    """Whether the element there has a value representation, whatever the syntax says."""
+def has_explicit_vr(file: BinaryIO, at: int) -> bool:
+    """Whether the element at byte `at` has a value representation, whatever the syntax says."""
     file.seek(at + 4)
     vr = file.read(2)
     return len(vr) == 2 and vr.isalpha() and vr.isupper()
