@@ -1,0 +1,32 @@
+# Shortcuts for contributors. Continuous integration calls .ci/run, not this file.
+PYTHON := .venv/bin/python
+
+.PHONY: help setup check test coverage docs screenshots hooks
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## create .venv with everything the tests need
+	bash .ci/setup dev
+
+check: setup ## lint, formatting, types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: setup ## the whole suite, browser tests included
+	$(PYTHON) -m pytest
+
+docs: setup ## redraw and refill what the docs generate, then test the docs
+	$(PYTHON) -m scripts.draw_architecture
+	$(PYTHON) -m scripts.fill_tables
+	$(PYTHON) -m pytest tests/test_docs.py
+
+screenshots: setup ## take README's two pictures of the running page
+	$(PYTHON) -m scripts.screenshots
+
+hooks: setup ## run the checks before every commit
+	.venv/bin/pre-commit install
+
+coverage: setup ## the suite with coverage
+	$(PYTHON) -m pytest --cov
