@@ -33,10 +33,10 @@ def test_a_stopped_film_is_corrected_by_one_click_and_the_next_is_doubted_anew(
     page.wait_for_selector(".xai-preview .xai-warning")
     ask(page)
     assert "No answer" in page.inner_text(f"{RESULT} .xai-label")
-    page.wait_for_selector("#chest_xray-doubt .xai-verdict", state="visible")
+    page.wait_for_selector("#chest_xray-gate .xai-verdict", state="visible")
     page.click("#chest_xray-correct")
     page.wait_for_selector(f"{RESULT} .xai-number")
-    page.wait_for_selector("#chest_xray-doubt", state="hidden")
+    page.wait_for_selector("#chest_xray-gate", state="hidden")
     assert analyser.calls[-1]["film"] == "corrected"
     page.click("#chest_xray-file button[aria-label=Clear]")
     page.wait_for_selector("#chest_xray-analyse:disabled")

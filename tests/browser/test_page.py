@@ -47,7 +47,7 @@ def show_example(page: Page, task: str = "stethoscope", name: str = "wheeze") ->
 
 
 def look_closer(page: Page) -> None:
-    page.locator(".xai-closer:visible button", has_text="Settings and details").click()
+    page.locator(".xai-accordion:visible button", has_text="Settings and details").click()
 
 
 @pytest.mark.parametrize("task", TABS)
@@ -62,7 +62,7 @@ def test_every_tab_says_what_it_does_and_that_it_is_no_medical_device(
 def test_the_button_wakes_when_the_upload_has_arrived(page: Page, tone: Path) -> None:
     assert page.is_disabled("#stethoscope-analyse")
     bring(page, tone)
-    assert "press Analyse" in page.inner_text("#stethoscope-state")
+    assert "Press Analyse" in page.inner_text("#stethoscope-state")
     ask(page)
     assert page.inner_text("#stethoscope-result .xai-kicker") == "tone.wav"
     assert page.inner_text("#stethoscope-result .xai-number") == "83 %"
@@ -266,7 +266,7 @@ def test_picking_another_label_model_or_explainer_asks_again(
     open_tab(page, "audioset")
     show_example(page, "audioset", "dog")
     look_closer(page)
-    picks = {"explainer": "LayerCAM", "target": "Rooster", "model": "PANNs Cnn14 (not on this"}
+    picks = {"explainer": "LayerCAM", "target": "Rooster", "model": "PANNs Cnn14 (not installed"}
     for picker, choice in picks.items():
         before = len(analyser.calls)
         page.click(f"#audioset-{picker} input")
@@ -277,7 +277,7 @@ def test_picking_another_label_model_or_explainer_asks_again(
     assert (asked["file"], asked["explainer"]) == ("dog.flac", "LayerCAM")
     assert (asked["model"], asked["target"]) == ("big-cnn14", None)
     page.wait_for_selector(f"#audioset-result {REFUSED}")
-    assert "This model is not here" in page.inner_text("#audioset-result")
+    assert "This model is not available" in page.inner_text("#audioset-result")
 
 
 def test_a_refused_file_is_told_why_and_the_next_one_is_answered(page: Page, tone: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_fault_of_ours_has_a_number_and_no_detail(page: Page, film: Path) -> N
     open_tab(page, "chest_xray")
     bring(page, copy_as(film, "break.png"), "chest_xray")
     ask(page, "chest_xray", REFUSED)
-    assert "not with your file" in page.inner_text("#chest_xray-result")
+    assert "Your file is not the cause" in page.inner_text("#chest_xray-result")
     assert "secret" not in page.content()
     assert "ZeroDivision" not in page.content()
 
@@ -345,7 +345,7 @@ def test_stop_ends_the_work_says_so_and_the_next_question_is_answered(
     page.get_by_role("progressbar").wait_for()
     assert begun(analyser, "long-stopped.wav", page)
     page.click("#stethoscope-stop")
-    page.get_by_text("Stopped, as you asked. Ready: press Analyse.").wait_for()
+    page.get_by_text("Stopped. Ready. Press Analyse.").wait_for()
     page.wait_for_selector("#stethoscope-stop", state="hidden")
     assert stopped(analyser, "long-stopped.wav", page)
     assert page.locator(f"#stethoscope-result {REFUSED}").count() == 0

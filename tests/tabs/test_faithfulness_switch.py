@@ -65,7 +65,7 @@ def test_programs_can_leave_the_uncertainty_of_a_radiograph_out(
     ):
         client.predict(given, api_name="/chest_xray", **more)
         assert analyser.calls[-1]["uncertainty"] is expected
-    with pytest.raises(AppError, match="uncertainty is 'nix'; wanted: true or false"):
+    with pytest.raises(AppError, match="uncertainty must be true or false, not 'nix'"):
         client.predict(given, api_name="/chest_xray", uncertainty="nix")
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     *_, last = endpoints["/chest_xray"]["parameters"]
@@ -86,7 +86,7 @@ def test_a_switch_that_nobody_touches_is_neither_on_nor_off(
     client.predict(given, denoise=True, api_name="/stethoscope")
     assert analyser.calls[-1]["signal_path"].denoise is True
     for name in ("denoise", "faithfulness"):
-        with pytest.raises(AppError, match=f"{name} is 'nix'; wanted: true or false"):
+        with pytest.raises(AppError, match=f"{name} must be true or false, not 'nix'"):
             client.predict(given, api_name="/stethoscope", **{name: "nix"})
 
 
@@ -97,7 +97,7 @@ def test_a_visitor_can_switch_the_faithfulness_test_and_the_uncertainty_off(
     page.get_by_role("tab", name="Chest X-ray").click()
     page.click("#chest_xray-example-clear-film")
     page.wait_for_selector("#chest_xray-result [data-state=answered]")
-    page.locator(".xai-closer:visible button", has_text="Look closer").click()
+    page.locator(".xai-accordion:visible button", has_text="Settings and details").click()
     for switch, name in (("trial", "faithfulness"), ("uncertainty", "uncertainty")):
         assert analyser.calls[-1][name] is True
         box = page.locator(f"#chest_xray-{switch} input[type=checkbox]")

@@ -23,10 +23,10 @@ from xai_demo.records import Analysis, View
 from xai_demo.tabs import controls, noise
 from xai_demo.tabs.comparison import model_agreement, resample_to_shared_grid
 from xai_demo.tabs.requests import (
-    OTHER,
+    MODEL_PREFIX,
     PageRequest,
     Refusal,
-    compared,
+    run_comparison,
 )
 from xai_demo.tabs.result import answer_html
 
@@ -42,9 +42,9 @@ def never() -> bool:
 
 def test_without_a_noise_there_is_nothing_and_nobody_is_asked():
     analyser = FakeAnalyser()
-    shown, player = noise.asked(analyser, ASKED, "clip.wav", never)
+    shown, player = noise.section_values(analyser, ASKED, "clip.wav", never)
     assert (shown, player["visible"]) == ("", False)
-    shown, _ = noise.asked(analyser, replace(ASKED, noise=PINK), None, never)
+    shown, _ = noise.section_values(analyser, replace(ASKED, noise=PINK), None, never)
     assert shown == ""
     assert analyser.calls == []
 
@@ -52,7 +52,7 @@ def test_without_a_noise_there_is_nothing_and_nobody_is_asked():
 def test_a_noise_is_shown_as_words_bars_and_two_pictures_and_heard():
     analyser = FakeAnalyser()
     request = replace(ASKED, noise=PINK, explainer="Grad-CAM")
-    shown, player = noise.asked(analyser, request, "clip.wav", never)
+    shown, player = noise.section_values(analyser, request, "clip.wav", never)
     assert [call.get("noise") for call in analyser.calls] == [None, PINK]
     assert {call["explainer"] for call in analyser.calls} == {"Grad-CAM"}
     assert analyser.calls[1]["target"] == SMALL.labels[0]
@@ -67,8 +67,10 @@ def test_a_noise_is_shown_as_words_bars_and_two_pictures_and_heard():
 
 
 def test_what_cannot_be_asked_with_noise_is_said():
-    shown, player = noise.asked(FakeAnalyser(), replace(ASKED, noise=PINK), "refuse<b>.wav", never)
-    assert "There is nothing to compare" in shown
+    shown, player = noise.section_values(
+        FakeAnalyser(), replace(ASKED, noise=PINK), "refuse<b>.wav", never
+    )
+    assert "No comparison is available" in shown
     assert "refuse&lt;b&gt;.wav is a text file" in shown
     assert player["visible"] is False
 
@@ -96,7 +98,7 @@ def test_the_endpoint_takes_a_noise(served, analyser, tone):
     assert "noise" not in report
     with pytest.raises(AppError, match="no kind of noise named 'brown'"):
         client.predict(given, noise="brown", api_name="/audioset")
-    with pytest.raises(AppError, match="wanted: -20 to 60 dB"):
+    with pytest.raises(AppError, match="expected -20 to 60 dB"):
         client.predict(given, noise="pink", snr=99, api_name="/audioset")
 
 
@@ -150,24 +152,24 @@ def test_a_model_without_the_label_is_shown_and_not_compared():
 
 def test_a_second_model_is_offered_where_it_is_here_and_asked_about_the_same_label():
     analyser = FakeAnalyser(hub=FakeHub(absent=frozenset()))
-    offered = [value for _, value in controls.seconds_of(analyser, "audioset", SMALL)]
-    assert f"{OTHER}big-cnn14" in offered
-    assert f"{OTHER}everyday-cnn6" not in offered
+    offered = [value for _, value in controls.comparison_choices(analyser, "audioset", SMALL)]
+    assert f"{MODEL_PREFIX}big-cnn14" in offered
+    assert f"{MODEL_PREFIX}everyday-cnn6" not in offered
     assert "LIME" in offered
-    alone = [value for _, value in controls.seconds_of(FakeAnalyser(), "audioset", SMALL)]
-    assert not [value for value in alone if value.startswith(OTHER)]
+    alone = [value for _, value in controls.comparison_choices(FakeAnalyser(), "audioset", SMALL)]
+    assert not [value for value in alone if value.startswith(MODEL_PREFIX)]
 
     request = replace(ASKED, model="everyday-cnn6", explainer="Grad-CAM")
-    chosen = PageRequest(request=request, compare_with=f"{OTHER}big-cnn14")
-    both = compared(analyser, chosen, "clip.wav", lambda done, doing: None, lambda: False)
+    chosen = PageRequest(request=request, compare_with=f"{MODEL_PREFIX}big-cnn14")
+    both = run_comparison(analyser, chosen, "clip.wav", lambda done, doing: None, lambda: False)
     assert not isinstance(both.second, Refusal)
     assert [call["model"] for call in analyser.calls] == ["everyday-cnn6", "big-cnn14"]
     # It has no rain, and answers for itself; the explainer fits both.
     assert [call["target"] for call in analyser.calls] == [None, None]
     assert [call["explainer"] for call in analyser.calls] == ["Grad-CAM", "Grad-CAM"]
 
-    gone = replace(chosen, compare_with=f"{OTHER}nix")
-    both = compared(analyser, gone, "clip.wav", lambda done, doing: None, never)
+    gone = replace(chosen, compare_with=f"{MODEL_PREFIX}nix")
+    both = run_comparison(analyser, gone, "clip.wav", lambda done, doing: None, never)
     assert isinstance(both.second, Refusal)
     assert "no model named 'nix'" in both.second.message
 

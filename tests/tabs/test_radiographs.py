@@ -22,7 +22,7 @@ from xai_demo.imaging import read_image
 from xai_demo.records import Analysis, Decision, Model, Prediction
 from xai_demo.tabs import phrases
 from xai_demo.tabs.figure import findings_gallery
-from xai_demo.tabs.requests import ask, forget_patient
+from xai_demo.tabs.requests import remove_patient_data, run_request
 from xai_demo.tabs.result import answer_html, gate_notice, preview_html
 
 
@@ -121,7 +121,7 @@ def test_a_stopped_film_has_no_answer_and_its_verdict_once(name: str) -> None:
 
 def test_an_uploaded_dicom_is_answered_without_its_name() -> None:
     analyser = FakeAnalyser()
-    outcome = ask(analyser, AnalysisRequest(task="chest_xray"), "DOE_JANE.dcm")
+    outcome = run_request(analyser, AnalysisRequest(task="chest_xray"), "DOE_JANE.dcm")
     assert isinstance(outcome, Analysis)
     assert outcome.report.file == "film.dcm"
     assert "DOE" not in answer_html(outcome, FakeHub().model("pneumonia-resnet18"))
@@ -138,7 +138,7 @@ def test_an_upload_is_written_anew_and_a_file_elsewhere_is_not(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         preview_html(FakeAnalyser(), str(place))
-        ask(FakeAnalyser(), AnalysisRequest(task="chest_xray"), str(place))
+        run_request(FakeAnalyser(), AnalysisRequest(task="chest_xray"), str(place))
     assert SECRET.encode() not in places[0].read_bytes()
     assert [path.name for path in places[0].parent.iterdir()] == ["film.dcm"]
     assert read_image(places[0], max_pixels=10**6).pixels.shape == (64, 48)
@@ -151,8 +151,8 @@ def test_an_upload_that_is_no_readable_dicom_stays_as_it_is(
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "film").write_bytes(content)
-    forget_patient(str(tmp_path / "film"))
-    forget_patient(str(tmp_path / "absent"))
+    remove_patient_data(str(tmp_path / "film"))
+    remove_patient_data(str(tmp_path / "absent"))
     assert (tmp_path / "film").read_bytes() == content
 
 

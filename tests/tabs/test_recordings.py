@@ -21,10 +21,10 @@ from xai_demo.audio.filters import SignalPath
 from xai_demo.errors import RequestError, UnsuitableError
 from xai_demo.records import Analysis, Event, Timeline
 from xai_demo.tabs import live, phrases, signal_path
-from xai_demo.tabs.controls import as_path
+from xai_demo.tabs.controls import pass_upload_path
 from xai_demo.tabs.figure import time_axis
 from xai_demo.tabs.live import LiveSession, answer_chunk, wav_samples
-from xai_demo.tabs.requests import Refusal, ask
+from xai_demo.tabs.requests import Refusal, run_request
 from xai_demo.tabs.result import answer_html
 from xai_demo.tabs.timeline import events_table, probability_steps, timeline_html
 from xai_demo.tabs.timeline import waveform_svg as drawn_wave
@@ -150,22 +150,22 @@ FILTERED = replace(
 
 
 def test_the_switches_start_as_the_model_has_them() -> None:
-    assert signal_path.usual(LUNG) == (False, 100.0, 1800.0, False)
-    assert signal_path.usual(FILTERED) == (True, 80.0, 2000.0, True)
-    assert signal_path.usual(None) == (False, 100.0, 1800.0, False)
+    assert signal_path.model_settings(LUNG) == (False, 100.0, 1800.0, False)
+    assert signal_path.model_settings(FILTERED) == (True, 80.0, 2000.0, True)
+    assert signal_path.model_settings(None) == (False, 100.0, 1800.0, False)
 
 
 def test_untouched_switches_ask_for_nothing() -> None:
     for model in (LUNG, FILTERED):
-        assert signal_path.chosen(signal_path.usual(model), model) is None
+        assert signal_path.path_from_switches(signal_path.model_settings(model), model) is None
 
 
 def test_switches_say_the_path_and_an_empty_end_is_open() -> None:
     wanted = SignalPath(band_hz=(200.0, 900.0), denoise=True)
-    assert signal_path.chosen([True, 200, 900, True], LUNG) == wanted
+    assert signal_path.path_from_switches([True, 200, 900, True], LUNG) == wanted
     off = SignalPath(band_hz=None, denoise=False)
-    assert signal_path.chosen([False, 80, 2000, False], FILTERED) == off
-    opened = signal_path.chosen([True, None, None, False], LUNG)
+    assert signal_path.path_from_switches([False, 80, 2000, False], FILTERED) == off
+    opened = signal_path.path_from_switches([True, None, None, False], LUNG)
     assert opened == SignalPath(band_hz=(0.0, float("inf")), denoise=False)
 
 
@@ -180,20 +180,20 @@ def test_switches_say_the_path_and_an_empty_end_is_open() -> None:
     ],
 )
 def test_programs_ask_for_a_path(band: Any, denoise: bool | None, path: SignalPath | None) -> None:
-    assert signal_path.asked(band, denoise, FILTERED) == path
+    assert signal_path.path_from_arguments(band, denoise, FILTERED) == path
 
 
 @pytest.mark.parametrize("band", [[100], [1, 2, 3], "wide", {"low": 1}, [None, 5], ["1", "2"]])
 def test_what_is_no_band_is_refused_by_name(band: Any) -> None:
-    with pytest.raises(RequestError, match=r"wanted: \[low, high\]") as raised:
-        signal_path.asked(band, None, LUNG)
+    with pytest.raises(RequestError, match=r"must be \[low, high\] in hertz or 'off'") as raised:
+        signal_path.path_from_arguments(band, None, LUNG)
     assert repr(band) in str(raised.value)
 
 
 def test_every_stage_is_drawn_and_can_be_played(breath: Analysis) -> None:
-    said, *rest = signal_path.shown(breath)
+    said, *rest = signal_path.output_values(breath)
     columns, pictures, players = rest[:3], rest[3:6], rest[6:]
-    assert "filtered and denoised" in said
+    assert "received the filtered and denoised sound" in said
     assert [c["visible"] for c in columns] == [True, True, True]
     for name, picture in zip(signal_path.STAGES, pictures, strict=True):
         assert f'data-stage="{name}"' in picture
@@ -204,20 +204,20 @@ def test_every_stage_is_drawn_and_can_be_played(breath: Analysis) -> None:
 
 def test_steps_that_are_off_are_not_shown_and_long_sounds_not_played(breath: Analysis) -> None:
     raw = np.zeros(301 * RATE, np.float32)
-    said, *rest = signal_path.shown(replace(breath, stages={"raw": raw}))
-    assert "both steps are off" in said
+    said, *rest = signal_path.output_values(replace(breath, stages={"raw": raw}))
+    assert "both filters are off" in said
     assert "not played" in said
     assert [c["visible"] for c in rest[:3]] == [True, False, False]
     assert rest[6:] == [None, None, None]
-    assert [c["visible"] for c in signal_path.shown(None)[1:4]] == [False] * 3
+    assert [c["visible"] for c in signal_path.output_values(None)[1:4]] == [False] * 3
 
 
 def test_a_path_and_an_annotation_are_passed_on_and_a_bad_one_is_one_sentence() -> None:
     analyser, path = FakeAnalyser(), SignalPath(denoise=False)
     request = AnalysisRequest(task="stethoscope", signal_path=path, cycles="/tmp/a.txt")
-    ask(analyser, request, "a.wav")
+    run_request(analyser, request, "a.wav")
     assert (analyser.calls[0]["signal_path"], analyser.calls[0]["cycles"]) == (path, "a.txt")
-    refused = ask(analyser, replace(request, cycles="bad.txt"), "a.wav")
+    refused = run_request(analyser, replace(request, cycles="bad.txt"), "a.wav")
     assert isinstance(refused, Refusal)
     assert refused.title == "The annotation could not be used"
     assert refused.message == "bad.txt holds no cycle; wanted: lines of four."
@@ -227,7 +227,7 @@ def test_a_file_box_hands_on_the_path_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    box = as_path(gr.File())
+    box = pass_upload_path(gr.File())
     payload = gr.FileData(path=str(tmp_path / "film.png"))
     assert box.preprocess(payload) == str(tmp_path / "film.png")
     assert box.preprocess(None) is None

@@ -49,12 +49,12 @@ from xai_demo.tabs import (
     phrases,
 )
 from xai_demo.tabs.comparison import explainer_agreement
-from xai_demo.tabs.controls import playable
+from xai_demo.tabs.controls import playable_sound
 from xai_demo.tabs.requests import (
     PageRequest,
     Refusal,
-    ask,
-    compared,
+    run_comparison,
+    run_request,
 )
 from xai_demo.tabs.result import answer_html, empty_html, refusal_html
 
@@ -338,7 +338,7 @@ def test_file_names_and_warnings_cannot_become_markup() -> None:
     assert "<b>x</b>" not in html
 
 
-# Look closer
+# Settings and details
 
 
 def test_details_give_figures_with_intervals_and_the_whole_origin() -> None:
@@ -387,7 +387,7 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
         target="Dog",
         layer="conv_block5",
     )
-    assert isinstance(ask(analyser, request, "clip.wav"), Analysis)
+    assert isinstance(run_request(analyser, request, "clip.wav"), Analysis)
     assert analyser.calls == [
         {
             "task": "audioset",
@@ -411,20 +411,20 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
 def test_empty_picks_mean_the_defaults() -> None:
     analyser = FakeAnalyser()
     choices = dict.fromkeys(("model", "explainer", "target", "layer", "film"), "")
-    ask(analyser, AnalysisRequest.from_choices("audioset", **choices), "clip.wav")
+    run_request(analyser, AnalysisRequest.from_choices("audioset", **choices), "clip.wav")
     assert (analyser.calls[0]["model"], analyser.calls[0]["target"]) == (None, None)
     assert (analyser.calls[0]["explainer"], analyser.calls[0]["layer"]) == (None, None)
 
 
 @pytest.mark.parametrize("path", [None, ""])
 def test_no_file_is_refused_in_words(path: str | None) -> None:
-    outcome = ask(FakeAnalyser(), AnalysisRequest(task="stethoscope"), path)
+    outcome = run_request(FakeAnalyser(), AnalysisRequest(task="stethoscope"), path)
     assert isinstance(outcome, Refusal)
     assert "no file yet" in outcome.message
 
 
 def test_a_refused_file_keeps_its_own_sentence() -> None:
-    outcome = ask(FakeAnalyser(), AnalysisRequest(task="stethoscope"), "refuse.wav")
+    outcome = run_request(FakeAnalyser(), AnalysisRequest(task="stethoscope"), "refuse.wav")
     assert isinstance(outcome, Refusal)
     assert outcome.message == (
         "refuse.wav is a text file, wanted: a WAV, FLAC, Ogg or MP3 recording."
@@ -432,15 +432,19 @@ def test_a_refused_file_keeps_its_own_sentence() -> None:
 
 
 def test_absent_weights_say_what_to_pick_instead() -> None:
-    outcome = ask(FakeAnalyser(), AnalysisRequest(task="audioset", model="big-cnn14"), "clip.wav")
+    outcome = run_request(
+        FakeAnalyser(), AnalysisRequest(task="audioset", model="big-cnn14"), "clip.wav"
+    )
     assert isinstance(outcome, Refusal)
-    assert outcome.title == "This model is not here"
-    assert "Look closer" in outcome.advice
+    assert outcome.title == "This model is not available"
+    assert "Settings and details" in outcome.advice
 
 
 def test_a_stopped_question_ends_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
     analyser = FakeAnalyser()
-    outcome = ask(analyser, AnalysisRequest(task="stethoscope"), "long.wav", cancelled=lambda: True)
+    outcome = run_request(
+        analyser, AnalysisRequest(task="stethoscope"), "long.wav", cancelled=lambda: True
+    )
     assert isinstance(outcome, Refusal)
     assert outcome.stopped
     assert outcome.message == "Cancelled on request."
@@ -449,7 +453,7 @@ def test_a_stopped_question_ends_in_one_sentence(caplog: pytest.LogCaptureFixtur
 
 def test_comparing_asks_about_the_same_label_twice_and_tells_one_rising_progress() -> None:
     analyser, told = FakeAnalyser(), []
-    both = compared(
+    both = run_comparison(
         analyser,
         PageRequest(
             request=AnalysisRequest(task="stethoscope", explainer="LayerCAM"),
@@ -470,7 +474,7 @@ def test_comparing_asks_about_the_same_label_twice_and_tells_one_rising_progress
 def test_a_refused_question_is_not_asked_again_to_compare() -> None:
     analyser = FakeAnalyser()
     chosen = PageRequest(request=AnalysisRequest(task="stethoscope"), compare_with="Grad-CAM")
-    both = compared(analyser, chosen, "refuse.wav", lambda done, doing: None, lambda: False)
+    both = run_comparison(analyser, chosen, "refuse.wav", lambda done, doing: None, lambda: False)
     assert isinstance(both.first, Refusal)
     assert len(analyser.calls) == 1
 
@@ -524,8 +528,10 @@ def test_what_cannot_be_compared_says_why_and_keeps_the_answer() -> None:
 
 
 def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
-    choices = controls.explainers_of(LUNG)
-    assert {name for _, name in choices} == set(fitting_names(ARCHITECTURES[LUNG.architecture].kind))
+    choices = controls.explainer_choices(LUNG)
+    assert {name for _, name in choices} == set(
+        fitting_names(ARCHITECTURES[LUNG.architecture].kind)
+    )
     assert choices[0] == ("Grad-CAM++", "Grad-CAM++")
     shown = {name: text for text, name in choices}
     assert (shown["LIME"], shown["LayerCAM"]) == ("LIME (slow)", "LayerCAM")
@@ -535,26 +541,34 @@ def test_only_fitting_explainers_are_offered_and_the_slow_are_marked() -> None:
 def test_a_kind_of_network_narrows_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = replace(ARCHITECTURES["resnet18"], kind="transformer")
     monkeypatch.setitem(ARCHITECTURES, "resnet18", kind)
-    names = [name for _, name in controls.explainers_of(LUNG)]
+    names = [name for _, name in controls.explainer_choices(LUNG)]
     assert set(names) == set(fitting_names("transformer"))
     unfit = next(name for name in EXPLAINERS if name not in names)
     kept, lost = (
-        controls.follow(FakeAnalyser(), LUNG.name, name, name) for name in ("LIME", unfit)
+        controls.model_dependent_updates(FakeAnalyser(), LUNG.name, name, name)
+        for name in ("LIME", unfit)
     )
     assert (kept[0]["value"], kept[3]["value"]) == ("LIME", "LIME")
     assert (lost[0]["value"], lost[3]["value"]) == (names[0], "")
 
 
 def test_layers_are_offered_where_there_are_several() -> None:
-    assert [name for _, name in controls.layers_of(MODELS[2])] == list(ARCHITECTURES["cnn14"].cuts)
-    shown = {name: controls.follow(FakeAnalyser(), name)[2] for name in ("big-cnn14", LUNG.name)}
+    assert [name for _, name in controls.layer_choices(MODELS[2])] == list(
+        ARCHITECTURES["cnn14"].cuts
+    )
+    shown = {
+        name: controls.model_dependent_updates(FakeAnalyser(), name)[2]
+        for name in ("big-cnn14", LUNG.name)
+    }
     assert shown["big-cnn14"]["visible"] is True
     assert shown["big-cnn14"]["value"] == "conv_block6.conv2"
     assert shown[LUNG.name]["visible"] is (len(ARCHITECTURES["resnet18"].cuts) > 1)
 
 
 def test_a_model_that_nobody_knows_offers_what_there_is() -> None:
-    explaining, targets, layers, second = controls.follow(FakeAnalyser(), "nix", "LIME")
+    explaining, targets, layers, second = controls.model_dependent_updates(
+        FakeAnalyser(), "nix", "LIME"
+    )
     assert explaining["value"] == "LIME"
     assert len(targets["choices"]) == 1
     assert layers["visible"] is False
@@ -615,17 +629,18 @@ def test_who_no_longer_waits_stops_the_work() -> None:
 def test_a_fault_of_ours_is_logged_by_number_and_tells_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    outcome = ask(FakeAnalyser(), AnalysisRequest(task="stethoscope"), "break.wav")
+    outcome = run_request(FakeAnalyser(), AnalysisRequest(task="stethoscope"), "break.wav")
     assert isinstance(outcome, Refusal)
-    assert "not with your file" in outcome.title
+    assert outcome.title == "Something went wrong on the server"
+    assert "Your file is not the cause" in outcome.message
     assert "secret" not in outcome.message + outcome.advice
-    number = re.search(r"noted as (\w{8})", outcome.message).group(1)
+    number = re.search(r"logged as (\w{8})", outcome.message).group(1)
     assert number in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_sounds_are_played_as_loud_as_they_are() -> None:
-    rate, samples = playable(np.array([0.0, 0.5, -1.0, 2.0], np.float32), 8000)
+    rate, samples = playable_sound(np.array([0.0, 0.5, -1.0, 2.0], np.float32), 8000)
     assert rate == 8000
     assert samples.dtype == np.int16
     assert samples.tolist() == [0, 16384, -32767, 32767]

@@ -14,16 +14,16 @@ from xai_demo.tabs.layout import (
     KEEP_FILES_S,
     Panel,
     Tab,
-    followed,
     lay_out,
+    model_dependent_updates,
 )
 from xai_demo.tabs.requests import Analyser
 
 STETHOSCOPE = Tab(
     task="stethoscope",
     title="Lung sounds",
-    brings="sound",
-    breath=True,
+    input_kind="sound",
+    is_lung_sound=True,
     sentence="Upload or record a lung sound. A neural network looks for crackles and wheezes, and "
     "a heatmap shows which moments and frequencies its answer is based on.",
     invitation="The result appears here: the most probable label with its probability, and a "
@@ -40,7 +40,7 @@ STETHOSCOPE = Tab(
 CHEST_XRAY = Tab(
     task="chest_xray",
     title="Chest X-ray",
-    brings="film",
+    input_kind="image",
     sentence="Upload a frontal chest X-ray. A neural network looks for findings, and a heatmap "
     "shows which regions of the image its answer is based on.",
     invitation="The result appears here: the most probable label with its probability, and a "
@@ -57,8 +57,8 @@ CHEST_XRAY = Tab(
 AUDIOSET = Tab(
     task="audioset",
     title="Everyday sounds",
-    brings="sound",
-    noise=True,
+    input_kind="sound",
+    has_noise_test=True,
     sentence="Upload or record any sound. A neural network names what it hears, and a heatmap "
     "shows which moments and frequencies its answer is based on.",
     invitation="The result appears here: the most probable label with its probability, and a "
@@ -92,21 +92,21 @@ def build(analyser: Analyser) -> gr.Blocks:
     with page:
         gr.HTML(_HEADER)
         panels: list[Panel] = []
-        running = Jobs()
+        jobs = Jobs()
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             for name, tab in TABS.items():
                 with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True):
                     panels.append(lay_out(tab, analyser))
-                    connect(panels[-1], analyser, running)
-        publish(analyser, running)
+                    connect(panels[-1], analyser, jobs)
+        publish(analyser, jobs)
         restored = page.load(
             _make_restore(analyser, panels),
             None,
-            [each for p in panels for each in (p.pickers.model, *p.following)],
+            [each for p in panels for each in (p.controls.model, *p.model_dependent)],
             **INSTANT,
         )
         restored.then(None, None, None, js="() => { xaiRestore(); }", **PRIVATE)
-        page.unload(_make_leave(running))
+        page.unload(_make_leave(jobs))
     return page
 
 
@@ -117,17 +117,20 @@ def _make_restore(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Reque
         updates: list[Any] = []
         for panel in panels:
             if name and name in analyser.hub.names(panel.tab.task):
-                updates += [gr.update(value=name), *followed(panel.tab, analyser, name)]
+                updates += [
+                    gr.update(value=name),
+                    *model_dependent_updates(panel.tab, analyser, name),
+                ]
             else:
-                updates += [gr.skip()] * (1 + len(panel.following))
+                updates += [gr.skip()] * (1 + len(panel.model_dependent))
         return updates
 
     return restore
 
 
-def _make_leave(running: Jobs) -> Callable[[gr.Request], None]:
+def _make_leave(jobs: Jobs) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
         """Stop the work for a visitor, or a program, that has left."""
-        running.stop(request.session_hash or "")
+        jobs.stop(request.session_hash or "")
 
     return leave

@@ -1,4 +1,7 @@
-"""The published interface: what scripts and other people's programs call through Gradio."""
+"""The public endpoints, which scripts and other programs call through Gradio.
+
+Their names, arguments and results are a contract: they may be added to, never renamed or removed.
+"""
 
 from __future__ import annotations
 
@@ -15,87 +18,92 @@ from xai_demo.records import Analysis, Progress, Task
 from xai_demo.scheduler import Jobs
 from xai_demo.tabs import noise as noises
 from xai_demo.tabs import signal_path
-from xai_demo.tabs.controls import as_path, playable
+from xai_demo.tabs.controls import pass_upload_path, playable_sound, progress_callback
 from xai_demo.tabs.details import overlay
-from xai_demo.tabs.requests import (
-    Analyser,
-    Refusal,
-    ask,
-)
+from xai_demo.tabs.requests import Analyser, Refusal, run_request
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
+# Gradio hands in the progress bar of a request where it finds this default.
+_PROGRESS = gr.Progress()
 
 
-def publish(analyser: Analyser, running: Jobs) -> None:
-    """Put the five endpoints on the page that is being built; they show nothing there."""
+def publish(analyser: Analyser, jobs: Jobs) -> None:
+    """Add the five endpoints to the page that is being built; nothing of them is visible."""
     with gr.Row(visible=False):
-        _publish_task(analyser, running, "stethoscope", sound=True, events=True)
-        _publish_task(analyser, running, "chest_xray", sound=False, events=False)
-        _publish_task(analyser, running, "audioset", sound=True, events=False)
+        _publish_task(analyser, jobs, "stethoscope", sound=True, events=True)
+        _publish_task(analyser, jobs, "chest_xray", sound=False, events=False)
+        _publish_task(analyser, jobs, "audioset", sound=True, events=False)
         hub = analyser.hub
         _publish_list("models", lambda: [dict(hub.describe(name)) for name in hub.names()])
         _publish_list("explainers", lambda: explainers.describe(hub.kinds()))
 
 
-def _publish_task(
-    analyser: Analyser, running: Jobs, task: Task, *, sound: bool, events: bool
-) -> None:
-    # Components that pass the file's path on as it is: nothing is decoded before our own reader.
-    file = gr.Audio(type="filepath", label="audio") if sound else as_path(gr.File(label="image"))
-    # Free text, so that an unknown name meets our own sentence, which lists the known ones.
-    words = [gr.Textbox(None, label=label) for label in ("model", "explainer", "target", "layer")]
-    path: list[Any] = []
+def _publish_task(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool, events: bool) -> None:
+    # These pass on the path of the upload, so that only our own readers decode the file.
+    file = (
+        gr.Audio(type="filepath", label="audio")
+        if sound
+        else pass_upload_path(gr.File(label="image"))
+    )
+    # Free text, so that our own message, with the known names, answers an unknown name.
+    names = [gr.Textbox(None, label=label) for label in ("model", "explainer", "target", "layer")]
+    settings: list[Any] = []
     if events:
-        path = [gr.JSON(None, label="band"), _switch("denoise")]
-        path.append(as_path(gr.File(label="cycles")))
+        settings = [gr.JSON(None, label="band"), _boolean_input("denoise")]
+        settings.append(pass_upload_path(gr.File(label="cycles")))
     if sound and not events:
-        path = [gr.Textbox(None, label="noise"), gr.Number(None, label="snr")]
+        settings = [gr.Textbox(None, label="noise"), gr.Number(None, label="snr")]
     if not sound:
-        path.append(gr.Textbox(None, label="film"))
-    path.append(_switch("faithfulness"))
+        settings.append(gr.Textbox(None, label="film"))
+    settings.append(_boolean_input("faithfulness"))
     if not sound:
-        path.append(_switch("uncertainty"))
+        settings.append(_boolean_input("uncertainty"))
     outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="jpeg", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
     outputs += [gr.JSON(label="events")] if events else []
     gr.Button().click(
-        _breath_endpoint(analyser, running)
+        _lung_sound_endpoint(analyser, jobs)
         if events
-        else _endpoint(analyser, running, task, sound=sound),
-        [file, *words, *path],
+        else _endpoint(analyser, jobs, task, sound=sound),
+        [file, *names, *settings],
         outputs,
         api_name=task,
-        api_description=f"Read, predict and explain one file: the task {task!r}.",
+        api_description=f"Analyse one file and explain the answer (task {task}).",
     )
 
 
 def _publish_list(name: str, rows: Callable[[], list[dict[str, Any]]]) -> None:
     gr.Button().click(
-        rows, None, gr.JSON(label=name), api_name=name, api_description=f"All {name}, one row each."
+        rows,
+        None,
+        gr.JSON(label=name),
+        api_name=name,
+        api_description=f"List all {name}, one row each.",
     )
 
 
-def _answerer(
-    analyser: Analyser, running: Jobs, *, sound: bool, events: bool
+def _make_answer(
+    analyser: Analyser, jobs: Jobs, *, sound: bool, events: bool
 ) -> Callable[[str | None, AnalysisRequest, gr.Request, gr.Progress], Awaitable[list[Any]]]:
     async def answer(
-        path: str | None, asked: AnalysisRequest, request: gr.Request, progress: gr.Progress
+        path: str | None, chosen: AnalysisRequest, request: gr.Request, progress: gr.Progress
     ) -> list[Any]:
         def work(stopped: Callable[[], bool]) -> list[Any]:
-            outcome, more = _analyse(analyser, asked, path, told_by(progress), stopped)
-            report = outcome.report.to_json() | more
+            analysis, additions = _analyse(
+                analyser, chosen, path, progress_callback(progress), stopped
+            )
+            report = analysis.report.to_json() | additions
             return [
                 report,
-                overlay(outcome),
-                *([_explanation_sound(outcome)] if sound else []),
+                overlay(analysis),
+                *([_explanation_sound(analysis)] if sound else []),
                 *([report["events"]] if events else []),
             ]
 
-        # No place: one program may well ask for several files at once.
-        return await running.run(request.session_hash, None, work)
+        # Without a place, because a program may analyse several files at once.
+        return await jobs.run(request.session_hash, None, work)
 
     return answer
 
@@ -107,22 +115,24 @@ def _analyse(
     progress: Progress,
     stopped: Callable[[], bool],
 ) -> tuple[Analysis, dict[str, Any]]:
-    """The answer, with noise where the request has some; and what is added to its report."""
+    """Return the analysis, with noise if the request has some, and additions to its report."""
     if request.noise is None:
-        outcome = ask(analyser, request, path, progress, stopped)
+        outcome = run_request(analyser, request, path, progress, stopped)
         if isinstance(outcome, Refusal):
-            raise gr.Error(_sentence(outcome), print_exception=False)
+            raise gr.Error(_refusal_text(outcome), print_exception=False)
         return outcome, {}
-    both = noises.asked_twice(analyser, request, path, progress=progress, stopped=stopped)
+    both = noises.compare_with_noise_or_refuse(
+        analyser, request, path, progress=progress, stopped=stopped
+    )
     if isinstance(both, Refusal):
-        raise gr.Error(_sentence(both), print_exception=False)
+        raise gr.Error(_refusal_text(both), print_exception=False)
     return both.noisy, {"noise": both.to_json()}
 
 
-def _endpoint(analyser: Analyser, running: Jobs, task: Task, *, sound: bool) -> Callable[..., Any]:
-    answer = _answerer(analyser, running, sound=sound, events=False)
+def _endpoint(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool) -> Callable[..., Any]:
+    answer = _make_answer(analyser, jobs, sound=sound, events=False)
 
-    async def sounds(
+    async def analyse_sound(
         request: gr.Request,
         audio: str | None,
         model: str | None = None,
@@ -134,18 +144,18 @@ def _endpoint(analyser: Analyser, running: Jobs, task: Task, *, sound: bool) -> 
         faithfulness: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        asked = _request(
+        chosen = _request(
             task,
             model=model,
             explainer=explainer,
             target=target,
             layer=layer,
-            noise=_in_words(noise_choice, noise, snr),
-            faithfulness=_set("faithfulness", faithfulness),
+            noise=_with_client_errors(noise_choice, noise, snr),
+            faithfulness=_boolean("faithfulness", faithfulness),
         )
-        return await answer(audio, asked, request, progress)
+        return await answer(audio, chosen, request, progress)
 
-    async def pictures(
+    async def analyse_image(
         request: gr.Request,
         image: str | None,
         model: str | None = None,
@@ -157,26 +167,26 @@ def _endpoint(analyser: Analyser, running: Jobs, task: Task, *, sound: bool) -> 
         uncertainty: Any = True,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        asked = _request(
+        chosen = _request(
             task,
             model=model,
             explainer=explainer,
             target=target,
             layer=layer,
             film=film,
-            faithfulness=_set("faithfulness", faithfulness),
-            uncertainty=_set("uncertainty", uncertainty),
+            faithfulness=_boolean("faithfulness", faithfulness),
+            uncertainty=_boolean("uncertainty", uncertainty),
         )
-        return await answer(image, asked, request, progress)
+        return await answer(image, chosen, request, progress)
 
-    # The clients take the names and the defaults of the arguments from the signature.
-    return sounds if sound else pictures
+    # Clients learn the names and defaults of the arguments from these signatures.
+    return analyse_sound if sound else analyse_image
 
 
-def _breath_endpoint(analyser: Analyser, running: Jobs) -> Callable[..., Any]:
-    answer = _answerer(analyser, running, sound=True, events=True)
+def _lung_sound_endpoint(analyser: Analyser, jobs: Jobs) -> Callable[..., Any]:
+    answer = _make_answer(analyser, jobs, sound=True, events=True)
 
-    async def breaths(
+    async def analyse_lung_sound(
         request: gr.Request,
         audio: str | None,
         model: str | None = None,
@@ -189,47 +199,48 @@ def _breath_endpoint(analyser: Analyser, running: Jobs) -> Callable[..., Any]:
         faithfulness: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
-        asked = _request(
+        chosen = _request(
             "stethoscope",
             model=model,
             explainer=explainer,
             target=target,
             layer=layer,
-            signal_path=_asked_path(analyser, model, band, _set("denoise", denoise)),
+            signal_path=_signal_path(analyser, model, band, _boolean("denoise", denoise)),
             cycles=cycles,
-            faithfulness=_set("faithfulness", faithfulness),
+            faithfulness=_boolean("faithfulness", faithfulness),
         )
-        return await answer(audio, asked, request, progress)
+        return await answer(audio, chosen, request, progress)
 
-    return breaths
+    return analyse_lung_sound
 
 
-def _switch(label: str) -> gr.JSON:
-    """Takes true, false, or neither: as is usual. A checkbox takes neither for false."""
+def _boolean_input(label: str) -> gr.JSON:
+    """Return an input for true, false or null, which stands for the default."""
+    # Not a checkbox: that turns null into false.
     return gr.JSON(None, label=label)
 
 
-def _set(label: str, value: Any) -> bool | None:
-    """What was said with a switch."""
+def _boolean(label: str, value: Any) -> bool | None:
+    """Return the value of an argument; raises gr.Error unless it is true, false or null."""
     if value is None or isinstance(value, bool):
         return value
-    raise gr.Error(f"{label} is {value!r}; wanted: true or false.", print_exception=False)
+    raise gr.Error(f"{label} must be true or false, not {value!r}.", print_exception=False)
 
 
 def _request(task: Task, **choices: Any) -> AnalysisRequest:
-    """The request of an endpoint's arguments; gr.Error for one that makes no sense."""
-    return _in_words(AnalysisRequest.from_choices, task, **choices)
+    """Return the request for an endpoint's arguments; raises gr.Error for invalid ones."""
+    return _with_client_errors(AnalysisRequest.from_choices, task, **choices)
 
 
-def _in_words(build: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """What `build` returns; its errors reach the client as sentences."""
+def _with_client_errors(build: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Return the result of `build`; its errors reach the client as messages."""
     try:
         return build(*args, **kwargs)
     except XaiDemoError as error:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def _asked_path(
+def _signal_path(
     analyser: Analyser, model: str | None, band: Any, denoise: bool | None
 ) -> SignalPath | None:
     if band is None and denoise is None:
@@ -237,22 +248,17 @@ def _asked_path(
 
     def build() -> SignalPath | None:
         facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
-        return signal_path.asked(band, denoise, facts)
+        return signal_path.path_from_arguments(band, denoise, facts)
 
-    return _in_words(build)
-
-
-def told_by(progress: gr.Progress) -> Progress:
-    """Gradio's bar, as the pipeline tells how far it is."""
-    return lambda done, what: progress(done, desc=what) and None
+    return _with_client_errors(build)
 
 
-def _sentence(refusal: Refusal) -> str:
-    fault_of_ours = refusal.title.startswith("Something went wrong")
-    return f"{refusal.title}. {refusal.message}" if fault_of_ours else refusal.message
+def _refusal_text(refusal: Refusal) -> str:
+    is_server_error = refusal.title.startswith("Something went wrong")
+    return f"{refusal.title}. {refusal.message}" if is_server_error else refusal.message
 
 
 def _explanation_sound(analysis: Analysis) -> tuple[int, Any] | None:
     if "explanation" not in analysis.sounds:
         return None
-    return playable(analysis.sounds["explanation"], analysis.sample_rate_hz)
+    return playable_sound(analysis.sounds["explanation"], analysis.sample_rate_hz)

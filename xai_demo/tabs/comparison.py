@@ -96,7 +96,7 @@ def resample_to_shared_grid(
     """
     (view, first), (other_view, second) = one, other
     if view.duration_s is None:
-        return first, heatmap.resized(second, *first.shape)
+        return first, heatmap.resize(second, *first.shape)
     hz = np.asarray(view.row_frequencies_hz)
     other_hz = np.asarray(other_view.row_frequencies_hz)
     is_shared = (hz >= other_hz[0]) & (hz <= other_hz[-1])
@@ -108,7 +108,7 @@ def resample_to_shared_grid(
     above = np.minimum(below + 1, len(other_hz) - 1)
     weight = (rows - below)[:, None]
     resampled = (second[below] * (1 - weight) + second[above] * weight).astype(np.float32)
-    return first[is_shared], heatmap.resized(resampled, len(rows), first.shape[1])
+    return first[is_shared], heatmap.resize(resampled, len(rows), first.shape[1])
 
 
 def agreement_phrase(rho: float) -> str:
@@ -128,7 +128,7 @@ def heatmap_pane(
     """Return one overlay with its title; `base` is the image's URI, None for the figure's own."""
     rows, columns = view.pixels.shape
     ratio = "" if view.duration_s is not None else f' style="aspect-ratio:{columns}/{rows}"'
-    kind = "film" if view.duration_s is None else "sound"
+    kind = "image" if view.duration_s is None else "sound"
     alternative = f"Heatmap: {title}. {phrases.heatmap_location(view, explanation)}"
     faithfulness = phrases.faithfulness_sentence(explanation)
     image = (

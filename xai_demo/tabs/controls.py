@@ -1,6 +1,6 @@
-"""What a visitor may pick beside the file, and what there is to pick for each model.
+"""The controls of a tab: model, explainer, target and the like, and their choices for each model.
 
-How sounds and files pass between our records and Gradio's widgets.
+Also how files, sounds and progress pass between Gradio and the pipeline.
 """
 
 from __future__ import annotations
@@ -17,31 +17,28 @@ from xai_demo.analysis.request import HUB_ADDRESS, AnalysisRequest
 from xai_demo.engine.backends import BACKENDS
 from xai_demo.errors import XaiDemoError
 from xai_demo.explainers import DEFAULT, EXPLAINERS, default_name, fitting_names
-from xai_demo.records import GATE_MODES, Model, Task
+from xai_demo.records import GATE_MODES, Model, Progress, Task
 from xai_demo.tabs import phrases
-from xai_demo.tabs.requests import (
-    OTHER,
-    Analyser,
-    PageRequest,
-)
+from xai_demo.tabs.requests import MODEL_PREFIX, Analyser, PageRequest
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
-Choices = list[tuple[str, str]]  # as shown, and as it is called
+# As shown, and as passed on.
+Choices = list[tuple[str, str]]
 
-_MOST_PROBABLE = ("The most probable", "")
-_NOTHING = ("Nothing", "")
-_FILMS: Choices = [
-    ("Say so, and do not answer", "checked"),
-    ("Put it right, then answer", "corrected"),
-    ("Answer it as it is", "as-is"),
+_MOST_PROBABLE = ("Most probable label", "")
+_NOTHING = ("None", "")
+_GATE_CHOICES: Choices = [
+    ("Warn, and give no answer", "checked"),
+    ("Correct it, then analyse", "corrected"),
+    ("Analyse as is", "as-is"),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pickers:
-    """The widgets of the choices, each named for the field of the request that it sets."""
+class Controls:
+    """The widgets of a tab's choices, each named after the field of the request that it sets."""
 
     model: gr.Dropdown
     explainer: gr.Dropdown
@@ -49,29 +46,30 @@ class Pickers:
     compare_with: gr.Dropdown
     layer: gr.Dropdown
     backend: gr.Dropdown
-    weights: gr.Textbox  # out of sight where the deployment takes no models of its visitors
+    weights: gr.Textbox  # hidden where the deployment does not accept visitors' own models
     faithfulness: gr.Checkbox
-    film: gr.Dropdown | None = None  # this and the next are for radiographs
+    # These two are for radiographs only.
+    film: gr.Dropdown | None = None
     uncertainty: gr.Checkbox | None = None
 
     @property
     def by_name(self) -> dict[str, gr.Dropdown | gr.Textbox | gr.Checkbox]:
-        """The widgets that this tab has, by the name of their field."""
+        """The widgets of this tab by the names of their fields."""
         widgets = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: widget for name, widget in widgets.items() if widget is not None}
 
     @property
     def all(self) -> list[gr.Dropdown | gr.Textbox | gr.Checkbox]:
-        """In the order in which `page_request` takes their values."""
+        """The widgets in the order in which `page_request` takes their values."""
         return list(self.by_name.values())
 
     @property
-    def following(self) -> list[gr.Dropdown]:
-        """Those whose choices depend on the model, in the order of `follow`."""
+    def model_dependent(self) -> list[gr.Dropdown]:
+        """The widgets whose choices depend on the model, as `model_dependent_updates` has them."""
         return [self.explainer, self.target, self.layer, self.compare_with]
 
     def page_request(self, task: Task, values: Sequence[Any]) -> PageRequest:
-        """The request that the values of the widgets make."""
+        """Return the request that the widgets' values describe; raises RequestError."""
         choices = dict(zip(self.by_name, values, strict=True))
         compare_with = choices.pop("compare_with")
         choices["weights"] = (choices["weights"] or "").strip()
@@ -79,165 +77,188 @@ class Pickers:
         return PageRequest(request=request, compare_with=compare_with or None)
 
 
-def lay_out(task: Task, analyser: Analyser) -> Pickers:
-    """Put the widgets on the page, filled for the model that answers unless another is picked."""
+def lay_out(task: Task, analyser: Analyser) -> Controls:
+    """Add the widgets to the page, with the choices of the task's default model."""
     hub = analyser.hub
     try:
         chosen: Model | None = hub.model(hub.default_model(task))
     except XaiDemoError:
         chosen = None
-    models = [(_title(analyser, name), name) for name in hub.names(task)]
-    explaining, layers = explainers_of(chosen), layers_of(chosen)
+    models = [(_model_title(analyser, name), name) for name in hub.names(task)]
+    explainers, layers = explainer_choices(chosen), layer_choices(chosen)
     with gr.Row():
-        model = _picker(task, "Model", "What answers", models, chosen.name if chosen else None)
-        explainer = _picker(
-            task, "Explainer", "How the heat is worked out", explaining, explaining[0][1]
+        model = _dropdown(
+            task, "Model", "The network that predicts", models, chosen.name if chosen else None
         )
-        target = _picker(task, "Target", "The label to explain", targets_of(chosen), "")
+        explainer = _dropdown(
+            task, "Explainer", "How the heatmap is computed", explainers, explainers[0][1]
+        )
+        target = _dropdown(task, "Target", "The label to explain", target_choices(chosen), "")
     with gr.Row():
-        compare_with = _picker(
+        compare_with = _dropdown(
             task,
             "Compare with",
-            "A second explainer or model, side by side",
-            seconds_of(analyser, task, chosen),
+            "A second explainer or model, shown side by side",
+            comparison_choices(analyser, task, chosen),
             "",
         )
-        layer = _picker(
-            task, "Layer", "Where the network is cut to explain it", layers, _first(layers)
+        layer = _dropdown(
+            task, "Layer", "The layer whose activations are explained", layers, _first_value(layers)
         )
         layer.visible = len(layers) > 1
-        backend = _picker(
-            task, "Backend", "What runs the network", [(b, b) for b in BACKENDS], BACKENDS[0]
+        backend = _dropdown(
+            task,
+            "Backend",
+            "The library that runs the network",
+            [(b, b) for b in BACKENDS],
+            BACKENDS[0],
         )
         film = None
         if task == "chest_xray":
-            film = _picker(task, "Film", "If it seems inverted or turned", _FILMS, GATE_MODES[0])
+            film = _dropdown(
+                task,
+                "Image check",
+                "If the image appears inverted or rotated",
+                _GATE_CHOICES,
+                GATE_MODES[0],
+            )
     with gr.Row():
         faithfulness = gr.Checkbox(
             True,
             label="Faithfulness test",
-            info="Mask the most important fifth of the input, then a random fifth, and predict",
-            elem_id=f"{task}-trial",
+            info="Mask the most important fifth of the input, then a random fifth, and compare the "
+            "predictions",
+            elem_id=f"{task}-faithfulness",
         )
-        uncertainty = _uncertainty(task) if task == "chest_xray" else None
-    return Pickers(
+        uncertainty = _uncertainty_switch(task) if task == "chest_xray" else None
+    return Controls(
         model=model,
         explainer=explainer,
         target=target,
         backend=backend,
         layer=layer,
         compare_with=compare_with,
-        weights=_own_model(task, offered=hub.own_models),
+        weights=_own_model_box(task, offered=hub.own_models),
         faithfulness=faithfulness,
         film=film,
         uncertainty=uncertainty,
     )
 
 
-def _uncertainty(task: Task) -> gr.Checkbox:
+def _uncertainty_switch(task: Task) -> gr.Checkbox:
     return gr.Checkbox(
         True,
-        label="Uncertainty",
-        info="Predict slightly shifted and rotated copies too, and show how much the answer varies",
+        label="Test-time augmentation",
+        info="Predict slightly shifted and rotated copies too, to see how stable the answer is",
         elem_id=f"{task}-uncertainty",
     )
 
 
-def _own_model(task: Task, *, offered: bool) -> gr.Textbox:
-    """Where a visitor names a model of their own; it answers in place of the one picked above."""
+def _own_model_box(task: Task, *, offered: bool) -> gr.Textbox:
+    """Add the box for a visitor's own model, which replaces the one chosen above."""
     with gr.Accordion("Your own model", open=False, visible=offered):
         return gr.Textbox(
             "",
-            label="On the Hugging Face Hub",
-            info="A model directory of this project, or weights of the architecture picked above,"
-            " as safetensors. Press Enter to ask it.",
+            label="Address on the Hugging Face Hub",
+            info="A model directory of this project, or safetensors weights for the architecture "
+            "of the model chosen above. Press Enter to analyse.",
             placeholder=HUB_ADDRESS,
             max_lines=1,
             elem_id=f"{task}-own-model",
         )
 
 
-def follow(
+def model_dependent_updates(
     analyser: Analyser, name: str, explainer: str | None = None, second: str | None = None
 ) -> list[Any]:
-    """What there is to pick for another model; explainers stay where they fit that one too."""
+    """Return the widgets' new choices after a change of model.
+
+    The explainers stay selected if they fit the new model.
+    """
     try:
         model = analyser.hub.model(name)
-    except XaiDemoError:  # one that is not here has no labels to show
+    except XaiDemoError:
+        # A model whose weights are missing may have no record of its labels.
         model = None
-    explaining, layers = explainers_of(model), layers_of(model)
-    known = [value for _, value in explaining]
-    seconds = seconds_of(analyser, model.task, model) if model else [_NOTHING, *explaining]
+    explainers, layers = explainer_choices(model), layer_choices(model)
+    known = [value for _, value in explainers]
+    seconds = comparison_choices(analyser, model.task, model) if model else [_NOTHING, *explainers]
     others = [value for _, value in seconds]
     return [
-        gr.update(choices=explaining, value=explainer if explainer in known else known[0]),
-        gr.update(choices=targets_of(model), value=""),
-        gr.update(choices=layers, value=_first(layers), visible=len(layers) > 1),
+        gr.update(choices=explainers, value=explainer if explainer in known else known[0]),
+        gr.update(choices=target_choices(model), value=""),
+        gr.update(choices=layers, value=_first_value(layers), visible=len(layers) > 1),
         gr.update(choices=seconds, value=second if second in others else ""),
     ]
 
 
-def explainers_of(model: Model | None) -> Choices:
-    """The explainers that fit a model, the usual one first; all where it is not known."""
+def explainer_choices(model: Model | None) -> Choices:
+    """Return the explainers that fit a model, its default first; all if the model is unknown."""
     kind = networks.ARCHITECTURES[model.architecture].kind if model else None
     names = fitting_names(kind) if kind else tuple(EXPLAINERS)
     first = default_name(kind, model.usual_explainer) if model and kind else DEFAULT
-    return [(_shown(name), name) for name in (first, *(n for n in names if n != first))]
+    return [(_explainer_title(name), name) for name in (first, *(n for n in names if n != first))]
 
 
-def seconds_of(analyser: Analyser, task: Task, model: Model | None) -> Choices:
-    """What a model's heat can be compared with: other explainers, other models that are here."""
+def comparison_choices(analyser: Analyser, task: Task, model: Model | None) -> Choices:
+    """Return what a heatmap can be compared with: explainers, and other available models."""
     hub = analyser.hub
     own = model.name if model else None
     models = [
-        (f"Model: {hub.describe(name)['title']}", f"{OTHER}{name}")
+        (f"Model: {hub.describe(name)['title']}", f"{MODEL_PREFIX}{name}")
         for name in hub.names(task)
         if name != own and hub.is_available(name)
     ]
-    return [_NOTHING, *explainers_of(model), *models]
+    return [_NOTHING, *explainer_choices(model), *models]
 
 
-def layers_of(model: Model | None) -> Choices:
-    """The layers that a model can be explained at, the usual one first."""
+def layer_choices(model: Model | None) -> Choices:
+    """Return the layers at which a model can be explained, its default first."""
     if model is None:
         return []
     return [(layer, layer) for layer in networks.architecture(model).cuts]
 
 
-def targets_of(model: Model | None) -> Choices:
-    """The choices of the target picker."""
+def target_choices(model: Model | None) -> Choices:
+    """Return the labels that can be explained."""
     labels = model.labels if model else ()
     return [_MOST_PROBABLE, *((phrases.display_label(label), label) for label in labels)]
 
 
-def _first(choices: Choices) -> str | None:
+def _first_value(choices: Choices) -> str | None:
     return choices[0][1] if choices else None
 
 
-def _shown(explainer: str) -> str:
+def _explainer_title(explainer: str) -> str:
     return f"{explainer} (slow)" if EXPLAINERS[explainer].passes > 1 else explainer
 
 
-def _picker(task: Task, label: str, info: str, choices: Choices, value: str | None) -> gr.Dropdown:
+def _dropdown(
+    task: Task, label: str, info: str, choices: Choices, value: str | None
+) -> gr.Dropdown:
     name = f"{task}-{label.lower().replace(' ', '-')}"
     return gr.Dropdown(choices, value=value, label=label, info=info, elem_id=name)
 
 
-def _title(analyser: Analyser, name: str) -> str:
+def _model_title(analyser: Analyser, name: str) -> str:
     row = analyser.hub.describe(name)
-    return f"{row['title']}{'' if row['available'] else ' (not on this machine)'}"
+    return f"{row['title']}{'' if row['available'] else ' (not installed)'}"
 
 
-def playable(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:
-    """A sound as a player takes it: 16 bit, so that quiet stays quiet (floats are made louder)."""
+def playable_sound(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:
+    """Return (time,) samples, -1..1, as Gradio's player takes them: 16-bit integers."""
+    # Gradio would normalise floats to full volume; integers stay as quiet as they are.
     scaled = np.clip(np.rint(32767 * samples), -32768, 32767).astype(np.int16)
     return sample_rate_hz or 16000, scaled
 
 
-def as_path(file: gr.File) -> gr.File:
-    """A box for files that hands on where the upload lies.
-
-    So does Gradio's own way, which leaves an empty file on the server each time besides.
-    """
+def pass_upload_path(file: gr.File) -> gr.File:
+    """Make a file box pass on the path of its upload."""
+    # Gradio's own way of passing on the path also leaves an empty file on the server each time.
     file.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign,union-attr]
     return file
+
+
+def progress_callback(progress: gr.Progress) -> Progress:
+    """Return a callback that moves Gradio's progress bar as the pipeline advances."""
+    return lambda fraction, step: progress(fraction, desc=step) and None

@@ -1,4 +1,4 @@
-"""What follows from a click: the events of one tab, none of them part of what is published."""
+"""What happens when a visitor clicks: the events of one tab. None of them is a public endpoint."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from xai_demo.examples import example_path
 from xai_demo.records import GATE_MODES, Analysis
 from xai_demo.scheduler import Jobs
 from xai_demo.tabs import live, noise, signal_path
-from xai_demo.tabs.api import told_by
-from xai_demo.tabs.controls import playable
+from xai_demo.tabs.controls import playable_sound, progress_callback
 from xai_demo.tabs.details import details_html
 from xai_demo.tabs.layout import (
-    SOUNDS,
+    PLAYERS,
     Panel,
-    followed,
-    state_of,
+    model_dependent_updates,
+    status_text,
 )
 from xai_demo.tabs.requests import (
     Analyser,
-    Compared,
+    Comparison,
     PageRequest,
     Refusal,
-    compared,
+    run_comparison,
 )
 from xai_demo.tabs.result import (
     answer_html,
@@ -40,101 +39,106 @@ from xai_demo.tabs.result import (
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
-_PROGRESS = gr.Progress()  # the default by which Gradio knows what to hand in
+# Gradio hands in the progress bar of a request where it finds this default.
+_PROGRESS = gr.Progress()
 
 
-def connect(panel: Panel, analyser: Analyser, running: Jobs) -> None:
-    """Say what follows from what on one tab."""
-    # Each event waits for its own end: a second click while working is not sent. Another event of
-    # the tab is, and stops what was being worked on.
-    working = {**PRIVATE, "show_progress_on": panel.state, "trigger_mode": "once"}
-    picks = panel.pickers
-    answer = _answer(panel, analyser, running)
-    asked = [panel.file, *panel.inputs]
+def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
+    """Connect the widgets of one tab with what they do."""
+    # "once": the page does not send an event again before it has ended, so a second click does
+    # nothing. Another event of the tab is sent, and stops the analysis that is running.
+    working = {**PRIVATE, "show_progress_on": panel.status, "trigger_mode": "once"}
+    controls = panel.controls
+    answer = _make_answer(panel, analyser, jobs)
+    inputs = [panel.file, *panel.inputs]
 
-    def wake(path: str | None) -> tuple[Any, str]:
-        return gr.update(interactive=bool(path)), state_of(panel.tab, path)
+    def update_button(path: str | None) -> tuple[Any, str]:
+        return gr.update(interactive=bool(path)), status_text(panel.tab, path)
 
-    panel.file.change(wake, panel.file, [panel.analyse, panel.state], **INSTANT)
+    panel.file.change(update_button, panel.file, [panel.analyse, panel.status], **INSTANT)
     if panel.preview is not None:
-        show = functools.partial(preview_html, analyser)
-        panel.file.change(show, panel.file, panel.preview, **INSTANT)
-    if picks.film is not None:  # another film is doubted anew
-        panel.file.change(lambda: GATE_MODES[0], None, picks.film, **INSTANT)
-    events = [panel.analyse.click(answer, asked, panel.outputs, **working)]
-    # Not `input`: a dropdown sends that twice for one choice.
-    for widget in (each for each in picks.all if each is not picks.model):
-        listen = {gr.Dropdown: "select", gr.Textbox: "submit", gr.Checkbox: "input"}[type(widget)]
-        events.append(getattr(widget, listen)(answer, asked, panel.outputs, **working))
-    chosen = picks.model.select(
-        functools.partial(followed, panel.tab, analyser),
-        [picks.model, picks.explainer, picks.compare_with],
-        panel.following,
+        show_preview = functools.partial(preview_html, analyser)
+        panel.file.change(show_preview, panel.file, panel.preview, **INSTANT)
+    if controls.film is not None:
+        # A choice made for one image does not hold for the next.
+        panel.file.change(lambda: GATE_MODES[0], None, controls.film, **INSTANT)
+    events = [panel.analyse.click(answer, inputs, panel.outputs, **working)]
+    # "select", because a dropdown sends "input" twice for one choice.
+    triggers = {gr.Dropdown: "select", gr.Textbox: "submit", gr.Checkbox: "input"}
+    for widget in (each for each in controls.all if each is not controls.model):
+        trigger = getattr(widget, triggers[type(widget)])
+        events.append(trigger(answer, inputs, panel.outputs, **working))
+    updated = controls.model.select(
+        functools.partial(model_dependent_updates, panel.tab, analyser),
+        [controls.model, controls.explainer, controls.compare_with],
+        panel.model_dependent,
         **INSTANT,
     )
-    events.append(chosen.then(answer, asked, panel.outputs, **working))
-    note = f"(model) => {{ xaiAddress({{ tab: '{panel.tab.task}', model }}); }}"
-    picks.model.select(None, picks.model, None, js=note, **PRIVATE)
+    events.append(updated.then(answer, inputs, panel.outputs, **working))
+    set_address = f"(model) => {{ xaiAddress({{ tab: '{panel.tab.task}', model }}); }}"
+    controls.model.select(None, controls.model, None, js=set_address, **PRIVATE)
     if panel.signal is not None:
-        for end in (panel.signal.low, panel.signal.high):
-            events.append(end.submit(answer, asked, panel.outputs, **working))
+        for edge in (panel.signal.low, panel.signal.high):
+            events.append(edge.submit(answer, inputs, panel.outputs, **working))
     if panel.live is not None:
-        live.connect(panel.live, picks.model, analyser)
-    if panel.doubt is not None:
-        for button, film in ((panel.doubt.correct, "corrected"), (panel.doubt.as_is, "as-is")):
-            taken = button.click(functools.partial(str, film), None, picks.film, **INSTANT)
-            events.append(taken.then(answer, asked, panel.outputs, **working))
+        live.connect(panel.live, controls.model, analyser)
+    if panel.gate is not None:
+        for button, film in ((panel.gate.correct, "corrected"), (panel.gate.as_is, "as-is")):
+            updated = button.click(functools.partial(str, film), None, controls.film, **INSTANT)
+            events.append(updated.then(answer, inputs, panel.outputs, **working))
     for name, card in panel.examples.items():
-        shown = _answer(panel, analyser, running, example=name)
-        events.append(card.click(shown, panel.inputs, [panel.file, *panel.outputs], **working))
+        answer_example = _make_answer(panel, analyser, jobs, example=name)
+        outputs = [panel.file, *panel.outputs]
+        events.append(card.click(answer_example, panel.inputs, outputs, **working))
     if panel.noise is not None:
-        events += _noise_events(panel, analyser, running, events)
-    ended = panel.stop.click(_stop(panel, running), panel.file, panel.state, **INSTANT)
-    # Only then, for what still waits in the queue. An event that Gradio cancels in its midst is
-    # taken for pending again if a word of its progress comes after that.
-    ended.then(None, cancels=cast(Any, events), **PRIVATE)
+        events += _connect_noise(panel, analyser, jobs, events)
+    stopped = panel.stop.click(_make_stop(panel, jobs), panel.file, panel.status, **INSTANT)
+    # This cancels what still waits in the queue. It must come after the running analysis has ended:
+    # Gradio treats an event that it cancels halfway as pending again once that reports progress.
+    stopped.then(None, cancels=cast(Any, events), **PRIVATE)
 
 
-def _noise_events(panel: Panel, analyser: Analyser, running: Jobs, answers: list[Any]) -> list[Any]:
-    """A noise is asked about when it is picked, and again after every new answer."""
+def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[Any]) -> list[Any]:
+    """Run the noise test when a noise is chosen, and again after every new answer."""
     section = panel.noise
     assert section is not None  # noqa: S101
 
-    async def asked(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
+    async def test_noise(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
         *values, kind, snr_db = given
         chosen = page_request(panel, analyser, values, None).request
         chosen = replace(chosen, noise=noise_choice(kind, snr_db if kind else None))
         if chosen.noise is None:
-            return noise.nothing()
+            return noise.empty_values()
 
         def work(stopped: Callable[[], bool]) -> list[Any]:
-            return noise.asked(analyser, chosen, path, stopped)
+            return noise.section_values(analyser, chosen, path, stopped)
 
-        return await running.run(request.session_hash, panel.tab.task, work)
+        return await jobs.run(request.session_hash, panel.tab.task, work)
 
     inputs = [panel.file, *panel.inputs, *section.inputs]
-    working = {**PRIVATE, "show_progress_on": section.shown, "trigger_mode": "always_last"}
-    picked_ = [
-        section.kind.select(asked, inputs, section.outputs, **working),
-        section.snr_db.change(asked, inputs, section.outputs, **working),
+    working = {**PRIVATE, "show_progress_on": section.output, "trigger_mode": "always_last"}
+    choices = [
+        section.kind.select(test_noise, inputs, section.outputs, **working),
+        section.snr_db.change(test_noise, inputs, section.outputs, **working),
     ]
     hidden = {**PRIVATE, "show_progress": "hidden"}
-    return [*picked_, *(e.then(asked, inputs, section.outputs, **hidden) for e in answers)]
+    repeats = [each.then(test_noise, inputs, section.outputs, **hidden) for each in answers]
+    return [*choices, *repeats]
 
 
-def _stop(panel: Panel, running: Jobs) -> Callable[..., Any]:
+def _make_stop(panel: Panel, jobs: Jobs) -> Callable[..., Any]:
     async def stop(path: str | None, request: gr.Request) -> str:
-        """End what this visitor waits for on this tab; Gradio itself empties the queue of it."""
-        await running.stop_and_wait(request.session_hash or "", panel.tab.task)
-        return f"Stopped, as you asked. {state_of(panel.tab, path)}"
+        """Stop this visitor's analysis on this tab."""
+        await jobs.stop_and_wait(request.session_hash or "", panel.tab.task)
+        return f"Stopped. {status_text(panel.tab, path)}"
 
     return stop
 
 
-def _answer(
-    panel: Panel, analyser: Analyser, running: Jobs, example: str | None = None
+def _make_answer(
+    panel: Panel, analyser: Analyser, jobs: Jobs, example: str | None = None
 ) -> Callable[..., Any]:
-    """What answers for the file in the box, or for an example, which it puts into the box."""
+    """Return the handler that answers for the uploaded file, or for an example, which it loads."""
     first = [] if example is None else [str(example_path(example))]
 
     async def answer(
@@ -142,17 +146,17 @@ def _answer(
     ) -> list[Any]:
         values: list[Any] = [*first, *given]
         path = values.pop(0)
-        nothing = [gr.skip() for _ in (*first, *panel.outputs)]
+        unchanged = [gr.skip() for _ in (*first, *panel.outputs)]
         if not path:
-            return nothing
+            return unchanged
 
         def work(stopped: Callable[[], bool]) -> list[Any]:
             chosen = page_request(panel, analyser, values, example)
-            outcome = compared(analyser, chosen, path, told_by(progress), stopped)
-            # A newer question of this visitor's: that one's answer is to be shown.
-            return nothing if stopped() else [*first, *_filled(panel, analyser, outcome)]
+            result = run_comparison(analyser, chosen, path, progress_callback(progress), stopped)
+            # A stopped analysis must not overwrite the answer to the visitor's newer request.
+            return unchanged if stopped() else [*first, *_output_values(panel, analyser, result)]
 
-        return await running.run(request.session_hash, panel.tab.task, work)
+        return await jobs.run(request.session_hash, panel.tab.task, work)
 
     return answer
 
@@ -160,9 +164,12 @@ def _answer(
 def page_request(
     panel: Panel, analyser: Analyser, values: list[Any], example: str | None
 ) -> PageRequest:
-    """What the widgets say. An annotation and a film setting are of a file, not of an example."""
-    count = len(panel.pickers.all)
-    chosen = panel.pickers.page_request(panel.tab.task, values[:count])
+    """Return the request that the widgets describe.
+
+    An annotation and the choice about a doubtful image belong to an upload; examples ignore them.
+    """
+    count = len(panel.controls.all)
+    chosen = panel.controls.page_request(panel.tab.task, values[:count])
     if example is not None:
         chosen = replace(chosen, request=replace(chosen.request, film="checked"))
     if panel.signal is None:
@@ -171,44 +178,48 @@ def page_request(
     request = chosen.request
     try:
         model = analyser.hub.model(request.model or analyser.hub.default_model(panel.tab.task))
-    except XaiDemoError:  # the analyser refuses it in words
+    except XaiDemoError:
+        # Running the request raises the same error, which is then shown.
         return chosen
     request = replace(
         request,
-        signal_path=signal_path.chosen(steps, model),
+        signal_path=signal_path.path_from_switches(steps, model),
         cycles=cycles or None if example is None else None,
     )
     return replace(chosen, request=request)
 
 
-def _filled(panel: Panel, analyser: Analyser, both: Compared) -> list[Any]:
-    outcome = both.first
+def _output_values(panel: Panel, analyser: Analyser, comparison: Comparison) -> list[Any]:
+    """Return the values of the panel's outputs, in their order."""
+    outcome = comparison.first
     if isinstance(outcome, Refusal):
         html = refusal_html(outcome.message, advice=outcome.advice, title=outcome.title)
-        silent: list[Any] = [None for _ in panel.players]
-        rest = [*_path(panel, None), *_doubt(panel, None)]
-        return [html, "", gr.update(visible=False), *silent, *rest]
+        no_sounds: list[Any] = [None for _ in panel.players]
+        rest = [*_signal_path_values(panel, None), *_gate_values(panel, None)]
+        return [html, "", gr.update(visible=False), *no_sounds, *rest]
     model = outcome.model or analyser.hub.model(outcome.report.model.name)
-    players = [
-        playable(outcome.sounds[name], outcome.sample_rate_hz) if name in outcome.sounds else None
-        for name in list(SOUNDS)[: len(panel.players)]
+    sounds = [
+        playable_sound(outcome.sounds[name], outcome.sample_rate_hz)
+        if name in outcome.sounds
+        else None
+        for name in list(PLAYERS)[: len(panel.players)]
     ]
-    hear = gr.update(visible=any(p is not None for p in players))
-    html = answer_html(outcome, model, both.second)
-    rest = [*_path(panel, outcome), *_doubt(panel, outcome)]
-    return [html, details_html(outcome, model), hear, *players, *rest]
+    players_column = gr.update(visible=any(sound is not None for sound in sounds))
+    html = answer_html(outcome, model, comparison.second)
+    rest = [*_signal_path_values(panel, outcome), *_gate_values(panel, outcome)]
+    return [html, details_html(outcome, model), players_column, *sounds, *rest]
 
 
-def _doubt(panel: Panel, analysis: Analysis | None) -> list[Any]:
-    """The two buttons, where the gate stopped the film; to correct it only where that helps."""
-    if panel.doubt is None:
+def _gate_values(panel: Panel, analysis: Analysis | None) -> list[Any]:
+    """Return the gate's notice and buttons, shown where the gate stopped the image."""
+    if panel.gate is None:
         return []
     gate = analysis.report.input.get("gate", {}) if analysis else {}
-    stopped = analysis is not None and analysis.report.decision.kind == "no answer"
-    correctable = gate.get("kind") in ("rotated", "inverted")
-    said = gate_notice(analysis) if analysis and stopped else ""
-    return [gr.update(visible=stopped), said, gr.update(visible=correctable)]
+    is_stopped = analysis is not None and analysis.report.decision.kind == "no answer"
+    is_correctable = gate.get("kind") in ("rotated", "inverted")
+    notice = gate_notice(analysis) if analysis and is_stopped else ""
+    return [gr.update(visible=is_stopped), notice, gr.update(visible=is_correctable)]
 
 
-def _path(panel: Panel, analysis: Analysis | None) -> list[Any]:
-    return signal_path.shown(analysis) if panel.signal else []
+def _signal_path_values(panel: Panel, analysis: Analysis | None) -> list[Any]:
+    return signal_path.output_values(analysis) if panel.signal else []

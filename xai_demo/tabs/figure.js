@@ -36,7 +36,7 @@ const setView = (name) => {
 const enlarge = () => {
   setView("slide");
   const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const large = element.querySelector(".xai-wiped");
+  const large = element.querySelector(".xai-wipe-frame");
   large.scrollIntoView({ behavior: reducesMotion ? "auto" : "smooth", block: "center" });
   large.querySelector(".xai-wipe").focus({ preventScroll: true });
 };
@@ -102,9 +102,9 @@ watch("value", () => {
   const result = element.querySelector(".xai-result");
   if (!result || result.dataset.state === "empty") return;
   // The notice on an image that the gate stopped stands above the result.
-  const name = element.closest("[id$='-result']").id.replace(/-result$/, "-doubt");
-  const doubt = document.getElementById(name);
-  const first = doubt && doubt.offsetParent ? doubt : result;
+  const name = element.closest("[id$='-result']").id.replace(/-result$/, "-gate");
+  const gate = document.getElementById(name);
+  const first = gate && gate.offsetParent ? gate : result;
   const top = first.getBoundingClientRect().top;
   if (top < window.innerHeight * 0.7 && top > -40) return;
   const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -49,7 +49,7 @@ def figure_html(analysis: Analysis) -> str:
     original = _pane(
         view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alt_text(analysis)
     )
-    kind = "sound" if is_sound else "film"
+    kind = "sound" if is_sound else "radiograph"
     return (
         f'{findings_gallery(analysis)}<figure class="xai-figure xai-{kind}" '
         f'data-view="{"heat" if is_sound else "both"}">'
@@ -151,9 +151,9 @@ def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] 
         )
     elif name == "heat":
         plot = (
-            f'<div class="xai-wiped"{ratio}>{plot}<input type="range" class="xai-wipe" min="0" '
-            'max="100" value="50" aria-label="Share of the radiograph under the heatmap, from the '
-            'left, per cent"><span class="xai-handle" aria-hidden="true"></span></div>'
+            f'<div class="xai-wipe-frame"{ratio}>{plot}<input type="range" class="xai-wipe" '
+            'min="0" max="100" value="50" aria-label="Share of the radiograph under the heatmap, '
+            'from the left, per cent"><span class="xai-handle" aria-hidden="true"></span></div>'
         )
     return (
         f'<div class="xai-pane xai-pane-{name}"><p class="xai-pane-title">{title}</p>{plot}</div>'

@@ -19,7 +19,7 @@ from xai_demo.tabs import (
     phrases,
     signal_path,
 )
-from xai_demo.tabs.controls import Pickers, as_path
+from xai_demo.tabs.controls import Controls, pass_upload_path
 from xai_demo.tabs.live import LiveWidgets
 from xai_demo.tabs.noise import NoiseWidgets
 from xai_demo.tabs.requests import Analyser
@@ -31,7 +31,7 @@ from xai_demo.tabs.theme import FIGURE_JS
 # within twice this time.
 KEEP_FILES_S = 3600
 _RETENTION = f"Files are deleted from the server within {2 * KEEP_FILES_S // 3600} hours."
-SOUNDS = {
+PLAYERS = {
     "original": "Original",
     "explanation": "What the network listened to",
     "remainder": "What it ignored",
@@ -47,24 +47,24 @@ fill();"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tab:
-    """What differs between the tabs: words, and the kind of file."""
+    """What differs between the tabs: texts, the kind of file, and optional sections."""
 
     task: Task
     title: str
-    brings: Literal["sound", "film"]
+    input_kind: Literal["sound", "image"]
     sentence: str
     invitation: str
     guide: str
-    breath: bool = False  # with its signal path, and live
-    noise: bool = False  # with a section on what noise does
+    is_lung_sound: bool = False  # adds live listening and the signal path
+    has_noise_test: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
-    """What a visitor can do about a radiograph that the gate stopped; hidden until one is."""
+class GateWidgets:
+    """The notice and the buttons for an image that the gate stopped; hidden otherwise."""
 
-    frame: gr.Column
-    verdict: gr.HTML
+    column: gr.Column
+    notice: gr.HTML
     correct: gr.Button
     as_is: gr.Button
 
@@ -76,15 +76,15 @@ class Panel:
     tab: Tab
     file: gr.Audio | gr.File
     preview: gr.HTML | None
-    doubt: Doubt | None
-    state: gr.HTML
+    gate: GateWidgets | None
+    status: gr.HTML
     analyse: gr.Button
     stop: gr.Button
     examples: dict[str, gr.Button]
     result: gr.HTML
     players: tuple[gr.Audio, ...]
-    hear: gr.Column
-    pickers: Pickers
+    players_column: gr.Column
+    controls: Controls
     details: gr.HTML
     signal: SignalWidgets | None
     live: LiveWidgets | None
@@ -92,37 +92,37 @@ class Panel:
 
     @property
     def inputs(self) -> list[Any]:
-        """What is asked beside the file: the picks first, then the signal path."""
-        return [*self.pickers.all, *(self.signal.inputs if self.signal else [])]
+        """The inputs in addition to the file: the controls, then the signal path."""
+        return [*self.controls.all, *(self.signal.inputs if self.signal else [])]
 
     @property
     def outputs(self) -> list[Any]:
-        """What an answer fills."""
+        """The widgets that an answer fills."""
         path = self.signal.outputs if self.signal else []
-        doubt = [self.doubt.frame, self.doubt.verdict, self.doubt.correct] if self.doubt else []
-        return [self.result, self.details, self.hear, *self.players, *path, *doubt]
+        gate = [self.gate.column, self.gate.notice, self.gate.correct] if self.gate else []
+        return [self.result, self.details, self.players_column, *self.players, *path, *gate]
 
     @property
-    def following(self) -> list[Any]:
-        """What depends on the model, in the order of `followed`."""
-        return [*self.pickers.following, *(self.signal.steps if self.signal else [])]
+    def model_dependent(self) -> list[Any]:
+        """The widgets that depend on the model, in the order of `model_dependent_updates`."""
+        return [*self.controls.model_dependent, *(self.signal.steps if self.signal else [])]
 
 
 def lay_out(tab: Tab, analyser: Analyser) -> Panel:
-    """Put one tab on the page, top to bottom, and say what it is made of."""
+    """Add one tab to the page, top to bottom, and return its widgets."""
     gr.HTML(_opening(tab, analyser), elem_classes="xai-opening")
-    with gr.Row(elem_classes="xai-bring", equal_height=False):
+    with gr.Row(elem_classes="xai-input", equal_height=False):
         with gr.Column(scale=3, min_width=280):
             file, preview = _drop_zone(tab)
             analyse = gr.Button(
                 "Analyse", variant="primary", interactive=False, elem_id=f"{tab.task}-analyse"
             )
-            state, stop = _state_and_stop(tab)
+            status, stop = _status_and_stop(tab)
             gr.HTML(f'<p class="xai-quiet">{_RETENTION}</p>')
         with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
             examples = _example_cards(tab)
-    listening = live.lay_out(tab.task) if tab.breath else None
-    doubt = _doubt(tab) if tab.brings == "film" else None
+    live_widgets = live.lay_out(tab.task) if tab.is_lung_sound else None
+    gate = _gate_widgets(tab) if tab.input_kind == "image" else None
     result = gr.HTML(
         empty_html(tab.invitation),
         js_on_load=FIGURE_JS,
@@ -130,44 +130,46 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         elem_id=f"{tab.task}-result",
         elem_classes="xai-result-frame",
     )
-    hear, players = _players(tab)
-    hiss = noise.lay_out(tab.task) if tab.noise else None
-    path = signal_path.lay_out(tab.task, _default(tab, analyser)) if tab.breath else None
+    players_column, players = _players(tab)
+    noise_widgets = noise.lay_out(tab.task) if tab.has_noise_test else None
+    signal = (
+        signal_path.lay_out(tab.task, _default_model(tab, analyser)) if tab.is_lung_sound else None
+    )
     panel = Panel(
         tab=tab,
         file=file,
         preview=preview,
-        doubt=doubt,
-        state=state,
+        gate=gate,
+        status=status,
         analyse=analyse,
         stop=stop,
         examples=examples,
         result=result,
-        hear=hear,
+        players_column=players_column,
         players=players,
-        signal=path,
-        live=listening,
-        noise=hiss,
-        **_closer(tab, analyser),
+        signal=signal,
+        live=live_widgets,
+        noise=noise_widgets,
+        **_settings_and_details(tab, analyser),
     )
     gr.HTML(f'<div class="xai-guide"><h3>How to read the heatmap</h3><p>{tab.guide}</p></div>')
     return panel
 
 
-def followed(
+def model_dependent_updates(
     tab: Tab, analyser: Analyser, name: str, explainer: str | None = None, second: str | None = None
 ) -> list[Any]:
-    """What there is to pick for another model, and its own signal path."""
-    updates = controls.follow(analyser, name, explainer, second)
-    if not tab.breath:
+    """Return the new choices, and the filter settings, after a change of model."""
+    updates = controls.model_dependent_updates(analyser, name, explainer, second)
+    if not tab.is_lung_sound:
         return updates
     try:
-        return [*updates, *signal_path.usual(analyser.hub.model(name))]
+        return [*updates, *signal_path.model_settings(analyser.hub.model(name))]
     except XaiDemoError:
         return [*updates, *(gr.skip() for _ in range(4))]
 
 
-def _default(tab: Tab, analyser: Analyser) -> Model | None:
+def _default_model(tab: Tab, analyser: Analyser) -> Model | None:
     try:
         return analyser.hub.model(analyser.hub.default_model(tab.task))
     except XaiDemoError:
@@ -177,11 +179,11 @@ def _default(tab: Tab, analyser: Analyser) -> Model | None:
 def _opening(tab: Tab, analyser: Analyser) -> str:
     return (
         f'<p class="xai-sentence">{escape(tab.sentence)}</p>'
-        f'<p class="xai-disclaimer">{DISCLAIMER}</p>{_stand_in(tab, analyser)}'
+        f'<p class="xai-disclaimer">{DISCLAIMER}</p>{_stand_in_notice(tab, analyser)}'
     )
 
 
-def _stand_in(tab: Tab, analyser: Analyser) -> str:
+def _stand_in_notice(tab: Tab, analyser: Analyser) -> str:
     """Return a note where a smaller model stands in for the first one of the catalogue."""
     hub = analyser.hub
     try:
@@ -199,7 +201,7 @@ def _stand_in(tab: Tab, analyser: Analyser) -> str:
 
 
 def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
-    if tab.brings == "sound":
+    if tab.input_kind == "sound":
         sound = gr.Audio(
             sources=["upload", "microphone"],
             type="filepath",
@@ -209,19 +211,19 @@ def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
         )
         return sound, None
     # Not gr.Image: it decodes the image itself, and accepts only what browsers call an image.
-    film = gr.File(
+    image = gr.File(
         label="Your chest X-ray (PNG, JPEG, TIFF, WebP or DICOM)",
         elem_id=f"{tab.task}-file",
         height=150,
     )
-    return as_path(film), gr.HTML("", elem_classes="xai-preview")
+    return pass_upload_path(image), gr.HTML("", elem_classes="xai-preview")
 
 
-def _state_and_stop(tab: Tab) -> tuple[gr.HTML, gr.Button]:
-    """One line that says how things stand, and beside it, while it works, the way to stop it."""
+def _status_and_stop(tab: Tab) -> tuple[gr.HTML, gr.Button]:
+    """Add the status line and, next to it while an analysis runs, the button that stops it."""
     with gr.Row(elem_classes="xai-working", equal_height=False):
-        state = gr.HTML(
-            state_of(tab, None),
+        status = gr.HTML(
+            status_text(tab, None),
             elem_classes="xai-state",
             elem_id=f"{tab.task}-state",
             min_width=160,
@@ -234,22 +236,22 @@ def _state_and_stop(tab: Tab) -> tuple[gr.HTML, gr.Button]:
             elem_id=f"{tab.task}-stop",
             elem_classes="xai-stop",
         )
-    return state, stop
+    return status, stop
 
 
-def _doubt(tab: Tab) -> Doubt:
-    with gr.Column(visible=False, elem_id=f"{tab.task}-doubt", elem_classes="xai-doubt") as frame:
-        verdict = gr.HTML("")
+def _gate_widgets(tab: Tab) -> GateWidgets:
+    with gr.Column(visible=False, elem_id=f"{tab.task}-gate", elem_classes="xai-gate") as column:
+        notice = gr.HTML("")
         with gr.Row():
             correct = gr.Button(
                 "Correct the image and analyse", variant="primary", elem_id=f"{tab.task}-correct"
             )
             as_is = gr.Button("Analyse as is", elem_id=f"{tab.task}-as-is")
-    return Doubt(frame=frame, verdict=verdict, correct=correct, as_is=as_is)
+    return GateWidgets(column=column, notice=notice, correct=correct, as_is=as_is)
 
 
 def _example_cards(tab: Tab) -> dict[str, gr.Button]:
-    gr.HTML('<p class="xai-or">Or try a synthetic example:</p>')
+    gr.HTML('<p class="xai-examples-title">Or try a synthetic example:</p>')
     return {
         name: gr.Button(
             f"{example.title}\n{example.expectation}",
@@ -262,9 +264,9 @@ def _example_cards(tab: Tab) -> dict[str, gr.Button]:
 
 
 def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
-    with gr.Column(visible=False, elem_classes="xai-hear") as hear:
-        if tab.brings != "sound":
-            return hear, ()
+    with gr.Column(visible=False, elem_classes="xai-players") as column:
+        if tab.input_kind != "sound":
+            return column, ()
         gr.HTML('<h3 class="xai-title">Listen</h3>')
         with gr.Row():
             players = tuple(
@@ -275,28 +277,28 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
                     buttons=["download"],
                     min_width=240,
                 )
-                for name, label in SOUNDS.items()
+                for name, label in PLAYERS.items()
             )
-    return hear, players
+    return column, players
 
 
-def _closer(tab: Tab, analyser: Analyser) -> dict[str, Any]:
-    with gr.Accordion("Settings and details", open=False, elem_classes="xai-closer"):
-        chosen = controls.lay_out(tab.task, analyser)
-        figures = gr.HTML(
+def _settings_and_details(tab: Tab, analyser: Analyser) -> dict[str, Any]:
+    with gr.Accordion("Settings and details", open=False, elem_classes="xai-accordion"):
+        tab_controls = controls.lay_out(tab.task, analyser)
+        details = gr.HTML(
             '<p class="xai-quiet">Model performance, provenance, timing and downloads appear here '
             "with the result.</p>",
             js_on_load=_HERE_JS,
         )
-    return {"pickers": chosen, "details": figures}
+    return {"controls": tab_controls, "details": details}
 
 
-def state_of(tab: Tab, path: str | None) -> str:
+def status_text(tab: Tab, path: str | None) -> str:
     """Return the status line under the button."""
     if path and Path(path).name in {example.file for example in EXAMPLES.values()}:
         return "Example loaded. Press Analyse to run it again."
     if path:
         return "Ready. Press Analyse."
-    if tab.brings == "sound":
+    if tab.input_kind == "sound":
         return "Drop a recording above, choose a file or use the microphone to start."
     return "Drop an image above or choose a file to start."

@@ -90,7 +90,7 @@ class LiveWidgets:
 
 def lay_out(task: str) -> LiveWidgets:
     """Add the streaming microphone and the area for its answers to the page."""
-    with gr.Accordion("Live listening", open=False, elem_classes="xai-closer"):
+    with gr.Accordion("Live listening", open=False, elem_classes="xai-accordion"):
         with gr.Row(equal_height=False, elem_classes="xai-live-row"):
             with gr.Column(scale=1, min_width=240):
                 microphone = gr.Audio(

@@ -1,6 +1,7 @@
-"""One question to the analyser: picks go in, an answer or a refusal in words comes out.
+"""Running a visitor's request: an analysis, or a refusal in words a visitor understands.
 
-What visitors uploaded, as it lies on the server until it is wiped.
+Also the protocols of what the page needs from the pipeline, so that tests can hand in a fake, and
+the removal of patient data from uploaded DICOM files.
 """
 
 from __future__ import annotations
@@ -41,44 +42,46 @@ from xai_demo.records import (
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
-OTHER = "model: "  # before the name of a second model
-DICOM_NAME = "film.dcm"  # of any such upload in an answer: its own may be that of a patient
+# In the list of what to compare with, marks the name of a model rather than of an explainer.
+MODEL_PREFIX = "model: "
+# The name of every uploaded DICOM file in reports: its own may contain the patient's name.
+DICOM_NAME = "film.dcm"
 
 _log = logging.getLogger(__name__)
 
 
 class Hub(Protocol):
-    """What the page asks of the hub."""
+    """What the page needs from the hub."""
 
     @property
     def own_models(self) -> bool:
-        """Whether visitors may name a model of their own."""
+        """Whether visitors may use models of their own."""
 
     def names(self, task: Task | None = None) -> tuple[str, ...]:
-        """Every model of the catalogue, or those of one task."""
+        """Return the names of all models of the catalogue, or of one task."""
 
     def model(self, name: str) -> Model:
-        """The facts of one model."""
+        """Return the record of one model."""
 
     def is_available(self, name: str) -> bool:
-        """Whether it is usable now, offline."""
+        """Return whether a model can be used now, without a download."""
 
     def default_model(self, task: Task) -> str:
-        """The first of a task that is usable now."""
+        """Return the first model of a task that is available."""
 
     def describe(self, name: str) -> Mapping[str, Any]:
-        """A row of the list of models."""
+        """Return a model's row in the list of models."""
 
     def kinds(self) -> dict[str, str]:
-        """What kind of network each model is."""
+        """Return the kind of network of each model."""
 
 
 class Analyser(Protocol):
-    """What the page asks of the pipeline."""
+    """What the page needs from the pipeline."""
 
     @property
     def hub(self) -> Hub:
-        """Where models come from."""
+        """The hub that the models come from."""
 
     def analyse(
         self,
@@ -88,83 +91,87 @@ class Analyser(Protocol):
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
-        """Read, predict and explain one file."""
+        """Read one file, predict and explain."""
 
     def radiograph(self, path: str | Path) -> Radiograph:
-        """A radiograph as it is read and as the gate sees it, without a model."""
+        """Read a radiograph and check it with the gate, without a model."""
 
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
     ) -> tuple[tuple[Prediction, ...], Decision]:
-        """The answer for a stretch of sound that is still being recorded."""
+        """Predict and decide for the last seconds of a sound that is still being recorded."""
 
     def warm_up(self) -> None:
-        """Load what the first visitor would otherwise wait for."""
+        """Load what the first visitor would otherwise have to wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
-    """What a visitor chose: the request, and what to compare its explanation with."""
+    """A visitor's request, and what to compare its explanation with."""
 
     request: AnalysisRequest
-    compare_with: str | None = None  # another explainer, or `OTHER` and the name of a model
+    compare_with: str | None = None  # an explainer, or `MODEL_PREFIX` and a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why there is no answer, and what to try."""
+    """Why there is no answer, and what to try instead."""
 
     title: str
     message: str
     advice: str
-    stopped: bool = False  # nobody waits for it any more
+    stopped: bool = False  # by the visitor, or because the visitor left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """An answer, and the same explained another way if that was asked for."""
+class Comparison:
+    """An answer, and a second one to compare it with if the visitor chose one."""
 
     first: Analysis | Refusal
     second: Analysis | Refusal | None = None
 
 
-def compared(
+def run_comparison(
     analyser: Analyser,
     page_request: PageRequest,
     path: str | None,
     progress: Progress,
     cancelled: Callable[[], bool],
-) -> Compared:
-    """Answer, and explain the same label by another explainer or model where one is chosen.
+) -> Comparison:
+    """Run a request, and a second time with the explainer or model to compare with, if any.
 
-    A second model that has no such label explains its own answer.
+    Both explain the same label; a second model without that label explains its own answer.
     """
     request, other = page_request.request, page_request.compare_with
     if not other:
-        return Compared(first=ask(analyser, request, path, progress, cancelled))
+        return Comparison(first=run_request(analyser, request, path, progress, cancelled))
 
-    def half(start: float) -> Progress:
-        return lambda done, doing: progress(start + done / 2, doing)
+    def half_of_progress(start: float) -> Progress:
+        return lambda fraction, step: progress(start + fraction / 2, step)
 
-    first = ask(analyser, request, path, half(0), cancelled)
+    first = run_request(analyser, request, path, half_of_progress(0), cancelled)
     if isinstance(first, Refusal):
-        return Compared(first=first)
+        return Comparison(first=first)
     second_request = _second_request(analyser, request, other, first)
-    return Compared(first=first, second=ask(analyser, second_request, path, half(0.5), cancelled))
+    return Comparison(
+        first=first,
+        second=run_request(analyser, second_request, path, half_of_progress(0.5), cancelled),
+    )
 
 
 def _second_request(
     analyser: Analyser, request: AnalysisRequest, other: str, first: Analysis
 ) -> AnalysisRequest:
-    """The same request for another explainer, or for another model with what fits that one."""
+    """Return the request for another explainer, or for another model as far as it fits that one."""
     explanation = next(iter(first.report.explanations), None)
     target = explanation.target if explanation else request.target
-    if not other.startswith(OTHER):
+    if not other.startswith(MODEL_PREFIX):
         return replace(request, explainer=other, target=target)
-    name = other.removeprefix(OTHER)
+    name = other.removeprefix(MODEL_PREFIX)
     try:
         model = analyser.hub.model(name)
-    except XaiDemoError:  # the analyser refuses it in words
+    except XaiDemoError:
+        # Running the request raises the same error, which is then shown.
         return replace(request, model=name, weights=None)
     used = explanation.explainer if explanation else None
     kind = networks.ARCHITECTURES.get(model.architecture)
@@ -179,31 +186,34 @@ def _second_request(
     )
 
 
-def ask(
+def run_request(
     analyser: Analyser,
     request: AnalysisRequest,
     path: str | None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Analysis | Refusal:
-    """Answer, or say in words a person understands why not; a fault of ours is logged."""
+    """Run a request; return why not as a `Refusal`, and log unexpected errors by number."""
     try:
-        return _analyse(analyser, request, path, progress, cancelled)
+        return _analyse_upload(analyser, request, path, progress, cancelled)
     except CancelledError as error:
         return Refusal(
-            title="Stopped", message=str(error), advice="Ask again at any time.", stopped=True
+            title="Stopped",
+            message=str(error),
+            advice="You can start again at any time.",
+            stopped=True,
         )
     except WeightsError as error:
         return Refusal(
-            title="This model is not here",
+            title="This model is not available",
             message=str(error),
-            advice="Choose another model under “Look closer”: those without a note are ready.",
+            advice="Choose a model without a note under “Settings and details”.",
         )
     except AnnotationError as error:
         return Refusal(
             title="The annotation could not be used",
             message=str(error),
-            advice="Take it away under “Signal path”, or bring the one of this recording.",
+            advice="Remove it under “Signal path”, or upload the one for this recording.",
         )
     except XaiDemoError as error:
         return Refusal(
@@ -213,15 +223,15 @@ def ask(
         )
     except Exception:
         reference = uuid.uuid4().hex[:8]
-        _log.exception("Fault %s while answering a %s request", reference, request.task)
+        _log.exception("Error %s while running a %s request", reference, request.task)
         return Refusal(
-            title="Something went wrong here, not with your file",
-            message=f"The fault was noted as {reference}.",
-            advice="Try again, or try one of the examples. If it stays, report that number.",
+            title="Something went wrong on the server",
+            message=f"Your file is not the cause. The error was logged as {reference}.",
+            advice="Try again, or try an example. If it happens again, please report that number.",
         )
 
 
-def _analyse(
+def _analyse_upload(
     analyser: Analyser,
     request: AnalysisRequest,
     path: str | None,
@@ -229,20 +239,20 @@ def _analyse(
     cancelled: Callable[[], bool] | None,
 ) -> Analysis:
     if not path:
-        raise RequestError("There is no file yet; add a recording or a picture.")
+        raise RequestError("There is no file yet; add a recording or an image.")
     check_visitor(request, own_models=analyser.hub.own_models)
     if request.task == "chest_xray":
-        forget_patient(path)
+        remove_patient_data(path)
     analysis = analyser.analyse(request, path, progress=progress, cancelled=cancelled)
     if analysis.report.input.get("format") == "DICOM":
         return replace(analysis, report=replace(analysis.report, file=DICOM_NAME))
     return analysis
 
 
-def forget_patient(path: str) -> None:
-    """Write an uploaded DICOM film anew, without what belongs to the patient, in its own place.
+def remove_patient_data(path: str) -> None:
+    """Overwrite an uploaded DICOM file with a copy without patient data.
 
-    What is no upload or no readable film stays as it is: nobody's file but the server's own copy.
+    Files outside the upload folder, other formats and damaged files are left as they are.
     """
     place = Path(path).resolve()
     if not place.is_relative_to(Path(get_upload_folder()).resolve()):

@@ -17,7 +17,7 @@ from xai_demo.records import Analysis, Model, Prediction, Radiograph
 from xai_demo.tabs import phrases
 from xai_demo.tabs.comparison import comparison_html
 from xai_demo.tabs.figure import figure_html, image_uri
-from xai_demo.tabs.requests import Analyser, Refusal, forget_patient
+from xai_demo.tabs.requests import Analyser, Refusal, remove_patient_data
 from xai_demo.tabs.timeline import events_table, has_timeline, timeline_html
 
 _MAX_BARS = 10
@@ -149,7 +149,11 @@ def _other_findings(analysis: Analysis) -> str:
         for label in analysis.report.decision.findings
         if label != analysis.report.decision.label
     ]
-    return f'<p class="xai-others">and {escape(phrases.join_words(others))}</p>' if others else ""
+    return (
+        f'<p class="xai-other-findings">and {escape(phrases.join_words(others))}</p>'
+        if others
+        else ""
+    )
 
 
 def _stability(analysis: Analysis, model: Model) -> str:
@@ -282,7 +286,7 @@ def preview_html(analyser: Analyser, path: str | None) -> str:
     """Return the uploaded radiograph as the reader sees it, or why it cannot be read."""
     if not path:
         return ""
-    forget_patient(path)
+    remove_patient_data(path)
     try:
         radiograph = analyser.radiograph(path)
     except XaiDemoError as error:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import gradio as gr
 
 from xai_demo.analysis import Analyser
-from xai_demo.analysis.zerogpu import Lent, lent
+from xai_demo.analysis.zerogpu import ZeroGPUAnalyser, wrap_for_zerogpu
 from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.settings import Settings
 from xai_demo.tabs import build, theme
@@ -29,7 +29,7 @@ def launch(settings: Settings, *, host: str | None = None, port: int | None = No
     """
     # timm imports wandb where it is installed, which takes two seconds; the page never uses it.
     cast(Any, sys.modules).setdefault("wandb", None)
-    analyser = lent(Analyser(settings))
+    analyser = wrap_for_zerogpu(Analyser(settings))
     page = serve(build(analyser), settings, host=host, port=port)
     threading.Thread(target=_warm_up, args=(analyser,), name="warm-up", daemon=True).start()
     page.block_thread()
@@ -61,7 +61,7 @@ def serve(
     return page
 
 
-def _warm_up(analyser: Analyser | Lent) -> None:
+def _warm_up(analyser: Analyser | ZeroGPUAnalyser) -> None:
     # Gradio imports it at the first request, which would take a third of a second longer.
     importlib.import_module("matplotlib.pyplot")
     analyser.warm_up()
