@@ -59,6 +59,7 @@ def operating_point_ratios(
     """
     thresholds = operating_points(model, pooled=pooled)
     ratios = [
+        # A point of zero would divide by zero.
         float(p) / max(thresholds.get(label, 0.5), 1e-6)
         for label, p in zip(model.labels, probabilities, strict=True)
     ]
@@ -234,6 +235,7 @@ def detect_events(
     alone cannot separate two wheezes that are one second apart.
     """
     labels = event_labels(model, rows)
+    # The moments at which the label changes.
     bounds = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     events = []
     for first, last in itertools.pairwise(bounds):
@@ -270,6 +272,7 @@ def strongest_parts(curve: Floats, *, gap: int, min_length: int) -> list[tuple[i
     strong = np.flatnonzero(curve >= EVENT_SHARE * curve.max())
     runs = np.split(strong, np.flatnonzero(np.diff(strong) > gap) + 1)
     parts = [(int(run[0]), int(run[-1]) + 1) for run in runs]
+    # A single short burst is still an event: the detection has already passed its threshold.
     long = [(start, end) for start, end in parts if end - start >= min_length]
     return long or [max(parts, key=lambda part: part[1] - part[0])]
 
@@ -283,6 +286,7 @@ def evidence_over_time(
     each window, (windows, 2). Where windows overlap, the highest evidence counts.
     """
     curve = np.zeros(last - first, np.float32)
+    # The middle of each column's receptive field, in frames of the window.
     middles = (np.arange(columns.shape[1]) + 0.5) * frames / columns.shape[1]
     starts, ends = np.asarray(spans).T
     for i in np.flatnonzero((starts < last) & (ends > first)):

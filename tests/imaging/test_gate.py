@@ -13,8 +13,8 @@ from xai_demo.errors import TrainingError
 from xai_demo.imaging.gate import (
     WEIGHTS,
     GateVerdict,
-    classify_picture,
-    correct_picture,
+    classify_image,
+    correct_image,
     features,
     logits,
     most_likely_variant,
@@ -77,12 +77,12 @@ def test_the_example_films_are_recognised_whichever_way_they_stand(
 ) -> None:
     upright = film(path)
     shown = np.rot90(1 - upright if inverted else upright, -turn // 90)
-    gate = classify_picture(shown)
+    gate = classify_image(shown)
     expected = "inverted" if inverted else "rotated" if turn else "frontal"
     assert (gate.kind, gate.turn) == (expected, turn)
-    np.testing.assert_allclose(correct_picture(shown, gate), upright, atol=1e-6)
+    np.testing.assert_allclose(correct_image(shown, gate), upright, atol=1e-6)
     assert bool(gate.sentence) == (expected != "frontal")
-    assert classify_picture(correct_picture(shown, gate)).kind == "frontal"
+    assert classify_image(correct_image(shown, gate)).kind == "frontal"
 
 
 @pytest.mark.parametrize(
@@ -90,43 +90,43 @@ def test_the_example_films_are_recognised_whichever_way_they_stand(
     [(1, "turned to the left"), (2, "upside down"), (3, "turned to the right")],
 )
 def test_a_turned_film_is_told_how_it_stands(quarters: int, says: str) -> None:
-    gate = classify_picture(np.rot90(film(FILMS[0]), quarters))
+    gate = classify_image(np.rot90(film(FILMS[0]), quarters))
     assert says in gate.sentence
     assert "can be corrected" in gate.sentence
 
 
 def test_a_film_turned_and_inverted_is_told_both() -> None:
-    gate = classify_picture(1 - np.rot90(film(FILMS[0]), 2))
+    gate = classify_image(1 - np.rot90(film(FILMS[0]), 2))
     assert re.search("inverted.*upside down.*can be corrected", gate.sentence)
 
 
 @pytest.mark.parametrize("picture", OTHERS, ids=lambda picture: picture.__name__)
 def test_what_is_no_film_is_stopped(picture: object) -> None:
     assert callable(picture)
-    gate = classify_picture(picture())
+    gate = classify_image(picture())
     assert gate.kind == "not a radiograph"
     assert gate.sentence.startswith("This does not look like a frontal chest X-ray.")
     assert gate.probability < 0.6
 
 
 def test_what_is_in_colour_is_no_film() -> None:
-    gate = classify_picture(film(FILMS[0]), colour=True)
+    gate = classify_image(film(FILMS[0]), colour=True)
     assert gate.kind == "not a radiograph"
     assert "it is in colour" in gate.sentence
-    assert classify_picture(film(FILMS[0]), colour=False).kind == "frontal"
+    assert classify_image(film(FILMS[0]), colour=False).kind == "frontal"
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 2), (64, 64)])
 @pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
 def test_a_picture_of_one_grey_is_no_film(shape: tuple[int, int], grey: float) -> None:
-    gate = classify_picture(np.full(shape, grey, np.float32))
+    gate = classify_image(np.full(shape, grey, np.float32))
     assert (gate.kind, gate.turn, gate.probability) == ("not a radiograph", 0, 0.0)
     assert "the same grey everywhere" in gate.sentence
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (1, 9), (32, 320), (5, 1000)])
 def test_an_odd_shape_is_looked_at(shape: tuple[int, int]) -> None:
-    gate = classify_picture(np.random.default_rng(0).random(shape).astype(np.float32))
+    gate = classify_image(np.random.default_rng(0).random(shape).astype(np.float32))
     assert 0 <= gate.probability <= 1
 
 
@@ -134,19 +134,19 @@ def test_brightness_size_and_shape_of_a_film_do_not_matter() -> None:
     upright = film(FILMS[0])
     large = np.repeat(np.repeat(upright, 5, axis=0), 4, axis=1)
     for picture in (0.2 + 0.1 * upright, large):
-        assert classify_picture(picture.astype(np.float32)).kind == "frontal"
+        assert classify_image(picture.astype(np.float32)).kind == "frontal"
 
 
 def test_correcting_what_is_right_or_no_film_changes_nothing() -> None:
     upright = film(FILMS[0])
     for picture in (upright, noise()):
-        np.testing.assert_array_equal(correct_picture(picture, classify_picture(picture)), picture)
+        np.testing.assert_array_equal(correct_image(picture, classify_image(picture)), picture)
 
 
 def test_a_quarter_to_the_left_brings_the_right_side_to_the_top() -> None:
     gate = GateVerdict(kind="rotated", probability=1.0, turn=90, sentence="")
     np.testing.assert_array_equal(
-        correct_picture(np.array([[1, 2], [3, 4]], np.float32), gate), [[2, 4], [1, 3]]
+        correct_image(np.array([[1, 2], [3, 4]], np.float32), gate), [[2, 4], [1, 3]]
     )
 
 

@@ -56,12 +56,14 @@ class LogMelWindows:
     def __getitem__(self, key: Any) -> Floats:
         """The values at a numpy index; only the windows it selects are computed."""
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        # An index such as [..., 0]: numpy works it out on the whole array.
         if first is Ellipsis:
             whole: Floats = self[:][key]
             return whole
         selected = np.arange(len(self))[first]
         cut = [self._span_decibels(self.spans[i]) for i in np.atleast_1d(selected)]
         decibels = np.stack(cut)[:, None]
+        # The spectrogram may be memory-mapped; what was read for these windows is given back.
         files.release_pages(self.decibels)
         normalised = spectrogram.normalise_decibels(decibels, self.spec, self.levels)
         windows = spectrogram.pad_windows(normalised, self.spec)
@@ -74,6 +76,7 @@ class LogMelWindows:
 
     def min(self) -> float:
         """The lowest value of all windows, padding included."""
+        # Normalisation is monotonic, so the lowest value of the recording stays the lowest.
         lowest = np.array([[self.levels.lowest]], np.float32)
         values = spectrogram.normalise_decibels(lowest, self.spec, self.levels)
         is_padded = self.shape[3] > self.window_frames
@@ -102,6 +105,7 @@ def cycle_windows(
     for i, cycle in enumerate(cycles):
         first = min(round(cycle.start_s * rate), n_frames - 1)
         last = min(max(round(cycle.end_s * rate), first + 1), n_frames)
+        # A cycle shorter than a window becomes one window, which is repeated up to full length.
         for inner in sliding_windows(last - first, min(window, last - first), spec):
             spans.append(Span(first=first + inner.first, last=first + inner.last, segment=i))
     return tuple(spans)

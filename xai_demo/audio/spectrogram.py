@@ -48,6 +48,7 @@ def istft(
     for i, frame in enumerate(frames):
         signal[i * hop_length : i * hop_length + n_fft] += frame
         weight[i * hop_length : i * hop_length + n_fft] += window**2
+    # Where no window has weight, at the very ends, the sum is zero as well.
     share: Floats = np.maximum(weight, np.float32(1e-6))
     signal = signal / share
     start = n_fft // 2
@@ -229,11 +230,13 @@ def linear_frequency_mask(heatmap: Floats, n_frames: int, spec: LogMel) -> Float
     """
     hertz = np.arange(spec.n_fft // 2 + 1) * spec.sample_rate_hz / spec.n_fft
     centres = np.array(mel_frequencies_hz(spec))
+    # The (fractional) mel row of every linear frequency.
     rows = np.interp(hertz, centres, np.arange(spec.n_mels))
     low = np.floor(rows).astype(int)
     high = np.minimum(low + 1, spec.n_mels - 1)
     share = (rows - low)[:, None]
     inside = ((hertz >= spec.f_min_hz) & (hertz <= spec.f_max_hz))[:, None]
+    # The heatmap may have fewer frames than the spectrum: its last one is repeated.
     columns = np.minimum(np.arange(n_frames), heatmap.shape[1] - 1)
     mask: Floats = (heatmap[low] * (1 - share) + heatmap[high] * share)[:, columns] * inside
     return mask.astype(np.float32)

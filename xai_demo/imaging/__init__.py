@@ -122,9 +122,9 @@ def read_image(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
             if detected == "TIFF":
                 check_tiff_directories(file)
             file.seek(0)
-            with _READERS[detected](file) as picture:
-                _check_size(name, picture.width, picture.height, max_pixels)
-                return _convert_picture(picture, name, detected)
+            with _READERS[detected](file) as image:
+                _check_size(name, image.width, image.height, max_pixels)
+                return _convert_image(image, name, detected)
         except UnreadableFileError:
             raise
         # On damaged files Pillow's parsers raise almost anything: OSError, SyntaxError, ValueError,
@@ -143,7 +143,7 @@ def _read_dicom(file: BinaryIO, name: str, max_pixels: int) -> Radiograph:
     _check_size(name, header.columns, header.rows, max_pixels)
     pixels, warnings = read_pixels(file, header, name)
     return Radiograph(
-        pixels=pixels, facts=header.facts, warnings=(*warnings, *_flat_picture_warnings(pixels))
+        pixels=pixels, facts=header.facts, warnings=(*warnings, *_flat_image_warnings(pixels))
     )
 
 
@@ -164,17 +164,17 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _convert_picture(picture: ImageFile, name: str, image_format: str) -> Radiograph:
-    frames = getattr(picture, "n_frames", 1)
-    mode = picture.mode
+def _convert_image(image: ImageFile, name: str, image_format: str) -> Radiograph:
+    frames = getattr(image, "n_frames", 1)
+    mode = image.mode
     if mode not in _TARGET_MODES:
         raise UnreadableFileError(
             f"{name} is in colour mode {mode}; expected grey, RGB, CMYK or a palette."
         )
-    picture.load()
-    grey = _convert_to_grey(picture, name)
+    image.load()
+    grey = _convert_to_grey(image, name)
     # Pillow applies the orientation of a TIFF while loading it.
-    orientation = 1 if image_format == "TIFF" else exif_orientation(picture.info.get("exif", b""))
+    orientation = 1 if image_format == "TIFF" else exif_orientation(image.info.get("exif", b""))
     pixels = np.ascontiguousarray(_EXIF_TRANSFORMS.get(orientation, np.asarray)(grey.pixels))
     facts = {
         "width": pixels.shape[1],
@@ -191,21 +191,21 @@ def _convert_picture(picture: ImageFile, name: str, image_format: str) -> Radiog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _GreyPicture:
+class _GreyImage:
     pixels: Floats
     chroma: float  # mean over the image, 0 to 1
     low: float  # the value shown as black
     high: float  # the value shown as white
 
 
-def _convert_to_grey(picture: ImageFile, name: str) -> _GreyPicture:
-    target = _TARGET_MODES[picture.mode]
-    if target in ("L", "RGB") and picture.has_transparency_data:
+def _convert_to_grey(image: ImageFile, name: str) -> _GreyImage:
+    target = _TARGET_MODES[image.mode]
+    if target in ("L", "RGB") and image.has_transparency_data:
         target = "RGBA"
-    low, high = _value_range(picture, target, name)
-    pixels = np.empty((picture.height, picture.width), np.float32)
+    low, high = _value_range(image, target, name)
+    pixels = np.empty((image.height, image.width), np.float32)
     chroma = 0.0
-    for top, strip in _horizontal_strips(picture):
+    for top, strip in _horizontal_strips(image):
         if target in _NUMERIC_MODES:
             rows = (np.asarray(strip, np.float64) - low) / ((high - low) or 1)
         else:
@@ -221,46 +221,46 @@ def _convert_to_grey(picture: ImageFile, name: str) -> _GreyPicture:
             rows = colour @ _LUMA
         pixels[top : top + len(rows)] = rows
     # WhiteIsZero: Pillow inverts 8-bit images itself, but not those of 16 or 32 bits.
-    if target in _NUMERIC_MODES and _tiff_tag(picture, _PHOTOMETRIC, 1) == 0:
+    if target in _NUMERIC_MODES and _tiff_tag(image, _PHOTOMETRIC, 1) == 0:
         pixels = 1 - pixels
-    return _GreyPicture(pixels=pixels, chroma=chroma / pixels.size, low=low, high=high)
+    return _GreyImage(pixels=pixels, chroma=chroma / pixels.size, low=low, high=high)
 
 
-def _value_range(picture: ImageFile, target: str, name: str) -> tuple[float, float]:
+def _value_range(image: ImageFile, target: str, name: str) -> tuple[float, float]:
     """The values to be shown as black and as white."""
     if target == "I;16":
-        bits = _tiff_tag(picture, _BITS, 16)
+        bits = _tiff_tag(image, _BITS, 16)
         return 0.0, 2.0**bits - 1
     if target not in _NUMERIC_MODES:
         return 0.0, 255.0
-    strips = (np.asarray(strip) for _, strip in _horizontal_strips(picture))
+    strips = (np.asarray(strip) for _, strip in _horizontal_strips(image))
     not_finite = sum(int(np.count_nonzero(~np.isfinite(strip))) for strip in strips)
     if not_finite:
         raise UnreadableFileError(
             f"{name} has {not_finite} pixels that are not finite numbers; expected finite ones."
         )
-    low, high = picture.getextrema()
+    low, high = image.getextrema()
     return float(low), float(high)  # type: ignore[arg-type]
 
 
-def _tiff_tag(picture: ImageFile, tag: int, default: int) -> int:
+def _tiff_tag(image: ImageFile, tag: int, default: int) -> int:
     """The value of a numeric TIFF tag, or the default for other formats."""
-    value = picture.tag_v2.get(tag, default) if isinstance(picture, TiffImageFile) else default
+    value = image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def _horizontal_strips(picture: ImageFile) -> Iterator[tuple[int, Image]]:
-    step = max(1, _STRIP_PIXELS // picture.width)
-    for top in range(0, picture.height, step):
-        bottom = min(picture.height, top + step)
-        yield top, picture.crop((0, top, picture.width, bottom))
+def _horizontal_strips(image: ImageFile) -> Iterator[tuple[int, Image]]:
+    step = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(image.height, top + step)
+        yield top, image.crop((0, top, image.width, bottom))
 
 
-def _warnings(grey: _GreyPicture, frames: int, mode: str) -> Iterator[str]:
+def _warnings(grey: _GreyImage, frames: int, mode: str) -> Iterator[str]:
     if frames > 1:
         yield f"The file contains {frames} images: the first is used."
     high = float(grey.pixels.max())
-    flat = [*_flat_picture_warnings(grey.pixels)]
+    flat = [*_flat_image_warnings(grey.pixels)]
     if flat:
         yield from flat
     elif _TARGET_MODES[mode] in ("I", "F"):
@@ -275,7 +275,7 @@ def _warnings(grey: _GreyPicture, frames: int, mode: str) -> Iterator[str]:
         )
 
 
-def _flat_picture_warnings(pixels: Floats) -> Iterator[str]:
+def _flat_image_warnings(pixels: Floats) -> Iterator[str]:
     low, high = float(pixels.min()), float(pixels.max())
     if high - low < _FLAT_RANGE:
         yield (

@@ -67,7 +67,7 @@ class GateVerdict:
     sentence: str  # for the user; "" if nothing is wrong
 
 
-def classify_picture(pixels: Floats, *, colour: bool | None = None) -> GateVerdict:
+def classify_image(pixels: Floats, *, colour: bool | None = None) -> GateVerdict:
     """Whether an image, (height, width), 0 to 1, looks like a frontal chest radiograph.
 
     `colour` says whether the file is in colour, which no radiograph is; None: unknown.
@@ -98,7 +98,7 @@ def classify_picture(pixels: Floats, *, colour: bool | None = None) -> GateVerdi
     return GateVerdict(kind="frontal", probability=best, turn=0, sentence="")
 
 
-def correct_picture(pixels: Floats, gate: GateVerdict) -> Floats:
+def correct_image(pixels: Floats, gate: GateVerdict) -> Floats:
     """The image, (height, width), turned upright and inverted as the verdict says."""
     upright = np.rot90(pixels, gate.turn // 90)
     return np.ascontiguousarray(1 - upright if gate.kind == "inverted" else upright)
@@ -111,7 +111,7 @@ def screen_radiograph(radiograph: Radiograph, film: GateMode = "checked") -> Rad
     answer is marked as doubtful. "corrected": it is turned and inverted if that helps, otherwise
     marked as doubtful. "as-is": there is only a warning.
     """
-    gate = classify_picture(radiograph.pixels, colour=radiograph.facts.get("colour"))
+    gate = classify_image(radiograph.pixels, colour=radiograph.facts.get("colour"))
     is_corrected = film == "corrected" and gate.kind in ("rotated", "inverted")
     verdict = {
         "kind": gate.kind,
@@ -123,7 +123,7 @@ def screen_radiograph(radiograph: Radiograph, film: GateMode = "checked") -> Rad
     }
     facts = {**radiograph.facts, "gate": verdict}
     if is_corrected:
-        pixels = correct_picture(radiograph.pixels, gate)
+        pixels = correct_image(radiograph.pixels, gate)
         facts |= {"width": pixels.shape[1], "height": pixels.shape[0]}
         warning = f"The radiograph was corrected before the analysis: {_correction_phrase(gate)}."
         warnings = (warning, *radiograph.warnings)
@@ -172,6 +172,7 @@ def thumbnail(pixels: Floats) -> Floats:
     subsampled = np.ascontiguousarray(pixels[::step, ::step], np.float32)
     size = (2 * SIDE, 2 * SIDE)
     small = np.asarray(Image.fromarray(subsampled).resize(size, Image.Resampling.BILINEAR))
+    # Percentiles, because a bright side marker or a black border would set the range otherwise.
     low, high = np.percentile(small, (1, 99))
     if high - low < _FLAT_RANGE:
         return np.zeros(size, np.float32)
@@ -235,6 +236,7 @@ def _edge_features(half: Values) -> Values:
     """The strength of edges in four directions in each of 4 x 4 cells, and overall."""
     down, right = np.gradient(half)
     strength = np.hypot(down, right)
+    # An edge has no sign: opposite directions are the same.
     angle = np.mod(np.arctan2(down, right), math.pi) / math.pi * _DIRECTIONS
     nearest = np.mod(np.rint(angle).astype(int), _DIRECTIONS)
     cells = [
@@ -276,6 +278,7 @@ def _tone_features(small: Floats) -> Values:
 
 def _detail_features(small: Floats) -> Values:
     """The amount of fine detail: the spectrum by octaves, and the steps between neighbours."""
+    # Tapered, because the jump from one border to the other would look like fine detail.
     window = np.hanning(len(small))
     power = np.abs(np.fft.fft2((small - small.mean()) * np.outer(window, window))) ** 2
     frequency = np.fft.fftfreq(len(small)) * len(small)

@@ -37,6 +37,7 @@ def resize_for_network(pixels: Floats, spec: Raster) -> Floats:
         resized = Image.fromarray(pixels).resize(
             (spec.width, spec.height), Image.Resampling.BILINEAR
         )
+        # Rounding may put a value just outside of 0 to 1.
         pixels = np.clip(np.asarray(resized, dtype=np.float32), 0, 1)
     return pixels
 
@@ -48,6 +49,7 @@ def equalise_contrast(pixels: Floats, contrast_limit: float) -> Floats:
     """
     import cv2
 
+    # OpenCV's CLAHE works on whole numbers only.
     greys = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     clahe = cv2.createCLAHE(clipLimit=contrast_limit, tileGridSize=(_TILES, _TILES))
     return clahe.apply(greys).astype(np.float32) / np.float32(255)
@@ -77,6 +79,7 @@ def augmented_views(pixels: Floats) -> Floats:
     import cv2
 
     rows, columns = pixels.shape
+    # Seeded afresh in each call, so that the same image always has the same interval.
     rng = np.random.default_rng(SEED)
     views = []
     for _ in range(N_VIEWS):

@@ -15,6 +15,7 @@ from xai_demo.imaging.dicom.header import Header, LookupTable, read_header
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+# Marks the file, so that it is not de-identified again; PS3.10 leaves the preamble to applications.
 _PREAMBLE = b"Without patient's data: written anew by xai_demo".ljust(128, b"\0")
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _RLE, _EXPLICIT, _IMPLICIT, _BIG_ENDIAN = (
@@ -51,6 +52,7 @@ def deidentify(file: BinaryIO, name: str) -> bytes:
     dataset.add_new("PixelData", "OB" if header.allocated == 8 else "OW", pixels)
     dataset.preamble = _PREAMBLE
     dataset.file_meta = FileMetaDataset()
+    # `read_frame` has unpacked RLE already.
     dataset.file_meta.TransferSyntaxUID = UID(_EXPLICIT) if header.syntax == _RLE else syntax
     dataset["PixelData"].is_undefined_length = is_encapsulated_frame
     stream = BytesIO()
@@ -98,6 +100,8 @@ def _lookup_table_item(table: LookupTable, kind: str) -> Dataset:
 
     item = Dataset()
     count = len(table.values)
+    # The descriptor is written as unsigned shorts: a negative first value keeps its bit pattern and
+    # a count of 65536 becomes 0.
     first = table.first if kind == "US" else table.first % 65536
     item.add_new("LUTDescriptor", "US", [count % 65536, first, table.bits])
     item.add_new("LUTData", "US", [int(value) for value in table.values])

@@ -187,6 +187,7 @@ class _HeaderReader:
                 f"stores {bits} bits per pixel in {allocated}, up to bit {high_bit}",
                 "8 to 16 bits stored in 8 or 16",
             )
+        # An unknown view is not passed on as text, because it could hold anything.
         view = self._text("view")
         signed = self._short("signed", 0) == 1
         return Header(
@@ -255,6 +256,7 @@ class _HeaderReader:
         return b"" if element is None else read_value(self._file, element, limit=_MAX_TEXT_BYTES)
 
     def _text(self, key: str) -> str:
+        # Several values of one element are separated by backslashes: PS3.5, 6.4.
         first = self._bytes(key).split(b"\\")[0]
         return first.decode("ascii", "replace").strip("\0 ").upper()
 

@@ -169,11 +169,13 @@ def read_value(file: BinaryIO, element: Element, *, limit: int) -> bytes:
 def read_file_meta(file: BinaryIO, size: int) -> tuple[str, int]:
     """The transfer syntax of a file, "" if it has none, and the position of its dataset."""
     file.seek(128)
+    # Old files have no preamble and start with the first element.
     at = 132 if file.read(4) == b"DICM" else 0
     walker = ElementWalker(file, size, order="<", explicit=True)
     syntax = ""
     while at + 8 <= size:
         file.seek(at)
+        # The file meta information is group 0002, always in explicit little-endian: PS3.10, 7.1.
         if file.read(2) != b"\2\0":
             break
         element = walker.element(at, size, True)
