@@ -102,7 +102,7 @@ FINDINGS = dataclasses.replace(
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "found"),
+    ("probabilities", "expected"),
     [
         ([0.09, 0.19, 0.49], ()),
         ([0.1, 0.19, 0.49], (0,)),
@@ -110,8 +110,8 @@ FINDINGS = dataclasses.replace(
         ([1.0, 1.0, 1.0], (0, 1, 2)),
     ],
 )
-def test_findings_are_at_their_operating_points_the_furthest_above_first(probabilities, found):
-    assert findings(FINDINGS, probabilities) == found
+def test_findings_are_at_their_operating_points_the_furthest_above_first(probabilities, expected):
+    assert findings(FINDINGS, probabilities) == expected
 
 
 def test_exclusive_labels_and_labels_without_points_are_no_findings():

@@ -42,12 +42,12 @@ def test_the_command_line_refuses_in_one_line_and_writes_nothing(
     path, out = tmp_path / case.name, tmp_path / "out"
     case.build(path)
     status = cli.main(["analyse", model, str(path), "--out", str(out), "--json"])
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert status == 2
-    assert told.out == ""
-    assert len(told.err.strip().splitlines()) == 1
-    assert case.name in told.err
-    assert "Traceback" not in told.err
+    assert output.out == ""
+    assert len(output.err.strip().splitlines()) == 1
+    assert case.name in output.err
+    assert "Traceback" not in output.err
     assert not out.exists() or not list(out.iterdir())
 
 

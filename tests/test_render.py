@@ -101,7 +101,7 @@ def test_heat_keeps_its_row_order_and_tames_odd_numbers():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "most", "wanted"),
+    ("low", "high", "max_count", "expected"),
     [
         (0, 9, 11, (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)),
         (0, 9, 5, (0, 2, 4, 6, 8)),
@@ -111,15 +111,15 @@ def test_heat_keeps_its_row_order_and_tames_odd_numbers():
         (-60, 15, 4, (-60, -40, -20, 0)),
     ],
 )
-def test_ticks_are_round(low, high, most, wanted):
-    assert render.tick_values(low, high, most) == pytest.approx(wanted)
+def test_ticks_are_round(low, high, max_count, expected):
+    assert render.tick_values(low, high, max_count) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 20])
 @pytest.mark.parametrize("high", [0.013, 1.0, 7.77, 10_000.0])
-def test_there_are_never_more_ticks_than_asked_for(high, most):
-    found = render.tick_values(0.0, high, most)
-    assert 1 <= len(found) <= most
+def test_there_are_never_more_ticks_than_asked_for(high, max_count):
+    found = render.tick_values(0.0, high, max_count)
+    assert 1 <= len(found) <= max_count
     assert all(0 <= tick <= high for tick in found)
 
 

@@ -22,19 +22,19 @@ PCM = SampleFormat(
 
 
 def test_a_wav_header_says_where_its_samples_are() -> None:
-    found = read_container(BytesIO(wav_bytes(b"\0\x40\0\xc0")), "a.wav")
-    assert found == Container(format="WAV", start=44, size=4, sample_format=PCM)
+    header = read_container(BytesIO(wav_bytes(b"\0\x40\0\xc0")), "a.wav")
+    assert header == Container(format="WAV", start=44, size=4, sample_format=PCM)
 
 
 def test_an_aiff_header_says_where_its_samples_are() -> None:
     rate = struct.pack(">HQ", 16383 + 15, 48000 << (63 - 15))  # an 80-bit float: 1.46... * 2^15
     comm = b"COMM" + struct.pack(">IHIH", 18, 1, 2, 16) + rate
     form = b"AIFF" + comm + b"SSND" + struct.pack(">III", 12, 0, 0) + b"\x40\0\xc0\0"
-    found = read_container(BytesIO(b"FORM" + struct.pack(">I", len(form)) + form), "a.aiff")
-    assert found.sample_format is not None
-    assert (found.start, found.size) == (54, 4)
-    assert found.sample_format.sample_rate_hz == 48000
-    assert found.sample_format.endian == "BIG"
+    header = read_container(BytesIO(b"FORM" + struct.pack(">I", len(form)) + form), "a.aiff")
+    assert header.sample_format is not None
+    assert (header.start, header.size) == (54, 4)
+    assert header.sample_format.sample_rate_hz == 48000
+    assert header.sample_format.endian == "BIG"
 
 
 def test_samples_are_decoded_from_where_the_header_says() -> None:
@@ -45,8 +45,8 @@ def test_samples_are_decoded_from_where_the_header_says() -> None:
 
 def test_an_odd_chunk_is_followed_by_a_byte_of_padding() -> None:
     plain = wav_bytes(b"\0\x40")
-    found = read_container(BytesIO(plain[:12] + b"note\3\0\0\0abc\0" + plain[12:]), "a.wav")
-    assert (found.start, found.size) == (56, 2)
+    header = read_container(BytesIO(plain[:12] + b"note\3\0\0\0abc\0" + plain[12:]), "a.wav")
+    assert (header.start, header.size) == (56, 2)
 
 
 @pytest.mark.parametrize("tag", [2, 0x11, 0x55, 0x1234])

@@ -98,10 +98,10 @@ def test_a_band_of_everything_changes_nothing() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 12, 13, 14, 100])
 def test_short_sounds_keep_their_length(count: int) -> None:
-    for made in (band_pass(white(0.1, count), RATE), denoise_wavelet(white(0.1, count))):
-        assert made.shape == (count,)
-        assert made.dtype == np.float32
-        assert np.isfinite(made).all()
+    for result in (band_pass(white(0.1, count), RATE), denoise_wavelet(white(0.1, count))):
+        assert result.shape == (count,)
+        assert result.dtype == np.float32
+        assert np.isfinite(result).all()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xai_demo import files
-from xai_demo.audio import noise as noises
+from xai_demo.audio import noise
 from xai_demo.audio.noise import (
     KINDS,
     Noise,
@@ -70,31 +70,31 @@ def test_a_mixture_that_would_clip_is_made_quieter_and_says_so():
 
 @every_kind
 def test_noise_has_power_one_no_offset_and_is_the_same_each_time(kind):
-    made = noise_loop(kind, RATE_HZ)
-    assert len(made) == noises.LOOP_S * RATE_HZ
-    assert np.mean(made.astype(float) ** 2) == pytest.approx(1, abs=1e-6)
-    assert np.mean(made.astype(float)) == pytest.approx(0, abs=1e-6)
+    loop = noise_loop(kind, RATE_HZ)
+    assert len(loop) == noise.LOOP_S * RATE_HZ
+    assert np.mean(loop.astype(float) ** 2) == pytest.approx(1, abs=1e-6)
+    assert np.mean(loop.astype(float)) == pytest.approx(0, abs=1e-6)
     noise_loop.cache_clear()
-    np.testing.assert_array_equal(noise_loop(kind, RATE_HZ), made)
+    np.testing.assert_array_equal(noise_loop(kind, RATE_HZ), loop)
 
 
 def test_white_noise_has_as_much_power_in_every_hertz():
-    made = noise_loop("white", RATE_HZ)
+    loop = noise_loop("white", RATE_HZ)
     for low_hz in (100, 1000, 5000):
         share = 10 * np.log10(1000 / (RATE_HZ / 2))
-        whole = band_db(made, RATE_HZ, 0, RATE_HZ)
-        assert band_db(made, RATE_HZ, low_hz, low_hz + 1000) - whole == pytest.approx(
+        whole = band_db(loop, RATE_HZ, 0, RATE_HZ)
+        assert band_db(loop, RATE_HZ, low_hz, low_hz + 1000) - whole == pytest.approx(
             share, abs=0.2
         )
 
 
 def test_pink_noise_has_as_much_power_in_every_octave_and_falls_by_three_decibels():
-    made = noise_loop("pink", RATE_HZ)
-    octaves = [band_db(made, RATE_HZ, low, 2 * low) for low in (62.5, 125, 250, 500, 1000, 2000)]
+    loop = noise_loop("pink", RATE_HZ)
+    octaves = [band_db(loop, RATE_HZ, low, 2 * low) for low in (62.5, 125, 250, 500, 1000, 2000)]
     assert max(octaves) - min(octaves) < 0.8
     # Power density, fitted over the logarithm of frequency: -10 dB a decade.
-    power = np.abs(np.fft.rfft(made.astype(float))) ** 2
-    hertz = np.fft.rfftfreq(len(made), 1 / RATE_HZ)
+    power = np.abs(np.fft.rfft(loop.astype(float))) ** 2
+    hertz = np.fft.rfftfreq(len(loop), 1 / RATE_HZ)
     edges = np.geomspace(50, 7000, 30)
     centres = np.sqrt(edges[1:] * edges[:-1])
     density = [
@@ -103,19 +103,19 @@ def test_pink_noise_has_as_much_power_in_every_octave_and_falls_by_three_decibel
     ]
     slope = np.polyfit(np.log10(centres), density, 1)[0]
     assert slope == pytest.approx(-10, abs=0.3)
-    assert band_db(made, RATE_HZ, 0, 19) < band_db(made, RATE_HZ, 20, 40) - 100
+    assert band_db(loop, RATE_HZ, 0, 19) < band_db(loop, RATE_HZ, 20, 40) - 100
 
 
 @every_kind
 def test_the_end_of_a_round_fits_its_beginning(kind):
-    made = noise_loop(kind, RATE_HZ).astype(float)
-    steps = np.abs(np.diff(made))
-    assert abs(made[0] - made[-1]) <= steps.max()
+    loop = noise_loop(kind, RATE_HZ).astype(float)
+    steps = np.abs(np.diff(loop))
+    assert abs(loop[0] - loop[-1]) <= steps.max()
     twice, _ = mix_noise(tone(41.0), RATE_HZ, Noise(kind=kind, snr_db=-20))
     alone = twice - 10 ** (
         mix_noise(tone(41.0), RATE_HZ, Noise(kind=kind, snr_db=-20))[1] / 20
     ) * tone(41.0)
-    count = len(made)
+    count = len(loop)
     np.testing.assert_allclose(alone[:1000], alone[count : count + 1000], atol=1e-6)
 
 
@@ -129,14 +129,12 @@ def modulation(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 
 @pytest.mark.parametrize("rate_hz", [4000, 16_000, 32_000])
 def test_babble_has_the_spectrum_of_speech(rate_hz):
-    made = noise_loop("babble", rate_hz)
+    loop = noise_loop("babble", rate_hz)
 
     def third_db(centre_hz: float) -> float:
-        return band_db(made, rate_hz, centre_hz * 2 ** (-1 / 6), centre_hz * 2 ** (1 / 6))
+        return band_db(loop, rate_hz, centre_hz * 2 ** (-1 / 6), centre_hz * 2 ** (1 / 6))
 
-    wanted = {
-        hz: db for hz, db in noises.SPEECH_SPECTRUM if 200 <= hz <= min(10_000, 0.4 * rate_hz)
-    }
+    wanted = {hz: db for hz, db in noise.SPEECH_SPECTRUM if 200 <= hz <= min(10_000, 0.4 * rate_hz)}
     off = {hz: third_db(hz) - third_db(500) - db for hz, db in wanted.items()}
     assert max(map(abs, off.values())) < 8, off  # eight voices have few pitches
     assert np.mean(np.abs(list(off.values()))) < 3, off
@@ -153,8 +151,8 @@ def test_babble_comes_and_goes_at_the_pace_of_syllables():
 
 def test_eight_voices_are_steadier_than_one_and_no_two_rounds_of_theirs_are_alike():
     rng = np.random.default_rng(0)
-    one = noises._voice(rng, 10 * RATE_HZ, RATE_HZ)
-    other = noises._voice(rng, 10 * RATE_HZ, RATE_HZ)
+    one = noise._voice(rng, 10 * RATE_HZ, RATE_HZ)
+    other = noise._voice(rng, 10 * RATE_HZ, RATE_HZ)
     assert (
         modulation(one, RATE_HZ).std()
         > 2 * modulation(noise_loop("babble", RATE_HZ), RATE_HZ).std()

@@ -1,4 +1,4 @@
-"""What is no breath is said: on sounds made here, whose kind is known."""
+"""Sounds other than breath are reported: on synthetic sounds whose kind is known."""
 
 from __future__ import annotations
 

@@ -43,11 +43,11 @@ def test_nothing_has_a_finite_level(samples: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0.01, "10 ms"), (1.0, "1.0 s"), (119.0, "119.0 s"), (3600, "1 h 0 min"), (600, "10 min")],
 )
-def test_durations_are_said_in_fitting_units(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_durations_are_written_in_fitting_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 def test_a_1_khz_sine_at_48_khz_is_the_same_sine_at_16_khz(tmp_path: Path) -> None:

@@ -127,17 +127,17 @@ def test_repeating_fills_up_and_leaves_the_long_alone():
 def test_heat_everywhere_lets_the_band_through_and_no_heat_is_silence():
     inside, outside = sine(1000, 1, 8000), sine(3500, 1, 8000)
     everywhere = np.ones((64, 101), np.float32)
-    heard = spectrogram.mask_sound(inside + outside, everywhere, SPEC)[1000:-1000]
-    assert np.abs(heard - inside[1000:-1000]).max() < 0.05
+    masked = spectrogram.mask_sound(inside + outside, everywhere, SPEC)[1000:-1000]
+    assert np.abs(masked - inside[1000:-1000]).max() < 0.05
     assert not spectrogram.mask_sound(inside, 0 * everywhere, SPEC).any()
 
 
 def test_heat_on_one_half_lets_one_half_through():
     heat = np.zeros((64, 201), np.float32)
     heat[:, :100] = 1
-    heard = spectrogram.mask_sound(sine(500, 2, 8000), heat, SPEC)
-    assert np.abs(heard[1000:7000]).max() > 0.9
-    assert np.abs(heard[9000:]).max() < 0.01
+    masked = spectrogram.mask_sound(sine(500, 2, 8000), heat, SPEC)
+    assert np.abs(masked[1000:7000]).max() > 0.9
+    assert np.abs(masked[9000:]).max() < 0.01
 
 
 def test_a_mask_reads_a_band_at_its_own_frequency():

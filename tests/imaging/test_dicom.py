@@ -334,8 +334,10 @@ def test_what_is_required_is_not_under_the_gpl() -> None:
     lines = (Path(__file__).resolve().parents[2] / "requirements.txt").read_text().split()
     for name in (line.partition("==")[0] for line in lines):
         facts = metadata(name)
-        said = [facts.get("License", ""), *facts.get_all("Classifier", [])]
-        assert not [text for text in said if re.match(r"GPL|.*:: GNU General Public", text)], name
+        licences = [facts.get("License", ""), *facts.get_all("Classifier", [])]
+        assert not [text for text in licences if re.match(r"GPL|.*:: GNU General Public", text)], (
+            name
+        )
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless])
@@ -452,8 +454,8 @@ def with_secrets(content: bytes, *, also: tuple[str, ...] = ()) -> bytes:
     dataset = dcmread(io.BytesIO(content))
     with warnings.catch_warnings(record=True):
         for tag, (vr, *_, keyword) in pydicom.datadict.DicomDictionary.items():
-            wanted = vr in _TEXTS and tag >> 16 in _GROUPS and keyword not in _READ
-            if wanted and keyword not in ("SpecificCharacterSet", ""):
+            is_secret = vr in _TEXTS and tag >> 16 in _GROUPS and keyword not in _READ
+            if is_secret and keyword not in ("SpecificCharacterSet", ""):
                 dataset.add_new(tag, vr, SECRET)
         for keyword in also:
             setattr(dataset, keyword, SECRET)
@@ -511,19 +513,19 @@ def test_nothing_of_the_patient_leaves_the_reader(
         content = content[: len(content) // 2]
     elif damage == "damaged":
         content = content.replace(b"\x10\0\x10\0PN", b"\x10\0\x10\0??")
-    told: list[str] = []
+    output: list[str] = []
     caplog.clear()
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             picture = read(content, tmp_path)
         except UnreadableFileError as error:
-            told.append(everything_of(error))
+            output.append(everything_of(error))
         else:
-            told += [json.dumps(dict(picture.facts)), *picture.warnings, repr(picture)]
-    told += [str(warning.message) for warning in caught]
-    told += [caplog.text, *capfd.readouterr()]
-    assert SECRET not in "\n".join(told)
+            output += [json.dumps(dict(picture.facts)), *picture.warnings, repr(picture)]
+    output += [str(warning.message) for warning in caught]
+    output += [caplog.text, *capfd.readouterr()]
+    assert SECRET not in "\n".join(output)
     assert not caught
 
 

@@ -76,13 +76,13 @@ def test_the_example_films_are_recognised_whichever_way_they_stand(
     path: Path, turn: int, inverted: bool
 ) -> None:
     upright = film(path)
-    shown = np.rot90(1 - upright if inverted else upright, -turn // 90)
-    gate = classify_image(shown)
+    presented = np.rot90(1 - upright if inverted else upright, -turn // 90)
+    gate = classify_image(presented)
     expected = "inverted" if inverted else "rotated" if turn else "frontal"
     assert (gate.kind, gate.turn) == (expected, turn)
-    np.testing.assert_allclose(correct_image(shown, gate), upright, atol=1e-6)
+    np.testing.assert_allclose(correct_image(presented, gate), upright, atol=1e-6)
     assert bool(gate.sentence) == (expected != "frontal")
-    assert classify_image(correct_image(shown, gate)).kind == "frontal"
+    assert classify_image(correct_image(presented, gate)).kind == "frontal"
 
 
 @pytest.mark.parametrize(

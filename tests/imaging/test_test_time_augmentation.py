@@ -58,13 +58,17 @@ def test_contrast_stays_within_its_limit() -> None:
 
 
 def test_the_interval_holds_the_answer_itself_and_the_furthest_of_the_others() -> None:
-    overall = np.array([0.5, 0.9], np.float32)
-    varied = np.array([[0.6, 0.3], [0.55, 0.8]], np.float32)
-    assert prediction_intervals(overall, varied) == pytest.approx(
+    original = np.array([0.5, 0.9], np.float32)
+    augmented = np.array([[0.6, 0.3], [0.55, 0.8]], np.float32)
+    assert prediction_intervals(original, augmented) == pytest.approx(
         np.array([[0.5, 0.6], [0.3, 0.9]])
     )
 
 
 def test_the_method_names_its_seed_and_its_passes() -> None:
-    said = augmentation_settings()
-    assert (said["method"], said["passes"], said["seed"]) == ("test-time augmentation", N_VIEWS, 0)
+    settings = augmentation_settings()
+    assert (settings["method"], settings["passes"], settings["seed"]) == (
+        "test-time augmentation",
+        N_VIEWS,
+        0,
+    )

@@ -1,4 +1,4 @@
-"""Hostile and unusual files: each with a recipe, what must become of it, and what must be said."""
+"""Hostile and unusual files: how each is built, its outcome, and what the message must say."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tone(seconds: float = 1.0, rate_hz: int = 48000, hz: float = 440.0) -> Sampl
 
 
 def wav_bytes(data: bytes, *, declared: int | None = None, **fmt: int) -> bytes:
-    """A WAV by hand; `declared` is the size its header promises."""
+    """A WAV by hand; `declared` is the size that its header declares."""
     tag, channels, bits = fmt.get("tag", 1), fmt.get("channels", 1), fmt.get("bits", 16)
     rate, frame = fmt.get("rate", 48000), fmt.get("frame", channels * bits // 8)
     size = len(data) if declared is None else declared
@@ -192,13 +192,13 @@ AUDIO: tuple[Case, ...] = (
         says=r"M4A.*expected a WAV, AIFF, FLAC, Ogg",
     ),
     Case(
-        name="promises_more.wav",
+        name="declares_more.wav",
         build=_bytes(wav_bytes((tone() * 2**15).astype("<i2").tobytes(), declared=960_000)),
         outcome="warned",
         says=r"declares 10\.0 s, but only 1\.0 s could be read",
     ),
     Case(
-        name="promises_all.wav",
+        name="declares_all.wav",
         build=_bytes(wav_bytes(b"", declared=960_000)),
         outcome="refused",
         says=r"declares 10\.0 s of sound in its header, but none",
