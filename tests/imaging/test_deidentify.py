@@ -20,9 +20,9 @@ from pydicom.uid import (
 
 from tests.support.dicom_files import (
     SECRET,
-    encapsulated,
-    film,
-    jpeg,
+    dicom_radiograph,
+    dicom_with_codestream,
+    jpeg_bytes,
 )
 from tests.support.hostile_files import radiograph
 from xai_demo.errors import UnreadableFileError
@@ -56,19 +56,25 @@ def lookup(first: int) -> tuple[str, list[Dataset]]:
 @pytest.mark.parametrize(
     "content",
     [
-        film(RAMP, ExplicitVRLittleEndian, bits=12, **NAMED),
-        film(RAMP, ImplicitVRLittleEndian, bits=12, **NAMED),
-        film(RAMP, ExplicitVRBigEndian, bits=12, **NAMED),
-        film(RAMP, RLELossless, bits=12, **NAMED),
-        film(RAMP, JPEG2000Lossless, bits=12, **NAMED),
-        film(RAMP.astype(np.int16) - 2048, bits=12, **NAMED),
-        film(RAMP, bits=12, WindowCenter="1000.5", WindowWidth="777", **NAMED),
-        film(RAMP, bits=12, VOILUTFunction="SIGMOID", WindowCenter="9", WindowWidth="7", **NAMED),
-        film(RAMP, bits=12, RescaleSlope="2.5", RescaleIntercept="-1024", ViewPosition="LL"),
-        film(RAMP, bits=12, PhotometricInterpretation="MONOCHROME1", **NAMED),
-        film(RAMP, bits=12, PixelPaddingValue=("US", 5), PixelPaddingRangeLimit=("US", 9)),
-        film(RAMP, bits=12, VOILUTSequence=lookup(0), **NAMED),
-        encapsulated(jpeg(radiograph()), radiograph(), JPEGBaseline8Bit, **NAMED),
+        dicom_radiograph(RAMP, ExplicitVRLittleEndian, bits=12, **NAMED),
+        dicom_radiograph(RAMP, ImplicitVRLittleEndian, bits=12, **NAMED),
+        dicom_radiograph(RAMP, ExplicitVRBigEndian, bits=12, **NAMED),
+        dicom_radiograph(RAMP, RLELossless, bits=12, **NAMED),
+        dicom_radiograph(RAMP, JPEG2000Lossless, bits=12, **NAMED),
+        dicom_radiograph(RAMP.astype(np.int16) - 2048, bits=12, **NAMED),
+        dicom_radiograph(RAMP, bits=12, WindowCenter="1000.5", WindowWidth="777", **NAMED),
+        dicom_radiograph(
+            RAMP, bits=12, VOILUTFunction="SIGMOID", WindowCenter="9", WindowWidth="7", **NAMED
+        ),
+        dicom_radiograph(
+            RAMP, bits=12, RescaleSlope="2.5", RescaleIntercept="-1024", ViewPosition="LL"
+        ),
+        dicom_radiograph(RAMP, bits=12, PhotometricInterpretation="MONOCHROME1", **NAMED),
+        dicom_radiograph(
+            RAMP, bits=12, PixelPaddingValue=("US", 5), PixelPaddingRangeLimit=("US", 9)
+        ),
+        dicom_radiograph(RAMP, bits=12, VOILUTSequence=lookup(0), **NAMED),
+        dicom_with_codestream(jpeg_bytes(radiograph()), radiograph(), JPEGBaseline8Bit, **NAMED),
     ],
 )
 def test_the_picture_stays_and_the_patient_goes(content: bytes, tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_the_picture_stays_and_the_patient_goes(content: bytes, tmp_path: Path) 
 
 
 def test_free_words_in_what_is_kept_do_not_stay(tmp_path: Path) -> None:
-    content = film(RAMP, bits=12, ViewPosition=SECRET, VOILUTFunction=SECRET)
+    content = dicom_radiograph(RAMP, bits=12, ViewPosition=SECRET, VOILUTFunction=SECRET)
     written = deidentify(io.BytesIO(content), "film")
     assert SECRET.encode() not in written
     assert read(written, tmp_path).facts["view"] == "unknown"
@@ -94,4 +100,4 @@ def test_free_words_in_what_is_kept_do_not_stay(tmp_path: Path) -> None:
 
 def test_what_is_no_radiograph_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match="modality is CT"):
-        deidentify(io.BytesIO(film(RAMP, Modality="CT")), "film")
+        deidentify(io.BytesIO(dicom_radiograph(RAMP, Modality="CT")), "film")

@@ -38,11 +38,11 @@ from pydicom.uid import (
 
 from tests.support.dicom_files import (
     SECRET,
-    encapsulated,
-    film,
-    jpeg,
-    lossless_jpeg,
-    written,
+    dataset_bytes,
+    dicom_radiograph,
+    dicom_with_codestream,
+    jpeg_bytes,
+    lossless_jpeg_bytes,
 )
 from tests.support.hostile_files import radiograph
 from xai_demo.errors import UnreadableFileError
@@ -86,7 +86,7 @@ def refusal(content: bytes, folder: Path, **limits: int) -> str:
 @pytest.mark.filterwarnings("error")
 def test_twelve_bits_are_fractions_of_4095(tmp_path: Path, syntax: str, signed: bool) -> None:
     stored = (RAMP.astype(np.int16) - 2048) if signed else RAMP
-    picture = read(film(stored, syntax, bits=12), tmp_path)
+    picture = read(dicom_radiograph(stored, syntax, bits=12), tmp_path)
     np.testing.assert_allclose(picture.pixels, FRACTIONS, atol=1e-6)
     assert picture.pixels.dtype == np.float32
     assert picture.warnings == ()
@@ -97,7 +97,7 @@ def test_all_depths_of_pixels_have_their_white(tmp_path: Path, bits: int) -> Non
     kind = np.uint8 if bits == 8 else np.uint16
     stored = np.full((40, 40), 2**bits - 1, kind)
     stored[:20] = 0
-    pixels = read(film(stored, bits=bits), tmp_path).pixels
+    pixels = read(dicom_radiograph(stored, bits=bits), tmp_path).pixels
     assert (pixels[:20] == 0).all()
     assert (pixels[20:] == 1).all()
 
@@ -109,27 +109,27 @@ def test_eight_bits_of_either_sign_go_from_black_to_white(
     info = np.iinfo(kind)
     stored = np.linspace(info.min, info.max, 64 * 64).round().astype(kind).reshape(64, 64)
     expected = (stored.astype(float) - info.min) / 255
-    np.testing.assert_allclose(read(film(stored), tmp_path).pixels, expected, atol=1e-6)
+    np.testing.assert_allclose(read(dicom_radiograph(stored), tmp_path).pixels, expected, atol=1e-6)
 
 
 def test_bits_above_those_stored_are_an_overlay_and_ignored(tmp_path: Path) -> None:
-    pixels = read(film(RAMP | 0xF000, bits=12), tmp_path).pixels
+    pixels = read(dicom_radiograph(RAMP | 0xF000, bits=12), tmp_path).pixels
     np.testing.assert_allclose(pixels, FRACTIONS, atol=1e-6)
 
 
 def test_bits_stored_high_up_are_taken_from_there(tmp_path: Path) -> None:
-    pixels = read(film(RAMP << 4, bits=12, HighBit=15), tmp_path).pixels
+    pixels = read(dicom_radiograph(RAMP << 4, bits=12, HighBit=15), tmp_path).pixels
     np.testing.assert_allclose(pixels, FRACTIONS, atol=1e-6)
 
 
 def test_baseline_jpeg_is_what_it_was(tmp_path: Path) -> None:
     grey = radiograph()
-    pixels = read(encapsulated(jpeg(grey), grey, JPEGBaseline8Bit), tmp_path).pixels
+    pixels = read(dicom_with_codestream(jpeg_bytes(grey), grey, JPEGBaseline8Bit), tmp_path).pixels
     np.testing.assert_allclose(pixels, grey / 255, atol=6 / 255)
 
 
 def test_monochrome1_is_inverted(tmp_path: Path) -> None:
-    content = film(RAMP, bits=12, PhotometricInterpretation="MONOCHROME1")
+    content = dicom_radiograph(RAMP, bits=12, PhotometricInterpretation="MONOCHROME1")
     picture = read(content, tmp_path)
     np.testing.assert_allclose(picture.pixels, 1 - FRACTIONS, atol=1e-6)
     assert picture.facts["photometric"] == "MONOCHROME1"
@@ -139,14 +139,16 @@ def test_padding_is_black_even_where_zero_is_white(tmp_path: Path) -> None:
     stored = np.full((40, 40), 100, np.uint8)
     stored[:5], stored[5:10] = 0, 3
     tags = {"PixelPaddingValue": ("US", 0), "PixelPaddingRangeLimit": ("US", 3)}
-    pixels = read(film(stored, PhotometricInterpretation="MONOCHROME1", **tags), tmp_path).pixels
+    pixels = read(
+        dicom_radiograph(stored, PhotometricInterpretation="MONOCHROME1", **tags), tmp_path
+    ).pixels
     assert (pixels[:10] == 0).all()
     np.testing.assert_allclose(pixels[10:], 155 / 255, atol=1e-6)
 
 
 def test_slope_and_intercept_come_before_the_window(tmp_path: Path) -> None:
     # 2 x - 1000 from -500 to 500.5: the window's centre 0.5 is shown as one half (C.11.2.1.2)
-    content = film(
+    content = dicom_radiograph(
         RAMP,
         bits=12,
         RescaleSlope="2",
@@ -168,7 +170,7 @@ def test_the_function_of_the_window(tmp_path: Path, function: str, at_1500: floa
     stored = np.full((40, 40), 1500, np.uint16)
     stored[:20] = 1000
     window = {"WindowCenter": "1000", "WindowWidth": "1000", "VOILUTFunction": function}
-    pixels = read(film(stored, bits=12, **window), tmp_path).pixels
+    pixels = read(dicom_radiograph(stored, bits=12, **window), tmp_path).pixels
     assert pixels[0, 0] == pytest.approx(0.5, abs=1e-3)
     assert pixels[-1, 0] == pytest.approx(min(1, at_1500), abs=1e-6)
 
@@ -189,7 +191,7 @@ def test_a_lookup_table_comes_before_the_window(tmp_path: Path, syntax: str) -> 
         "WindowWidth": "3",
         "VOILUTSequence": table(10, [0, 511, 1023], 10),
     }
-    picture = read(film(stored, syntax, bits=12, **tags), tmp_path)
+    picture = read(dicom_radiograph(stored, syntax, bits=12, **tags), tmp_path)
     np.testing.assert_allclose(picture.pixels[:4, 0], [0, 0, 1, 511 / 1023], atol=1e-6)
     assert picture.facts["voi"] == "lookup table"
 
@@ -197,12 +199,12 @@ def test_a_lookup_table_comes_before_the_window(tmp_path: Path, syntax: str) -> 
 def test_a_modality_table_stands_for_slope_and_intercept(tmp_path: Path) -> None:
     stored = (np.arange(1600) % 4).astype(np.uint16).reshape(40, 40)
     tags = {"ModalityLUTSequence": table(0, [0, 255, 51, 102], 8)}
-    pixels = read(film(stored, bits=12, **tags), tmp_path).pixels
+    pixels = read(dicom_radiograph(stored, bits=12, **tags), tmp_path).pixels
     np.testing.assert_allclose(pixels[0, :4], [0, 1, 0.2, 0.4], atol=1e-6)
 
 
 def test_facts_are_what_the_file_says_of_the_picture(tmp_path: Path) -> None:
-    content = film(
+    content = dicom_radiograph(
         RAMP, bits=12, Modality="CR", ViewPosition="AP", WindowCenter=2048, WindowWidth=4096
     )
     assert read(content, tmp_path).facts == {
@@ -221,7 +223,7 @@ def test_facts_are_what_the_file_says_of_the_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", [0, 132], ids=["without a preamble", "and its magic word"])
 def test_a_file_is_known_by_its_content(tmp_path: Path, start: int) -> None:
-    content = film(bits=12)
+    content = dicom_radiograph(bits=12)
     content = content[132:] if start == 0 else content
     np.testing.assert_allclose(read(content, tmp_path).pixels, FRACTIONS, atol=1e-6)
 
@@ -236,10 +238,10 @@ def test_sequences_of_the_patient_are_stepped_over(
     outer.ReferencedSeriesSequence = [inner, inner]
     outer.is_undefined_length_sequence_item = undefined
     tags = {"RequestAttributesSequence": [outer]}
-    content = film(RAMP, syntax, bits=12, **tags)
+    content = dicom_radiograph(RAMP, syntax, bits=12, **tags)
     dataset = dcmread(io.BytesIO(content))
     dataset["RequestAttributesSequence"].is_undefined_length = undefined
-    picture = read(written(dataset), tmp_path)
+    picture = read(dataset_bytes(dataset), tmp_path)
     np.testing.assert_allclose(picture.pixels, FRACTIONS, atol=1e-6)
 
 
@@ -272,7 +274,7 @@ def test_sequences_of_the_patient_are_stepped_over(
 def test_what_is_no_radiograph_is_refused_by_name(
     tmp_path: Path, tags: dict[str, Any], says: str
 ) -> None:
-    assert re.search(says, refusal(film(**tags), tmp_path))
+    assert re.search(says, refusal(dicom_radiograph(**tags), tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -292,21 +294,21 @@ def test_what_is_no_radiograph_is_refused_by_name(
 def test_what_is_odd_is_said(tmp_path: Path, tags: dict[str, Any], says: str) -> None:
     pixels, bits = tags.get("pixels", RAMP), tags.get("bits", 8 if "pixels" in tags else 12)
     rest = {key: value for key, value in tags.items() if key not in ("pixels", "bits")}
-    (warning,) = read(film(pixels, bits=bits, **rest), tmp_path).warnings
+    (warning,) = read(dicom_radiograph(pixels, bits=bits, **rest), tmp_path).warnings
     assert re.search(says, warning)
 
 
 def test_a_film_deflated_as_a_whole_is_refused(tmp_path: Path) -> None:
-    content = film(RAMP, DeflatedExplicitVRLittleEndian)
+    content = dicom_radiograph(RAMP, DeflatedExplicitVRLittleEndian)
     assert "deflated as a whole" in refusal(content, tmp_path)
 
 
 def test_an_unread_transfer_syntax_is_named(tmp_path: Path) -> None:
     mpeg = "1.2.840.10008.1.2.4.100"
-    content = encapsulated(b"\0\0\1\xba", RAMP, mpeg)
+    content = dicom_with_codestream(b"\0\0\1\xba", RAMP, mpeg)
     assert re.search("compressed as MPEG2.*not supported", refusal(content, tmp_path))
     for other in (b"1.2.840.SECRET1.2.1", b"1.2.840.99999.1.2.1"):
-        message = refusal(film(RAMP).replace(b"1.2.840.10008.1.2.1", other), tmp_path)
+        message = refusal(dicom_radiograph(RAMP).replace(b"1.2.840.10008.1.2.1", other), tmp_path)
         assert "has an unknown transfer syntax" in message
 
 
@@ -316,7 +318,7 @@ def test_an_unread_transfer_syntax_is_named(tmp_path: Path) -> None:
     ids=lambda uid: uid.name,
 )
 def test_a_codec_that_is_not_installed_is_named(tmp_path: Path, syntax: UID) -> None:
-    content = encapsulated(lossless_jpeg(RAMP, 12), RAMP, syntax, bits=12)
+    content = dicom_with_codestream(lossless_jpeg_bytes(RAMP, 12), RAMP, syntax, bits=12)
     message = refusal(content, tmp_path)
     assert f"is compressed as {syntax.name}, for which no decoder is installed" in message
     assert "expected uncompressed pixels, RLE, baseline JPEG (8 bits) or JPEG 2000" in message
@@ -326,7 +328,7 @@ def test_a_codec_that_went_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(get_decoder(JPEG2000Lossless), "_available", {})
-    message = refusal(film(RAMP, JPEG2000Lossless, bits=12), tmp_path)
+    message = refusal(dicom_radiograph(RAMP, JPEG2000Lossless, bits=12), tmp_path)
     assert "JPEG 2000 Image Compression (Lossless Only), for which no decoder" in message
 
 
@@ -344,12 +346,12 @@ def test_what_is_required_is_not_under_the_gpl() -> None:
 def test_a_codestream_of_another_size_is_never_decoded(tmp_path: Path, syntax: str) -> None:
     big = np.zeros((4000, 4000), np.uint8)
     if syntax == JPEGBaseline8Bit:
-        content = encapsulated(jpeg(big), big, syntax)
+        content = dicom_with_codestream(jpeg_bytes(big), big, syntax)
     else:
-        content = film(big, syntax)
+        content = dicom_radiograph(big, syntax)
     dataset = dcmread(io.BytesIO(content))
     dataset.Rows = dataset.Columns = 40
-    content = written(dataset)
+    content = dataset_bytes(dataset)
     tracemalloc.start()
     try:
         message = refusal(content, tmp_path)
@@ -361,9 +363,9 @@ def test_a_codestream_of_another_size_is_never_decoded(tmp_path: Path, syntax: s
 
 
 def test_rle_is_unpacked_no_further_than_the_picture(tmp_path: Path) -> None:
-    dataset = dcmread(io.BytesIO(film(np.full((4000, 4000), 9, np.uint8), RLELossless)))
+    dataset = dcmread(io.BytesIO(dicom_radiograph(np.full((4000, 4000), 9, np.uint8), RLELossless)))
     dataset.Rows = dataset.Columns = 40
-    content = written(dataset)
+    content = dataset_bytes(dataset)
     tracemalloc.start()
     try:
         pixels = read(content, tmp_path).pixels
@@ -375,10 +377,10 @@ def test_rle_is_unpacked_no_further_than_the_picture(tmp_path: Path) -> None:
 
 
 def test_rle_that_is_too_little_is_refused(tmp_path: Path) -> None:
-    dataset = dcmread(io.BytesIO(film(RAMP, RLELossless)))
+    dataset = dcmread(io.BytesIO(dicom_radiograph(RAMP, RLELossless)))
     dataset.Rows = 65
     assert re.search(
-        "unpacks to 307[0-9] bytes instead of 3120", refusal(written(dataset), tmp_path)
+        "unpacks to 307[0-9] bytes instead of 3120", refusal(dataset_bytes(dataset), tmp_path)
     )
 
 
@@ -398,7 +400,7 @@ def element(group: int, number: int, vr: bytes, body: bytes, length: int | None 
     ids=["long", "no item", "no representation", "many"],
 )
 def test_hostile_lengths_end_in_one_sentence(tmp_path: Path, more: bytes, says: str) -> None:
-    content = film(RAMP, bits=12)
+    content = dicom_radiograph(RAMP, bits=12)
     at = content.index(struct.pack("<HH2s", 0x18, 0x5101, b"CS"))
     assert re.search(says, refusal(content[:at] + more + content[at:], tmp_path))
 
@@ -406,7 +408,7 @@ def test_hostile_lengths_end_in_one_sentence(tmp_path: Path, more: bytes, says: 
 def test_sequences_inside_sequences_have_a_depth(tmp_path: Path) -> None:
     item = b"\xfe\xff\0\xe0\xff\xff\xff\xff"
     deep = (element(9, 1, b"SQ", b"", 0xFFFFFFFF) + item) * 2000
-    content = film(RAMP, bits=12)
+    content = dicom_radiograph(RAMP, bits=12)
     at = content.index(struct.pack("<HH2s", 0x18, 0x5101, b"CS"))
     assert "nested more than 50 deep" in refusal(content[:at] + deep + content[at:], tmp_path)
 
@@ -415,7 +417,7 @@ def test_sequences_inside_sequences_have_a_depth(tmp_path: Path) -> None:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
 def test_a_film_that_is_cut_off_is_refused(tmp_path: Path, share: float, syntax: str) -> None:
     noisy = np.random.default_rng(0).integers(0, 4096, (64, 48)).astype(np.uint16)
-    content = film(noisy, syntax, bits=12)
+    content = dicom_radiograph(noisy, syntax, bits=12)
     message = refusal(content[: max(140, int(share * len(content)))], tmp_path)
     assert re.search("declares|ends at byte|without pixels|no fragment", message)
 
@@ -424,7 +426,9 @@ def test_a_film_that_is_cut_off_is_refused(tmp_path: Path, share: float, syntax:
 @pytest.mark.filterwarnings("error")
 def test_damage_ends_in_a_picture_or_in_one_sentence(tmp_path: Path, syntax: str) -> None:
     dice = np.random.default_rng(7)
-    whole = np.frombuffer(film(RAMP, syntax, bits=12, WindowCenter=9, WindowWidth=5), np.uint8)
+    whole = np.frombuffer(
+        dicom_radiograph(RAMP, syntax, bits=12, WindowCenter=9, WindowWidth=5), np.uint8
+    )
     for _ in range(60):
         damaged = whole.copy()
         reach = len(damaged) if dice.random() < 0.5 else min(len(damaged), 700)
@@ -468,7 +472,7 @@ def with_secrets(content: bytes, *, also: tuple[str, ...] = ()) -> bytes:
         dataset.add_new(0xFFFCFFFC, "OB", SECRET.encode() * 5)
         dataset.preamble = SECRET.encode().ljust(128, b"\0")
         dataset["PixelData"].value = dataset.PixelData + SECRET.encode() * 2
-        return written(dataset)
+        return dataset_bytes(dataset)
 
 
 def everything_of(error: BaseException) -> str:
@@ -476,17 +480,17 @@ def everything_of(error: BaseException) -> str:
 
 
 SECRETIVE: dict[str, NDArray[np.uint8] | bytes] = {
-    "read": film(RAMP, bits=12),
-    "implicit": film(RAMP, ImplicitVRLittleEndian, bits=12),
-    "lateral": film(RAMP, bits=12, ViewPosition="LL"),
-    "padded": film(RAMP, bits=12, PixelPaddingValue=("US", 0)),
-    "rle": film(RAMP, RLELossless, bits=12),
-    "jpeg 2000": film(RAMP, JPEG2000Lossless, bits=12),
-    "frames": film(NumberOfFrames=3),
-    "ct": film(Modality="CT"),
-    "too large": film(Rows=20000, Columns=20000),
-    "too little": film(Rows=70),
-    "deep": film(BitsStored=17),
+    "read": dicom_radiograph(RAMP, bits=12),
+    "implicit": dicom_radiograph(RAMP, ImplicitVRLittleEndian, bits=12),
+    "lateral": dicom_radiograph(RAMP, bits=12, ViewPosition="LL"),
+    "padded": dicom_radiograph(RAMP, bits=12, PixelPaddingValue=("US", 0)),
+    "rle": dicom_radiograph(RAMP, RLELossless, bits=12),
+    "jpeg 2000": dicom_radiograph(RAMP, JPEG2000Lossless, bits=12),
+    "frames": dicom_radiograph(NumberOfFrames=3),
+    "ct": dicom_radiograph(Modality="CT"),
+    "too large": dicom_radiograph(Rows=20000, Columns=20000),
+    "too little": dicom_radiograph(Rows=70),
+    "deep": dicom_radiograph(BitsStored=17),
 }
 
 

@@ -1,4 +1,4 @@
-"""DICOM files to read, each written by pydicom as its caller wants it."""
+"""Builds DICOM files with pydicom, with whatever tags and pixels a test needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-SECRET = "ZYXWSECRET"  # in every place where a patient, a hospital or a device could be named
+SECRET = "ZYXWSECRET"  # wherever a patient, a hospital or a device could be named
 
 
-def film(
+def dicom_radiograph(
     pixels: NDArray[Any] | None = None, syntax: str = ExplicitVRLittleEndian, **tags: Any
 ) -> bytes:
-    """A radiograph as DICOM; a tag that is None is left out. `bits` are those stored."""
+    """A radiograph as a DICOM file; `bits` is BitsStored, and a tag that is None is left out."""
     if pixels is None:
         pixels = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
     bits = tags.pop("bits", 8 * pixels.dtype.itemsize)
@@ -52,29 +52,29 @@ def film(
                 dataset.add_new(name, *value)
             else:
                 setattr(dataset, name, value)
-        return written(dataset)
+        return dataset_bytes(dataset)
 
 
-def written(dataset: Dataset) -> bytes:
-    """A data set as a file."""
+def dataset_bytes(dataset: Dataset) -> bytes:
+    """A dataset as the bytes of a file."""
     stream = BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
 
 
-def encapsulated(stream: bytes, pixels: NDArray[Any], syntax: str, **tags: Any) -> bytes:
-    """A radiograph whose pixels are that codestream."""
-    return film(pixels, syntax, PixelData=("OB", encapsulate([stream])), **tags)
+def dicom_with_codestream(stream: bytes, pixels: NDArray[Any], syntax: str, **tags: Any) -> bytes:
+    """A radiograph whose pixels are a compressed codestream."""
+    return dicom_radiograph(pixels, syntax, PixelData=("OB", encapsulate([stream])), **tags)
 
 
-def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """Baseline JPEG."""
+def jpeg_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """An image as baseline JPEG."""
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=95)
     return stream.getvalue()
 
 
-def lossless_jpeg(pixels: NDArray[Any], bits: int) -> bytes:
+def lossless_jpeg_bytes(pixels: NDArray[Any], bits: int) -> bytes:
     """Lossless JPEG with the left neighbour as predictor: ISO 10918-1, annex H, process 14."""
     rows, columns = pixels.shape
     codes = "".join(_difference(step) for step in _steps(pixels.astype(int), bits))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from tests.support.dicom_files import film
+from tests.support.dicom_files import dicom_radiograph
 
 Samples = NDArray[np.floating[Any]]
 
@@ -112,7 +112,7 @@ def _picture(
 
 def _film(**tags: Any) -> Callable[[Path], None]:
     def build(path: Path) -> None:
-        path.write_bytes(film(radiograph(), **tags))
+        path.write_bytes(dicom_radiograph(radiograph(), **tags))
 
     return build
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dicom_files import SECRET
-from tests.support.dicom_files import film as dicom
+from tests.support.dicom_files import SECRET, dicom_radiograph
 from tests.support.fake_analyser import (
     FakeAnalyser,
     FakeHub,
@@ -132,7 +131,7 @@ def test_an_upload_is_written_anew_and_a_file_elsewhere_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    content = dicom(PatientName=SECRET)
+    content = dicom_radiograph(PatientName=SECRET)
     places = [tmp_path / "uploads" / "ab" / "film.dcm", tmp_path / "mine.dcm"]
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)

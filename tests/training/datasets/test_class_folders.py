@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.dicom_files import film
+from tests.support.dicom_files import dicom_radiograph
 from tests.support.tiny_network import TINY
 from xai_demo import networks
 from xai_demo.errors import TrainingError
@@ -43,7 +43,7 @@ def test_folders_are_known_by_their_label_however_it_is_written(tmp_path):
     model = model_of("pneumonia3-resnet18")
     for i, name in enumerate(("normal", "Bacterial_Pneumonia", "train/viral-pneumonia", "other")):
         picture(tmp_path / name / f"{i}.png", 50 * i, i)
-    (tmp_path / "normal" / "film.dcm").write_bytes(film())
+    (tmp_path / "normal" / "film.dcm").write_bytes(dicom_radiograph())
     (tmp_path / "normal" / "notes.txt").write_text("not a film")
     data = kermany.read(tmp_path, model)
     assert data.name == "folders"
@@ -76,7 +76,9 @@ def test_a_published_layout_is_read_as_before(tmp_path):
     picture(tmp_path / "PNEUMONIA" / "person1_virus_1.jpeg", 150)
     assert kermany.read(tmp_path, model_of("pneumonia-resnet18")).name == "kermany"
     picture(tmp_path / "PNEUMONIA" / "cat.jpeg", 150)
-    with pytest.raises(TrainingError, match=r"cat\.jpeg does not name a patient; expected is person<N>"):
+    with pytest.raises(
+        TrainingError, match=r"cat\.jpeg does not name a patient; expected is person<N>"
+    ):
         kermany.read(tmp_path, model_of("pneumonia-resnet18"))
 
 
@@ -108,7 +110,9 @@ def test_a_network_learns_from_folders_and_is_asked_about_others(tmp_path, monke
     monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
     recipe = RECIPES[name]
     model = dataclasses.replace(model_of(name), architecture="tiny")
-    schedule = dataclasses.replace(recipe.schedule, epochs=1, batch_size=8, low_resolution_share=0.0)
+    schedule = dataclasses.replace(
+        recipe.schedule, epochs=1, batch_size=8, low_resolution_share=0.0
+    )
     monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, model=model, schedule=schedule))
     for i in range(60):
         label, level = (("Normal", 60), ("Pneumonia", 170))[i % 2]
