@@ -59,7 +59,8 @@ class Example:
     task: Task
     file: str
     title: str
-    expectation: str  # what was synthesised, never what a network predicts
+    # What was synthesised, never what a network predicts.
+    expectation: str
 
 
 _DIRECTORY = Path(__file__).resolve().parent / "examples"

@@ -23,7 +23,8 @@ Task = Literal["stethoscope", "chest_xray", "audioset"]
 # What happens to a radiograph that seems inverted or rotated, or no frontal chest X-ray at all.
 GateMode = Literal["checked", "corrected", "as-is"]
 GATE_MODES: tuple[GateMode, ...] = ("checked", "corrected", "as-is")
-Progress = Callable[[float, str], None]  # receives the fraction done, 0..1, and the current step
+# Receives the fraction done, 0..1, and the current step.
+Progress = Callable[[float, str], None]
 TASKS: tuple[Task, ...] = ("stethoscope", "chest_xray", "audioset")
 DISCLAIMER = "For education and research. Not a medical device."
 
@@ -34,7 +35,8 @@ class Checkpoint:
 
     repo_id: str
     filename: str
-    revision: str | None  # a full commit hash; None: not pinned yet, set by the first download
+    # A full commit hash; None: not pinned yet, set by the first download.
+    revision: str | None
     sha256: str | None  # None: not pinned yet
     size_bytes: int | None = None
 
@@ -60,14 +62,21 @@ class LogMel:
     f_max_hz: float
     window_s: float  # the length of one input
     window_hop_s: float
-    min_s: float  # the shortest input; shorter recordings are repeated up to it
-    top_db: float | None = None  # floor, in decibels below the recording's maximum
-    standardise: bool = False  # to mean 0 and standard deviation 1 over the recording
-    front_end: Literal["librosa", "kaldi"] = "librosa"  # see `audio.spectrogram.FRONT_ENDS`
-    frames: int | None = None  # every window is padded to this many; None: no padding
-    mean_db: float = 0.0  # the network's input is (decibels - mean_db) / deviation_db
+    # The shortest input; shorter recordings are repeated up to it.
+    min_s: float
+    # Floor, in decibels below the recording's maximum.
+    top_db: float | None = None
+    # To mean 0 and standard deviation 1 over the recording.
+    standardise: bool = False
+    # See `audio.spectrogram.FRONT_ENDS`.
+    front_end: Literal["librosa", "kaldi"] = "librosa"
+    # Every window is padded to this many; None: no padding.
+    frames: int | None = None
+    # The network's input is (decibels - mean_db) / deviation_db.
+    mean_db: float = 0.0
     deviation_db: float = 1.0
-    band_hz: tuple[float, float] | None = None  # band-pass filter before it: see `audio.filters`
+    # Band-pass filter before it: see `audio.filters`.
+    band_hz: tuple[float, float] | None = None
     denoise: bool = False
 
 
@@ -80,7 +89,8 @@ class Raster:
     mean: float
     std: float
     crop: Literal["squash", "centre"] = "squash"
-    contrast_limit: float | None = None  # of adaptive histogram equalisation (CLAHE); None: off
+    # Of adaptive histogram equalisation (CLAHE); None: off.
+    contrast_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,26 +114,33 @@ class Model:
     preprocessing: LogMel | Raster
     activation: Literal["softmax", "sigmoid"]
     licence: str
-    data: str  # what it was trained on, and how that was split
+    # What it was trained on, and how that was split.
+    data: str
     citation: str
     temperature: float = 1.0
     operating_points: Mapping[str, float] = field(default_factory=dict)
     # Some published networks have an operating point other than 0.5 for each label: probabilities
     # are rescaled so that this value becomes 0.5.
     rescaled_at: Mapping[str, float] = field(default_factory=dict)
-    uncertain_below: float | None = None  # a lower top probability gives the answer "uncertain"
-    uncertain_margin: float | None = None  # so does a smaller lead over the second label
+    # A lower top probability gives the answer "uncertain".
+    uncertain_below: float | None = None
+    # So does a smaller lead over the second label.
+    uncertain_margin: float | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    measured_on: str = ""  # for `metrics`: how many samples of how many patients
+    # For `metrics`: how many samples of how many patients.
+    measured_on: str = ""
     sha256: str | None = None  # of model.safetensors
     normal_label: str | None = None  # the label that means "no finding"
     # `operating_points` and `uncertain_margin` for probabilities pooled over several windows.
     recording_points: Mapping[str, float] = field(default_factory=dict)
     recording_margin: float | None = None
     event_points: Mapping[str, float] = field(default_factory=dict)  # of frames: see `decision`
-    usual_explainer: str | None = None  # if another one than the default localises best
-    caveat: str = ""  # a limitation that is shown with every answer
-    notes: tuple[str, ...] = ()  # what was left out of the training data, counted and named
+    # If another one than the default localises best.
+    usual_explainer: str | None = None
+    # A limitation that is shown with every answer.
+    caveat: str = ""
+    # What was left out of the training data, counted and named.
+    notes: tuple[str, ...] = ()
 
     def to_config(self) -> dict[str, Any]:
         """The content of `config.json`."""
@@ -151,7 +168,8 @@ class Recording:
 
     samples: Floats  # (time,), -1..1
     sample_rate_hz: int
-    facts: Mapping[str, Any]  # about the file, for the report's `input`
+    # About the file, for the report's `input`.
+    facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -164,10 +182,12 @@ class Recording:
 class Radiograph:
     """A chest X-ray as read from a file: one grey channel."""
 
-    pixels: Floats  # (height, width), 0..1, dense tissue is bright
+    # (height, width), 0..1, dense tissue is bright.
+    pixels: Floats
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
-    doubt: str = ""  # why an answer would not be reliable; empty if nothing is wrong
+    # Why an answer would not be reliable; empty if nothing is wrong.
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +196,8 @@ class Prediction:
 
     label: str
     probability: float
-    interval: tuple[float, float] | None = None  # of test-time augmentation; None: off
+    # Of test-time augmentation; None: off.
+    interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One of the report's `predictions`."""
@@ -194,7 +215,8 @@ class Decision:
     probability: float
     reason: str
     kind: Literal["answer", "uncertain", "nothing found", "no answer"] = "answer"
-    findings: tuple[str, ...] = ()  # independent labels at or above their operating points
+    # Independent labels at or above their operating points.
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +229,14 @@ class Explanation:
     layer: str
     # (rows, columns) of the explained layer, 0..1; row 0 of a sound is the lowest frequency.
     values: Floats
-    heatmap: Floats  # `values` at the size of the network's input, 0..1
-    peak: Mapping[str, float]  # time_s and frequency_hz, or x and y as fractions of the image
-    faithfulness: Mapping[str, Any] | None = None  # result of the masking test; None: off
-    passes: int | None = None  # extra forward passes that it took; None: not counted
+    # `values` at the size of the network's input, 0..1.
+    heatmap: Floats
+    # time_s and frequency_hz, or x and y as fractions of the image.
+    peak: Mapping[str, float]
+    # Result of the masking test; None: off.
+    faithfulness: Mapping[str, Any] | None = None
+    # Extra forward passes that it took; None: not counted.
+    passes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One of the report's `explanations`: `values`, without the large heatmap."""
@@ -249,7 +275,8 @@ class ModelInUse:
     sha256: str
     backend: str  # torch or onnx
     device: str  # cpu or cuda
-    precision: str = "float32"  # in which the features are computed
+    # In which the features are computed.
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +294,8 @@ class Report:
     timing_ms: Mapping[str, float]
     warnings: tuple[str, ...]
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    uncertainty: Mapping[str, Any] | None = None  # how the intervals were computed; None: off
+    # How the intervals were computed; None: off.
+    uncertainty: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values: finite numbers, strings, lists and dictionaries."""
@@ -297,10 +325,13 @@ class Report:
 class View:
     """The image that the heatmap is drawn over, and what its axes mean."""
 
-    pixels: Pixels  # (rows, columns) grey, row 0 at the top
+    # (rows, columns) grey, row 0 at the top.
+    pixels: Pixels
     duration_s: float | None = None  # spectrogram: the width in seconds
-    row_frequencies_hz: tuple[float, ...] = ()  # spectrogram: centre of each row, lowest first
-    decibels: tuple[float, float] | None = None  # spectrogram: the levels of black and white
+    # Spectrogram: centre of each row, lowest first.
+    row_frequencies_hz: tuple[float, ...] = ()
+    # Spectrogram: the levels of black and white.
+    decibels: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,8 +353,10 @@ class Analysis:
     sounds: Mapping[str, Floats] = field(default_factory=dict)  # original, explanation, remainder
     sample_rate_hz: int | None = None
     timeline: Timeline | None = None  # recordings only
-    stages: Mapping[str, Floats] = field(default_factory=dict)  # after each step of the signal path
-    model: Model | None = None  # None: the one that the catalogue has under the report's name
+    # After each step of the signal path.
+    stages: Mapping[str, Floats] = field(default_factory=dict)
+    # None: the one that the catalogue has under the report's name.
+    model: Model | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

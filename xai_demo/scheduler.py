@@ -26,7 +26,8 @@ from xai_demo.records import Progress
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 Result = TypeVar("Result")
-Work = Callable[[Callable[[], bool]], Result]  # receives a function: has the job been stopped?
+# Receives a function: has the job been stopped?
+Work = Callable[[Callable[[], bool]], Result]
 
 # A task that has stepped aside keeps its thread; further ones beyond these wait for one.
 _MAX_SUSPENDED = 32

@@ -23,17 +23,22 @@ class Settings:
     """What a deployment may choose; the defaults suit a machine with two cores."""
 
     weights_dir: Path  # bundled models
-    cache_dir: Path  # downloaded checkpoints and exported networks
+    # Downloaded checkpoints and exported networks.
+    cache_dir: Path
     offline: bool = False
     max_models: int = 3  # networks held in memory at once
     max_upload_bytes: int = 200_000_000
     max_duration_s: float = 3600.0
     max_pixels: int = 100_000_000
     background_export: bool = True  # to ONNX, once per weights file
-    explain_seconds: float = 8.0  # what a slow explainer may take, roughly
-    own_models: bool = True  # whether visitors may name a model of their own on the Hub
-    precision: str = "float32"  # in which a network computes on a GPU: one of `PRECISIONS`
-    hub_cache_dir: Path | None = None  # the Hub client's own cache; a Space's preloads are there
+    # What a slow explainer may take, roughly.
+    explain_seconds: float = 8.0
+    # Whether visitors may name a model of their own on the Hub.
+    own_models: bool = True
+    # In which a network computes on a GPU: one of `PRECISIONS`.
+    precision: str = "float32"
+    # The Hub client's own cache; a Space's preloads are there.
+    hub_cache_dir: Path | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from tests.support import small_transformer
-from tests.support.explainer_subjects import subject_of, tiny
+from tests.support.explainer_subjects import subject_of, tiny_network
 from xai_demo.errors import UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget
 from xai_demo.explainers.attention import attention_flow, rollout
@@ -61,7 +61,7 @@ def test_only_the_thread_that_looks_sees_it():
 
 
 def test_rollout_is_that_of_the_librarys_attentions():
-    whole, cut, inputs = small_transformer.built()
+    whole, cut, inputs = small_transformer.build_network()
     raw = rollout(subject_of(whole, cut, inputs), [0, 2], Budget())
     body = whole.audio_spectrogram_transformer
     body.set_attn_implementation("eager")
@@ -80,7 +80,7 @@ def test_rollout_is_that_of_the_librarys_attentions():
 
 
 def test_rollout_leaves_the_network_as_it_was():
-    whole, cut, inputs = small_transformer.built()
+    whole, cut, inputs = small_transformer.build_network()
     subject = subject_of(whole, cut, inputs)
     before = subject.forward(subject.inputs)
     EXPLAINERS["Attention rollout"].explain(subject, [0])
@@ -90,12 +90,12 @@ def test_rollout_leaves_the_network_as_it_was():
 
 def test_a_network_without_attention_is_refused():
     with pytest.raises(UnsuitableError, match="without attention, wanted: a transformer"):
-        rollout(subject_of(*tiny()), [0], Budget())
+        rollout(subject_of(*tiny_network()), [0], Budget())
 
 
 def test_the_network_may_be_the_cut_one():
     """As the engine hands it out: features, then a head in which the leading tokens alone ask."""
-    whole, cut, inputs = small_transformer.built()
+    whole, cut, inputs = small_transformer.build_network()
     subject = subject_of(whole, cut, inputs)
     parts = torch.nn.Sequential(cut.features, cut.head)
     of_parts = rollout(dataclasses.replace(subject, network=parts), [0], Budget())

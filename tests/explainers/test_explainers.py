@@ -9,10 +9,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from tests.support.explainer_subjects import (
     SMALL,
-    built,
+    build_network,
     linear_subject,
     subject_of,
-    tiny,
+    tiny_network,
 )
 from xai_demo import explainers, networks
 from xai_demo.analysis import heatmap
@@ -42,7 +42,7 @@ def shown(raw: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 @pytest.mark.parametrize("architecture", ["resnet18", "cnn6", "cnn14"])
 @pytest.mark.parametrize("name", LIBRARY)
 def test_heat_from_the_head_is_that_of_the_whole_network(name, architecture):
-    whole, cut, inputs = built(architecture)
+    whole, cut, inputs = build_network(architecture)
     layer = whole.get_submodule(cut.layer)
     turn = architecture.startswith("cnn")
     whole.requires_grad_(True)
@@ -60,7 +60,7 @@ def test_heat_from_the_head_is_that_of_the_whole_network(name, architecture):
 
 
 def test_ablation_is_the_librarys():
-    whole, cut, inputs = built("resnet18")
+    whole, cut, inputs = build_network("resnet18")
     whole.requires_grad_(True)
     with pytorch_grad_cam.AblationCAM(model=whole, target_layers=[whole.layer4]) as camera:
         expected = camera(input_tensor=inputs[:1], targets=[ClassifierOutputTarget(2)])[0]
@@ -116,7 +116,7 @@ SLOW = [name for name, e in EXPLAINERS.items() if e.passes > 1]
 def test_a_slow_explainer_tells_how_far_it_is(name):
     heard = []
     budget = Budget(passes=40, progress=lambda done, doing: heard.append((done, doing)))
-    EXPLAINERS[name].explain(subject_of(*tiny()), [0], budget)
+    EXPLAINERS[name].explain(subject_of(*tiny_network()), [0], budget)
     fractions = [done for done, _ in heard]
     assert len(set(fractions)) >= 4  # it moves
     assert fractions == sorted(fractions)
@@ -126,7 +126,7 @@ def test_a_slow_explainer_tells_how_far_it_is(name):
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_slow_explainer_keeps_to_its_budget(name):
-    whole, cut, inputs = tiny()
+    whole, cut, inputs = tiny_network()
     asked = []
     real = subject_of(whole, cut, inputs[:1])
 
@@ -145,7 +145,7 @@ def test_a_slow_explainer_keeps_to_its_budget(name):
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_slow_explainer_stops_within_a_batch(name):
-    whole, cut, inputs = tiny()
+    whole, cut, inputs = tiny_network()
     asked = []
     real = subject_of(whole, cut, inputs)
 
@@ -246,7 +246,7 @@ POOLED = [name for name, a in networks.ARCHITECTURES.items() if a.kind == "poole
 
 @pytest.mark.parametrize("architecture", POOLED)
 def test_cam_is_grad_cam_where_all_that_follows_is_the_mean_and_one_layer(architecture):
-    whole, cut, inputs = built(architecture)
+    whole, cut, inputs = build_network(architecture)
     subject = subject_of(whole, cut, inputs)
     cam, grad_cam = (EXPLAINERS[name].explain(subject, [0, 2]) for name in ("CAM", "Grad-CAM"))
     # the gradient of a mean over n places is the weight, divided by n
@@ -267,7 +267,7 @@ def test_cam_weighs_maps_as_the_last_layer_does():
 @pytest.mark.parametrize("architecture", ["cnn6", "cnn14", "simplecnn"])
 def test_cam_refuses_a_head_that_does_more_and_is_not_offered_for_it(architecture):
     with pytest.raises(UnsuitableError, match="CAM needs a network that only averages its maps"):
-        EXPLAINERS["CAM"].explain(subject_of(*built(architecture)), [0])
+        EXPLAINERS["CAM"].explain(subject_of(*build_network(architecture)), [0])
     kind = networks.ARCHITECTURES[architecture].kind
     assert "CAM" not in explainers.fitting_names(kind)
     assert set(explainers.fitting_names(kind)) < set(explainers.fitting_names("pooled"))

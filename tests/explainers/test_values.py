@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from tests.support.explainer_subjects import (
-    built,
+    build_network,
     linear_subject,
     subject_of,
-    tiny,
+    tiny_network,
 )
 from xai_demo.analysis import heatmap
 from xai_demo.explainers import (
@@ -28,7 +28,7 @@ from xai_demo.explainers.torch_hooks import GuidedReLU
 
 
 def test_score_cam_is_the_librarys_where_the_background_is_zero():
-    whole, cut, inputs = tiny()
+    whole, cut, inputs = tiny_network()
     with ScoreCAM(model=whole, target_layers=[whole[0]]) as camera:
         expected = camera(input_tensor=inputs, targets=[ClassifierOutputTarget(2)] * 2)
     raw = cam.score_cam(subject_of(whole, cut, inputs), [0, 2], Budget(passes=32))
@@ -77,7 +77,7 @@ def test_shapley_values_sum_to_what_the_picture_adds():
     assert values[0, 0, :8, :8].sum() == pytest.approx(32, abs=1e-3)
     assert values[0, 0, 8:, 8:].sum() == pytest.approx(-32, abs=1e-3)
     assert values[0, 1].sum() == pytest.approx(64, abs=1e-3)
-    whole, cut, inputs = tiny()
+    whole, cut, inputs = tiny_network()
     real = subject_of(whole, cut, inputs[:1], background=-0.3)
     before, after = real.forward(np.stack([np.full_like(real.inputs[0], -0.3), real.inputs[0]]))
     values = perturbation.owen_values(real, [2], Budget(passes=40))
@@ -94,7 +94,7 @@ def test_expected_gradients_of_a_linear_network_are_its_weights():
 
 @pytest.mark.parametrize("architecture", ["resnet18", "cnn6"])
 def test_integrated_gradients_are_complete(architecture):
-    whole, cut, inputs = built(architecture)
+    whole, cut, inputs = build_network(architecture)
     subject = subject_of(whole, cut, inputs[:1], background=-0.5)
     integrals = gradients.signed_integrated_gradients(subject, [0, 2], Budget(passes=48))
     empty = np.full_like(subject.inputs, -0.5)
@@ -114,7 +114,7 @@ def test_integrated_gradients_of_a_linear_network_are_its_weights():
 
 
 def test_guided_gradients_are_the_librarys():
-    whole, cut, inputs = built("resnet18")
+    whole, cut, inputs = build_network("resnet18")
     subject = subject_of(whole, cut, inputs[:1])
     found = gradients.guided_gradients(subject, [1], Budget())
     expected = GuidedBackpropReLUModel(model=whole, device="cpu")(inputs[:1].clone(), 1)[..., 0]

@@ -7,7 +7,7 @@ import pytest
 from pytorch_grad_cam import GradCAMPlusPlus
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from tests.support.explainer_subjects import built, subject_of
+from tests.support.explainer_subjects import build_network, subject_of
 from xai_demo import networks
 from xai_demo.analysis import heatmap
 from xai_demo.explainers import EXPLAINERS
@@ -19,7 +19,7 @@ _CONVOLUTIONAL = sorted(
 
 @pytest.mark.parametrize("architecture", _CONVOLUTIONAL)
 def test_grad_cam_plus_plus_is_the_librarys_on_the_whole_network(architecture: str) -> None:
-    whole, cut, inputs = built(architecture)
+    whole, cut, inputs = build_network(architecture)
     inputs = inputs[:1]
     turn = (lambda t: t.transpose(2, 3)) if architecture.startswith("cnn") else None
     whole.requires_grad_(True)

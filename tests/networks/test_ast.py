@@ -40,7 +40,7 @@ def published(name: str) -> str:
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setitem(networks.ARCHITECTURES, "ast", small_transformer.ARCHITECTURE)
-    return small_transformer.built()
+    return small_transformer.build_network()
 
 
 def test_head_of_features_is_the_whole_network(small):

@@ -1,4 +1,4 @@
-"""Things to explain, for tests: networks with seeded weights, and one known by hand."""
+"""Subjects to explain, for tests: networks with random weights, and one computable by hand."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from xai_demo import networks
 from xai_demo.explainers import Subject
 
 
-def built(architecture: str):
+def build_network(architecture: str):
     """(whole network, its cut, two windows)."""
     model = model_of(architecture)
     torch.manual_seed(3)
@@ -19,8 +19,8 @@ def built(architecture: str):
     return whole, networks.cut(model, whole), torch.randn(shape)
 
 
-def tiny():
-    """The same of a network that takes no time: two convolutions, cut after the second."""
+def tiny_network():
+    """The same of a network that is fast: two convolutions, cut after the second."""
     torch.manual_seed(5)
     features = nn.Sequential(
         nn.Conv2d(1, 24, 5, stride=2), nn.ReLU(inplace=True), nn.Conv2d(24, 32, 5, stride=2)
@@ -30,17 +30,21 @@ def tiny():
     return whole, networks.Cut(features=features, head=head, layer="0"), torch.randn(2, 1, 36, 48)
 
 
-def pooled():
+def pooled_network():
     """The same with nothing after the cut but the mean and one linear layer."""
-    whole, _, inputs = tiny()
+    whole, _, inputs = tiny_network()
     features = nn.Sequential(*whole[0], nn.ReLU())
     head = nn.Sequential(*list(whole[1])[1:])
     whole = nn.Sequential(features, head).eval().requires_grad_(False)
     return whole, networks.Cut(features=features, head=head, layer="0"), inputs
 
 
-# one of each kind
-SMALL = {"convolutional": tiny, "pooled": pooled, "transformer": small_transformer.built}
+# One of each kind.
+SMALL = {
+    "convolutional": tiny_network,
+    "pooled": pooled_network,
+    "transformer": small_transformer.build_network,
+}
 
 
 def subject_of(whole, cut, inputs, **changes) -> Subject:
@@ -55,7 +59,9 @@ def subject_of(whole, cut, inputs, **changes) -> Subject:
     fields = {
         "inputs": inputs.numpy(),
         "activations": activations,
-        "feature_maps": small_transformer.feature_maps if cut.layer == small_transformer.LAYER else lambda x: x,
+        "feature_maps": small_transformer.feature_maps
+        if cut.layer == small_transformer.LAYER
+        else lambda x: x,
         "head": cut.head,
         "forward": forward,
         "network": whole,
@@ -65,7 +71,7 @@ def subject_of(whole, cut, inputs, **changes) -> Subject:
 
 
 def linear_subject(windows: int = 1, background: float = 0.5, **changes) -> Subject:
-    """A picture of 16 x 16 ones to a network that adds up.
+    """An image of 16 x 16 ones for a network that is a weighted sum.
 
     Label 0 sees the top left quarter at weight 1 and the bottom right one at weight -1, label 1 the
     top right quarter at weight 2.

@@ -1,4 +1,4 @@
-"""Small models for tests: real architectures, seeded weights that mean nothing."""
+"""Small models for tests: real architectures with random weights from a fixed seed."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ MEL = LogMel(
     window_hop_s=1,
     min_s=1,
 )
-FILM = Raster(height=96, width=96, mean=0.5, std=0.25)
+RASTER = Raster(height=96, width=96, mean=0.5, std=0.25)
 
 
 def model_of(architecture: str, **changes) -> Model:
@@ -35,7 +35,7 @@ def model_of(architecture: str, **changes) -> Model:
         task="stethoscope" if sound else "chest_xray",
         architecture=architecture,
         labels=("normal", "crackle", "wheeze"),
-        preprocessing=MEL if sound else FILM,
+        preprocessing=MEL if sound else RASTER,
         activation="softmax",
         licence="none",
         data="none",
@@ -46,7 +46,7 @@ def model_of(architecture: str, **changes) -> Model:
 
 
 def write_model(directory: Path, model: Model, seed: int = 0) -> Model:
-    """A model directory with seeded weights; returns the model with its sha256."""
+    """Write a model directory with random weights; returns the model with its sha256."""
     import torch
     from safetensors.torch import save_file
 
@@ -63,7 +63,7 @@ def write_model(directory: Path, model: Model, seed: int = 0) -> Model:
 
 
 def analyser_of(folder: Path, *models: Model, seed: int = 0) -> Analyser:
-    """A machine without a network whose only models are these, written below `folder`."""
+    """An offline analyser whose only models are these, written below `folder`."""
     for model in models:
         write_model(folder / "weights" / model.name, model, seed=seed)
     settings = dataclasses.replace(
@@ -73,7 +73,7 @@ def analyser_of(folder: Path, *models: Model, seed: int = 0) -> Analyser:
         background_export=False,
         offline=True,
     )
-    made = Analyser(settings)
-    made.hub = Hub(settings, catalog={m.name: Entry(task=m.task) for m in models})
-    made.engine = Engine(made.hub)
-    return made
+    analyser = Analyser(settings)
+    analyser.hub = Hub(settings, catalog={m.name: Entry(task=m.task) for m in models})
+    analyser.engine = Engine(analyser.hub)
+    return analyser

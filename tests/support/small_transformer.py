@@ -34,7 +34,7 @@ MODEL = dataclasses.replace(MODEL, preprocessing=SPEC, activation="sigmoid")
 GRID = (4, 5)
 
 
-def built():
+def build_network():
     """(whole network, its cut, two windows)."""
     torch.manual_seed(3)
     whole = ARCHITECTURE.build(MODEL).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A network of a few hundred numbers, with dropout, for tests that train or time one."""
+"""A network of a few hundred parameters, with dropout, for tests that train or time one."""
 
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ class Tiny(nn.Module):
         return self.head(self.features(x))
 
 
-def whole(model: Model) -> nn.Module:
+def build_tiny(model: Model) -> nn.Module:
     return Tiny(len(model.labels))
 
 
@@ -37,4 +37,4 @@ def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     return network.get_submodule("features"), network.get_submodule("head")
 
 
-TINY = Architecture(build=whole, cuts={LAYER: cut})
+TINY = Architecture(build=build_tiny, cuts={LAYER: cut})

@@ -375,7 +375,7 @@ def test_an_unknown_example_is_named_with_the_known_ones():
 
 def test_importing_the_table_imports_neither_scipy_nor_torch():
     code = (
-        "import sys, xai_demo.synthesis as s; s.example_path('wheeze'); "
+        "import sys, xai_demo.examples as e; e.example_path('wheeze'); "
         "print({'scipy', 'torch', 'soundfile', 'PIL'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

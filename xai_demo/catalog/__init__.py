@@ -22,10 +22,13 @@ class Entry:
 
     task: Task
     checkpoint: Checkpoint | None = None  # None: bundled
-    model: Model | None = None  # None: `weights/<name>/config.json`
-    adapter: str | None = None  # for a checkpoint in another format: see `hub.adapters`
+    # None: `weights/<name>/config.json`.
+    model: Model | None = None
+    # For a checkpoint in another format: see `hub.adapters`.
+    adapter: str | None = None
     published_answer: PublishedAnswer | None = None  # its weights must reproduce this
-    stand_in_for: str | None = None  # the larger model that it replaces where that is not installed
+    # The larger model that it replaces where that is not installed.
+    stand_in_for: str | None = None
 
     @property
     def has_open_pin(self) -> bool:
@@ -50,6 +53,7 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     "pneumonia-resnet18": Entry(task="chest_xray"),
+    # Not pinned yet: `fetch` records what it receives in a lock file in the cache.
     "nih14-resnet50": Entry(
         task="chest_xray",
         model=hub_models.RESNET50,

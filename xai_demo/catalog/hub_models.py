@@ -39,7 +39,8 @@ CNN14 = Model(
         f_max_hz=14_000.0,
         window_s=10.0,
         window_hop_s=5.0,
-        min_s=0.31,  # 9,920 samples: after five poolings a shorter input has no frame left
+        # 9,920 samples: after five poolings a shorter input has no frame left.
+        min_s=0.31,
     ),
     activation="sigmoid",
     licence="MIT (code); Apache-2.0 or CC BY 4.0 (weights, attribute PANNs)",
@@ -103,9 +104,11 @@ AST = Model(
         n_mels=128,
         f_min_hz=20.0,
         f_max_hz=8_000.0,
-        window_s=10.0,  # the length of AudioSet's clips: 998 frames
+        # The length of AudioSet's clips: 998 frames.
+        window_s=10.0,
         window_hop_s=5.0,
-        min_s=0.2,  # 18 frames: at least one complete patch
+        # 18 frames: at least one complete patch.
+        min_s=0.2,
         front_end="kaldi",
         frames=1024,
         mean_db=-4.2677393 * _DECIBELS,

@@ -114,7 +114,8 @@ class Engine:
         self._lock = threading.Lock()
         self._export_lock = threading.Lock()
         self._to_export: deque[_NetworkSpec] = deque()
-        self._queued: set[Hashable] = set()  # waiting for export, or failed: not tried again
+        # Waiting for export, or failed: not tried again.
+        self._queued: set[Hashable] = set()
         self._worker: threading.Thread | None = None
 
     def network(

@@ -43,7 +43,8 @@ BACKENDS = ("auto", "torch", "onnx")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _M_ARENA_MAX = -8  # of malloc.h
 _N_ARENAS = 1
-TRIM_EVERY = 1  # in analyses; trimming takes about a millisecond
+# In analyses; trimming takes about a millisecond.
+TRIM_EVERY = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,10 @@ class Placement:
     """The device of a deployment's networks, and the precision they compute in."""
 
     device: str  # cpu or cuda
-    precision: str = "float32"  # of the features on a GPU: one of `settings.PRECISIONS`
-    is_lent: bool = False  # the GPU is available only during a call
+    # Of the features on a GPU: one of `settings.PRECISIONS`.
+    precision: str = "float32"
+    # The GPU is available only during a call.
+    is_lent: bool = False
 
     @property
     def is_torch_only(self) -> bool:
@@ -154,7 +157,8 @@ def _inference_session(source: Path | bytes, device: str) -> Any:
         return onnxruntime.InferenceSession(source, options, requested)
     # Every provider raises exceptions of its own; the CPU is always available.
     try:
-        onnxruntime.preload_dlls()  # CUDA and cuDNN from torch's packages
+        # CUDA and cuDNN from torch's packages.
+        onnxruntime.preload_dlls()
         return onnxruntime.InferenceSession(source, options, requested, enable_fallback=0)
     except Exception:
         return onnxruntime.InferenceSession(source, options, [CPU])
@@ -208,11 +212,13 @@ class Network:
     """A loaded network: the large `features` on some backend, the small `head` in torch."""
 
     model: Model
-    features: Callable[[Floats], Tensor]  # (batch, 1, rows, columns) -> activations
+    # (batch, 1, rows, columns) -> activations.
+    features: Callable[[Floats], Tensor]
     head: nn.Module
     layer: str
     in_use: ModelInUse
-    whole: nn.Module | None = None  # features and head, differentiable; None on ONNX Runtime
+    # Features and head, differentiable; None on ONNX Runtime.
+    whole: nn.Module | None = None
 
     def probabilities(self, logits: Tensor) -> Floats:
         """The calibrated probabilities of logits, both (batch, labels)."""

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from xai_demo.networks import Cut
     from xai_demo.records import Floats
 
-ONNX_FILE_NAME = "model.onnx"  # of an exported network beside its weights
-TOLERANCE = 1e-4  # the largest relative error of an exported network against torch
+# Of an exported network beside its weights.
+ONNX_FILE_NAME = "model.onnx"
+# The largest relative error of an exported network against torch.
+TOLERANCE = 1e-4
 _TIMEOUT_S = 900
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 

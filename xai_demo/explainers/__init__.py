@@ -40,12 +40,16 @@ class Explainer:
     """An explainer: its function, what that needs and costs, and which networks it fits."""
 
     heatmap: Callable[[Subject, Sequence[int], Budget], Floats]
-    needs: str  # activations, head gradients, full gradients, forward passes or attention
+    # Activations, head gradients, full gradients, forward passes or attention.
+    needs: str
     source: str
-    per_label: bool = True  # False: the same heatmap for every label
+    # False: the same heatmap for every label.
+    per_label: bool = True
     fits: tuple[str, ...] = ("convolutional",)  # kinds of network
-    passes: int = 0  # forward passes per window by default; 0: the head's alone
-    labels_share_passes: bool = True  # False: each further label costs as much again
+    # Forward passes per window by default; 0: the head's alone.
+    passes: int = 0
+    # False: each further label costs as much again.
+    labels_share_passes: bool = True
 
     @property
     def needs_torch(self) -> bool:
@@ -63,6 +67,7 @@ class Explainer:
         return self.heatmap(subject, targets, replace(budget, passes=budget.passes or self.passes))
 
 
+# In the order in which the page and `explainers --json` list them.
 EXPLAINERS = {
     "Grad-CAM++": Explainer(
         heatmap=cam.gradient_cam("GradCAMPlusPlus"),

@@ -25,7 +25,8 @@ BATCH_SIZE = 16
 # Pixel-wise attributions are averaged down to at most this many cells.
 MAX_POOLED_CELLS = 56 * 56
 
-MaskedForward = Callable[["Floats"], "Floats"]  # masks (n, cells, cells) -> logits (n, targets)
+# Masks (n, cells, cells) -> logits (n, targets).
+MaskedForward = Callable[["Floats"], "Floats"]
 
 
 def _ignore_progress(fraction: float, step: str) -> None:
@@ -47,9 +48,12 @@ class Subject:
     inputs: Floats  # (windows, 1, rows, columns)
     activations: Tensor  # (windows, ...) at the cut
     head: nn.Module  # activations -> logits
-    forward: Callable[[Floats], Floats]  # inputs -> logits (windows, labels), on any backend
-    network: Callable[[Tensor], Tensor] | None  # the same, differentiable; None without torch
-    background: float  # the value of a hidden pixel in `inputs`
+    # Inputs -> logits (windows, labels), on any backend.
+    forward: Callable[[Floats], Floats]
+    # The same, differentiable; None without torch.
+    network: Callable[[Tensor], Tensor] | None
+    # The value of a hidden pixel in `inputs`.
+    background: float
     # Lays out activations, or their gradients, as (windows, channels, rows, columns).
     feature_maps: Callable[[Tensor], Tensor] = _identity
 
@@ -67,7 +71,8 @@ class Subject:
 class Budget:
     """What an explanation may cost, and the callbacks that report and stop it."""
 
-    passes: int | None = None  # forward passes per window; None: the explainer's default
+    # Forward passes per window; None: the explainer's default.
+    passes: int | None = None
     progress: Progress = _ignore_progress
     cancelled: Callable[[], bool] = _never_cancelled
 

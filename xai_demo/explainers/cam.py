@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     AttributionMethod = Callable[[Subject, Sequence[int], Budget], Floats]
 
-_CHANNELS_PER_BATCH = 64  # of Ablation-CAM: each is a copy of the activations
+# Of Ablation-CAM: each is a copy of the activations.
+_CHANNELS_PER_BATCH = 64
 
 
 def gradient_cam(method: str) -> AttributionMethod:
@@ -56,6 +57,7 @@ def class_weight_cam(subject: Subject, targets: Sequence[int], budget: Budget) -
     from torch import nn
 
     maps, head = subject.feature_maps(subject.activations), subject.head
+    # Compare the outputs instead of the module types: a head can compute the mean in many ways.
     layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
     with torch.inference_mode():
         if len(layers) != 1 or layers[0].in_features != maps.shape[1]:

@@ -59,6 +59,7 @@ def signed_integrated_gradients(subject: Subject, targets: Sequence[int], budget
 
     steps = budget.passes or 1
     meter = Meter(budget, len(subject.inputs) * steps)
+    # The midpoints of equal steps from background to input.
     positions = ((np.arange(steps) + 0.5) / steps).astype(np.float32)
     attributions = []
     for window in subject.inputs:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # LIME's settings for images, as in its authors' code.
 _KERNEL_WIDTH = 0.25
 _RIDGE = 1.0
-_SAMPLES_PER_CELL = 5  # a smaller budget gives a coarser grid
+# A smaller budget gives a coarser grid.
+_SAMPLES_PER_CELL = 5
 _MAX_CELLS = 256  # the finest grid of partition SHAP
 # shap draws from numpy's global random generator, which all threads share.
 _SHAP_RNG_LOCK = threading.Lock()
@@ -60,6 +61,7 @@ def lime(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     """
     passes = budget.passes or 1
     rows, columns = base.grid_size(subject.inputs.shape, max(4, passes // _SAMPLES_PER_CELL))
+    # Each cell is hidden with probability 1/2.
     draws = np.random.default_rng(0).integers(0, 2, (passes, rows, columns)).astype(np.float32)
     # The first sample is the whole input.
     draws[0] = 1
@@ -115,6 +117,7 @@ def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget)
 
     samples = budget.passes or 1
     meter = Meter(budget, len(subject.inputs) * len(targets) * samples)
+    # The baseline is one input of nothing but background.
     background = torch.full_like(torch.from_numpy(subject.inputs[:1]), subject.background)
     explainer = shap.GradientExplainer(
         _target_module(subject, targets, meter), background, batch_size=base.BATCH_SIZE

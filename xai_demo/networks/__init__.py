@@ -52,7 +52,8 @@ class Architecture:
     kind: str = "convolutional"
     # Lays out activations, or their gradients, as (batch, channels, rows, columns).
     feature_maps: Callable[[Model, Tensor], Tensor] = _identity
-    tensor_renames: tuple[tuple[str, str], ...] = ()  # patterns in published tensor names
+    # Patterns in published tensor names.
+    tensor_renames: tuple[tuple[str, str], ...] = ()
     # For a network that predicts every frame: (head, activations, number of frames) -> logits
     # (batch, labels, frames).
     framewise: Callable[[nn.Module, Tensor, int], Tensor] | None = None

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 N_LAYERS = 12
 PATCH, STRIDE = 16, 10
-N_LEADING_TOKENS = 2  # the class token and the distillation token
+# The class token and the distillation token.
+N_LEADING_TOKENS = 2
 
 # transformers 5 renamed the tensors; the published checkpoint still has the old names.
 TENSOR_RENAMES = (
@@ -48,6 +49,7 @@ def builder(**size: int) -> Callable[[Model], nn.Module]:
         from xai_demo.networks.ast_modules import SpectrogramTransformer
 
         spec = _fixed_length_spec(model)
+        # All other fields keep ASTConfig's defaults, which are the published network's.
         facts: dict[str, Any] = {
             "num_hidden_layers": N_LAYERS,
             "patch_size": PATCH,
@@ -77,6 +79,7 @@ def feature_maps(model: Model, tokens: Tensor) -> Tensor:
     """The patches of activations, or of their gradients, as (batch, channels, rows, columns)."""
     spec = _fixed_length_spec(model)
     rows, columns = ((n - PATCH) // STRIDE + 1 for n in (spec.n_mels, spec.frames or 0))
+    # Behind the patches lie the leading tokens before normalisation: see `ast_modules.Features`.
     patches = tokens[:, N_LEADING_TOKENS : N_LEADING_TOKENS + rows * columns]
     laid_out: Tensor = patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
     return laid_out

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Model
 
-_STRIDE = 32  # input frames for each step of the last block
+# Input frames for each step of the last block: five poolings by 2.
+_STRIDE = 32
 
 
 def cnn6(model: Model) -> nn.Module:

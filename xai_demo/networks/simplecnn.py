@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 WIDTHS = (1, 32, 64, 128)
 DROPOUT = 0.4
-GRID = 4  # rows and columns after pooling: coarse positions reach the classifier
+# Rows and columns after pooling: coarse positions reach the classifier.
+GRID = 4
 
 
 def build(model: Model) -> nn.Module:
@@ -34,6 +35,7 @@ def cut(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Cut after the third convolution's ReLU: a quarter of the input's size."""
     from torch import nn
 
+    # Children keep their names, so the tensors of both halves are those of the whole network.
     children = OrderedDict(network.named_children())
     features: OrderedDict[str, nn.Module] = OrderedDict()
     while "conv_block3" not in features:

@@ -55,6 +55,7 @@ def lung_resnet18(model: Model) -> nn.Module:
 
     network: Any = timm.create_model("resnet18", in_chans=2, num_classes=len(model.labels))
     network.conv1 = nn.Sequential(BandContrast(), network.conv1)
+    # Stride 1 instead of 2: a crackle would otherwise share its cell with too much else.
     network.layer4[0].conv1.stride = (1, 1)
     network.layer4[0].downsample[0].stride = (1, 1)
     network.global_pool = MeanMaxPool()
@@ -69,6 +70,7 @@ def lung_efficientnet_lite0(model: Model) -> nn.Module:
 
     from xai_demo.networks.timm_modules import BandContrast, MeanMaxPool
 
+    # The classifier is replaced below, so its number of classes does not matter.
     network: Any = timm.create_model("efficientnet_lite0", in_chans=2, num_classes=4)
     network.conv_stem = nn.Sequential(BandContrast(), network.conv_stem)
     network.blocks[5][0].conv_dw.stride = (1, 1)
@@ -81,6 +83,7 @@ def cut_resnet(network: Any) -> tuple[nn.Module, nn.Module]:
     """Cut into (stem and four stages, pooling and classifier)."""
     from torch import nn
 
+    # The same modules, so that both halves share the whole network's parameters.
     stages = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
     features = nn.Sequential(*(getattr(network, stage) for stage in stages))
     return features, nn.Sequential(network.global_pool, network.fc)

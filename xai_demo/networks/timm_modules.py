@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of red, green and blue
+# ImageNet's, of red, green and blue.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WIDTH = 512
 
 
@@ -26,6 +27,7 @@ class GreyToRGB(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # Not persistent: they are constants, which the published file does not contain.
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
@@ -81,6 +83,7 @@ class MeanMaxPool(nn.Module):
 
         Over the columns they sum to what `forward` returns.
         """
+        # The mean is shared by all columns; the maximum belongs to one column alone.
         over_rows = x.mean(2)
         maximum = F.one_hot(over_rows.argmax(2), over_rows.shape[2])
         return torch.cat([over_rows / over_rows.shape[2], over_rows * maximum], 1).transpose(1, 2)

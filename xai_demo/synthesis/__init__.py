@@ -52,6 +52,7 @@ def _crackles(snr_db: float, per_second: float) -> tuple[Crackles, ...]:
     )
 
 
+# The seeds are fixed: the files in `xai_demo/examples` are exactly what these functions make.
 BUILDERS: dict[str, Callable[[], SynthesisedSound | Phantom]] = {
     "breathing": partial(lung_sound, seed=1),
     "wheeze": partial(lung_sound, seed=2, events=_wheezes(460)),
@@ -138,6 +139,7 @@ def lung_mixture(
         )
     sound = np.asarray(background, np.float64)
     truth = []
+    # One event in each slot, at a random position: events never overlap.
     for first in range(0, number * slot, slot):
         wave, (low_hz, high_hz) = _event(rng, kind)
         start = first + int(rng.integers(slot - len(wave) + 1))
@@ -168,6 +170,7 @@ def everyday_mixture(label: str, *, snr_db: float, seed: int) -> SynthesisedSoun
     for t in truth:
         during[round(t.start_s * rate) : round(t.end_s * rate)] = True
     noise = lung.coloured_noise(rng, count, rate, *_ROOM)
+    # Only the intervals of the events count: these sounds have long pauses.
     power = np.mean(sound[during] ** 2) / np.mean(noise[during] ** 2)
     mixed = sound + noise * np.sqrt(power / 10 ** (snr_db / 10))
     return SynthesisedSound(samples=_normalise_peak(mixed), sample_rate_hz=rate, truth=truth)
@@ -178,6 +181,7 @@ def _event(
 ) -> tuple[np.ndarray, tuple[float, float]]:
     duration_s = float(rng.uniform(*_EVENT_LENGTHS_S))
     if kind == "wheeze":
+        # Pitch is perceived on a logarithmic scale.
         pitch_hz = float(np.exp(rng.uniform(np.log(200), np.log(600))))
         return lung.wheeze(
             rng,
@@ -209,5 +213,6 @@ def _shift(truth: GroundTruth, by_s: float, total_s: float) -> list[GroundTruth]
 
 
 def _normalise_peak(sound: np.ndarray) -> Floats:
-    fitted: Floats = (sound * min(1.0, 0.95 / np.abs(sound).max())).astype(np.float32)
-    return fitted
+    # Only downwards: a quiet recording stays quiet.
+    normalised: Floats = (sound * min(1.0, 0.95 / np.abs(sound).max())).astype(np.float32)
+    return normalised

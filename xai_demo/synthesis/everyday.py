@@ -98,6 +98,7 @@ def rooster(rng: np.random.Generator) -> SoundParts:
     for start_s, length_s, glide in syllables:
         part = np.linspace(0, 1, round(length_s * SAMPLE_RATE_HZ))
         pitch_hz = np.interp(part, np.linspace(0, 1, len(glide)), glide)
+        # A fast vibrato, as in a rooster's voice.
         pitch_hz = pitch_hz * (1 + 0.012 * np.sin(2 * np.pi * 24 * part * length_s))
         curve = ((0, -8), (800, -2), (1800, 0), (3200, -4), (5000, -16), (10000, -40))
         stack = _harmonic_stack(rng, pitch_hz, curve, 12)
@@ -128,6 +129,7 @@ def helicopter(rng: np.random.Generator) -> SoundParts:
 
 def chainsaw(rng: np.random.Generator) -> SoundParts:
     """A two-stroke engine, revved twice."""
+    # (seconds, hertz): idling, revved up, back, and revved up again.
     knots = (
         (0, 95.0),
         (0.6, 95.0),
@@ -183,6 +185,7 @@ def fire(rng: np.random.Generator) -> SoundParts:
         length = int(rng.uniform(60, 500))
         snap = rng.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
         _add_at(sound, float(start_s), 0.04 * rng.pareto(1.6) * snap)
+    # Soft clipping: a few of the Pareto-distributed snaps are very loud.
     return np.tanh(sound / 0.5), _THROUGHOUT, (300.0, 16000.0)
 
 
@@ -228,6 +231,7 @@ def _harmonic_stack(
         level = 10 ** (_interpolate(curve, harmonic * pitch_hz) / 20)
         # Harmonics near and above the Nyquist frequency would alias.
         level = level * (harmonic * pitch_hz < 0.45 * SAMPLE_RATE_HZ)
+        # A random walk of the phase makes the voice hoarse.
         jitter = roughness * np.cumsum(rng.standard_normal(len(pitch_hz))) / 20
         sound += level * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi) + jitter)
     return sound
@@ -254,6 +258,7 @@ def _add_reverb(rng: np.random.Generator, sound: Samples, decay_s: float, share:
     """The sound in a room, with an exponentially decaying tail of noise."""
     time_s = np.arange(round(3 * decay_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     tail = rng.standard_normal(len(time_s)) * np.exp(-time_s / decay_s)
+    # Padded by the tail's length, because a product of spectra is a circular convolution.
     size = len(sound) + len(tail)
     wet = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(tail, size), size)[: len(sound)]
     return np.asarray(sound + share * wet * sound.std() / wet.std())

@@ -46,7 +46,8 @@ class Wheeze:
     duration_s: float
     frequency_hz: float = 400.0
     harmonics: int = 3
-    modulation: float = 0.08  # the pitch rises and falls by this fraction
+    # The pitch rises and falls by this fraction.
+    modulation: float = 0.08
     snr_db: float = 8.0
 
 
@@ -72,7 +73,8 @@ class Breathing:
     expiration_s: float = 0.6
     heart_per_minute: float = 84.0
     level: float = 0.02  # root mean square
-    contact_db: float = 11.0  # peak of the contact noise, relative to that of the breathing
+    # Peak of the contact noise, relative to that of the breathing.
+    contact_db: float = 11.0
 
 
 Event: TypeAlias = Wheeze | Crackles
@@ -94,11 +96,13 @@ def breath_noise(rng: np.random.Generator, breathing: Breathing) -> Samples:
     inspiration, expiration = np.zeros(count), np.zeros(count)
     starts = np.arange(breathing.first_breath_s, breathing.duration_s, breathing.period_s)
     for start_s in starts:
+        # Breaths are not perfectly regular.
         start_s += rng.uniform(-0.05, 0.05)
         pause_s = 0.05 * breathing.period_s
         expiration_s = start_s + breathing.inspiration_s + pause_s
         _add_hump(inspiration, start_s, breathing.inspiration_s, rng.uniform(0.85, 1.0))
         _add_hump(expiration, expiration_s, breathing.expiration_s, rng.uniform(0.85, 1.0))
+    # Expiration has less energy at high frequencies than inspiration.
     darker = np.asarray(_BREATH_DB) - 6 * np.clip(np.asarray(_BREATH_HZ) / 500 - 0.3, 0, 1)
     noises = [
         coloured_noise(rng, count, SAMPLE_RATE_HZ, _BREATH_HZ, curve)
@@ -158,14 +162,17 @@ def wheeze(rng: np.random.Generator, event: Wheeze) -> tuple[Samples, tuple[floa
     count = round(event.duration_s * SAMPLE_RATE_HZ)
     time_s = np.arange(count) / SAMPLE_RATE_HZ
     part = time_s / event.duration_s
+    # The pitch rises and falls once.
     arch = 2 * np.sin(np.pi * part ** rng.uniform(0.7, 1.0)) - 1
     pitch_hz = event.frequency_hz * (1 + event.modulation * arch)
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     tone = np.zeros(count)
     for harmonic in range(1, event.harmonics + 1):
         tone += 0.25 ** (harmonic - 1) * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi))
+    # The amplitude flutters about 15 times a second.
     knots = max(3, round(15 * event.duration_s))
     tone *= 1 + 0.25 * np.interp(part, np.linspace(0, 1, knots), rng.uniform(-1, 1, knots))
+    # An abrupt start or end would be a click, which resembles a crackle.
     fade = min(0.1, event.duration_s / 4)
     shape = np.clip(np.minimum(time_s, event.duration_s - time_s) / fade, 0, 1)
     band = float(pitch_hz.min()), float(pitch_hz.max() * event.harmonics)
@@ -225,6 +232,7 @@ def lung_sound(
                 high_hz=round(high_hz, 1),
             )
         )
+    # Only downwards, so that the level of the breathing stays as given.
     samples = (sound * min(1.0, 0.95 / np.abs(sound).max())).astype(np.float32)
     return SynthesisedSound(samples=samples, sample_rate_hz=SAMPLE_RATE_HZ, truth=tuple(truth))
 

@@ -76,6 +76,7 @@ def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom
     for opacity in opacities:
         cloud = _cloud(rng, opacity) * np.clip(lungs, 0, 1)
         boxes.append(_bounding_box(opacity.label, cloud))
+        # The maximum, because overlapping opacities do not add up.
         clouds = np.maximum(clouds, opacity.strength * cloud)
     # Fluid replaces air: the patch becomes as dense as the heart and hides what lies in it.
     grey += clouds * (0.72 - grey)
@@ -101,6 +102,7 @@ def _soft_tissue(lungs: Plane) -> Plane:
     skin = _smooth(torso, 3) * (0.25 + 0.75 * _smooth(torso, 26))
     grey = 0.55 * skin
     grey += 0.09 * np.exp(-(((x - 0.5) / 0.16) ** 2)) * torso  # thicker towards the middle
+    # The chin covers the upper edge.
     chin = 1 / (1 + np.exp((np.hypot((x - 0.5) / 0.20, (y + 0.04) / 0.13) - 1) / 0.05))
     grey = np.maximum(grey, 0.76 * chin)
     depth = np.clip(_smooth(lungs, 12) ** 1.5, 0, 1)
@@ -111,6 +113,7 @@ def _soft_tissue(lungs: Plane) -> Plane:
     grey += 0.17 * _smooth(abdomen, 4) * np.exp(-(((x - 0.5) / 0.42) ** 4))
     windpipe = _fill_outline(_band_outline(((0.5, -0.10), (0.5, 0.20), (0.495, 0.36)), 0.018))
     grey -= 0.08 * _smooth(windpipe, 4) * np.clip(3.2 - 8 * y, 0, 1)
+    # The gastric bubble, below the left half of the diaphragm.
     bubble = np.exp(-(((x - 0.73) / 0.05) ** 2) - ((y - 0.87) / 0.03) ** 2)
     return np.asarray(np.clip(grey - 0.13 * bubble, 0, 1))
 
@@ -131,6 +134,7 @@ def _bones(rng: np.random.Generator) -> Plane:
     sides = 0.36 * _tube(collar, 0.0115) + 0.13 * _tube(blade, 0.012) + 0.32 * _tube(humerus, 0.02)
     bone += sides + sides[:, ::-1]
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    # The spine: vertebrae with darker discs between them and a brighter ridge along the middle.
     column = np.exp(-(((x - 0.5) / 0.042) ** 6))
     level = (y + 0.004 * rng.standard_normal()) / 0.058 * (1 - 0.12 * y)
     disc = np.exp(-(((level % 1) - 0.5) ** 2) / 0.012)
@@ -178,6 +182,7 @@ def _vessels(rng: np.random.Generator) -> Plane:
         for spread in np.linspace(-1.3, 1.3, 7):
             angle = spread + rng.normal(0, 0.2)
             twigs = [(root_x, 0.49, angle, 0.0085)]
+            # Branch until the branches are too thin to be visible.
             while twigs:
                 x, y, angle, width = twigs.pop()
                 length = rng.uniform(0.035, 0.06)
@@ -247,6 +252,7 @@ def _fill_outline(outline: Points) -> Plane:
 
 def _spline(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
     """Points along a Catmull-Rom spline through the given points: (number, 2)."""
+    # Each segment needs a neighbour on both sides: wrap around, or repeat the ends.
     knots = np.asarray(points, np.float64)
     ends = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
     knots = np.concatenate([ends[0], knots, ends[1]])
@@ -260,6 +266,7 @@ def _spline(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
 
 def _band_outline(path: Points, radius: float) -> list[tuple[float, float]]:
     """The outline of a band along a smooth path; `radius` is half its width."""
+    # Every sixth point is enough, as `_fill_outline` smooths the outline again.
     middle = _spline(path, closed=False)[::6]
     along = np.gradient(middle, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
