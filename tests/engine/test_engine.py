@@ -1,11 +1,13 @@
-"""Loading, exporting, swapping, forgetting: on small networks with seeded weights."""
+"""The engine loads, exports, switches backends and drops networks; small random networks."""
 
 import dataclasses
 import gc
+import io
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -497,12 +499,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(made, tmp_path, exporter
 
 
 def test_a_full_disk_leaves_no_half_file(made, tmp_path, monkeypatch):
-    def full(self, data):
-        with open(self, "wb") as file:
-            file.write(data[:100])
-        raise OSError(28, "No space left on device")
+    class FullDisk(io.FileIO):
+        def write(self, data):
+            super().write(data[:100])
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    real = Path.open
+
+    def open_on_a_full_disk(self, mode="r", **options):
+        return FullDisk(self, mode) if mode == "xb" else real(self, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_on_a_full_disk)
     assert made().network("small", backend="onnx").in_use.backend == "onnx"
     assert list((tmp_path / "cache" / "onnx").iterdir()) == []
 

@@ -48,7 +48,8 @@ from xai_demo.scheduler import TaskQueue
 if TYPE_CHECKING:
     from torch import nn
 
-    from xai_demo.hub import Hub, Located
+    from xai_demo.hub import Hub
+    from xai_demo.hub.store import WeightsFile
 
 # A network uses every core, so a third analysis would only hold more memory; with two, one can read
 # its file or draw its figure while the other has the network.
@@ -72,14 +73,14 @@ class _NetworkSpec:
     """A model's weights, and the layer after which the network is cut."""
 
     model: Model
-    located: Located
+    weights: WeightsFile
     layer: str
 
     @property
     def export_key(self) -> ExportKey:
         rows, columns = input_size(self.model)
         return ExportKey(
-            weights_sha256=self.located.sha256,
+            weights_sha256=self.weights.sha256,
             architecture=self.model.architecture,
             layer=self.layer,
             rows=rows,
@@ -139,10 +140,10 @@ class Engine:
         in_use = ModelInUse(
             name=spec.model.name,
             architecture=spec.model.architecture,
-            source=spec.located.source,
-            repo_id=spec.located.repo_id,
-            revision=spec.located.revision,
-            sha256=spec.located.sha256,
+            source=spec.weights.source,
+            repo_id=spec.weights.repo_id,
+            revision=spec.weights.revision,
+            sha256=spec.weights.sha256,
             backend=loaded.backend,
             device=loaded.features.device,
             precision=self._placement.precision if loaded.backend == "torch" else "float32",
@@ -162,7 +163,7 @@ class Engine:
         Raises UnsuitableError if the export differs from torch or cannot be written.
         """
         spec = self._resolve(name, None, layer, None)
-        path = (out or spec.located.path.parent) / ONNX_FILE_NAME
+        path = (out or spec.weights.path.parent) / ONNX_FILE_NAME
         data = self._export_bytes(spec)
         try:
             return write_export(path, spec.export_key, data)
@@ -178,16 +179,14 @@ class Engine:
         if weights is not None:
             # A download may take minutes: let others compute meanwhile.
             with self.queue.step_aside():
-                model, located = self._hub.fetch_custom_weights(
-                    weights, like=model, progress=progress
-                )
+                model, file = self._hub.fetch_custom_weights(weights, like=model, progress=progress)
             chosen = networks.explained_layer(model, layer)
         else:
             # Before the download: a wrong name should fail at once.
             chosen = networks.explained_layer(model, layer)
             with nullcontext() if self._hub.is_available(name) else self.queue.step_aside():
-                located = self._hub.fetch_weights(name, progress=progress)
-        return _NetworkSpec(model=model, located=located, layer=chosen)
+                file = self._hub.fetch_weights(name, progress=progress)
+        return _NetworkSpec(model=model, weights=file, layer=chosen)
 
     @property
     def _placement(self) -> Placement:
@@ -242,9 +241,9 @@ class Engine:
         if backend == "onnx":
             source = self._find_export(spec) or self._export_bytes(spec, is_cached=True)
             features = _onnx_runner_of(spec, source, self._placement.device)
-            head = load_cut_network(spec.model, spec.located.path, spec.layer).head
+            head = load_cut_network(spec.model, spec.weights.path, spec.layer).head
             return _LoadedNetwork(features=features, head=head.to(features.device), backend=backend)
-        cut = load_cut_network(spec.model, spec.located.path, spec.layer)
+        cut = load_cut_network(spec.model, spec.weights.path, spec.layer)
         cut = move_to_device(cut, self._placement.device)
         return _LoadedNetwork(
             features=torch_runner(cut.features, self._placement.precision),
@@ -254,7 +253,7 @@ class Engine:
         )
 
     def _find_export(self, spec: _NetworkSpec) -> Path | None:
-        return self._exports.find(spec.export_key, beside=spec.located.path.parent)
+        return self._exports.find(spec.export_key, beside=spec.weights.path.parent)
 
     def _export_bytes(self, spec: _NetworkSpec, *, is_cached: bool = False) -> bytes:
         if packages := missing_export_packages():
@@ -267,7 +266,7 @@ class Engine:
             cached = self._find_export(spec) if is_cached else None
             if cached:
                 return cached.read_bytes()
-            data = self._exporter(spec.model, spec.located.path, spec.layer)
+            data = self._exporter(spec.model, spec.weights.path, spec.layer)
             if is_cached:
                 self._exports.store(spec.export_key, data)
         return data

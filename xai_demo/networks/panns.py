@@ -1,8 +1,8 @@
-"""PANNs (Kong et al. 2020): Cnn6, Cnn14 and Cnn14_DecisionLevelMax, with the authors' tensor names.
+"""PANNs (Kong et al. 2020): Cnn6, Cnn14 and Cnn14_DecisionLevelMax.
 
-Their input is the log-mel spectrogram of `xai_demo.audio.spectrogram`. The authors order it as
-(batch, 1, time, mel); here inputs are (batch, 1, mel, time) and are transposed on the way in and
-out.
+Tensors have the authors' names. The input is the log-mel spectrogram of
+`xai_demo.audio.spectrogram`: (batch, 1, mel, time) here, while the authors order it as
+(batch, 1, time, mel), so it is transposed on the way in and out.
 """
 
 from __future__ import annotations
