@@ -430,7 +430,7 @@ def test_nothing_is_exported_where_it_is_not_wanted_or_cannot_be(made, exporter,
     monkeypatch.setattr(engine_module, "missing_export_packages", lambda: ("onnx",))
     assert engine.network("small").in_use.backend == "torch"
     assert (exporter.calls, engine._worker) == ([], None)
-    with pytest.raises(UnsuitableError, match="small cannot be exported to ONNX without onnx,"):
+    with pytest.raises(UnsuitableError, match="small cannot be exported to ONNX without onnx;"):
         engine.network("small", backend="onnx")
 
 

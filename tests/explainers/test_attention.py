@@ -89,7 +89,7 @@ def test_rollout_leaves_the_network_as_it_was():
 
 
 def test_a_network_without_attention_is_refused():
-    with pytest.raises(UnsuitableError, match="without attention, wanted: a transformer"):
+    with pytest.raises(UnsuitableError, match="needs a transformer; this network has no attention"):
         rollout(subject_of(*tiny_network()), [0], Budget())
 
 

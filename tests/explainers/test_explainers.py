@@ -100,7 +100,7 @@ def test_labels_have_heat_of_their_own(name, kind):
 
 
 @every_fit
-def test_heat_leaves_no_gradients_and_no_hooks_behind(name, kind):
+def test_an_explanation_leaves_no_gradients_and_no_hooks_behind(name, kind):
     whole, cut, inputs = SMALL[kind]()
     kinds = [type(m) for m in whole.modules()]
     EXPLAINERS[name].explain(subject_of(whole, cut, inputs[:1]), [0], FEW)
@@ -113,58 +113,60 @@ SLOW = [name for name, e in EXPLAINERS.items() if e.passes > 1]
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_a_slow_explainer_tells_how_far_it_is(name):
-    heard = []
-    budget = Budget(passes=40, progress=lambda done, doing: heard.append((done, doing)))
+def test_a_slow_explainer_reports_its_progress(name):
+    reports = []
+    budget = Budget(passes=40, progress=lambda done, doing: reports.append((done, doing)))
     EXPLAINERS[name].explain(subject_of(*tiny_network()), [0], budget)
-    fractions = [done for done, _ in heard]
+    fractions = [done for done, _ in reports]
     assert len(set(fractions)) >= 4  # it moves
     assert fractions == sorted(fractions)
     assert fractions[-1] > 0.9
-    assert heard[-1][1].startswith("Forward pass ")
+    assert reports[-1][1].startswith("Forward pass ")
 
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_slow_explainer_keeps_to_its_budget(name):
     whole, cut, inputs = tiny_network()
-    asked = []
+    batches = []
     real = subject_of(whole, cut, inputs[:1])
 
     def forward(batch):
-        asked.append(len(batch))
+        batches.append(len(batch))
         return real.forward(batch)
 
     def network(batch):
-        asked.append(len(batch))
+        batches.append(len(batch))
         return whole(batch)
 
     counted = dataclasses.replace(real, forward=forward, network=network)
     EXPLAINERS[name].explain(counted, [1], Budget(passes=50))
-    assert 30 <= sum(asked) <= 50 + 2  # and what the picture is compared with
+    assert 30 <= sum(batches) <= 50 + 2  # and what the picture is compared with
 
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_slow_explainer_stops_within_a_batch(name):
     whole, cut, inputs = tiny_network()
-    asked = []
+    batches = []
     real = subject_of(whole, cut, inputs)
 
     def forward(batch):
-        asked.append(len(batch))
+        batches.append(len(batch))
         return real.forward(batch)
 
     def network(batch):
-        asked.append(len(batch))
+        batches.append(len(batch))
         return whole(batch)
 
     counted = dataclasses.replace(real, forward=forward, network=network)
-    with pytest.raises(CancelledError, match=r"Cancelled after \d+ of \d+ forward passes"):
-        EXPLAINERS[name].explain(counted, [0], Budget(passes=100, cancelled=lambda: bool(asked)))
-    assert len(asked) == 1
-    assert asked[0] <= 16
+    with pytest.raises(
+        CancelledError, match=r"Cancelled on request after \d+ of \d+ forward passes"
+    ):
+        EXPLAINERS[name].explain(counted, [0], Budget(passes=100, cancelled=lambda: bool(batches)))
+    assert len(batches) == 1
+    assert batches[0] <= 16
     with pytest.raises(CancelledError):
         EXPLAINERS[name].explain(counted, [0], Budget(cancelled=lambda: True))
-    assert len(asked) == 1
+    assert len(batches) == 1
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_what_needs_the_whole_network_says_so_without_torch():
     whole = [name for name, e in EXPLAINERS.items() if e.needs_torch]
     assert len(whole) == 4
     for name in whole:
-        with pytest.raises(UnsuitableError, match="wanted: the backend torch"):
+        with pytest.raises(UnsuitableError, match="use the backend torch or another explainer"):
             EXPLAINERS[name].explain(subject, [0])
         for kind in EXPLAINERS[name].fits:
             assert name not in explainers.fitting_names(kind, torch=False)

@@ -185,7 +185,7 @@ def test_a_file_of_another_size_names_the_tensor_and_both_shapes(small, tmp_path
 
 def test_a_model_without_a_fixed_width_cannot_be_an_ast():
     model = dataclasses.replace(model_of("cnn6"), architecture="ast")
-    with pytest.raises(UnsuitableError, match="wanted: a LogMel with a number of frames"):
+    with pytest.raises(UnsuitableError, match="AST needs inputs with a fixed number of frames"):
         ast.builder()(model)
 
 

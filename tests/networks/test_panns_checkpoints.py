@@ -166,7 +166,8 @@ def test_a_clip_shorter_than_the_least_is_filled_up_and_said(analyser, tmp_path)
     path = tmp_path / "short.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(3200), 32_000)
     analysis = analyser.analyse(AnalysisRequest(task="audioset", faithfulness=False), path)
-    assert "The recording lasts 0.10 s. It was repeated to fill the 0.31 s" in " ".join(analysis.report.warnings)
+    warnings = " ".join(analysis.report.warnings)
+    assert "The recording lasts 0.10 s. It was repeated to fill the 0.31 s" in warnings
     # What was filled up is not spoken of as sound.
     assert analysis.view.duration_s == pytest.approx(0.1)
     assert analysis.report.explanations[0].peak["time_s"] <= 0.1
