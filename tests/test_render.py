@@ -115,7 +115,7 @@ def test_ticks_are_round(low, high, max_count, expected):
     assert render.tick_values(low, high, max_count) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("max_count", [1, 2, 3, 7, 20])
 @pytest.mark.parametrize("high", [0.013, 1.0, 7.77, 10_000.0])
 def test_there_are_never_more_ticks_than_asked_for(high, max_count):
     found = render.tick_values(0.0, high, max_count)
