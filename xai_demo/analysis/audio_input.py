@@ -15,6 +15,7 @@ import numpy as np
 from xai_demo import decision, files
 from xai_demo.analysis import heatmap
 from xai_demo.audio import quality, spectrogram
+from xai_demo.audio.events import detect_events, event_probabilities_over_time, evidence_over_time
 from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.segments import LogMelWindows, Span, cycle_windows, sliding_windows
 from xai_demo.records import Event, Explanation, LogMel, Model, Recording, Timeline, View
@@ -206,20 +207,18 @@ class AudioInput:
     def _precise_events(
         self, model: Model, probabilities: Floats, evidence: Floats | None
     ) -> tuple[Event, ...]:
-        """Events between the edges of all windows, see `decision.detect_events`."""
+        """Events between the edges of all windows, see `detect_events`."""
         spans = np.array([(span.first, span.last) for span in self.inputs.spans])
-        edges, rows = decision.event_probabilities_over_time(
-            spans[:, 0], spans[:, 1], probabilities
-        )
+        edges, rows = event_probabilities_over_time(spans[:, 0], spans[:, 1], probabilities)
         weighted = None if evidence is None else evidence * probabilities[:, :, None]
 
         def curve(label: int, first: int, last: int) -> Floats:
             columns = weighted[:, label]  # type: ignore[index]
-            return decision.evidence_over_time(
+            return evidence_over_time(
                 spans, columns, frames=self.inputs.shape[3], first=first, last=last
             )
 
-        return decision.detect_events(
+        return detect_events(
             model,
             edges,
             rows,

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xai_demo.audio import spectrogram
-from xai_demo.decision import event_probabilities_over_time, pool_windows
+from xai_demo.audio.events import event_probabilities_over_time
+from xai_demo.decision import pool_windows
 from xai_demo.training.calibration import softmax
 from xai_demo.training.datasets import RecordingPredictions
 from xai_demo.training.datasets.breathing import (
