@@ -331,8 +331,8 @@ def with_interval(prediction: Prediction) -> Prediction:
     return replace(prediction, interval=(0.9 * p, min(1.0, 1.1 * p)))
 
 
-INVERTED = "This film seems to be inverted, dark where it is dense. It can be corrected."
-STRANGE = "This does not look like a frontal chest X-ray. Nothing it says means anything."
+INVERTED = "This radiograph seems to be inverted (dark where it is dense). It can be corrected."
+STRANGE = "This does not look like a frontal chest X-ray. The answer is meaningless."
 
 
 def gated(analysis: Analysis, film: GateMode) -> Analysis:

@@ -405,7 +405,7 @@ IMAGES: tuple[Case, ...] = (
         says=r"CT \(computed tomography\); expected .*DX or CR",
     ),
     Case(
-        name="cine.dcm", build=_film(NumberOfFrames=12), outcome="refused", says="holds 12 frames"
+        name="cine.dcm", build=_film(NumberOfFrames=12), outcome="refused", says="contains 12 frames"
     ),
     Case(
         name="no_pixels.dcm",
@@ -515,7 +515,7 @@ IMAGES: tuple[Case, ...] = (
         name="12_bit_in_16.png",
         build=_picture(lambda: radiograph().astype(np.uint16) * 16, "PNG"),
         outcome="warned",
-        says=r"brightest pixel is at \d\.\d % of what 16 bits can hold",
+        says=r"brightest pixel is at \d\.\d % of the 16-bit range",
     ),
     Case(
         name="32_bit.tiff",

@@ -265,7 +265,7 @@ def _warnings(grey: _GreyImage, frames: int, mode: str) -> Iterator[str]:
         yield from flat
     elif _TARGET_MODES[mode] in ("I", "F"):
         yield (
-            f"The values of the image go from {grey.low:g} to {grey.high:g} on an unknown scale:"
+            f"The image's values go from {grey.low:g} to {grey.high:g} on an unknown scale:"
             " the lowest is shown as black and the highest as white."
         )
     elif _TARGET_MODES[mode] == "I;16" and high < _DARK_SHARE:
