@@ -12,7 +12,7 @@ from tests.support import small_transformer
 from tests.support.explainer_subjects import subject_of, tiny_network
 from xai_demo.errors import UnsuitableError
 from xai_demo.explainers import EXPLAINERS, Budget
-from xai_demo.explainers.attention import attention_flow, rollout
+from xai_demo.explainers.gradients import attention_flow, rollout
 from xai_demo.explainers.torch_hooks import AttentionRecorder
 
 

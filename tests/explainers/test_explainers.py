@@ -41,7 +41,7 @@ def shown(raw: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("architecture", ["resnet18", "cnn6", "cnn14"])
 @pytest.mark.parametrize("name", LIBRARY)
-def test_heat_from_the_head_is_that_of_the_whole_network(name, architecture):
+def test_a_heatmap_from_the_head_is_that_of_the_whole_network(name, architecture):
     whole, cut, inputs = build_network(architecture)
     layer = whole.get_submodule(cut.layer)
     turn = architecture.startswith("cnn")
@@ -81,7 +81,7 @@ def test_all_labels_at_once_are_the_labels_one_by_one(name, kind):
 
 
 @every_fit
-def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name, kind):
+def test_a_heatmap_is_finite_and_not_negative_even_where_nothing_is_active(name, kind):
     whole, cut, inputs = SMALL[kind]()
     subject = subject_of(whole, cut, torch.zeros_like(inputs[:1]))
     subject = dataclasses.replace(subject, activations=torch.zeros_like(subject.activations))
@@ -93,7 +93,7 @@ def test_heat_is_finite_and_not_negative_even_where_nothing_is_active(name, kind
 @pytest.mark.parametrize(
     ("name", "kind"), [(name, kind) for name, kind in FITS if EXPLAINERS[name].per_label]
 )
-def test_labels_have_heat_of_their_own(name, kind):
+def test_labels_have_heatmaps_of_their_own(name, kind):
     whole, cut, inputs = SMALL[kind]()
     raw = EXPLAINERS[name].explain(subject_of(whole, cut, inputs[:1]), [0, 1], FEW)
     assert not np.allclose(heatmap.normalise(raw[0, 0]), heatmap.normalise(raw[0, 1]), atol=1e-3)

@@ -1,4 +1,4 @@
-"""The heat of the cut network is that of the whole one, for every architecture there is."""
+"""The heatmap of the cut network is that of the whole one, for every architecture there is."""
 
 from __future__ import annotations
 

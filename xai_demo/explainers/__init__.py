@@ -13,12 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import UnknownNameError, UnsuitableError
-from xai_demo.explainers import (
-    attention,
-    cam,
-    gradients,
-    perturbation,
-)
+from xai_demo.explainers import cam, gradients, perturbation
 from xai_demo.explainers.base import Budget, Meter, Subject
 
 if TYPE_CHECKING:
@@ -171,7 +166,7 @@ EXPLAINERS = {
         labels_share_passes=False,
     ),
     "Attention rollout": Explainer(
-        heatmap=attention.rollout,
+        heatmap=gradients.rollout,
         needs="attention",
         source="Abnar & Zuidema 2020",
         per_label=False,
