@@ -52,6 +52,7 @@ ROWS: dict[str, tuple[set[str], ...]] = {
         {"folds"},
         {"ablation", "cross_validation", "explainer_eval", "gate_eval", "input_checks"},
         {"refit"},
+        {"refit"},
     ),
     "xai_demo.tabs": (
         {"phrases", "requests", "theme"},
