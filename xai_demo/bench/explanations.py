@@ -109,6 +109,7 @@ def _row(name: str, rounds: int) -> dict[str, float]:
     torch.manual_seed(0)
     whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     cut = networks.cut(model, whole)
+    # Ten seconds of sound at PANNs' 100 frames a second, or a radiograph.
     shape = (1, 1, 64, 1001) if isinstance(model.preprocessing, LogMel) else (1, 1, 224, 224)
     inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
@@ -148,6 +149,7 @@ def _row(name: str, rounds: int) -> dict[str, float]:
     for backend in runners:
         variants |= {f"{backend}_{n}": explanation(backend, n) for n in (0, 1, 14)}
     seconds = _median_seconds(variants, rounds)
+    # Once only, because it takes as long as some fifty forward passes.
     start = time.perf_counter()
     reference = library(14)
     seconds["whole_14"] = time.perf_counter() - start

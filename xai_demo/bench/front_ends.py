@@ -126,6 +126,7 @@ def _torchlibrosa(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floa
         n_mels=spec.n_mels,
         fmin=spec.f_min_hz,
         fmax=spec.f_max_hz,
+        # PANNs do not clip the levels far below the loudest one.
         top_db=None,
     ).eval()
     waveform = torch.from_numpy(samples)[None]
@@ -141,10 +142,12 @@ def _torchlibrosa(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floa
 def _ast_feature_extractor(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floats]]:
     from transformers import ASTFeatureExtractor
 
+    # Without its normalisation, which belongs to the model and not to the front end.
     extract = ASTFeatureExtractor(do_normalize=False, max_length=spectrogram.window_frames(spec))
 
     def run_once() -> Floats:
         features = extract(samples, sampling_rate=spec.sample_rate_hz)["input_values"][0]
+        # Kaldi's features are natural logarithms of power.
         decibels: Floats = features.T * np.float32(10 / np.log(10))
         return decibels
 

@@ -60,6 +60,7 @@ def run(settings: Settings, *, minutes: int, progress: Progress | None = None) -
     lengths = dict.fromkeys((SHORT_MINUTES, minutes))
     recordings: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        # The first analysis also loads the network.
         _measure_analysis(analyser, model, write_breathing(Path(folder) / "warm.wav", 10.0))
         for i, length in enumerate(lengths):
             report(0.4 * i / len(lengths), f"A recording of {length} min")
@@ -190,6 +191,7 @@ def _live_analyser(
 ) -> Callable[[Floats], None]:
     """Takes a chunk and, once a second, analyses the recent sound; records how long that took."""
     spec = analyser.hub.model(model).preprocessing
+    # For the type checker: every model of this task takes sound.
     assert isinstance(spec, LogMel)  # noqa: S101
     buffer = AudioBuffer(sample_rate_hz=spec.sample_rate_hz)
     recent = round(RECENT_S * spec.sample_rate_hz)

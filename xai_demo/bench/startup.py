@@ -32,6 +32,7 @@ def run(
     settings: Settings, *, rounds: int = ROUNDS, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Seconds until each page answers: medians over the rounds, and every value."""
+    # Neither page may report its start to Gradio or to the Hub, which takes time of its own.
     quiet = ("GRADIO_ANALYTICS_ENABLED=False", "HF_HUB_DISABLE_TELEMETRY=1")
     ours = (
         *quiet,

@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(text, file=out, flush=True)
     except XaiDemoError as error:
         return _print_error(str(error), error.exit_status)
-    except SystemExit as stop:  # argparse, after --help and --version
+    except SystemExit as stop:
+        # argparse exits by itself after --help and --version.
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return _print_error("Stopped.", 1)
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_error(sentence: str, status: int) -> int:
+    # A library's message may span several lines.
     print("xai_demo: " + " ".join(sentence.split()), file=sys.stderr)
     return status
 
@@ -135,6 +137,7 @@ def progress_bar() -> Iterator[Progress | None]:
 
         def show(fraction: float, what: str) -> None:
             bar.set_description_str(what, refresh=False)
+            # tqdm warns about a bar that is more than full, which rounding can cause.
             bar.n = min(max(fraction, 0.0), 1.0)
             bar.refresh()
 
@@ -201,13 +204,16 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
         raise RequestError("fetch needs the names of models, or --all")
     hub = Hub(settings)
     for name in arguments.models:
-        hub.entry(name)  # so that a misspelt name is reported before the first download
+        # A misspelt name is reported before the first download, not after it.
+        hub.entry(name)
     failures = []
     for name in hub.names() if arguments.all else arguments.models:
         try:
             with progress_bar() as progress:
+                # Whoever fetches by hand may record the sha256 that later runs must find.
                 weights = hub.fetch_weights(name, progress=progress, close_open_pin=True)
-        except WeightsError as error:  # the other models may still work
+        except WeightsError as error:
+            # The other models may still be downloaded; the first error decides the exit status.
             failures.append(error)
             continue
         yield f"{name}: {weights.source}, {weights.path}\n  sha256 {weights.sha256}"
@@ -267,7 +273,9 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """serve the page, as app.py does"""
     from xai_demo.tabs.server import launch
 
-    yield from ()  # the server prints its own address
+    # A command is a generator, and this one has nothing to print: the server shows its address.
+    yield from ()
+    # Only what was given, because `launch` has the defaults.
     chosen = {"host": arguments.host, "port": arguments.port}
     launch(settings, **{name: value for name, value in chosen.items() if value is not None})
 

@@ -53,6 +53,7 @@ def _measure(
     arguments: argparse.Namespace, settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Any], str]:
     """The figures of the chosen kind, and their table."""
+    # Here, because they import torch, which `--help` can do without.
     from xai_demo.bench import (
         explanations,
         front_ends,

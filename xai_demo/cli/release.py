@@ -62,6 +62,7 @@ def deploy_space(arguments: argparse.Namespace, settings: Settings) -> Iterator[
         raise RequestError("deploy needs --space OWNER/NAME, or --dry-run")
     names = space.required_files(ROOT)
     yield from space.list_files(ROOT, names)
+    # The copy proves that the page needs no file outside the list.
     with space.serve_copy(ROOT, names) as page:
         yield f"The page started in {page.seconds:.1f} s on this machine, from these files alone"
         seconds = space.wait_for_answer(page.url, ROOT, within_s=_FIRST_ANSWER_TIMEOUT_S, pause_s=1)
@@ -71,6 +72,7 @@ def deploy_space(arguments: argparse.Namespace, settings: Settings) -> Iterator[
         return
     commit = space.deploy(ROOT, names, repo_id=arguments.space, message=arguments.message)
     yield f"Deployed {arguments.space} at {commit}"
+    # Until the new build runs, the old one answers: its predictions would prove nothing.
     seconds = space.wait_until_running(arguments.space, commit)
     yield f"The Space was built and started in {seconds:.0f} s"
     seconds = space.wait_for_answer(arguments.url or arguments.space, ROOT)

@@ -275,6 +275,7 @@ def ablate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """compare choices of training by cross-validation, on a small budget"""
     from xai_demo.training import ablation
 
+    # The comparison of explainers needs no training, so it is not one of the ablation's tables.
     tables = [name for name in arguments.table if name != "explainers"]
     budget = ablation.Budget(
         epochs=arguments.epochs,
@@ -328,6 +329,7 @@ def _compare_explainers(
         name,
         settings=settings,
         data=arguments.data,
+        # `--most` counts training samples here, and explaining one costs far more than training.
         most=min(arguments.most, explainer_eval.MOST),
         only=[each for each in EXPLAINERS if each in fitting],
         progress=progress,

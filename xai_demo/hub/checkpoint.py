@@ -75,6 +75,7 @@ class Digests:
 
     def sha256(self, path: Path) -> str:
         """The sha256 of the file's bytes, in lower-case hexadecimal digits."""
+        # Hashing 327 MB takes a second, and every analysis asks for verified weights.
         facts = path.stat()
         key = (str(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
         with self._lock:
@@ -128,6 +129,7 @@ def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, T
             f"{path.name} cannot be read as tensors ({type(error).__name__}); expected a complete"
             " safetensors file, or a pickle that holds only tensors."
         ) from error
+    # One after the other, because wrappers may be nested.
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -151,6 +153,7 @@ def _check_front_end(named: Mapping[str, Tensor], spec: LogMel, file_name: str) 
     """Raises CheckpointMismatchError where the stored front end is not the one of `spec`."""
     import numpy as np
 
+    # torchlibrosa computes the Fourier transform by convolution: one kernel for each frequency.
     rows = spec.n_fft // 2 + 1
     kernels = (rows, 1, spec.n_fft)
     expected_shapes = dict.fromkeys(_KERNELS, kernels) | {_MEL: (rows, spec.n_mels)}
@@ -276,6 +279,7 @@ def is_repo_id(repo_id: str) -> bool:
 
     client: Any = utils  # exports these names lazily, which a type checker does not see
     try:
+        # It accepts names without an owner too, which the Hub keeps for old models of its own.
         client.validate_repo_id(repo_id)
     except client.HFValidationError:
         return False

@@ -62,6 +62,7 @@ def _download(url: str) -> bytes:
     client: Any = utils  # exports these names lazily, which a type checker does not see
     content = bytearray()
     try:
+        # The session of the Hub's client knows about proxies, and sends no token by itself.
         with client.get_session().stream("GET", url, timeout=_TIMEOUT_S) as response:
             if response.status_code != 200:
                 raise CheckpointUnavailableError(f"{url} answered {response.status_code}.")

@@ -194,6 +194,7 @@ class HubClient:
                 if bytes_done() > before:  # it got further: start counting anew
                     failures, pause_s = 0, self._policy.pause_s
                 failures += 1
+                # A server that asks for too long a pause is given up at once, with that number.
                 wait_s = retry_after_s(error)
                 wait_s = pause_s if wait_s is None else wait_s
                 if (

@@ -247,6 +247,7 @@ def serve_page(
     port = _free_port()
     variables = (*environ, "GRADIO_SERVER_NAME=127.0.0.1", f"GRADIO_SERVER_PORT={port}")
     start_s, url = time.perf_counter(), f"http://127.0.0.1:{port}/"
+    # Variables are added by env(1), because only `settings` reads the environment of this process.
     with subprocess.Popen(  # noqa: S603 - our own program
         ["/usr/bin/env", *variables, *command],
         cwd=folder,
@@ -267,6 +268,7 @@ def serve_page(
 
 
 def _free_port() -> int:
+    # Port 0 lets the system choose a free one.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

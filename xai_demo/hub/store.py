@@ -75,6 +75,7 @@ class Store:
             raise CheckpointUnavailableError(
                 f"{path} is broken; delete it to fetch again."
             ) from error
+        # A revision that the catalogue pins overrules a lock from before that pin.
         if not COMMIT.fullmatch(revision) or checkpoint.revision not in (None, revision):
             return checkpoint
         return dataclasses.replace(
@@ -145,6 +146,7 @@ class Store:
 
         client: Any = utils  # exports these names lazily, which a type checker does not see
         thread_lock = self._thread_locks.setdefault(folder, threading.Lock())
+        # First the threads of this process, then other processes: the messages differ.
         with ExitStack() as stack:
             while not thread_lock.acquire(timeout=_POLL_INTERVAL_S):
                 progress(0.0, "Waiting for another visitor's download of the same model")
@@ -238,6 +240,7 @@ class Store:
     def _write_lock(self, checkpoint: Checkpoint, branch: str, weights: WeightsFile) -> None:
         lock = json.dumps({"revision": weights.revision, "sha256": weights.sha256}, indent=2)
         path = self._lock_path(checkpoint, branch)
+        # An unchanged lock is not written again: the cache may be on a read-only disk.
         if not path.is_file() or path.read_text(encoding="utf-8") != lock + "\n":
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lock + "\n")
