@@ -320,7 +320,7 @@ def test_an_evaluation_without_test_samples_is_refused(films, trained, tmp_path)
     few = link(films, tmp_path / "few", "NORMAL/IM-0001-0001.jpeg")
     with pytest.raises(
         TrainingError,
-        match=r"test split of kermany has 0 samples .*; samples of at least 1 labels are needed",
+        match="test split of kermany has 0 samples of 0 labels; samples of at least 1 are needed",
     ):
         evaluate_model(NAME, settings=trained, data=few)
 

@@ -140,9 +140,9 @@ def test_a_mixture_is_evaluated_site_by_site(data, settings, tmp_path):
     }
     assert named == {("icbhi", "events")}
     assert "icbhi_score" not in result["metrics"]  # of SPRSound
-    assert any("Fraiwan: the model learnt from all of these 6" in n for n in result["notes"])
+    assert any("Fraiwan: the model was trained on all of these 6" in n for n in result["notes"])
     assert any(
-        "SPRSound: 2 patients that the model learnt from are left" in n for n in result["notes"]
+        "SPRSound: 2 patients that the model was trained on are left" in n for n in result["notes"]
     )
     assert result["no_test"] == ["fraiwan"]
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
@@ -197,7 +197,7 @@ def test_folders_named_after_labels_are_evaluated_by_recording(settings, tmp_pat
     write(tmp_path / "speech" / "carl.wav", noise(3.0))
     result = evaluate_model(NAME, settings=settings, data=tmp_path)
     assert (result["level"], result["n"], result["groups"]) == ("recordings", 3, 2)
-    assert "2 patients in 3 sounds" in result["notes"][0]
+    assert "3 sounds of 2 patients" in result["notes"][0]
     assert "named after none of normal, crackle, wheeze, both (1): speech" in result["notes"][1]
 
 
