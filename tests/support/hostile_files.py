@@ -405,7 +405,10 @@ IMAGES: tuple[Case, ...] = (
         says=r"CT \(computed tomography\); expected .*DX or CR",
     ),
     Case(
-        name="cine.dcm", build=_film(NumberOfFrames=12), outcome="refused", says="contains 12 frames"
+        name="cine.dcm",
+        build=_film(NumberOfFrames=12),
+        outcome="refused",
+        says="contains 12 frames",
     ),
     Case(
         name="no_pixels.dcm",
