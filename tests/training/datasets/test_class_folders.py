@@ -51,7 +51,7 @@ def test_folders_are_known_by_their_label_however_it_is_written(tmp_path):
     assert data.load(0, None)[0].shape == (40, 40)
     assert data.load(0, None)[1].tolist() == np.eye(3)[data.targets[0]].tolist()
     (note,) = data.notes
-    assert "4 pictures of 4 persons, 0 told by their files' names" in note
+    assert "4 radiographs of 4 patients; 0 are identified by file names" in note
 
 
 def test_a_person_is_told_by_the_name_or_by_the_picture_alone(tmp_path):

@@ -74,7 +74,9 @@ def test_a_published_file_name_tells_the_person(file_name, who):
 
 @pytest.mark.parametrize("file_name", ["cat.jpeg", "person_1.jpeg", "xperson1_virus_1.jpeg", ""])
 def test_a_file_name_without_a_person_is_refused_by_name(file_name):
-    with pytest.raises(TrainingError, match=f"{file_name} does not name a patient; expected is person<N>"):
+    with pytest.raises(
+        TrainingError, match=f"{file_name} does not name a patient; expected is person<N>"
+    ):
         kermany.patient_of(file_name)
 
 

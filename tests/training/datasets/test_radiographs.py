@@ -156,7 +156,7 @@ def test_a_patient_in_two_parts_is_refused_with_file_line_and_number(tmp_path):
     ):
         nih.read(folder, NIH14)
     (folder / "test_list.txt").write_text("00000008_000.png\n00000007_001.png\n")
-    said = r"test_list.txt, line 2: patient 7 \(00000007_001.png\) is in train_val_list.txt as well"
+    said = r"test_list.txt, line 2: patient 7 \(00000007_001.png\) is also in train_val_list.txt"
     with pytest.raises(TrainingError, match=said):
         nih.read(folder, NIH14)
 

@@ -56,7 +56,9 @@ def test_folds_are_as_many_as_asked_for_and_need_a_person_each():
     groups, targets = findings()
     found = assign_folds(groups, targets, 5, seed="any")
     assert np.bincount(found).tolist() == pytest.approx([200] * 5, abs=10)
-    with pytest.raises(TrainingError, match="1 patients cannot be split into 2 folds; at least two"):
+    with pytest.raises(
+        TrainingError, match="1 patients cannot be split into 2 folds; at least two"
+    ):
         assign_folds(["a", "a"], np.zeros(2, np.int64), 2, seed="any")
     with pytest.raises(TrainingError, match="into 1 folds"):
         assign_folds(["a", "b"], np.zeros(2, np.int64), 1, seed="any")

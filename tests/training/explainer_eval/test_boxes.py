@@ -65,7 +65,7 @@ def test_several_boxes_of_a_picture_are_kept_together(folder):
         ("00000007_000.png,Mass,-5,1,128,64", "(-5, 1, 128, 64)"),
         ("00000007_000.png,Mass,5,1,0,64", "(5, 1, 0, 64)"),
         ("00000007_000.png,Broken heart,5,1,9,9", "unknown finding, left out: line 3 (Broken he"),
-        ("00009999_000.png,Mass,5,1,9,9", "without a picture: line 3 (00009999_000.png)"),
+        ("00009999_000.png,Mass,5,1,9,9", "without a radiograph: line 3 (00009999_000.png)"),
         ("00000007_000.png,Mass,5", "fewer than six fields, left out: line 3 (00000007_000.png"),
     ],
 )
@@ -79,14 +79,16 @@ def test_a_row_that_will_not_do_is_counted_and_named(folder, row, said):
 
 def test_many_faults_of_a_kind_are_counted_and_the_first_named(folder):
     (note,) = listed(folder, GOOD, *["1.png,Mass,5,1,9,9"] * 5).notes
-    assert "5 boxes without a picture: line 3 (1.png); line 4 (1.png); line 5 (1.png) and 2" in note
+    assert (
+        "5 boxes without a radiograph: line 3 (1.png); line 4 (1.png); line 5 (1.png) and 2" in note
+    )
 
 
 @pytest.mark.parametrize(
     ("header", "said"),
     [
         ("Image Index,Finding Labels,x,y,w,h", "Image Index, Finding Labels, x, y, w, h; expected"),
-        ("Image Index,Finding Label,Bbox", "has the columns Image Index, Finding Label, Bbox, w"),
+        ("Image Index,Finding Label,Bbox", "has the columns Image Index, Finding Label, Bbox; e"),
         ("", "has the columns none; expected are Image Index, Finding Label, Bbox"),
     ],
 )

@@ -133,7 +133,7 @@ def test_the_same_seed_puts_events_in_the_same_places_at_every_ratio():
     assert quiet == loud
     assert len(quiet) == 4
     assert lung_mixture(background, kind="wheeze", snr_db=0, seed=4).truth != quiet
-    with pytest.raises(UnsuitableError, match=r"background lasts 0.25 s; wanted: at least 0.7 s"):
+    with pytest.raises(UnsuitableError, match=r"background lasts 0.25 s; at least 0.7 s is needed"):
         lung_mixture(background[:2000], kind="wheeze", snr_db=0, seed=3)
 
 

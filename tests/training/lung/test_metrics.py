@@ -245,7 +245,7 @@ def test_every_picture_is_a_png_that_names_the_model_the_number_and_its_limits(
         tmp_path / "new",
         model="lung-test",
         labels=some.labels,
-        answers=(some.probabilities, some.targets, some.decided),
+        predictions=(some.probabilities, some.targets, some.decided),
         normal=normal,
     )
     assert [path.name for path in paths] == ["confusion.png", "reliability.png", "roc.png"]
@@ -267,7 +267,7 @@ def test_a_class_that_nobody_has_gets_no_curve_and_no_complaint(tmp_path):
         tmp_path,
         model="lung-test",
         labels=some.labels,
-        answers=(some.probabilities[alone], some.targets[alone], some.decided[alone]),
+        predictions=(some.probabilities[alone], some.targets[alone], some.decided[alone]),
         normal=NORMAL,
     )
     assert len(list(tmp_path.glob("*.png"))) == 3

@@ -156,9 +156,9 @@ def test_what_is_missed_by_pointing_and_its_slope_are_known():
 
 
 def test_an_event_everywhere_is_not_missed():
-    (task,) = localised(np.random.default_rng(0).normal(size=(3, 5, 2)), [[1] * 5] * 3).pointing_losses(
-        np.ones(2)
-    )
+    (task,) = localised(
+        np.random.default_rng(0).normal(size=(3, 5, 2)), [[1] * 5] * 3
+    ).pointing_losses(np.ones(2))
     missed, slope = task(np.ones(2, np.float32))
     assert missed == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(slope, 0, atol=1e-6)

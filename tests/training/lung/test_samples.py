@@ -84,7 +84,12 @@ def draws(dataset, n=240):
     for seed in range(n):
         rng = np.random.default_rng(seed)
         source = int(rng.choice(len(SOURCES), p=dataset._source_probabilities))
-        way = (dataset._plan_event, dataset._plan_window, dataset._plan_cycle, dataset._plan_synthetic)[source]
+        way = (
+            dataset._plan_event,
+            dataset._plan_window,
+            dataset._plan_cycle,
+            dataset._plan_synthetic,
+        )[source]
         yield way(train[seed % len(train)], rng)
 
 
@@ -113,7 +118,9 @@ def test_the_same_seed_gives_the_same_sample_and_none_the_plain_event(dataset):
 def test_a_window_is_labelled_by_what_sounds_in_it(dataset):
     # Normal 0.3-1.3 s, wheeze 1.5-2.5 s, crackle 2.7-3.6 s; windows of two seconds.
     at = next(
-        i for i, s in enumerate(dataset.recordings) if s.take.site == "sprsound" and len(s.events) == 3
+        i
+        for i, s in enumerate(dataset.recordings)
+        if s.take.site == "sprsound" and len(s.events) == 3
     )
     times, label = dataset.window_label(at, 0)
     assert label.tolist() == [0, 0, 1, 0]
@@ -178,7 +185,7 @@ def test_recordings_with_a_label_alone_are_learnt_from_as_they_are(tmp_path):
 
 def test_a_folder_of_sounds_without_any_label_is_refused(tmp_path):
     write_child(tmp_path, TRAINED, [], record="Poor Quality")
-    with pytest.raises(TrainingError, match="without an event or a label, wanted: annotated"):
+    with pytest.raises(TrainingError, match="but no event or label; annotated"):
         lung.read(tmp_path, MODEL)
 
 
