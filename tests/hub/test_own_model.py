@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_analyser import FakeAnalyser, FakeHub, write_film
-from tests.support.small_models import FILM, model_of, write_model
+from tests.support.small_models import RASTER, model_of, write_model
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import UnknownNameError
@@ -85,7 +85,7 @@ def test_an_own_model_answers_with_its_own_labels_and_preparation(tmp_path: Path
         name="mine",
         labels=("cat", "dog"),
         normal_label=None,
-        preprocessing=dataclasses.replace(FILM, height=64, width=64),
+        preprocessing=dataclasses.replace(RASTER, height=64, width=64),
     )
     write_model(tmp_path / "mine", mine)
     settings = dataclasses.replace(

@@ -104,7 +104,7 @@ LIBRARY = {
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-def test_heat_by_the_cut_is_that_of_the_whole_network(small, name):
+def test_a_heatmap_by_the_cut_is_that_of_the_whole_network(small, name):
     from tests.support.explainer_subjects import subject_of
     from xai_demo.analysis import heatmap
     from xai_demo.explainers import EXPLAINERS

@@ -74,7 +74,7 @@ def test_the_head_leaves_the_activations_as_they_were(name, layer):
 
 
 @every_cut
-def test_heat_by_the_cut_is_that_of_the_whole_network(name, layer):
+def test_a_heatmap_by_the_cut_is_that_of_the_whole_network(name, layer):
     whole, cut, inputs = built(name, layer)
     with pytorch_grad_cam.GradCAMPlusPlus(
         model=whole,
