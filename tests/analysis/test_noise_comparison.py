@@ -134,7 +134,7 @@ def test_the_command_line_asks_twice_and_tells_what_moved(offline, tmp_path, cap
             ["--snr", "5"],
             "(snr) of 5 dB needs a kind of noise: white, pink or babble",
         ),
-        ("everyday-cnn6", "dog", ["--noise", "pink", "--snr", "90"], "wanted: -20 to 60 dB"),
+        ("everyday-cnn6", "dog", ["--noise", "pink", "--snr", "90"], "expected -20 to 60 dB"),
         ("everyday-cnn6", "dog", ["--noise", "brown"], "'brown' (choose from"),
         (
             "pneumonia-resnet18",

@@ -95,8 +95,7 @@ def test_what_is_drawn_is_a_picture_in_grey_that_no_seed_repeats(kind):
 @pytest.mark.parametrize("kind", gate_eval.DRAWINGS)
 def test_the_gate_stops_nineteen_of_twenty_of_what_is_drawn(kind):
     stopped = [
-        gate.classify_picture(gate_eval.DRAWINGS[kind](np.random.default_rng(seed))).kind
-        != "frontal"
+        gate.classify_image(gate_eval.DRAWINGS[kind](np.random.default_rng(seed))).kind != "frontal"
         for seed in range(20)
     ]
     assert sum(stopped) >= 19

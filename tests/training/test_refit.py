@@ -76,8 +76,7 @@ def test_the_order_of_the_orientations_is_that_of_a_rotated_radiograph():
         if "recognised" in name
     )
     turned = [
-        gate.classify_picture(np.ascontiguousarray(np.rot90(image, -quarters))).turn
-        == 90 * quarters
+        gate.classify_image(np.ascontiguousarray(np.rot90(image, -quarters))).turn == 90 * quarters
         for image in (upright, 1 - upright)
         for quarters in range(4)
     ]

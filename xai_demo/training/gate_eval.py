@@ -95,7 +95,7 @@ def evaluate_gate(
             image = read_pixels(path, settings, unread)
             if image is None:
                 continue
-            verdict = gate.classify_picture(image[0], colour=image[1])
+            verdict = gate.classify_image(image[0], colour=image[1])
             films.setdefault(name, VerdictTally()).count(verdict.kind == "frontal")
             for way, is_right in _orientation_verdicts(image[0]) if i < folders.turned else ():
                 turned.setdefault(way, VerdictTally()).count(is_right)
@@ -103,7 +103,7 @@ def evaluate_gate(
         raise TrainingError(f"{folders.films} contains no readable radiograph.")
     report(0.8, "other images")
     for kind, shown, colour in other_images(folders, settings, unread):
-        stopped = gate.classify_picture(shown, colour=colour).kind != "frontal"
+        stopped = gate.classify_image(shown, colour=colour).kind != "frontal"
         others.setdefault(kind, VerdictTally()).count(stopped)
     return _result(films, turned, others, unread)
 
@@ -173,7 +173,7 @@ def _orientation_verdicts(upright: Floats) -> Iterator[tuple[str, bool]]:
             if not (inverted or quarters):
                 continue
             shown = np.rot90(1 - upright if inverted else upright, -quarters)
-            verdict = gate.classify_picture(np.ascontiguousarray(shown))
+            verdict = gate.classify_image(np.ascontiguousarray(shown))
             correction = (verdict.kind == "inverted", verdict.turn // 90)
             way = " and ".join(
                 filter(None, (("turned" if quarters else ""), ("inverted" if inverted else "")))
