@@ -108,9 +108,9 @@ def test_the_hottest_share_is_exact_even_among_equals(share):
             0.83,
             0.7,
             0.69,
-            "Masking the most important fifth lowers the probability of wheeze from 0.83 to 0.70, but "
-            "masking a random fifth lowers it at least as much, to 0.69, so this heatmap does not "
-            "show what the answer is based on.",
+            "Masking the most important fifth lowers the probability of wheeze from 0.83 to 0.70, "
+            "but masking a random fifth lowers it at least as much, to 0.69, so this heatmap does "
+            "not show what the answer is based on.",
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_the_report_has_rounded_fields():
         "draws": 4,
         "stretch_s": None,
     }
-    assert "hottest 30 % lowers" in found.sentence("crackle")
+    assert "Masking the most important 30 % lowers" in found.sentence("crackle")
 
 
 def test_deletion_is_the_triangle_under_a_perfect_map():

@@ -185,7 +185,7 @@ def test_an_annotation_that_says_nothing_of_this_recording_is_refused(
 ):
     cycles = tmp_path / "cycles.txt"
     cycles.write_text(text)
-    with pytest.raises(AnnotationError if text else Exception, match=r"cycles\.txt.*wanted"):
+    with pytest.raises(AnnotationError if text else Exception, match=r"cycles\.txt.*expected"):
         ask(analyser, hiss, cycles=cycles)
 
 
@@ -283,9 +283,8 @@ def test_of_many_windows_the_most_probable_are_explained_from_activations_made_a
     whole = ask(analyser, path)
     monkeypatch.setattr(inference, "_MAX_WINDOWS", 4)
     monkeypatch.setattr(inference, "_MAX_KEPT_WINDOWS", 3)
-    monkeypatch.setattr(
-        inference.ModelRunner, "_size", lambda self: 4
-    )  # not as the machine is quick
+    # Not by how fast the machine is.
+    monkeypatch.setattr(inference.ModelRunner, "_batch_size", lambda self: 4)
     some = ask(analyser, path)
     assert some.report.predictions == whole.report.predictions
     assert some.report.explanations[0].passes == 4
@@ -307,7 +306,7 @@ def test_windows_are_chosen_for_each_target_in_turn():
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("Attention rollout", "asks the network again"), ("LIME", "many times")]
+    ("name", "says"), [("Attention rollout", "runs the network again"), ("LIME", "many times")]
 )
 def test_an_explainer_is_said_to_ask_as_often_as_it_does(name, says):
     (said,) = inference.skipped_windows_warning(name, 5)
@@ -372,7 +371,10 @@ def test_what_is_not_asked_of_the_signal_path_stays_the_models(analyser, argumen
 
 @pytest.mark.parametrize("text", ["100", "1800-100", "low-high", "", "100-inf", "nan-5"])
 def test_a_band_that_is_none_is_refused_with_what_was_met(text):
-    with pytest.raises(argparse.ArgumentError, match=r"is no band; wanted: hertz as 100-1800"):
+    with pytest.raises(
+        argparse.ArgumentError,
+        match=r"is not a band; give LOW-HIGH in Hz, such as 100-1800, or off",
+    ):
         analysed([f"--band={text}"])
 
 

@@ -237,7 +237,7 @@ def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch
     publish(monkeypatch, clip, answers)
     assert main(["fetch", NAME]) == 0  # for want of a clip nothing is refused
     said = capsys.readouterr().out
-    assert "clip.wav has no address that is known" in said
+    assert "The address of clip.wav is not known" in said
     assert "not checked against the published answer" in said
 
     def brought(published: PublishedAnswer, settings: Settings) -> Path:

@@ -1,8 +1,8 @@
-"""What is asked about one file, as one record that travels from the caller to the report.
+"""The request for an analysis: one record that travels from the caller to the report.
 
-The command line, the page and the endpoints each build an `AnalysisRequest` once. Choices that
-contradict each other are refused here, when it is built. What takes the hub or a loaded model to
-tell (unknown models, labels, layers, explainers that do not fit) is refused by the pipeline.
+The command line, the page and the endpoints each build an `AnalysisRequest` once. Unknown and
+contradictory choices are refused here, when it is built. Whatever takes the hub or a loaded network
+to judge (unknown models, labels and layers, explainers that do not fit) the pipeline refuses.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ from xai_demo.records import GATE_MODES, TASKS, GateMode, Task
 if TYPE_CHECKING:
     from xai_demo.audio.filters import SignalPath
 
+# Loud enough to change some answers, and quiet enough to leave others.
 DEFAULT_SNR_DB = 10.0
+# The form in which a visitor of the page names a model.
 HUB_ADDRESS = "hf://owner/name[@revision][/file.safetensors]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisRequest:
-    """What to answer and explain about one file; None stands for the model's own choice.
+    """What to predict and explain for one file; None leaves the choice to the model.
 
-    Building one raises RequestError where a choice is unknown or does not fit the task.
+    Raises UnknownNameError for an unknown task, backend or film setting, and UnsuitableError for a
+    choice that does not fit the task.
     """
 
     task: Task
     model: str | None = None  # None: the first of the task that is available
     explainer: str | None = None
-    target: str | None = None  # the label to explain; None: the answer itself
+    target: str | None = None  # the label to explain; None: the one that is predicted
     layer: str | None = None
     backend: str = "auto"
-    weights: str | None = None  # a path or an hf:// address, in place of the model's own weights
-    signal_path: SignalPath | None = None  # breath sounds; None: as the model was trained
-    cycles: str | Path | None = None  # breath sounds: an annotation file, to answer by cycle
-    film: GateMode = "checked"  # what to do with a radiograph that the gate doubts
-    noise: Noise | None = None  # to add to a sound
-    faithfulness: bool = True  # mask the most important region and run the network again
-    uncertainty: bool = True  # radiographs: run the network on shifted and rotated copies as well
+    weights: str | None = None  # a path or an hf:// address, instead of the model's own weights
+    signal_path: SignalPath | None = None  # stethoscope only
+    cycles: str | Path | None = None  # stethoscope only: an annotation, for one answer a cycle
+    film: GateMode = "checked"  # chest_xray only: what to do if the gate has doubts
+    noise: Noise | None = None  # sounds only: added before the analysis
+    faithfulness: bool = True  # run the faithfulness test
+    uncertainty: bool = True  # chest_xray only: run test-time augmentation
 
     def __post_init__(self) -> None:
         for kind, value, known in (
@@ -74,15 +77,19 @@ class AnalysisRequest:
 
     @classmethod
     def from_choices(cls, task: Task, **choices: Any) -> AnalysisRequest:
-        """A request from the values of a form, where None or an empty text leaves the default."""
+        """A request from the values of a form; None and empty texts leave the default.
+
+        >>> AnalysisRequest.from_choices("audioset", model="", target="Dog").target
+        'Dog'
+        """
         chosen = {name: value for name, value in choices.items() if value not in (None, "")}
         return cls(task=task, **chosen)
 
 
 def check_visitor(request: AnalysisRequest, *, own_models: bool) -> None:
-    """Raise UnsuitableError for weights that a visitor of the page may not name.
+    """Raise UnsuitableError for weights that a visitor of the page may not use.
 
-    Only this machine's own user may name a path on it, or a pickle.
+    Paths on the server and pickles are for the command line only.
     """
     if request.weights is None:
         return
@@ -97,7 +104,11 @@ def check_visitor(request: AnalysisRequest, *, own_models: bool) -> None:
 
 
 def noise_choice(kind: str | None, snr_db: float | None) -> Noise | None:
-    """The noise to add, None without a kind; raises RequestError for a ratio or kind alone."""
+    """The noise to add, None if neither is given; raises RequestError for a ratio alone.
+
+    >>> noise_choice("pink", None)
+    Noise(kind='pink', snr_db=10.0)
+    """
     if kind:
         known: Any = kind  # `Noise` refuses an unknown one by name
         return Noise(kind=known, snr_db=DEFAULT_SNR_DB if snr_db is None else snr_db)

@@ -1,4 +1,4 @@
-"""What `analyse` can be asked on the command line."""
+"""The command `analyse`: its arguments, and the one request that they make."""
 
 from __future__ import annotations
 
@@ -20,60 +20,70 @@ if TYPE_CHECKING:
     from xai_demo.analysis import Analyser
     from xai_demo.records import Analysis, Progress
 
-_MODELS_OWN: Any = object()  # the default of --band, where None is `off`
+# The default of --band. None cannot be: it is what `off` stands for.
+_MODELS_OWN: Any = object()
 
 
 def add_analyse(command: argparse.ArgumentParser) -> None:
-    """The arguments of `analyse`."""
-    command.add_argument("model", metavar="MODEL", help="a name that `models` lists")
-    command.add_argument("file", metavar="FILE", help="a sound or a radiograph")
+    """Add the arguments of `analyse`."""
+    command.add_argument("model", metavar="MODEL", help="a name listed by `models`")
+    command.add_argument("file", metavar="FILE", help="a recording or a radiograph")
     command.add_argument(
         "--explainer", metavar="NAME", help=f"default: the model's own, else {explainers.DEFAULT}"
     )
-    command.add_argument("--target", metavar="LABEL", help="default: the most probable")
-    command.add_argument("--layer", metavar="NAME", help="one of those that `models --json` lists")
-    command.add_argument("--backend", choices=BACKENDS, default="auto")
-    command.add_argument("--weights", metavar="PATH_OR_HF_URI", help="in place of the model's own")
     command.add_argument(
-        "--cycles", type=Path, metavar="FILE.txt", help="ICBHI annotation: answer breath by breath"
+        "--target", metavar="LABEL", help="label to explain; default: the most probable"
+    )
+    command.add_argument("--layer", metavar="NAME", help="a layer listed by `models --json`")
+    command.add_argument("--backend", choices=BACKENDS, default="auto")
+    command.add_argument(
+        "--weights", metavar="PATH_OR_HF_URI", help="use these instead of the model's own"
+    )
+    command.add_argument(
+        "--cycles",
+        type=Path,
+        metavar="FILE.txt",
+        help="ICBHI annotation: one answer for each breathing cycle",
     )
     command.add_argument(
         "--band",
         type=_band,
         default=_MODELS_OWN,
         metavar="LOW-HIGH|off",
-        help="band-pass in hertz; default: the model's",
+        help="band-pass in Hz; default: the model's",
     )
-    command.add_argument("--denoise", choices=("on", "off"), help="default: the model's")
     command.add_argument(
-        "--out", type=Path, metavar="DIR", help="write report, pictures and sounds"
+        "--denoise", choices=("on", "off"), help="wavelet denoising; default: the model's"
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="write the report, pictures and sounds here"
     )
     command.add_argument(
         "--film",
         choices=GATE_MODES,
         default=GATE_MODES[0],
-        help="a radiograph that seems inverted or turned: doubt it, put it right, or take it as is",
+        help="if a radiograph looks inverted or rotated: give no answer, correct it, or use it as is",
     )
     command.add_argument(
-        "--no-uncertainty", action="store_true", help="do not vary a radiograph and ask again"
+        "--no-uncertainty", action="store_true", help="skip test-time augmentation of a radiograph"
     )
     command.add_argument(
-        "--noise", choices=KINDS, help="lay noise over the sound, and say what that does"
+        "--noise", choices=KINDS, help="add noise to the sound and compare the answers"
     )
     command.add_argument(
         "--snr",
         type=float,
         metavar="DB",
-        help=f"how far below the sound; default: {DEFAULT_SNR_DB:g}",
+        help=f"signal-to-noise ratio; default: {DEFAULT_SNR_DB:g}",
     )
     command.add_argument(
-        "--no-faithfulness", action="store_true", help="do not hide the heat and ask again"
+        "--no-faithfulness", action="store_true", help="skip the faithfulness test"
     )
-    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    command.add_argument("--json", action="store_true", help="print only JSON")
 
 
 def _band(text: str) -> tuple[float, float] | None:
-    """A band-pass as typed: "100-1800", or "off"."""
+    """Parse a band-pass such as "100-1800"; None for "off"."""
     if text == "off":
         return None
     low, dash, high = text.partition("-")
@@ -82,12 +92,14 @@ def _band(text: str) -> tuple[float, float] | None:
     except ValueError:
         band = math.nan, math.nan
     if not (dash and 0 <= band[0] < band[1] < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r} is no band; wanted: hertz as 100-1800, or off")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a band; give LOW-HIGH in Hz, such as 100-1800, or off"
+        )
     return band
 
 
 def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
-    """The chosen steps, the others as the model has them; None where neither was chosen."""
+    """The steps that were chosen, completed with the model's own; None if none was chosen."""
     if arguments.band is _MODELS_OWN and arguments.denoise is None:
         return None
     spec = hub.model(arguments.model).preprocessing
@@ -101,7 +113,7 @@ def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
 
 
 def analysis_request(arguments: argparse.Namespace, hub: Hub) -> AnalysisRequest:
-    """The request that the arguments of `analyse` make; raises RequestError."""
+    """Build the request from the arguments; raises RequestError."""
     return AnalysisRequest(
         task=hub.entry(arguments.model).task,
         model=arguments.model,
@@ -122,7 +134,7 @@ def analysis_request(arguments: argparse.Namespace, hub: Hub) -> AnalysisRequest
 def analyse_file(
     arguments: argparse.Namespace, analyser: Analyser, progress: Progress | None
 ) -> tuple[Analysis, dict[str, Any]]:
-    """Analyse the file; returns what is added to its report as well, each with its `sentence`."""
+    """Analyse the file; also returns additions to its report, each with a `sentence` to print."""
     request = analysis_request(arguments, analyser.hub)
     if request.noise is None:
         return analyser.analyse(request, arguments.file, progress=progress), {}
