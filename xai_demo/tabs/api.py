@@ -164,7 +164,7 @@ def _endpoint(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool) -> Cal
         layer: str | None = None,
         film: str | None = None,
         faithfulness: Any = None,
-        uncertainty: Any = True,
+        uncertainty: Any = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
         chosen = _request(
