@@ -385,6 +385,41 @@ def test_every_path_named_exists(page: str) -> None:
     assert [path for path in named if not (ROOT / path.rstrip(".")).exists()] == []
 
 
+@pytest.mark.parametrize(
+    "page", ["docs/adding.md", "docs/architecture.md", ".github/CONTRIBUTING.md"]
+)
+def test_every_name_of_the_code_is_one_that_it_has(page: str) -> None:
+    source = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("xai_demo", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    names = re.findall(r"`([A-Za-z]\w*(?:_\w+|[a-z][A-Z]\w*))`", PAGES[page])
+    assert [name for name in names if not re.search(rf"\b{name}\b", source)] == []
+
+
+def test_the_changelog_says_where_modules_are_now() -> None:
+    text = PAGES["CHANGELOG.md"].partition("#### Where modules moved")[2].partition("### Fixed")[0]
+    rows = re.findall(r"^\| (`.+`) \| (`.+`) \|$", text, re.MULTILINE)
+    assert len(rows) > 80
+    for _, now in rows:
+        for name in re.findall(r"`([\w.]+)`", now):
+            parts = name.split(".")
+            ends = [end for end in range(len(parts), 0, -1) if module_file(parts[:end])]
+            assert ends, name
+            file = module_file(parts[: ends[0]])
+            assert file is not None
+            for own in parts[ends[0] :]:
+                defined = rf"^\s*(def|class) {own}\b"
+                assert re.search(defined, file.read_text(encoding="utf-8"), re.MULTILINE), name
+
+
+def module_file(parts: list[str]) -> Path | None:
+    """The file of a module of the package, if there is one."""
+    base = ROOT.joinpath("xai_demo", *parts)
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
 def test_the_two_pictures_are_small() -> None:
     pictures = [target for target in links(README) if target.startswith("docs/images/")]
     assert len(pictures) == 2
