@@ -25,7 +25,7 @@ def everywhere(batch: np.ndarray) -> np.ndarray:
     return batch.mean(axis=(1, 2, 3))
 
 
-def test_hiding_what_the_network_looks_at_takes_the_answer_away():
+def test_masking_what_the_network_looks_at_lowers_the_probability():
     calls = []
 
     def answer(batch):
@@ -46,13 +46,13 @@ def test_hiding_what_the_network_looks_at_takes_the_answer_away():
     assert len({random.tobytes() for random in batch[1:]}) == 4
 
 
-def test_where_every_place_counts_the_same_the_heat_is_worth_nothing():
+def test_where_every_pixel_counts_alike_the_heatmap_is_no_better_than_chance():
     found = faithfulness.measure_faithfulness(masking_test(everywhere), PERFECT, probability=1.0)
     assert found.hidden == pytest.approx(0.8)
     assert found.random == pytest.approx(0.8)
 
 
-def test_what_is_hidden_looks_like_the_background():
+def test_masked_pixels_have_the_background_value():
     masks = [TRUTH, ~TRUTH]
     hidden = masking_test(everywhere, background=-2.5).apply(masks)
     assert set(hidden[0, 0][TRUTH]) == {-2.5}
@@ -61,7 +61,7 @@ def test_what_is_hidden_looks_like_the_background():
     assert hidden.dtype == np.float32
 
 
-def test_measuring_twice_gives_the_same():
+def test_measuring_twice_gives_the_same_result():
     heat = np.zeros((10, 10), np.float32)  # all equal: the lot decides, and always alike
     first = faithfulness.measure_faithfulness(masking_test(within_truth), heat, probability=1.0)
     assert first == faithfulness.measure_faithfulness(
@@ -70,7 +70,7 @@ def test_measuring_twice_gives_the_same():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.07, 0.2, 1.0])
-def test_the_hottest_share_is_exact_even_among_equals(share):
+def test_the_top_share_is_exact_even_with_ties(share):
     heat = np.zeros((10, 10), np.float32)
     heat[4, 4] = 1
     mask = faithfulness.top_share_mask(heat, share)
@@ -119,7 +119,7 @@ def test_the_sentence_claims_no_more_than_was_measured(probability, hidden, rand
     assert found.sentence("wheeze") == sentence
 
 
-def test_of_a_recording_the_sentence_says_which_stretch_was_asked_about():
+def test_for_a_recording_the_sentence_names_the_window():
     found = Faithfulness(
         share=0.2, probability=0.83, hidden=0.21, random=0.79, draws=4, stretch_s=(2.0, 4.0004)
     )
@@ -161,17 +161,15 @@ def test_insertion_rises_out_of_a_blur():
     assert faithfulness.insertion_auc(masking_test(sharp, stripes), -PERFECT) == pytest.approx(0.1)
 
 
-def test_through_a_map_only_what_is_hot_is_seen():
-    trial = masking_test(everywhere, background=0.5)
-    assert faithfulness.probability_through_heatmap(trial, PERFECT) == pytest.approx(
-        0.2 + 0.8 * 0.5
-    )
-    assert faithfulness.probability_through_heatmap(trial, PERFECT / 2) == pytest.approx(
+def test_a_map_fades_the_window_into_the_background():
+    test = masking_test(everywhere, background=0.5)
+    assert faithfulness.probability_through_heatmap(test, PERFECT) == pytest.approx(0.2 + 0.8 * 0.5)
+    assert faithfulness.probability_through_heatmap(test, PERFECT / 2) == pytest.approx(
         0.2 * 0.75 + 0.8 * 0.5
     )
 
 
-def test_drop_and_increase_are_means_over_pictures():
+def test_drop_and_increase_are_means_over_inputs():
     whole, through = [0.8, 0.5, 0.4], [0.4, 0.6, 0.4]
     assert faithfulness.average_drop(whole, through) == pytest.approx(0.5 / 3)
     assert faithfulness.average_increase(whole, through) == pytest.approx(1 / 3)
@@ -185,7 +183,7 @@ class _NoNoise(np.random.Generator):
         return np.full(size, float(mean))
 
 
-def test_road_is_the_librarys(monkeypatch):
+def test_road_equals_pytorch_grad_cam(monkeypatch):
     generator = np.random.default_rng(2)
     window = generator.normal(size=(1, 20, 20)).astype(np.float32)
     weights = generator.normal(size=(20, 20)).astype(np.float32)
@@ -212,7 +210,7 @@ def test_road_is_the_librarys(monkeypatch):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
-def test_what_is_gone_is_filled_in_as_the_library_does(share):
+def test_imputing_equals_pytorch_grad_cam(share):
     generator = np.random.default_rng(4)
     picture = generator.normal(size=(12, 17)).astype(np.float32)
     gone = faithfulness.top_share_mask(generator.random((12, 17)).astype(np.float32), share)
@@ -225,14 +223,14 @@ def test_what_is_gone_is_filled_in_as_the_library_does(share):
     assert faithfulness.impute(picture, np.zeros_like(gone)) is picture
 
 
-def test_a_single_gone_pixel_is_the_weighted_mean_of_its_neighbours():
+def test_a_single_imputed_pixel_is_the_weighted_mean_of_its_neighbours():
     picture = np.array([[1, 2, 3], [4, 99, 6], [7, 8, 9]], np.float32)
     gone = picture == 99
     mean = (2 + 4 + 6 + 8) / 6 + (1 + 3 + 7 + 9) / 12
     assert faithfulness.impute(picture, gone)[1, 1] == pytest.approx(mean)
 
 
-def test_the_hottest_are_those_that_come_first_when_all_are_sorted():
+def test_the_top_share_is_what_sorting_puts_first():
     heat = np.random.default_rng(5).integers(0, 6, (9, 11)).astype(np.float32)
     lot = np.random.default_rng(0).random(heat.size)
     order = np.lexsort((lot, -heat.ravel()))
@@ -262,13 +260,13 @@ def test_pointing_hits_where_the_maximum_is():
     assert faithfulness.pointing_chance(TRUTH) == pytest.approx(0.2)
 
 
-def test_heat_inside_the_truth_is_a_share_of_all():
+def test_the_share_inside_the_truth_is_part_of_the_sum():
     assert faithfulness.share_inside(PERFECT, TRUTH) == 1
     assert faithfulness.share_inside(np.ones((10, 10), np.float32), TRUTH) == pytest.approx(0.2)
     assert faithfulness.share_inside(np.zeros((10, 10), np.float32), TRUTH) == 0
 
 
-def test_iou_counts_what_is_hot_against_the_truth():
+def test_iou_compares_the_high_pixels_with_the_truth():
     assert faithfulness.iou(PERFECT, TRUTH) == 1
     half = PERFECT.copy()
     half[2:4, 3:8] = 0.4  # under the threshold: 10 of 20
@@ -278,7 +276,7 @@ def test_iou_counts_what_is_hot_against_the_truth():
     assert faithfulness.iou(np.zeros((10, 10), np.float32), TRUTH) == 0
 
 
-def test_rank_correlation_minds_the_order_alone():
+def test_rank_correlation_depends_on_the_order_only():
     heat = np.arange(12, dtype=np.float32).reshape(3, 4)
     assert faithfulness.rank_correlation(heat, heat**3) == pytest.approx(1)
     assert faithfulness.rank_correlation(heat, -heat) == pytest.approx(-1)
@@ -287,7 +285,7 @@ def test_rank_correlation_minds_the_order_alone():
     assert faithfulness.rank_correlation(one, other) == pytest.approx(0.5)  # 1 - 6 * 2 / (3 * 8)
 
 
-def test_the_same_map_from_random_weights_is_a_bad_sign():
+def test_a_map_that_random_weights_reproduce_scores_badly():
     generator = np.random.default_rng(4)
     one, other = generator.random((2, 64, 64)).astype(np.float32)
     same = faithfulness.randomisation_similarity(one, one)

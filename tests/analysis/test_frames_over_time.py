@@ -63,7 +63,7 @@ def clip(path: Path, seconds: float) -> Path:
     return path
 
 
-def test_a_framewise_network_tells_the_time_in_steps_of_a_third_of_a_second(analyser, tmp_path):
+def test_a_framewise_network_has_steps_of_a_third_of_a_second(analyser, tmp_path):
     analysis = analyser.analyse(
         AnalysisRequest(task="audioset", faithfulness=False), clip(tmp_path / "clip.wav", 23.0)
     )
@@ -80,7 +80,7 @@ def test_a_framewise_network_tells_the_time_in_steps_of_a_third_of_a_second(anal
     assert np.ptp(line.probabilities, axis=0).max() > 0.01
 
 
-def test_the_steps_are_the_authors_frames_and_overlaps_take_the_surer(analyser):
+def test_steps_are_the_authors_frames_and_overlaps_take_the_maximum(analyser):
     network = analyser.engine.network(NAME)
     samples = np.random.default_rng(0).normal(0, 0.1, 12 * RATE_HZ).astype(np.float32)
     made = inputs.prepare(
@@ -116,7 +116,7 @@ def of_rows(rows, labels=("Dog", "Rain")) -> Timeline:
     )
 
 
-def test_independent_labels_are_found_at_once_each_from_its_point_on():
+def test_independent_labels_may_overlap_and_have_their_own_points():
     model = dataclasses.replace(MODEL, labels=("Dog", "Rain"), operating_points={"Rain": 0.2})
     line = of_rows([[0.6, 0.1], [0.7, 0.25], [0.4, 0.3], [0.5, 0.1], [0.1, 0.9]])
     found = audio_input.independent_events(model, line)
@@ -138,7 +138,7 @@ def many() -> Timeline:
     return of_rows(rows, BIG.labels)
 
 
-def test_every_label_can_be_looked_for_and_travels_in_few_bytes():
+def test_every_label_can_be_searched_and_takes_few_bytes():
     analysis = dataclasses.replace(answer(BIG, "clip.wav", "Grad-CAM++", None), timeline=many())
     html = timeline_html(analysis)
     assert "data-zoom" in html
@@ -162,7 +162,7 @@ def test_every_label_can_be_looked_for_and_travels_in_few_bytes():
     )
 
 
-def test_the_events_of_everyday_sounds_stand_in_a_table():
+def test_the_events_of_everyday_sounds_are_in_a_table():
     analysis = dataclasses.replace(answer(BIG, "clip.wav", "Grad-CAM++", None), timeline=many())
     assert "<table>" in events_table(analysis) or "No events" in events_table(analysis)
     assert events_table(analysis) in answer_html(analysis, BIG)
@@ -175,7 +175,7 @@ def test_the_events_of_everyday_sounds_stand_in_a_table():
 
 
 @pytest.mark.browser
-def test_a_label_looked_for_gets_a_lane_and_time_can_be_stretched(browser, monkeypatch, tone):
+def test_a_searched_label_gets_a_lane_and_the_timeline_zooms(browser, monkeypatch, tone):
     from xai_demo.settings import Settings
     from xai_demo.tabs import build
     from xai_demo.tabs.server import serve

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import small_transformer
-from xai_demo.analysis import heatmap
-from xai_demo.analysis import inputs as medium
+from xai_demo.analysis import heatmap, inputs
 from xai_demo.analysis.inference import NetworkOutputs, run_faithfulness_test
 from xai_demo.audio import spectrogram
 from xai_demo.catalog.hub_models import AST
@@ -30,10 +29,10 @@ def explained(made, windows):
 
 
 @pytest.mark.parametrize(("seconds", "windows", "seen"), [(1, 1, 98), (10, 1, 998), (22, 4, 998)])
-def test_windows_are_padded_to_the_networks_width_and_say_how_much_of_them_is_sound(
+def test_windows_are_padded_to_the_networks_width_and_know_their_valid_columns(
     seconds, windows, seen
 ):
-    made = medium.prepare(AST, recording(seconds))
+    made = inputs.prepare(AST, recording(seconds))
     assert made.inputs.shape == (windows, 1, 128, 1024)
     assert made.valid_columns == seen
     padding = made.inputs[..., seen:]
@@ -42,13 +41,13 @@ def test_windows_are_padded_to_the_networks_width_and_say_how_much_of_them_is_so
 
 
 def test_the_windows_of_a_long_recording_cover_it_from_end_to_end():
-    made = medium.prepare(AST, recording(22))
+    made = inputs.prepare(AST, recording(22))
     assert made.starts == (0, 500, 1000, 1200)
     assert made.starts[-1] + made.valid_columns == made.decibels.shape[1] == 2198
 
 
-def test_heat_on_padding_is_not_drawn_and_not_found():
-    made = medium.prepare(AST, recording(1))
+def test_attribution_on_padding_is_dropped():
+    made = inputs.prepare(AST, recording(1))
     hot = np.zeros((1, 12, 101), np.float32)
     hot[0, :, 10:] = 9  # the sound ends in column 9.7
     hot[0, 3, 2] = 1
@@ -61,15 +60,15 @@ def test_heat_on_padding_is_not_drawn_and_not_found():
     assert not explained(made, cold).heatmap.any()
 
 
-def test_heat_on_the_padding_of_one_window_does_not_fall_on_the_sound_after_it():
-    made = medium.prepare(AST, recording(22))
+def test_attribution_on_the_padding_of_a_window_does_not_reach_the_next_sound():
+    made = inputs.prepare(AST, recording(22))
     hot = np.zeros((4, 12, 101), np.float32)
     hot[0, :, 99:] = 1  # frames from 1004 on, where window 0 has 998 of sound
     assert not explained(made, hot).heatmap.any()
 
 
-def test_the_picture_is_of_the_sound_alone_with_the_bands_of_the_network():
-    made = medium.prepare(AST, recording(1))
+def test_the_view_shows_the_sound_without_padding():
+    made = inputs.prepare(AST, recording(1))
     view, sounds = made.view_and_sounds(explained(made, np.ones((1, 12, 101), np.float32)))
     assert view.pixels.shape == (128, 98)
     assert view.duration_s == 1
@@ -78,16 +77,16 @@ def test_the_picture_is_of_the_sound_alone_with_the_bands_of_the_network():
     assert sounds["explanation"].shape == sounds["original"].shape == (16000,)
 
 
-def test_less_than_a_patch_is_repeated_and_said():
-    made = medium.prepare(AST, recording(0.05))
+def test_less_than_a_patch_is_repeated_with_a_warning():
+    made = inputs.prepare(AST, recording(0.05))
     assert made.warnings == (
         "The recording lasts 0.05 s. It was repeated to fill the 0.2 s that this network needs.",
     )
     assert made.inputs.shape == (1, 1, 128, 1024)
 
 
-def test_heat_is_put_to_the_trial_on_the_sound_and_the_padding_stays():
-    made = medium.prepare(
+def test_the_faithfulness_test_does_not_mask_padding():
+    made = inputs.prepare(
         small_transformer.MODEL,
         Recording(
             samples=np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32),
@@ -123,7 +122,7 @@ def test_heat_is_put_to_the_trial_on_the_sound_and_the_padding_stays():
     assert changed == pytest.approx(0.2, abs=0.01)
 
 
-def test_nothing_is_cut_off_where_nothing_is_padded():
+def test_nothing_is_cropped_without_padding():
     windows = np.random.default_rng(0).random((2, 4, 5), dtype=np.float32)
     assert heatmap.crop_padding(windows, 100, 100) is windows
     assert heatmap.crop_padding(windows, 100, 60).shape == (2, 4, 60)

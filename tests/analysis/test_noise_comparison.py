@@ -39,7 +39,7 @@ def answer(ps: dict[str, float], heatmap: Any, target: str = "Dog") -> Analysis:
     return dataclasses.replace(made, report=report)
 
 
-def test_labels_move_and_heat_is_compared():
+def test_probabilities_and_heatmaps_are_compared():
     clean = answer({"Dog": 0.9, "Rain": 0.06, "Fire": 0.04}, [[0.1, 0.2], [0.5, 1]])
     noisy = answer({"Rain": 0.7, "Dog": 0.2, "Fire": 0.1}, [[1, 0.5], [0.2, 0.1]])
     both = NoiseComparison(noise=PINK, clean=clean, noisy=noisy)
@@ -67,7 +67,7 @@ def test_labels_move_and_heat_is_compared():
     assert "one of the heatmaps is empty" in empty.sentence()
 
 
-def test_only_the_most_probable_labels_of_either_are_told():
+def test_only_the_most_probable_labels_of_both_are_listed():
     before = {"Dog": 0.5} | {f"a{i}": 0.4 - i / 100 for i in range(20)}
     after = dict(zip(before, reversed(before.values()), strict=True))
     heat = [[0, 1]]
@@ -77,7 +77,7 @@ def test_only_the_most_probable_labels_of_either_are_told():
     ]  # fmt: skip
 
 
-def test_both_are_asked_about_the_label_that_the_first_answered():
+def test_both_analyses_explain_the_label_of_the_first():
     requests: list[AnalysisRequest] = []
     fractions: list[float] = []
 
@@ -106,7 +106,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XAI_DEMO_CACHE", str(tmp_path))
 
 
-def test_the_command_line_asks_twice_and_tells_what_moved(offline, tmp_path, capsys):
+def test_the_command_line_reports_what_the_noise_changes(offline, tmp_path, capsys):
     dog = str(example_path("dog"))
     command = ["analyse", "everyday-cnn6", dog, "--noise", "white", "--snr", "-10"]
     assert main([*command, "--json", "--out", str(tmp_path / "out")]) == 0
@@ -144,7 +144,7 @@ def test_the_command_line_asks_twice_and_tells_what_moved(offline, tmp_path, cap
         ),
     ],
 )
-def test_noise_that_makes_no_sense_is_refused(offline, capsys, model, example, options, says):
+def test_unsuitable_noise_is_refused(offline, capsys, model, example, options, says):
     assert main(["analyse", model, str(example_path(example)), *options]) == 2
     captured = capsys.readouterr()
     assert says in captured.err

@@ -87,7 +87,7 @@ def ask(analyser, task, path, *, progress=None, cancelled=None, **choices):
     return analyser.analyse(request, path, progress=progress, cancelled=cancelled)
 
 
-def test_a_recording_gets_the_contracts_report(analyser, breath):
+def test_the_report_of_a_recording_follows_the_contract(analyser, breath):
     report = ask(analyser, "stethoscope", breath).report.to_json()
     json.dumps(report, allow_nan=False)
     assert report["task"] == "stethoscope"
@@ -113,14 +113,14 @@ def test_every_label_is_explained_in_the_same_pass(analyser, breath):
     assert {e.target for e in report.explanations} == {"normal", "crackle", "wheeze"}
 
 
-def test_the_asked_label_comes_first(analyser, breath):
+def test_the_target_is_explained_first(analyser, breath):
     for target in ("normal", "crackle", "wheeze"):
         assert ask(analyser, "stethoscope", breath, target=target).report.explanations[
             0
         ].target == (target)
 
 
-def test_heat_has_the_size_of_what_the_network_saw(analyser, breath, film):
+def test_a_heatmap_has_the_size_of_the_networks_input(analyser, breath, film):
     analysis = ask(analyser, "stethoscope", breath)
     assert analysis.report.explanations[0].heatmap.shape == (64, 501)
     assert analysis.view.pixels.shape == (64, 501)
@@ -133,7 +133,7 @@ def test_heat_has_the_size_of_what_the_network_saw(analyser, breath, film):
         assert heatmap.max() == pytest.approx(1, abs=1e-4)
 
 
-def test_what_was_heard_and_what_was_not_add_up_to_the_recording(analyser, breath):
+def test_explanation_and_remainder_add_up_to_the_recording(analyser, breath):
     sounds = ask(analyser, "stethoscope", breath).sounds
     assert set(sounds) == {"original", "explanation", "remainder"}
     together = sounds["explanation"] + sounds["remainder"]
@@ -141,7 +141,7 @@ def test_what_was_heard_and_what_was_not_add_up_to_the_recording(analyser, breat
     assert np.abs(sounds["explanation"]).max() > 0
 
 
-def test_a_spectrogram_is_drawn_with_low_frequencies_at_the_foot(analyser, tmp_path):
+def test_a_spectrogram_has_low_frequencies_at_the_bottom(analyser, tmp_path):
     path = tmp_path / "low.wav"
     soundfile.write(path, 0.5 * np.sin(2 * np.pi * 100 * np.arange(3 * RATE) / RATE), RATE)
     view = ask(analyser, "stethoscope", path).view
@@ -165,7 +165,7 @@ def test_silence_is_answered_with_nothing_to_explain(analyser, tmp_path):
     assert any("silent" in w for w in report.warnings)
 
 
-def test_an_even_picture_is_answered_with_nothing_to_explain(analyser, tmp_path):
+def test_a_uniform_image_is_answered_with_nothing_to_explain(analyser, tmp_path):
     from PIL import Image
 
     path = tmp_path / "grey.png"
@@ -176,7 +176,7 @@ def test_an_even_picture_is_answered_with_nothing_to_explain(analyser, tmp_path)
     assert report.warnings
 
 
-def test_what_must_be_known_of_a_model_is_said_with_every_answer(analyser, film, tmp_path):
+def test_a_models_caveat_is_in_every_report(analyser, film, tmp_path):
     warned = model_of("resnet18", name="warned", caveat="It finds nothing.")
     write_model(tmp_path / "weights" / "warned", warned)
     settings = dataclasses.replace(analyser.hub.settings, weights_dir=tmp_path / "weights")
@@ -188,7 +188,7 @@ def test_what_must_be_known_of_a_model_is_said_with_every_answer(analyser, film,
     assert report.warnings == ("It finds nothing.", *before.warnings)
 
 
-def test_a_short_sound_is_repeated_and_said_to_be(analyser, tmp_path):
+def test_a_short_recording_is_repeated_with_a_warning(analyser, tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE // 2), RATE)
     analysis = ask(analyser, "stethoscope", path)
@@ -198,7 +198,7 @@ def test_a_short_sound_is_repeated_and_said_to_be(analyser, tmp_path):
     assert len(analysis.sounds["original"]) == RATE // 2
 
 
-def test_an_event_is_told_with_its_window(analyser, breath):
+def test_an_event_has_the_times_of_its_window(analyser, breath):
     report = ask(analyser, "stethoscope", breath).report
     for event in report.events:
         assert 0 <= event.start_s < event.end_s <= 5
@@ -216,20 +216,20 @@ def test_an_event_is_told_with_its_window(analyser, breath):
         ({"backend": "tensorflow"}, UnknownNameError, "'tensorflow'.*torch"),
     ],
 )
-def test_a_name_that_does_not_fit_gets_one_sentence(analyser, breath, asked, error, says):
+def test_an_unknown_or_unsuitable_name_gets_one_sentence(analyser, breath, asked, error, says):
     with pytest.raises(error, match=f"(?s){says}") as raised:
         analyser.analyse(AnalysisRequest(task="stethoscope", **asked), breath)
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_none_is_refused_by_name(analyser, tmp_path):
+def test_a_file_that_is_not_a_recording_is_refused_by_name(analyser, tmp_path):
     path = tmp_path / "notes.wav"
     path.write_text("hello")
     with pytest.raises(UnreadableFileError, match=r"notes\.wav"):
         ask(analyser, "stethoscope", path)
 
 
-def test_many_at_once_are_answered_as_one_at_a_time(analyser, breath, film):
+def test_concurrent_requests_get_the_same_answers_as_single_ones(analyser, breath, film):
     asked = [("stethoscope", breath), ("chest_xray", film), ("audioset", breath)] * 4
     alone = {task: ask(analyser, task, path).report for task, path in asked[:3]}
     with ThreadPoolExecutor(8) as pool:
@@ -241,7 +241,7 @@ def test_many_at_once_are_answered_as_one_at_a_time(analyser, breath, film):
             assert mine.heatmap == pytest.approx(theirs.heatmap, abs=1e-4)
 
 
-def test_the_heat_is_put_to_the_trial_and_the_trial_can_be_left_out(analyser, breath, film):
+def test_the_faithfulness_test_runs_unless_it_is_switched_off(analyser, breath, film):
     for task, path in (("stethoscope", breath), ("chest_xray", film)):
         report = ask(analyser, task, path).report
         tried = report.explanations[0].faithfulness
@@ -272,7 +272,7 @@ class Stop:
 
 
 @pytest.mark.parametrize("name", ["Score-CAM", "LIME", "SHAP", "Integrated gradients"])
-def test_every_slow_explainer_stops_in_its_midst(analyser, film, name):
+def test_every_slow_explainer_stops_when_cancelled(analyser, film, name):
     stop, told = Stop(after=12), []
     with pytest.raises(CancelledError, match="Cancelled on request") as raised:
         ask(
@@ -289,27 +289,27 @@ def test_every_slow_explainer_stops_in_its_midst(analyser, film, name):
     assert not any(doing.startswith("Faithfulness") for doing in told)
 
 
-def test_windows_are_asked_in_parts_and_a_stop_is_heard_between_them(analyser, breath):
+def test_windows_run_in_batches_and_can_be_cancelled_between_them(analyser, breath):
     network = analyser.engine.network("lung", backend="torch")
     inputs = np.zeros((40, 1, 64, 201), np.float32)
     stop = Stop(after=2)
-    asker = ModelRunner(network, stop)
+    runner = ModelRunner(network, stop)
     with pytest.raises(CancelledError):
-        asker.logits(inputs)
-    assert 2 <= asker.passes < 40
+        runner.logits(inputs)
+    assert 2 <= runner.passes < 40
     whole = ModelRunner(network)
     assert whole.logits(inputs).shape == (40, 3)
     assert whole.passes == 40
 
 
-def test_a_stop_is_heard_on_the_way_back_through_the_network(analyser):
+def test_the_backward_pass_can_be_cancelled(analyser):
     import torch
 
     network = analyser.engine.network("lung", backend="torch")
     told = []
-    asker = ModelRunner(network, lambda: bool(told))
+    runner = ModelRunner(network, lambda: bool(told))
     x = torch.zeros(2, 1, 64, 201, requires_grad=True)
-    logits = asker.differentiable_logits(x)
+    logits = runner.differentiable_logits(x)
     told.append("stop")
     with pytest.raises(CancelledError):
         logits.sum().backward()
@@ -328,13 +328,13 @@ def test_a_stop_is_heard_on_the_way_back_through_the_network(analyser):
         ("LIME", 1, 0.0, 250),
     ],
 )
-def test_the_allowance_is_what_fits_into_the_seconds(name, windows, window_s, passes):
-    allowed = pass_allowance(EXPLAINERS[name], windows=windows, window_s=window_s, seconds=8)
-    assert allowed.passes == passes
-    assert allowed.is_reduced == (passes < EXPLAINERS[name].passes)
+def test_the_allowance_is_what_fits_into_the_time_limit(name, windows, window_s, passes):
+    allowance = pass_allowance(EXPLAINERS[name], windows=windows, window_s=window_s, seconds=8)
+    assert allowance.passes == passes
+    assert allowance.is_reduced == (passes < EXPLAINERS[name].passes)
 
 
-def test_a_cut_budget_is_said_with_both_numbers_and_the_passes_are_counted(analyser, film):
+def test_a_reduced_budget_is_warned_of_and_the_passes_are_counted(analyser, film):
     hurried = Analyser(dataclasses.replace(analyser.settings, explain_seconds=1e-6))
     hurried.hub, hurried.engine = analyser.hub, analyser.engine
     report = ask(hurried, "chest_xray", film, explainer="LIME").report
@@ -349,12 +349,12 @@ def test_a_cut_budget_is_said_with_both_numbers_and_the_passes_are_counted(analy
     assert not any("forward passes" in w for w in report.warnings)
 
 
-def test_a_fast_explainer_sends_nothing_more_through_the_network(analyser, film):
+def test_a_fast_explainer_needs_no_further_forward_pass(analyser, film):
     report = ask(analyser, "chest_xray", film).report
     assert report.to_json()["explanations"][0]["passes"] == 0
 
 
-def test_another_layer_can_be_explained_and_an_unknown_one_names_those_there_are(
+def test_another_layer_can_be_explained_and_an_unknown_one_names_the_known(
     analyser, breath, tmp_path
 ):
     assert ask(analyser, "audioset", breath, layer="conv_block4").report.explanations[0].layer == (
@@ -367,12 +367,12 @@ def test_another_layer_can_be_explained_and_an_unknown_one_names_those_there_are
     assert raised.value.exit_status == 2
 
 
-def test_a_slow_explainer_says_which_windows_it_left_out(analyser, breath):
+def test_a_slow_explainer_warns_of_the_windows_it_skipped(analyser, breath):
     report = ask(analyser, "stethoscope", breath, explainer="Integrated gradients").report
     assert any("2 most probable of 4 windows" in w for w in report.warnings)
 
 
-def test_progress_rises_from_nought_to_one(analyser, breath):
+def test_progress_rises_from_zero_to_one(analyser, breath):
     told = []
     ask(analyser, "stethoscope", breath, progress=lambda done, doing: told.append((done, doing)))
     fractions = [done for done, _ in told]
@@ -382,7 +382,7 @@ def test_progress_rises_from_nought_to_one(analyser, breath):
     assert all(doing for _, doing in told)
 
 
-def test_own_weights_answer_instead(analyser, breath, tmp_path):
+def test_custom_weights_replace_the_models_own(analyser, breath, tmp_path):
     write_model(tmp_path / "mine", model_of("resnet18-fine", name="mine"), seed=9)
     theirs = ask(analyser, "stethoscope", breath).report
     mine = ask(analyser, "stethoscope", breath, weights=str(tmp_path / "mine")).report
@@ -391,12 +391,12 @@ def test_own_weights_answer_instead(analyser, breath, tmp_path):
     assert mine.predictions != theirs.predictions
 
 
-def test_warming_up_loads_what_is_there_and_passes_over_what_is_not(analyser):
+def test_warming_up_skips_models_that_are_not_available(analyser):
     analyser.warm_up()
 
 
 @pytest.mark.parametrize("name", ["Integrated gradients", "Occlusion"])
-def test_a_slow_explainer_explains_one_file_and_tells_how_far_it_is(analyser, film, name):
+def test_a_slow_explainer_reports_its_progress(analyser, film, name):
     heard = []
     found = analyser.analyse(
         AnalysisRequest(task="chest_xray", explainer=name),
@@ -410,7 +410,7 @@ def test_a_slow_explainer_explains_one_file_and_tells_how_far_it_is(analyser, fi
     assert found.report.explanations[0].heatmap.max() == pytest.approx(1, abs=1e-4)
 
 
-def test_gradients_down_to_the_picture_are_refused_on_onnx(analyser, film):
+def test_input_gradients_are_refused_on_onnx(analyser, film):
     with pytest.raises(UnsuitableError, match=r"without torch; choose from: Grad-CAM\+\+"):
         analyser.analyse(
             AnalysisRequest(task="chest_xray", explainer="Integrated gradients", backend="onnx"),
@@ -432,7 +432,7 @@ def inverted(tmp_path, radiograph_file):
     return path
 
 
-def test_every_finding_has_its_heat_in_one_call(analyser, film):
+def test_every_finding_has_its_heatmap_in_one_call(analyser, film):
     report = ask(analyser, "chest_xray", film, model="findings").report
     assert set(report.decision.findings) == set(FINDINGS)
     assert [e.target for e in report.explanations] == list(report.decision.findings)
@@ -455,7 +455,7 @@ def test_without_findings_the_probable_labels_are_explained(analyser, film):
     assert _targets(low, overall, None, shap, pooled=False) == [13]
 
 
-def test_an_interval_stands_beside_every_probability_and_can_be_left_out(analyser, film, breath):
+def test_every_probability_has_an_interval_unless_it_is_switched_off(analyser, film, breath):
     report = ask(analyser, "chest_xray", film).report
     assert report.timing_ms["uncertainty"] > 0
     assert report.uncertainty["passes"] == 12
@@ -474,7 +474,7 @@ def test_an_interval_stands_beside_every_probability_and_can_be_left_out(analyse
         assert all(p.interval is None for p in left_out.predictions)
 
 
-def test_what_is_no_radiograph_gets_no_answer_but_what_the_network_says_is_told(analyser, tmp_path):
+def test_an_image_that_is_not_a_radiograph_gets_probabilities_but_no_answer(analyser, tmp_path):
     path = tmp_path / "noise.png"
     noise = np.random.default_rng(0).integers(0, 256, (200, 240), np.uint8)
     path.write_bytes(picture_bytes(noise, "PNG"))
@@ -489,7 +489,9 @@ def test_what_is_no_radiograph_gets_no_answer_but_what_the_network_says_is_told(
     assert taken.decision.kind != "no answer"
 
 
-def test_an_inverted_film_is_answered_once_it_is_corrected(analyser, radiograph_file, inverted):
+def test_an_inverted_radiograph_is_answered_once_it_is_corrected(
+    analyser, radiograph_file, inverted
+):
     upright = ask(analyser, "chest_xray", radiograph_file).report
     assert upright.input["gate"]["kind"] == "frontal"
     doubted = ask(analyser, "chest_xray", inverted).report
@@ -504,12 +506,12 @@ def test_an_inverted_film_is_answered_once_it_is_corrected(analyser, radiograph_
     ("task", "film", "error"),
     [("chest_xray", "upside", UnknownNameError), ("stethoscope", "corrected", UnsuitableError)],
 )
-def test_a_way_to_take_a_film_must_be_known_and_fit(analyser, breath, task, film, error):
+def test_a_film_setting_must_be_known_and_fit_the_task(analyser, breath, task, film, error):
     with pytest.raises(error, match=film):
         ask(analyser, task, breath, film=film)
 
 
-def test_where_nothing_is_hot_nothing_is_hidden(analyser, film, monkeypatch):
+def test_an_empty_heatmap_is_not_tested_for_faithfulness(analyser, film, monkeypatch):
     usual = EXPLAINERS["Grad-CAM++"]
     cold = dataclasses.replace(usual, heatmap=lambda *asked: 0 * usual.heatmap(*asked))
     monkeypatch.setitem(EXPLAINERS, "Grad-CAM++", cold)

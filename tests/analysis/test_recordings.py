@@ -69,7 +69,7 @@ def level(samples, hertz):
     return spectrum_of[round(hertz * len(samples) / RATE)] / len(samples) * 2
 
 
-def test_each_step_of_the_signal_path_can_be_switched_and_is_shown(analyser, hiss):
+def test_each_step_of_the_signal_path_can_be_switched_off(analyser, hiss):
     both = ask(analyser, hiss, signal_path=SignalPath())
     assert list(both.stages) == ["raw", "filtered", "denoised"]
     assert level(both.stages["raw"], 3000) == pytest.approx(0.3, abs=0.02)
@@ -82,7 +82,7 @@ def test_each_step_of_the_signal_path_can_be_switched_and_is_shown(analyser, his
     assert none.report.input["signal_path"] == {"band_hz": None, "denoise": False}
 
 
-def test_network_picture_and_masked_sound_use_the_last_stage(analyser, hiss):
+def test_network_spectrogram_and_masked_sound_use_the_last_stage(analyser, hiss):
     raw, cut = ask(analyser, hiss), ask(analyser, hiss, signal_path=SignalPath(denoise=False))
     assert raw.report.predictions != cut.report.predictions
     assert not np.array_equal(raw.view.pixels, cut.view.pixels)
@@ -91,7 +91,7 @@ def test_network_picture_and_masked_sound_use_the_last_stage(analyser, hiss):
     assert np.array_equal(cut.sounds["original"], cut.stages["raw"])
 
 
-def test_a_model_is_given_the_path_that_it_was_taught_with(analyser, hiss):
+def test_a_model_gets_the_signal_path_it_was_trained_with(analyser, hiss):
     own = ask(analyser, hiss, "taught")
     assert own.report.input["signal_path"] == {"band_hz": [100.0, 1800.0], "denoise": True}
     same = ask(analyser, hiss, "taught", signal_path=SignalPath())
@@ -100,7 +100,7 @@ def test_a_model_is_given_the_path_that_it_was_taught_with(analyser, hiss):
     assert other.report.predictions != own.report.predictions
 
 
-def test_filters_and_breaths_are_for_the_stethoscope_alone(analyser, hiss, tmp_path):
+def test_filters_and_cycles_are_for_the_stethoscope_only(analyser, hiss, tmp_path):
     with pytest.raises(
         UnsuitableError, match="Filters are for the task stethoscope only; the task is audioset"
     ):
@@ -114,7 +114,7 @@ def test_filters_and_breaths_are_for_the_stethoscope_alone(analyser, hiss, tmp_p
     assert "signal_path" not in report.input
 
 
-def test_every_breath_has_one_answer(analyser, hiss, tmp_path):
+def test_every_cycle_has_one_answer(analyser, hiss, tmp_path):
     cycles = tmp_path / "cycles.txt"
     cycles.write_text("0.1\t0.9\t0\t0\n0,9\t4.7\t1\t0\n")
     analysis = ask(analyser, hiss, cycles=cycles)
@@ -129,7 +129,7 @@ def test_every_breath_has_one_answer(analyser, hiss, tmp_path):
     assert all((e.start_s, e.end_s) in {(0.1, 0.9), (0.9, 4.7)} for e in analysis.report.events)
 
 
-def test_the_whole_is_pooled_from_breaths_that_count_alike():
+def test_the_recording_is_pooled_from_cycles_that_count_alike():
     cycles = tuple(
         Cycle(start_s=a, end_s=b, crackles=False, wheezes=False) for a, b in ((0, 1), (1, 5))
     )
@@ -148,7 +148,7 @@ def test_the_whole_is_pooled_from_breaths_that_count_alike():
     )
 
 
-def test_a_short_breath_is_repeated_and_its_heat_folded_back():
+def test_a_short_cycle_is_repeated_and_its_heatmap_averaged():
     cycle = Cycle(start_s=1.0, end_s=1.5, crackles=False, wheezes=False)
     made = inputs.prepare(MODELS[0], recording(5), cycles=(cycle,))
     window = made.inputs[0][0]
@@ -163,7 +163,7 @@ def test_a_short_breath_is_repeated_and_its_heat_folded_back():
     assert not outside.any()
 
 
-def test_spans_of_breaths_stay_inside_them_and_inside_the_recording():
+def test_windows_of_cycles_stay_inside_them_and_inside_the_recording():
     cycles = [
         Cycle(start_s=a, end_s=b, crackles=False, wheezes=False)
         for a, b in ((0.0, 0.001), (0.5, 5.5), (4.999, 5.0))
@@ -180,9 +180,7 @@ def test_spans_of_breaths_stay_inside_them_and_inside_the_recording():
 
 
 @pytest.mark.parametrize("text", ["", "three four five six\n", "9 12 0 0\n", "2 1 0 0\n"])
-def test_an_annotation_that_says_nothing_of_this_recording_is_refused(
-    analyser, hiss, tmp_path, text
-):
+def test_an_annotation_without_a_cycle_in_the_recording_is_refused(analyser, hiss, tmp_path, text):
     cycles = tmp_path / "cycles.txt"
     cycles.write_text(text)
     with pytest.raises(AnnotationError if text else Exception, match=r"cycles\.txt.*expected"):
@@ -197,12 +195,12 @@ def test_the_timeline_has_a_row_for_every_window(analyser, hiss):
 
 
 @pytest.mark.parametrize("name", ["breathing", "wheeze", "crackles", "crackles-and-wheeze"])
-def test_breath_is_not_doubted(analyser, name):
+def test_breath_sounds_are_not_doubtful(analyser, name):
     made = inputs.prepare(MODELS[0], inputs.read(MODELS[0], example_path(name), analyser.settings))
     assert made.doubt == ""
 
 
-def test_a_voice_or_a_broken_sound_is_answered_uncertain_with_what_was_found(analyser, tmp_path):
+def test_speech_and_clipping_make_the_answer_uncertain(analyser, tmp_path):
     path = tmp_path / "clipped.wav"
     t = np.arange(4 * RATE) / RATE
     soundfile.write(path, np.clip(2 * np.sin(2 * np.pi * 200 * t), -0.7, 0.7), RATE)
@@ -215,7 +213,7 @@ def test_a_voice_or_a_broken_sound_is_answered_uncertain_with_what_was_found(ana
     assert sum("clipped" in warning for warning in report.warnings) == 1
 
 
-def test_half_a_silence_is_said_once_and_not_called_a_finding(analyser, tmp_path):
+def test_partial_silence_is_warned_of_once_and_is_not_a_finding(analyser, tmp_path):
     path = tmp_path / "half.wav"
     sound_of = recording(6).samples.copy()
     sound_of[: 2 * RATE] = 0
@@ -228,7 +226,7 @@ def test_half_a_silence_is_said_once_and_not_called_a_finding(analyser, tmp_path
     assert sum("silent" in warning for warning in warnings) == 1
 
 
-def test_a_long_recording_is_filtered_in_parts_that_nobody_hears(monkeypatch):
+def test_filtering_in_chunks_leaves_no_seams(monkeypatch):
     source = recording(30)
     path = SignalPath(denoise=False)
     whole = path.run(source.samples, RATE)[-1].samples
@@ -239,7 +237,7 @@ def test_a_long_recording_is_filtered_in_parts_that_nobody_hears(monkeypatch):
     assert made.stages == {}
 
 
-def test_a_spectrogram_in_stretches_is_the_whole_one(monkeypatch):
+def test_a_spectrogram_in_chunks_equals_the_whole(monkeypatch):
     samples = recording(7.3).samples
     for front in spectrogram.FRONT_ENDS:
         spec = dataclasses.replace(TAUGHT, front_end=front, top_db=40)
@@ -257,13 +255,13 @@ def test_a_spectrogram_in_stretches_is_the_whole_one(monkeypatch):
         assert part == pytest.approx(expected[:, 50:90], abs=1e-3)
 
 
-def test_the_loudest_of_frames_that_share_a_column():
+def test_frames_that_share_a_column_are_reduced_to_their_maximum():
     decibels = np.arange(2 * 7, dtype=np.float32).reshape(2, 7)
     assert heatmap.max_per_column(decibels, 3).tolist() == [[2, 5, 6], [9, 12, 13]]
     assert heatmap.max_per_column(decibels, 1) is decibels
 
 
-def test_windows_behave_as_the_array_they_stand_for():
+def test_windows_behave_like_the_whole_array():
     made = inputs.prepare(MODELS[1], recording(9), signal_path=NO_PATH)
     held = np.asarray(made.inputs)
     assert held.shape == made.inputs.shape == (8, 1, 64, 201)
@@ -275,9 +273,7 @@ def test_windows_behave_as_the_array_they_stand_for():
     assert made.inputs.min() == pytest.approx(held.min(), abs=1e-5)
 
 
-def test_of_many_windows_the_most_probable_are_explained_from_activations_made_again(
-    analyser, monkeypatch, tmp_path
-):
+def test_of_many_windows_the_most_probable_are_explained(analyser, monkeypatch, tmp_path):
     path = tmp_path / "twelve.wav"
     soundfile.write(path, recording(12).samples, RATE)
     whole = ask(analyser, path)
@@ -296,7 +292,7 @@ def test_of_many_windows_the_most_probable_are_explained_from_activations_made_a
     assert columns.any()
 
 
-def test_windows_are_chosen_for_each_target_in_turn():
+def test_windows_are_chosen_for_all_targets_alternately():
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9], [0.2, 0.8]], np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inference, "_MAX_WINDOWS", 3)
@@ -308,14 +304,14 @@ def test_windows_are_chosen_for_each_target_in_turn():
 @pytest.mark.parametrize(
     ("name", "says"), [("Attention rollout", "runs the network again"), ("LIME", "many times")]
 )
-def test_an_explainer_is_said_to_ask_as_often_as_it_does(name, says):
+def test_the_warning_says_how_often_the_explainer_runs_the_network(name, says):
     (said,) = inference.skipped_windows_warning(name, 5)
     assert says in said
     assert "2 most probable of 5 windows" in said
     assert inference.skipped_windows_warning(name, 2) == ()
 
 
-def test_a_large_array_lies_in_a_file_and_keeps_its_values(monkeypatch):
+def test_a_large_array_is_memory_mapped_and_keeps_its_values(monkeypatch):
     import mmap
 
     monkeypatch.setattr(files, "_MAPPED_FROM_BYTES", 1000)
@@ -339,7 +335,7 @@ def test_a_full_disk_leaves_the_array_in_memory(monkeypatch):
     assert files.allocate_array((30, 20)).base is None
 
 
-def test_a_sound_that_is_longer_than_its_header_says_grows():
+def test_an_array_grows_beyond_its_expected_length():
     held, pieces = (
         files.GrowingArray(10),
         [np.full(n, n, np.float32) for n in (3, 70_000, 1, 90_000)],
@@ -365,12 +361,12 @@ def analysed(arguments):
         (["--band", "off", "--denoise", "off"], NO_PATH),
     ],
 )
-def test_what_is_not_asked_of_the_signal_path_stays_the_models(analyser, arguments, path):
+def test_unset_steps_of_the_signal_path_are_the_models_own(analyser, arguments, path):
     assert analyse.signal_path(analysed(arguments), analyser.hub) == path
 
 
 @pytest.mark.parametrize("text", ["100", "1800-100", "low-high", "", "100-inf", "nan-5"])
-def test_a_band_that_is_none_is_refused_with_what_was_met(text):
+def test_an_invalid_band_is_refused(text):
     with pytest.raises(
         argparse.ArgumentError,
         match=r"is not a band; give LOW-HIGH in Hz, such as 100-1800, or off",

@@ -77,7 +77,7 @@ def changed(settings: Settings, tensor: str, share: float) -> None:
     (directory / "config.json").write_text(json.dumps(config | {"sha256": None}))
 
 
-def test_the_weights_it_was_stored_with_pass(settings, capsys):
+def test_the_weights_that_the_answer_was_stored_with_pass(settings, capsys):
     (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed, found.sentence
     assert "as stored for dog.flac: probabilities within" in found.sentence
@@ -96,7 +96,7 @@ def test_the_weights_it_was_stored_with_pass(settings, capsys):
         ("fc_audioset.weight", 0.1),
     ],
 )
-def test_other_weights_fail_and_it_is_said_which_differ(settings, capsys, tensor, share):
+def test_other_weights_fail_and_both_hashes_are_named(settings, capsys, tensor, share):
     changed(settings, tensor, share)
     (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed is False
@@ -109,7 +109,7 @@ def test_other_weights_fail_and_it_is_said_which_differ(settings, capsys, tensor
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_heat_that_moved_fails_though_the_answer_is_the_same(settings):
+def test_another_heatmap_fails_though_the_answer_is_the_same(settings):
     path = settings.weights_dir / NAME / selftest.ANSWER_FILE
     answer = json.loads(path.read_text())
     answer["heat"] = np.fliplr(answer["heat"]).tolist()
@@ -119,7 +119,7 @@ def test_heat_that_moved_fails_though_the_answer_is_the_same(settings):
     assert "the heatmap differs by" in found.sentence
 
 
-def test_what_was_not_stored_is_not_taken_for_passed(settings, capsys):
+def test_without_a_stored_answer_nothing_passes(settings, capsys):
     (settings.weights_dir / NAME / selftest.ANSWER_FILE).unlink()
     (found,) = selftest.check_model(Analyser(settings), NAME)
     assert found.passed is None
@@ -157,7 +157,7 @@ def test_an_answer_for_another_file_is_not_compared(settings):
     assert f"was stored for {'0' * 64}" in found.sentence
 
 
-def test_a_stored_answer_that_is_none_is_named(settings, capsys):
+def test_an_unreadable_stored_answer_is_named(settings, capsys):
     (settings.weights_dir / NAME / selftest.ANSWER_FILE).write_text("{")
     assert main(["selftest", NAME]) == 2
     assert "selftest.json cannot be read as JSON" in capsys.readouterr().err
@@ -207,7 +207,9 @@ def test_a_published_answer_is_reproduced_or_not(settings, tmp_path, monkeypatch
     )
 
 
-def test_who_answers_as_published_needs_no_stored_answer(settings, tmp_path, monkeypatch, capsys):
+def test_a_model_that_answers_as_published_needs_no_stored_answer(
+    settings, tmp_path, monkeypatch, capsys
+):
     """As it is with Cnn14, of which no answer can be stored before its weights were there."""
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, 0.1 * np.random.default_rng(0).standard_normal(64_000), 32_000)
@@ -227,7 +229,9 @@ def test_who_answers_as_published_needs_no_stored_answer(settings, tmp_path, mon
     assert main(["selftest", NAME]) == 2  # neither of the two
 
 
-def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch, capsys):
+def test_fetch_downloads_the_clip_and_checks_the_model_on_it(
+    settings, tmp_path, monkeypatch, capsys
+):
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, 0.1 * np.random.default_rng(0).standard_normal(64_000), 32_000)
     analysis = Analyser(settings).analyse(
@@ -256,7 +260,7 @@ def test_fetch_brings_the_clip_and_asks_about_it(settings, tmp_path, monkeypatch
     assert "not as published for clip.wav: Rain has" in capsys.readouterr().err
 
 
-def test_fetch_asks_what_it_brought(settings, capsys):
+def test_fetch_checks_what_it_downloaded(settings, capsys):
     assert main(["fetch", NAME]) == 0
     assert f"{NAME}: as stored for dog.flac" in capsys.readouterr().out
     changed(settings, "fc_audioset.weight", 0.1)
@@ -273,7 +277,7 @@ def test_unknown_and_absent_models_are_refused(settings, capsys, monkeypatch):
     assert "Not installed, so not checked: absent" in capsys.readouterr().out
 
 
-def test_what_is_published_is_what_the_makers_say():
+def test_published_answers_are_those_of_the_authors():
     wanted = hub_models.CNN14_PUBLISHED
     assert wanted.probabilities["Speech"] == 0.893
     assert wanted.tolerance == 0.01
@@ -294,7 +298,7 @@ def test_what_is_published_is_what_the_makers_say():
     assert MODELS["cnn14"].published_answer is wanted
 
 
-def test_every_shipped_model_has_its_answer_stored():
+def test_every_bundled_model_has_a_stored_answer():
     root = Path(selftest.__file__).parents[2] / "weights"
     for directory in root.iterdir():
         answer = json.loads((directory / selftest.ANSWER_FILE).read_text())

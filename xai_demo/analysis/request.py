@@ -19,7 +19,6 @@ from xai_demo.records import GATE_MODES, TASKS, GateMode, Task
 if TYPE_CHECKING:
     from xai_demo.audio.filters import SignalPath
 
-# Loud enough to change some answers, and quiet enough to leave others.
 DEFAULT_SNR_DB = 10.0
 # The form in which a visitor of the page names a model.
 HUB_ADDRESS = "hf://owner/name[@revision][/file.safetensors]"

@@ -62,7 +62,7 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
         "--film",
         choices=GATE_MODES,
         default=GATE_MODES[0],
-        help="if a radiograph looks inverted or rotated: give no answer, correct it, or use it as is",
+        help="if a radiograph seems inverted or rotated: give no answer, correct it or use it",
     )
     command.add_argument(
         "--no-uncertainty", action="store_true", help="skip test-time augmentation of a radiograph"
