@@ -72,11 +72,13 @@ def tiny(monkeypatch) -> str:
     return "tiny"
 
 
-def test_a_run_measures_every_way_and_finds_the_same_heat(tiny, tmp_path):
-    told = []
+def test_a_run_measures_every_variant_and_the_heatmaps_agree(tiny, tmp_path):
+    progress = []
     settings = Settings(weights_dir=tmp_path, cache_dir=tmp_path)
-    result = explanations.run(settings, rounds=1, progress=lambda done, doing: told.append(doing))
-    assert told == [tiny]
+    result = explanations.run(
+        settings, rounds=1, progress=lambda done, doing: progress.append(doing)
+    )
+    assert progress == [tiny]
     assert result["rounds"] == 1
     assert result["threads"] >= 1
     assert result["explainer"] == "Grad-CAM++"

@@ -1,4 +1,4 @@
-"""The front ends beside their originals: the same numbers, and how the figures are told."""
+"""Our front ends beside the original ones: the same numbers, and their table."""
 
 import numpy as np
 import pytest
@@ -34,9 +34,9 @@ def test_silence_is_torchlibrosas_too():
 
 
 def test_a_run_measures_both_front_ends():
-    told = []
-    result = front_ends.run(rounds=1, progress=lambda done, doing: told.append(doing))
-    assert told == list(result["front_ends"]) == [CNN14.name, AST.name]
+    progress = []
+    result = front_ends.run(rounds=1, progress=lambda done, doing: progress.append(doing))
+    assert progress == list(result["front_ends"]) == [CNN14.name, AST.name]
     for row in result["front_ends"].values():
         assert row["faster"] == pytest.approx(row["original_ms"] / row["here_ms"])
         assert row["difference_db"] <= 1e-3
@@ -63,7 +63,7 @@ def test_a_difference_counts_only_where_there_is_energy():
     assert front_ends.difference_db(ours, original) == pytest.approx(0.5)
 
 
-def test_without_the_package_the_dev_packages_are_named(monkeypatch):
+def test_without_torchlibrosa_the_development_packages_are_named(monkeypatch):
     monkeypatch.setattr(front_ends, "find_spec", lambda name: None)
     with pytest.raises(RequestError, match="torchlibrosa is not installed; it is one of the dev"):
         front_ends.run()

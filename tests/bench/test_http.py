@@ -1,4 +1,4 @@
-"""What a request costs beside the network: the accounting by hand, and the calls themselves."""
+"""What a request costs besides the network: the sums by hand, and the calls themselves."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def server(stream: str) -> httpx2.Client:
     return httpx2.Client(transport=httpx2.MockTransport(answer), base_url="http://page/")
 
 
-def test_a_call_ends_with_what_the_page_says_when_complete():
+def test_a_call_returns_the_complete_event():
     stream = (
         "event: generating\ndata: [0]\n\nevent: heartbeat\ndata: null\n\n"
         'event: complete\ndata: [{"a": 1}, 2]\n\n'
@@ -122,7 +122,7 @@ def test_a_call_ends_with_what_the_page_says_when_complete():
         assert http_bench._call(http, "name", [1]) == [{"a": 1}, 2]
 
 
-def test_what_follows_the_file_is_given_as_the_page_would(monkeypatch):
+def test_the_arguments_after_the_file_have_the_pages_defaults(monkeypatch):
     def get(url, **options):
         assert url == "http://page/gradio_api/info"
         parameters = [
@@ -140,7 +140,7 @@ def test_what_follows_the_file_is_given_as_the_page_would(monkeypatch):
 @pytest.mark.parametrize(
     ("stream", "met"), [("event: error\ndata: null\n\n", "error"), ("", "nothing")]
 )
-def test_a_call_without_an_answer_says_what_was_met(stream, met):
+def test_a_call_without_a_result_names_the_event(stream, met):
     with (
         server(stream) as http,
         pytest.raises(XaiDemoError, match=f"/name with {met}; expected the event"),
@@ -148,7 +148,7 @@ def test_a_call_without_an_answer_says_what_was_met(stream, met):
         http_bench._call(http, "name", [1])
 
 
-def test_a_page_that_ends_at_once_is_told(monkeypatch):
+def test_a_page_that_exits_at_once_is_reported(monkeypatch):
     monkeypatch.setattr(http_bench.sys, "executable", "/bin/false")
     with (
         pytest.raises(XaiDemoError, match=r"did not answer .*exit status 1"),
@@ -157,5 +157,5 @@ def test_a_page_that_ends_at_once_is_told(monkeypatch):
         raise AssertionError("it does not answer")
 
 
-def test_the_network_to_compare_with_is_a_resnet50():
+def test_the_unit_of_comparison_is_a_resnet50():
     assert tuple(http_bench._resnet50()().shape) == (1, 14)

@@ -1,4 +1,4 @@
-"""Memory over many requests: the figures by hand, a leak results, and one real short run."""
+"""Memory over many requests: the figures by hand, a leak detected, and one real short run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_growth_is_a_share_of_the_level_after_warming_up() -> None:
 
 
 @pytest.mark.parametrize("concurrent", [1, 8])
-def test_a_leak_is_seen(concurrent: int) -> None:
+def test_a_leak_is_detected(concurrent: int) -> None:
     kept: list[int] = []
     leaking = memory.watch_memory(
         kept.append, 100, concurrent=concurrent, memory_mb=lambda: 1000.0 + len(kept)
@@ -62,17 +62,17 @@ def test_a_leak_is_seen(concurrent: int) -> None:
     assert sound.slope_mb == pytest.approx(0, abs=1e-9)
 
 
-def test_a_few_requests_are_answered_alike_and_memory_is_told(
+def test_a_short_run_measures_memory_and_compares_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "WARM_UP", 2)
     settings = dataclasses.replace(Settings.from_env({"HF_HUB_OFFLINE": "1"}), cache_dir=tmp_path)
-    told: list[float] = []
-    result = memory.run(settings, requests=4, progress=lambda done, what: told.append(done))
+    progress: list[float] = []
+    result = memory.run(settings, requests=4, progress=lambda done, what: progress.append(done))
     assert result["same_answers"]
     assert result["resident_mb"]["start"] > 100
     assert result["threads"]["start"] >= 1
-    assert told[-1] == 1
-    said = memory.text(result)
-    assert "4 requests in a row, then 8 at a time, after 2 to warm up" in said
-    assert "the results are the same" in said
+    assert progress[-1] == 1
+    text = memory.text(result)
+    assert "4 requests in a row, then 8 at a time, after 2 to warm up" in text
+    assert "the results are the same" in text

@@ -1,4 +1,4 @@
-"""The slow explainers: what they take and how soon they stop, by hand and on small networks."""
+"""The slow explainers: how long they take and how soon they stop, by hand and on small networks."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(slow_explainers, "time", made)
-    return made
+    instance = Clock()
+    monkeypatch.setattr(slow_explainers, "time", instance)
+    return instance
 
 
-def test_a_row_tells_seconds_passes_and_how_soon_it_stops(clock: Clock) -> None:
+def test_a_row_has_seconds_passes_and_the_time_to_stop(clock: Clock) -> None:
     def ask(stopped: Callable[[], bool]) -> Any:
         """A tenth of a second in batches of 30 ms, after each of which it looks."""
         for _ in range(4):
@@ -51,7 +51,7 @@ def test_a_row_tells_seconds_passes_and_how_soon_it_stops(clock: Clock) -> None:
     assert found == {"explain_s": 0.116, "passes": 96, "backend": "torch"}
 
 
-def test_what_is_done_before_it_could_be_stopped_has_no_time_to_stop() -> None:
+def test_an_analysis_that_ends_first_has_no_time_to_stop() -> None:
     assert slow_explainers.seconds_to_stop(lambda stopped: answer(1.0), 0.0) is None
 
 
@@ -69,7 +69,7 @@ def test_the_table_has_a_line_for_each() -> None:
     assert {line.count("|") for line in lines[:4]} == {7}
 
 
-def test_every_model_that_is_here_is_asked_with_the_slow_explainers_that_fit_it() -> None:
+def test_every_installed_model_is_paired_with_its_slow_explainers() -> None:
     hub = SimpleNamespace(
         names=lambda: ("near", "far"),
         is_available=lambda name: name == "near",

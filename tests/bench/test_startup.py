@@ -1,4 +1,4 @@
-"""The start-up bench: both pages are started, medians are taken, what is wanted stands beside."""
+"""The start-up bench: both pages start, medians are taken, and the limits stand beside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERVER = (
 PYTHON = ["python3", "-c"]
 
 
-def test_a_page_is_up_when_it_answers_and_gone_after_that(tmp_path: Path) -> None:
+def test_a_page_is_served_until_the_end_of_the_block(tmp_path: Path) -> None:
     with serve_page([*PYTHON, SERVER], tmp_path, ("SLEEP_S=0.4",)) as shown:
         assert 0.4 < shown.seconds < 60
         url = shown.url
@@ -33,7 +33,7 @@ def test_a_page_is_up_when_it_answers_and_gone_after_that(tmp_path: Path) -> Non
         urllib.request.urlopen(url, timeout=2)
 
 
-def test_the_last_words_of_one_that_does_not_come_up_are_told(tmp_path: Path) -> None:
+def test_a_page_that_does_not_start_is_reported_with_its_last_line(tmp_path: Path) -> None:
     command = [*PYTHON, "raise SystemExit('no such luck')"]
     with (
         pytest.raises(XaiDemoError, match="last line of its log: no such luck"),
@@ -42,7 +42,7 @@ def test_the_last_words_of_one_that_does_not_come_up_are_told(tmp_path: Path) ->
         pass
 
 
-def test_medians_are_taken_and_the_two_take_turns(
+def test_medians_are_taken_of_rounds_that_alternate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[str] = []
@@ -68,7 +68,7 @@ def test_medians_are_taken_and_the_two_take_turns(
     assert "| first analysis after that (s) | 1.50 | at most 6 |" in shown
 
 
-def test_a_page_imports_no_tracker_of_trainings(
+def test_the_page_imports_no_experiment_tracker(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import sys

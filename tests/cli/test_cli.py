@@ -1,4 +1,4 @@
-"""The command line: exit statuses, one line of fault, JSON and nothing else; behind it, fakes."""
+"""The command line: exit statuses, one line for each error, JSON alone; with fakes behind it."""
 
 from __future__ import annotations
 
@@ -54,13 +54,14 @@ COMMANDS = (
     "compare",
     "refit",
     "evaluate-explainers",
+    "evaluate-gate",
 )
 HEATMAP = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
 
 
 @pytest.fixture(autouse=True)
 def an_empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No weights, no cache, no network, whatever the machine that runs this has."""
+    """No weights, no cache and no network, whatever this machine has."""
     monkeypatch.setenv("XAI_DEMO_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("XAI_DEMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -111,9 +112,9 @@ def an_analysis(*, explained: bool = True) -> Analysis:
 
 
 class FakeAnalyser:
-    """Answers at once; what it was asked is in `asked`."""
+    """Answers at once, and keeps its arguments in `received`."""
 
-    asked: dict[str, Any]
+    received: dict[str, Any]
     answer: Callable[[], Analysis]
 
     def __init__(self, settings: Settings) -> None:
@@ -121,14 +122,14 @@ class FakeAnalyser:
         self.engine = SimpleNamespace(export=lambda name, out: out / f"{name}.onnx")
 
     def analyse(self, request: AnalysisRequest, path: str, **options: Any) -> Analysis:
-        type(self).asked = {"request": request, "path": path, **options}
+        type(self).received = {"request": request, "path": path, **options}
         print("a library says hello")
         return type(self).answer()
 
 
 @pytest.fixture
 def analyser(monkeypatch: pytest.MonkeyPatch) -> type[FakeAnalyser]:
-    kind = type("Fake", (FakeAnalyser,), {"answer": staticmethod(an_analysis), "asked": {}})
+    kind = type("Fake", (FakeAnalyser,), {"answer": staticmethod(an_analysis), "received": {}})
     stand_in(monkeypatch, "xai_demo.analysis", Analyser=kind)
     return kind
 
@@ -149,7 +150,7 @@ def one_line(captured: str) -> str:
     return captured
 
 
-# Faults
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def one_line(captured: str) -> str:
         (["train", "x", "--data", "d", "--out", "o", "--epochs", "many"], "'many'"),
     ],
 )
-def test_a_request_at_fault_is_status_2_and_one_line(
+def test_a_bad_request_is_status_2_and_one_line(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
@@ -175,12 +176,12 @@ def test_a_request_at_fault_is_status_2_and_one_line(
     assert says in one_line(captured.err)
 
 
-def test_an_unknown_model_is_refused_before_anything_is_read(
+def test_an_unknown_model_is_rejected_before_anything_is_read(
     analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["analyse", "nix", "clip.wav"]) == 2
     assert "'nix'; choose from: pneumonia-resnet18" in one_line(capsys.readouterr().err)
-    assert analyser.asked == {}
+    assert analyser.received == {}
 
 
 def test_an_unreadable_environment_is_status_2(
@@ -191,11 +192,11 @@ def test_an_unreadable_environment_is_status_2(
     assert "XAI_DEMO_MAX_MODELS is 'none'; it must be" in one_line(capsys.readouterr().err)
 
 
-def test_weights_that_cannot_be_had_are_status_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights_are_status_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", "cnn14"]) == 3
-    said = one_line(capsys.readouterr().err)
-    assert "looked in" in said
-    assert "python -m xai_demo fetch cnn14" in said
+    message = one_line(capsys.readouterr().err)
+    assert "looked in" in message
+    assert "python -m xai_demo fetch cnn14" in message
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_weights_that_cannot_be_had_are_status_3(capsys: pytest.CaptureFixture[s
         (KeyboardInterrupt(), 1, "Stopped."),
     ],
 )
-def test_a_fault_inside_is_one_line(
+def test_an_error_inside_is_one_line(
     analyser: type[FakeAnalyser],
     capsys: pytest.CaptureFixture[str],
     fault: BaseException,
@@ -228,9 +229,7 @@ def test_a_fault_inside_is_one_line(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_contract_explains_itself(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"xai_demo {command}" in capsys.readouterr().out
 
@@ -270,7 +269,7 @@ def test_analyse_passes_every_option_on(
     options = ["--explainer", "LayerCAM", "--target", "wheeze"]
     options += ["--backend", "onnx", "--weights", "w.pth", "--layer", "layer4"]
     assert main(["analyse", "lung-resnet18", "clip.wav", *options]) == 0
-    assert analyser.asked == {
+    assert analyser.received == {
         "request": AnalysisRequest(
             task="stethoscope",
             model="lung-resnet18",
@@ -291,16 +290,16 @@ def test_analyse_passes_every_option_on(
     }
     options = ["--film", "corrected", "--no-uncertainty", "--no-faithfulness"]
     assert main(["analyse", "pneumonia-resnet18", "a.png", *options]) == 0
-    request = analyser.asked["request"]
+    request = analyser.received["request"]
     assert (request.film, request.uncertainty, request.faithfulness) == ("corrected", False, False)
 
 
-def test_choices_that_contradict_each_other_are_refused_before_anything_is_read(
+def test_contradictory_options_are_rejected_before_anything_is_read(
     analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["analyse", "lung-resnet18", "clip.wav", "--film", "corrected"]) == 2
     assert "'corrected' is for the task chest_xray only" in one_line(capsys.readouterr().err)
-    assert analyser.asked == {}
+    assert analyser.received == {}
 
 
 def test_analyse_prints_the_report_and_nothing_else(
@@ -312,7 +311,7 @@ def test_analyse_prints_the_report_and_nothing_else(
     assert "a library says hello" in captured.err
 
 
-def test_analyse_tells_a_person_what_and_where(
+def test_analyse_prints_prediction_and_location(
     analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["analyse", "lung-resnet18", "clip.wav"]) == 0
@@ -324,7 +323,7 @@ def test_analyse_tells_a_person_what_and_where(
     assert "Not a medical device" in text
 
 
-def test_out_holds_report_picture_heat_and_sound(
+def test_out_holds_report_picture_heatmap_and_sound(
     analyser: type[FakeAnalyser], tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "out"
@@ -342,7 +341,7 @@ def test_out_holds_report_picture_heat_and_sound(
     assert (rate, len(samples), samples[0]) == (8000, 800, pytest.approx(0.5, abs=1e-4))
 
 
-def test_out_keeps_nothing_of_an_earlier_answer(
+def test_out_keeps_nothing_of_an_earlier_analysis(
     analyser: type[FakeAnalyser], tmp_path: Path
 ) -> None:
     command = ["analyse", "lung-resnet18", "clip.wav", "--out", str(tmp_path / "out")]
@@ -353,7 +352,7 @@ def test_out_keeps_nothing_of_an_earlier_answer(
     assert names == ["overlay.png", "report.json"]
 
 
-def test_an_answer_that_cannot_be_written_whole_leaves_the_earlier_one(
+def test_a_result_that_cannot_be_written_leaves_the_earlier_one(
     analyser: type[FakeAnalyser], tmp_path: Path
 ) -> None:
     command = ["analyse", "lung-resnet18", "clip.wav", "--out", str(tmp_path / "out")]
@@ -369,7 +368,7 @@ def test_an_answer_that_cannot_be_written_whole_leaves_the_earlier_one(
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_out_that_is_a_file_is_refused(
+def test_out_that_is_a_file_is_rejected(
     analyser: type[FakeAnalyser], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("mine")
@@ -378,7 +377,7 @@ def test_out_that_is_a_file_is_refused(
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_fetch_goes_on_after_one_that_cannot_be_had(
+def test_fetch_continues_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = Hub.fetch_weights
@@ -396,7 +395,7 @@ def test_fetch_goes_on_after_one_that_cannot_be_had(
     assert "cnn14" in one_line(captured.err)
 
 
-def test_export_says_what_it_wrote(
+def test_export_prints_its_path(
     analyser: type[FakeAnalyser], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", "lung-resnet18", "--out", str(tmp_path)]) == 0
@@ -406,19 +405,19 @@ def test_export_says_what_it_wrote(
 def test_train_passes_every_option_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     def train(recipe: str, **options: Any) -> Path:
-        asked.update(options, recipe=recipe)
+        received.update(options, recipe=recipe)
         return Path("o")
 
     stand_in(monkeypatch, "xai_demo.training.train", train_model=train)
     options = ["--data", "d", "--out", "o", "--resume", "--epochs", "3", "--seed", "7"]
     options += ["--patience", "4", "--track", "wandb", "--balance", "focal"]
     assert main(["train", "lung-resnet18", *options]) == 0
-    asked.pop("notice")("two sounds left out")
-    assert isinstance(asked.pop("settings"), Settings)
-    assert asked == {
+    received.pop("notice")("two sounds left out")
+    assert isinstance(received.pop("settings"), Settings)
+    assert received == {
         "balance": "focal",
         "recipe": "lung-resnet18",
         "data": Path("d"),
@@ -430,12 +429,12 @@ def test_train_passes_every_option_on(
         "resume": True,
         "progress": None,
     }
-    told = capsys.readouterr()
-    assert told.out == "Wrote o\n"
-    assert told.err == "Note: two sounds left out\n"
+    captured = capsys.readouterr()
+    assert captured.out == "Wrote o\n"
+    assert captured.err == "Note: two sounds left out\n"
 
 
-def test_evaluate_prints_figures_and_writes_the_card_when_asked(
+def test_evaluate_prints_figures_and_writes_the_card_on_request(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = {
@@ -458,9 +457,9 @@ def test_evaluate_prints_figures_and_writes_the_card_when_asked(
         write_card=lambda model, **options: cards.append((model, options["result"])),
     )
     assert main(["evaluate", "m", "--data", "d", "--json"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out) == result
-    assert told.err == "Note: one left out\n"
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == result
+    assert captured.err == "Note: one left out\n"
     assert cards == []
     assert main(["evaluate", "m", "--data", "d", "--write-card"]) == 0
     assert "0.950 (0.900-1.000)" in capsys.readouterr().out
@@ -483,7 +482,7 @@ def test_bench_prints_its_table(
 
 
 @pytest.mark.parametrize(
-    ("options", "module", "asked"),
+    ("options", "module", "received"),
     [
         ([], "explanations", {}),
         (["--rounds", "2"], "explanations", {"rounds": 2}),
@@ -496,25 +495,25 @@ def test_bench_prints_its_table(
     ],
     ids=" ".join,
 )
-def test_bench_measures_what_was_asked(
+def test_bench_runs_the_chosen_measurement(
     options: list[str],
     module: str,
-    asked: dict[str, int],
+    received: dict[str, int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(*settings: Settings, progress: object, **more: int) -> dict[str, Any]:
         assert len(settings) == (module != "front_ends")
-        return {"asked": more}
+        return {"received": more}
 
     formatter = "text" if module in {"memory", "long_recordings"} else "table"
     stand_in(
         monkeypatch,
         f"xai_demo.bench.{module}",
-        **{"run": run, formatter: lambda result: f"{module}: {result['asked']}"},
+        **{"run": run, formatter: lambda result: f"{module}: {result['received']}"},
     )
     assert main(["bench", *options]) == 0
-    assert capsys.readouterr().out == f"{module}: {asked}\n"
+    assert capsys.readouterr().out == f"{module}: {received}\n"
 
 
 @pytest.mark.parametrize(
@@ -529,31 +528,31 @@ def test_bench_measures_what_was_asked(
     ],
     ids=" ".join,
 )
-def test_bench_refuses_what_it_cannot_measure(
+def test_bench_rejects_numbers_that_mean_nothing(
     options: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", *options]) == 2
     assert why in capsys.readouterr().err
 
 
-def test_serve_hands_over_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-    stand_in(monkeypatch, "xai_demo.tabs.server", launch=lambda settings, **at: asked.update(at))
+def test_serve_passes_host_and_port_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: dict[str, Any] = {}
+    stand_in(monkeypatch, "xai_demo.tabs.server", launch=lambda settings, **at: received.update(at))
     assert main(["serve", "--host", "0.0.0.0", "--port", "7861"]) == 0
-    assert asked == {"host": "0.0.0.0", "port": 7861}
+    assert received == {"host": "0.0.0.0", "port": 7861}
 
 
 # Terminal
 
 
-def test_progress_is_drawn_only_for_a_person(
+def test_a_progress_bar_is_drawn_in_a_terminal_only(
     analyser: type[FakeAnalyser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", screen)
     analyser.answer = staticmethod(  # type: ignore[assignment]
-        lambda: (analyser.asked["progress"](0.42, "listening"), an_analysis())[1]
+        lambda: (analyser.received["progress"](0.42, "listening"), an_analysis())[1]
     )
     assert main(["analyse", "lung-resnet18", "clip.wav", "--json"]) == 0
     assert " 42%" in screen.getvalue()
