@@ -32,11 +32,11 @@ def test_masking_what_the_network_looks_at_lowers_the_probability():
         calls.append(batch)
         return within_truth(batch)
 
-    found = faithfulness.measure_faithfulness(
+    result = faithfulness.measure_faithfulness(
         masking_test(answer), PERFECT, probability=1.0, grid=(5, 5)
     )
-    assert (found.probability, found.hidden, found.share, found.draws) == (1, 0, 0.2, 4)
-    assert 0.5 < found.random < 1
+    assert (result.probability, result.hidden, result.share, result.draws) == (1, 0, 0.2, 4)
+    assert 0.5 < result.random < 1
     (batch,) = calls  # one call
     assert batch.shape == (5, 1, 10, 10)
     assert (batch == 0).sum(axis=(1, 2, 3)).tolist() == [20] * 5
@@ -47,9 +47,9 @@ def test_masking_what_the_network_looks_at_lowers_the_probability():
 
 
 def test_where_every_pixel_counts_alike_the_heatmap_is_no_better_than_chance():
-    found = faithfulness.measure_faithfulness(masking_test(everywhere), PERFECT, probability=1.0)
-    assert found.hidden == pytest.approx(0.8)
-    assert found.random == pytest.approx(0.8)
+    result = faithfulness.measure_faithfulness(masking_test(everywhere), PERFECT, probability=1.0)
+    assert result.hidden == pytest.approx(0.8)
+    assert result.random == pytest.approx(0.8)
 
 
 def test_masked_pixels_have_the_background_value():
@@ -62,18 +62,18 @@ def test_masked_pixels_have_the_background_value():
 
 
 def test_measuring_twice_gives_the_same_result():
-    heat = np.zeros((10, 10), np.float32)  # all equal: the lot decides, and always alike
-    first = faithfulness.measure_faithfulness(masking_test(within_truth), heat, probability=1.0)
+    values = np.zeros((10, 10), np.float32)  # all equal: the lot decides, and always alike
+    first = faithfulness.measure_faithfulness(masking_test(within_truth), values, probability=1.0)
     assert first == faithfulness.measure_faithfulness(
-        masking_test(within_truth), heat, probability=1.0
+        masking_test(within_truth), values, probability=1.0
     )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.07, 0.2, 1.0])
 def test_the_top_share_is_exact_even_with_ties(share):
-    heat = np.zeros((10, 10), np.float32)
-    heat[4, 4] = 1
-    mask = faithfulness.top_share_mask(heat, share)
+    values = np.zeros((10, 10), np.float32)
+    values[4, 4] = 1
+    mask = faithfulness.top_share_mask(values, share)
     assert mask.sum() == round(100 * share)
     assert mask[4, 4] == (share > 0)
     corner = faithfulness.top_share_mask(np.zeros((100, 100)), 0.2)[:50, :50]
@@ -115,24 +115,24 @@ def test_the_top_share_is_exact_even_with_ties(share):
     ],
 )
 def test_the_sentence_claims_no_more_than_was_measured(probability, hidden, random, sentence):
-    found = Faithfulness(share=0.2, probability=probability, hidden=hidden, random=random, draws=4)
-    assert found.sentence("wheeze") == sentence
+    result = Faithfulness(share=0.2, probability=probability, hidden=hidden, random=random, draws=4)
+    assert result.sentence("wheeze") == sentence
 
 
 def test_for_a_recording_the_sentence_names_the_window():
-    found = Faithfulness(
+    result = Faithfulness(
         share=0.2, probability=0.83, hidden=0.21, random=0.79, draws=4, stretch_s=(2.0, 4.0004)
     )
-    assert found.sentence("wheeze") == (
+    assert result.sentence("wheeze") == (
         "From 2.0 to 4.0 s, where wheeze is most probable: masking the most important fifth lowers "
         "the probability of wheeze from 0.83 to 0.21; masking a random fifth lowers it to 0.79."
     )
-    assert found.to_json()["stretch_s"] == [2.0, 4.0]
+    assert result.to_json()["stretch_s"] == [2.0, 4.0]
 
 
 def test_the_report_has_rounded_fields():
-    found = Faithfulness(share=0.3, probability=1 / 3, hidden=0.0, random=2 / 3, draws=4)
-    assert found.to_json() == {
+    result = Faithfulness(share=0.3, probability=1 / 3, hidden=0.0, random=2 / 3, draws=4)
+    assert result.to_json() == {
         "share": 0.3,
         "probability": 0.333333,
         "hidden": 0.0,
@@ -140,7 +140,7 @@ def test_the_report_has_rounded_fields():
         "draws": 4,
         "stretch_s": None,
     }
-    assert "Masking the most important 30 % lowers" in found.sentence("crackle")
+    assert "Masking the most important 30 % lowers" in result.sentence("crackle")
 
 
 def test_deletion_is_the_triangle_under_a_perfect_map():
@@ -187,26 +187,26 @@ def test_road_equals_pytorch_grad_cam(monkeypatch):
     generator = np.random.default_rng(2)
     window = generator.normal(size=(1, 20, 20)).astype(np.float32)
     weights = generator.normal(size=(20, 20)).astype(np.float32)
-    heat = generator.permutation(400).reshape(20, 20).astype(np.float32) / 400
+    values = generator.permutation(400).reshape(20, 20).astype(np.float32) / 400
 
     def answer(batch):
         return 1 / (1 + np.exp(-(batch[:, 0] * weights).sum(axis=(1, 2)) / 10))
 
-    own = faithfulness.road(masking_test(answer, window), heat)
-    assert own == faithfulness.road(masking_test(answer, window), heat)
+    own = faithfulness.road(masking_test(answer, window), values)
+    assert own == faithfulness.road(masking_test(answer, window), values)
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # theirs differs each time
     monkeypatch.setattr(np.random, "default_rng", lambda seed: _NoNoise(np.random.PCG64(seed)))
     expected = ROADCombined(percentiles=[20, 40, 60, 80])(
         torch.from_numpy(window[None]),
-        heat[None],
+        values[None],
         [lambda output: output],
         lambda batch: torch.from_numpy(answer(batch.numpy())),
     )
     assert abs(expected[0]) > 0.01
-    found = faithfulness.road(masking_test(answer, window), heat)
-    assert found == pytest.approx(expected[0], abs=1e-5)
-    assert found != own  # which has a noise of a hundredth
-    assert found == pytest.approx(own, abs=0.02)
+    result = faithfulness.road(masking_test(answer, window), values)
+    assert result == pytest.approx(expected[0], abs=1e-5)
+    assert result != own  # which has a noise of a hundredth
+    assert result == pytest.approx(own, abs=0.02)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
@@ -217,9 +217,9 @@ def test_imputing_equals_pytorch_grad_cam(share):
     expected = NoisyLinearImputer(noise=0)(
         torch.from_numpy(picture[None]), torch.from_numpy((~gone).astype(np.float32))
     )
-    found = faithfulness.impute(picture, gone)
-    assert found == pytest.approx(expected[0].numpy(), abs=1e-5)
-    assert np.array_equal(found[~gone], picture[~gone])
+    result = faithfulness.impute(picture, gone)
+    assert result == pytest.approx(expected[0].numpy(), abs=1e-5)
+    assert np.array_equal(result[~gone], picture[~gone])
     assert faithfulness.impute(picture, np.zeros_like(gone)) is picture
 
 
@@ -231,13 +231,13 @@ def test_a_single_imputed_pixel_is_the_weighted_mean_of_its_neighbours():
 
 
 def test_the_top_share_is_what_sorting_puts_first():
-    heat = np.random.default_rng(5).integers(0, 6, (9, 11)).astype(np.float32)
-    lot = np.random.default_rng(0).random(heat.size)
-    order = np.lexsort((lot, -heat.ravel()))
+    values = np.random.default_rng(5).integers(0, 6, (9, 11)).astype(np.float32)
+    lot = np.random.default_rng(0).random(values.size)
+    order = np.lexsort((lot, -values.ravel()))
     for share in (0.0, 0.05, 0.3, 0.5, 0.77, 1.0):
-        expected = np.zeros(heat.size, bool)
-        expected[order[: round(share * heat.size)]] = True
-        assert np.array_equal(faithfulness.top_share_mask(heat, share).ravel(), expected)
+        expected = np.zeros(values.size, bool)
+        expected[order[: round(share * values.size)]] = True
+        assert np.array_equal(faithfulness.top_share_mask(values, share).ravel(), expected)
 
 
 def test_road_rewards_a_map_that_points_at_what_counts():
@@ -248,13 +248,13 @@ def test_road_rewards_a_map_that_points_at_what_counts():
 
 
 def test_pointing_hits_where_the_maximum_is():
-    heat = np.zeros((10, 10), np.float32)
-    heat[2, 3] = 1
-    assert faithfulness.pointing_hit(heat, TRUTH) == 1
-    heat[0, 0] = 2
-    assert faithfulness.pointing_hit(heat, TRUTH) == 0
-    heat[2, 3] = 2
-    assert faithfulness.pointing_hit(heat, TRUTH) == 0.5
+    values = np.zeros((10, 10), np.float32)
+    values[2, 3] = 1
+    assert faithfulness.pointing_hit(values, TRUTH) == 1
+    values[0, 0] = 2
+    assert faithfulness.pointing_hit(values, TRUTH) == 0
+    values[2, 3] = 2
+    assert faithfulness.pointing_hit(values, TRUTH) == 0.5
     flat = np.zeros((10, 10), np.float32)
     assert faithfulness.pointing_hit(flat, TRUTH) == pytest.approx(0.2)
     assert faithfulness.pointing_chance(TRUTH) == pytest.approx(0.2)
@@ -277,10 +277,10 @@ def test_iou_compares_the_high_pixels_with_the_truth():
 
 
 def test_rank_correlation_depends_on_the_order_only():
-    heat = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert faithfulness.rank_correlation(heat, heat**3) == pytest.approx(1)
-    assert faithfulness.rank_correlation(heat, -heat) == pytest.approx(-1)
-    assert faithfulness.rank_correlation(heat, np.ones((3, 4), np.float32)) == 0
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert faithfulness.rank_correlation(values, values**3) == pytest.approx(1)
+    assert faithfulness.rank_correlation(values, -values) == pytest.approx(-1)
+    assert faithfulness.rank_correlation(values, np.ones((3, 4), np.float32)) == 0
     one, other = np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 3.0, 2.0]])
     assert faithfulness.rank_correlation(one, other) == pytest.approx(0.5)  # 1 - 6 * 2 / (3 * 8)
 

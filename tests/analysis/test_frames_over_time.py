@@ -83,11 +83,11 @@ def test_a_framewise_network_has_steps_of_a_third_of_a_second(analyser, tmp_path
 def test_steps_are_the_authors_frames_and_overlaps_take_the_maximum(analyser):
     network = analyser.engine.network(NAME)
     samples = np.random.default_rng(0).normal(0, 0.1, 12 * RATE_HZ).astype(np.float32)
-    made = inputs.prepare(
+    prepared = inputs.prepare(
         network.model, Recording(samples=samples, sample_rate_hz=RATE_HZ, facts={})
     )
-    assert made.starts == (0, 200)
-    given = inference.run_network(network, made.inputs)
+    assert prepared.starts == (0, 200)
+    given = inference.run_network(network, prepared.inputs)
     assert given.steps.shape == (2, 3, 32)
     with torch.inference_mode():
         logits = networks.architecture(network.model).framewise(
@@ -99,7 +99,7 @@ def test_steps_are_the_authors_frames_and_overlaps_take_the_maximum(analyser):
         )
     # Two windows that say 0.1 and 0.9 throughout: the second starts at 2 s.
     steps = np.stack([np.full((3, 32), 0.1), np.full((3, 32), 0.9)]).astype(np.float32)
-    line = made.timeline(network.model, given.probabilities, steps)
+    line = prepared.timeline(network.model, given.probabilities, steps)
     heard = np.array(line.probabilities[:, 0])
     before = np.array(line.starts_s) + 0.16 < 2.0
     np.testing.assert_allclose(heard[before], 0.1)

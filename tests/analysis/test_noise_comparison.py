@@ -49,10 +49,14 @@ def test_probabilities_and_heatmaps_are_compared():
         ProbabilityChange(label="Fire", before=0.04, after=0.1),
     )
     assert both.agreement == pytest.approx(-1)
-    told = both.to_json()
-    assert (told["answer_before"], told["answer_after"], told["target"]) == ("Dog", "Rain", "Dog")
-    assert told["rank_correlation"] == -1
-    assert told["sentence"] == (
+    comparison = both.to_json()
+    assert (comparison["answer_before"], comparison["answer_after"], comparison["target"]) == (
+        "Dog",
+        "Rain",
+        "Dog",
+    )
+    assert comparison["rank_correlation"] == -1
+    assert comparison["sentence"] == (
         "With pink noise at a signal-to-noise ratio of \u22125 dB, the answer changes from Dog "
         "to Rain; Dog goes from 0.90 to 0.20; the rank correlation of the heatmaps is \u22121.00."
     )
@@ -111,16 +115,16 @@ def test_the_command_line_reports_what_the_noise_changes(offline, tmp_path, caps
     command = ["analyse", "everyday-cnn6", dog, "--noise", "white", "--snr", "-10"]
     assert main([*command, "--json", "--out", str(tmp_path / "out")]) == 0
     report = json.loads(capsys.readouterr().out)
-    told = report["noise"]
-    assert (told["kind"], told["snr_db"]) == ("white", -10)
+    comparison = report["noise"]
+    assert (comparison["kind"], comparison["snr_db"]) == ("white", -10)
     assert report["input"]["noise"]["snr_db"] == -10
     after = {row["label"]: row["probability"] for row in report["predictions"]}
-    moves = {row["label"]: row for row in told["moves"]}
+    moves = {row["label"]: row for row in comparison["moves"]}
     assert moves["Dog"]["after"] == pytest.approx(after["Dog"])
     assert moves["Dog"]["before"] > 0.5 > moves["Dog"]["after"]
-    assert -1 <= told["rank_correlation"] < 0.99
+    assert -1 <= comparison["rank_correlation"] < 0.99
     assert "the answer is for the mixture" in " ".join(report["warnings"])
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["noise"] == told
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["noise"] == comparison
     assert main([*command[:3], "--noise", "babble", "--snr", "60"]) == 0
     assert "With babble noise at a signal-to-noise ratio of 60 dB" in capsys.readouterr().out
 

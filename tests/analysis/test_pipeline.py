@@ -206,7 +206,7 @@ def test_an_event_has_the_times_of_its_window(analyser, breath):
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "says"),
+    ("choices", "error", "says"),
     [
         ({"model": "nothing"}, UnknownNameError, "'nothing'.*lung"),
         ({"model": "film"}, UnsuitableError, "film.*chest_xray.*lung"),
@@ -216,9 +216,9 @@ def test_an_event_has_the_times_of_its_window(analyser, breath):
         ({"backend": "tensorflow"}, UnknownNameError, "'tensorflow'.*torch"),
     ],
 )
-def test_an_unknown_or_unsuitable_name_gets_one_sentence(analyser, breath, asked, error, says):
+def test_an_unknown_or_unsuitable_name_gets_one_sentence(analyser, breath, choices, error, says):
     with pytest.raises(error, match=f"(?s){says}") as raised:
-        analyser.analyse(AnalysisRequest(task="stethoscope", **asked), breath)
+        analyser.analyse(AnalysisRequest(task="stethoscope", **choices), breath)
     assert "\n" not in str(raised.value)
 
 
@@ -230,10 +230,10 @@ def test_a_file_that_is_not_a_recording_is_refused_by_name(analyser, tmp_path):
 
 
 def test_concurrent_requests_get_the_same_answers_as_single_ones(analyser, breath, film):
-    asked = [("stethoscope", breath), ("chest_xray", film), ("audioset", breath)] * 4
-    alone = {task: ask(analyser, task, path).report for task, path in asked[:3]}
+    pairs = [("stethoscope", breath), ("chest_xray", film), ("audioset", breath)] * 4
+    alone = {task: ask(analyser, task, path).report for task, path in pairs[:3]}
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda pair: ask(analyser, *pair).report, asked))
+        together = list(pool.map(lambda pair: ask(analyser, *pair).report, pairs))
     for report in together:
         expected = alone[report.task]
         assert [p.label for p in report.predictions] == [p.label for p in expected.predictions]
@@ -244,11 +244,11 @@ def test_concurrent_requests_get_the_same_answers_as_single_ones(analyser, breat
 def test_the_faithfulness_test_runs_unless_it_is_switched_off(analyser, breath, film):
     for task, path in (("stethoscope", breath), ("chest_xray", film)):
         report = ask(analyser, task, path).report
-        tried = report.explanations[0].faithfulness
-        assert tried["share"] == 0.2
-        assert 0 <= tried["hidden"] <= 1
-        assert 0 <= tried["random"] <= 1
-        assert report.explanations[0].target in tried["sentence"]
+        result = report.explanations[0].faithfulness
+        assert result["share"] == 0.2
+        assert 0 <= result["hidden"] <= 1
+        assert 0 <= result["random"] <= 1
+        assert report.explanations[0].target in result["sentence"]
         assert "faithfulness" in report.timing_ms
         untried = ask(analyser, task, path, faithfulness=False).report
         assert untried.explanations[0].faithfulness is None
@@ -260,7 +260,7 @@ def test_an_analysis_stops_when_it_is_cancelled(analyser, film):
 
 
 class Stop:
-    """Asked so many times, it says stop; and counts how often it was asked after that."""
+    """Cancels at the n-th look, and counts the looks after that in `late`."""
 
     def __init__(self, after: int) -> None:
         self.left, self.late = after, 0
@@ -273,7 +273,7 @@ class Stop:
 
 @pytest.mark.parametrize("name", ["Score-CAM", "LIME", "SHAP", "Integrated gradients"])
 def test_every_slow_explainer_stops_when_cancelled(analyser, film, name):
-    stop, told = Stop(after=12), []
+    stop, messages = Stop(after=12), []
     with pytest.raises(CancelledError, match="Cancelled on request") as raised:
         ask(
             analyser,
@@ -281,12 +281,12 @@ def test_every_slow_explainer_stops_when_cancelled(analyser, film, name):
             film,
             explainer=name,
             cancelled=stop,
-            progress=lambda done, doing: told.append(doing),
+            progress=lambda done, doing: messages.append(doing),
         )
     assert "\n" not in str(raised.value)
     assert stop.late == 1
-    assert "Explaining the prediction" in told
-    assert not any(doing.startswith("Faithfulness") for doing in told)
+    assert "Explaining the prediction" in messages
+    assert not any(doing.startswith("Faithfulness") for doing in messages)
 
 
 def test_windows_run_in_batches_and_can_be_cancelled_between_them(analyser, breath):
@@ -306,11 +306,11 @@ def test_the_backward_pass_can_be_cancelled(analyser):
     import torch
 
     network = analyser.engine.network("lung", backend="torch")
-    told = []
-    runner = ModelRunner(network, lambda: bool(told))
+    messages = []
+    runner = ModelRunner(network, lambda: bool(messages))
     x = torch.zeros(2, 1, 64, 201, requires_grad=True)
     logits = runner.differentiable_logits(x)
-    told.append("stop")
+    messages.append("stop")
     with pytest.raises(CancelledError):
         logits.sum().backward()
 
@@ -338,9 +338,9 @@ def test_a_reduced_budget_is_warned_of_and_the_passes_are_counted(analyser, film
     hurried = Analyser(dataclasses.replace(analyser.settings, explain_seconds=1e-6))
     hurried.hub, hurried.engine = analyser.hub, analyser.engine
     report = ask(hurried, "chest_xray", film, explainer="LIME").report
-    (said,) = [w for w in report.warnings if "forward passes" in w]
-    assert "48 forward passes" in said
-    assert "instead of 250" in said
+    (text,) = [w for w in report.warnings if "forward passes" in w]
+    assert "48 forward passes" in text
+    assert "instead of 250" in text
     assert report.explanations[0].passes == 48
     patient = Analyser(dataclasses.replace(analyser.settings, explain_seconds=1e6))
     patient.hub, patient.engine = analyser.hub, analyser.engine
@@ -373,13 +373,15 @@ def test_a_slow_explainer_warns_of_the_windows_it_skipped(analyser, breath):
 
 
 def test_progress_rises_from_zero_to_one(analyser, breath):
-    told = []
-    ask(analyser, "stethoscope", breath, progress=lambda done, doing: told.append((done, doing)))
-    fractions = [done for done, _ in told]
+    messages = []
+    ask(
+        analyser, "stethoscope", breath, progress=lambda done, doing: messages.append((done, doing))
+    )
+    fractions = [done for done, _ in messages]
     assert fractions == sorted(set(fractions))
     assert fractions[0] >= 0
     assert fractions[-1] <= 1
-    assert all(doing for _, doing in told)
+    assert all(doing for _, doing in messages)
 
 
 def test_custom_weights_replace_the_models_own(analyser, breath, tmp_path):
@@ -397,13 +399,13 @@ def test_warming_up_skips_models_that_are_not_available(analyser):
 
 @pytest.mark.parametrize("name", ["Integrated gradients", "Occlusion"])
 def test_a_slow_explainer_reports_its_progress(analyser, film, name):
-    heard = []
+    messages = []
     found = analyser.analyse(
         AnalysisRequest(task="chest_xray", explainer=name),
         film,
-        progress=lambda done, doing: heard.append(doing),
+        progress=lambda done, doing: messages.append(doing),
     )
-    assert sum(doing.startswith("Forward pass ") for doing in heard) >= 4
+    assert sum(doing.startswith("Forward pass ") for doing in messages) >= 4
     assert found.report.explanations[0].passes >= 48
     assert found.report.model.backend == "torch"
     assert found.report.explanations[0].heatmap.shape == (96, 96)
@@ -513,7 +515,7 @@ def test_a_film_setting_must_be_known_and_fit_the_task(analyser, breath, task, f
 
 def test_an_empty_heatmap_is_not_tested_for_faithfulness(analyser, film, monkeypatch):
     usual = EXPLAINERS["Grad-CAM++"]
-    cold = dataclasses.replace(usual, heatmap=lambda *asked: 0 * usual.heatmap(*asked))
+    cold = dataclasses.replace(usual, heatmap=lambda *arguments: 0 * usual.heatmap(*arguments))
     monkeypatch.setitem(EXPLAINERS, "Grad-CAM++", cold)
     report = ask(analyser, "chest_xray", film, explainer="Grad-CAM++").report
     assert not report.explanations[0].heatmap.any()

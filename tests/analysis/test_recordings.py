@@ -133,16 +133,16 @@ def test_the_recording_is_pooled_from_cycles_that_count_alike():
     cycles = tuple(
         Cycle(start_s=a, end_s=b, crackles=False, wheezes=False) for a, b in ((0, 1), (1, 5))
     )
-    made = inputs.prepare(MODELS[0], recording(5), cycles=cycles)
-    assert len(made.inputs) == 4  # one, and three over the long breath
+    prepared = inputs.prepare(MODELS[0], recording(5), cycles=cycles)
+    assert len(prepared.inputs) == 4  # one, and three over the long breath
     rows = np.array([[0.9, 0.05, 0.05]] + 3 * [[0.05, 0.9, 0.05]], np.float32)
-    line = made.timeline(MODELS[0], rows)
+    line = prepared.timeline(MODELS[0], rows)
     assert line.probabilities == pytest.approx(rows[[0, 1]], abs=1e-4)
-    assert made.file_probabilities(MODELS[0], rows)[0] == pytest.approx(
-        made.file_probabilities(MODELS[0], rows)[1], rel=1e-4
+    assert prepared.file_probabilities(MODELS[0], rows)[0] == pytest.approx(
+        prepared.file_probabilities(MODELS[0], rows)[1], rel=1e-4
     )
-    events = made.events(MODELS[0], rows)
-    assert [(e.label, e.start_s, e.end_s) for e in events if not made.doubt] in (
+    events = prepared.events(MODELS[0], rows)
+    assert [(e.label, e.start_s, e.end_s) for e in events if not prepared.doubt] in (
         [],
         [("crackle", 1.0, 5.0)],
     )
@@ -150,16 +150,16 @@ def test_the_recording_is_pooled_from_cycles_that_count_alike():
 
 def test_a_short_cycle_is_repeated_and_its_heatmap_averaged():
     cycle = Cycle(start_s=1.0, end_s=1.5, crackles=False, wheezes=False)
-    made = inputs.prepare(MODELS[0], recording(5), cycles=(cycle,))
-    window = made.inputs[0][0]
+    prepared = inputs.prepare(MODELS[0], recording(5), cycles=(cycle,))
+    window = prepared.inputs[0][0]
     assert window.shape == (64, 201)
     assert np.array_equal(window[:, :50], window[:, 50:100])
     hot = np.zeros((1, 4, 201), np.float32)
     hot[0, :, 60:70] = 1  # in the second copy: 0.1 to 0.2 s of the breath
     about = {"explainer": "x", "target": "y", "probability": 0.5, "layer": "z"}
-    found = made.explanation(hot, np.ones(1, np.float32), **about)
-    assert 1.1 <= found.peak["time_s"] <= 1.2
-    outside = np.delete(found.heatmap, np.arange(100, 150), axis=1)
+    findings = prepared.explanation(hot, np.ones(1, np.float32), **about)
+    assert 1.1 <= findings.peak["time_s"] <= 1.2
+    outside = np.delete(findings.heatmap, np.arange(100, 150), axis=1)
     assert not outside.any()
 
 
@@ -196,8 +196,10 @@ def test_the_timeline_has_a_row_for_every_window(analyser, hiss):
 
 @pytest.mark.parametrize("name", ["breathing", "wheeze", "crackles", "crackles-and-wheeze"])
 def test_breath_sounds_are_not_doubtful(analyser, name):
-    made = inputs.prepare(MODELS[0], inputs.read(MODELS[0], example_path(name), analyser.settings))
-    assert made.doubt == ""
+    prepared = inputs.prepare(
+        MODELS[0], inputs.read(MODELS[0], example_path(name), analyser.settings)
+    )
+    assert prepared.doubt == ""
 
 
 def test_speech_and_clipping_make_the_answer_uncertain(analyser, tmp_path):
@@ -232,9 +234,9 @@ def test_filtering_in_chunks_leaves_no_seams(monkeypatch):
     whole = path.run(source.samples, RATE)[-1].samples
     monkeypatch.setattr(audio_input, "MAX_PLAYED_S", 5.0)
     monkeypatch.setattr(audio_input, "_FILTER_CHUNK_S", 7.0)
-    made = inputs.prepare(MODELS[0], source, signal_path=path)
-    assert made.samples == pytest.approx(whole, abs=1e-4)
-    assert made.stages == {}
+    prepared = inputs.prepare(MODELS[0], source, signal_path=path)
+    assert prepared.samples == pytest.approx(whole, abs=1e-4)
+    assert prepared.stages == {}
 
 
 def test_a_spectrogram_in_chunks_equals_the_whole(monkeypatch):
@@ -262,15 +264,15 @@ def test_frames_that_share_a_column_are_reduced_to_their_maximum():
 
 
 def test_windows_behave_like_the_whole_array():
-    made = inputs.prepare(MODELS[1], recording(9), signal_path=NO_PATH)
-    held = np.asarray(made.inputs)
-    assert held.shape == made.inputs.shape == (8, 1, 64, 201)
-    assert np.array_equal(made.inputs[3], held[3])
-    assert np.array_equal(made.inputs[2:5], held[2:5])
-    assert np.array_equal(made.inputs[np.array([0, 7])], held[[0, 7]])
-    assert np.array_equal(made.inputs[:, 0], held[:, 0])
-    assert np.array_equal(made.inputs[..., 150:], held[..., 150:])
-    assert made.inputs.min() == pytest.approx(held.min(), abs=1e-5)
+    prepared = inputs.prepare(MODELS[1], recording(9), signal_path=NO_PATH)
+    held = np.asarray(prepared.inputs)
+    assert held.shape == prepared.inputs.shape == (8, 1, 64, 201)
+    assert np.array_equal(prepared.inputs[3], held[3])
+    assert np.array_equal(prepared.inputs[2:5], held[2:5])
+    assert np.array_equal(prepared.inputs[np.array([0, 7])], held[[0, 7]])
+    assert np.array_equal(prepared.inputs[:, 0], held[:, 0])
+    assert np.array_equal(prepared.inputs[..., 150:], held[..., 150:])
+    assert prepared.inputs.min() == pytest.approx(held.min(), abs=1e-5)
 
 
 def test_of_many_windows_the_most_probable_are_explained(analyser, monkeypatch, tmp_path):

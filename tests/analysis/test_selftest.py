@@ -78,13 +78,13 @@ def changed(settings: Settings, tensor: str, share: float) -> None:
 
 
 def test_the_weights_that_the_answer_was_stored_with_pass(settings, capsys):
-    (found,) = selftest.check_model(Analyser(settings), NAME)
-    assert found.passed, found.sentence
-    assert "as stored for dog.flac: probabilities within" in found.sentence
-    assert "(allowed 0.002)" in found.sentence
-    selftest.raise_for_failures([found])
+    (result,) = selftest.check_model(Analyser(settings), NAME)
+    assert result.passed, result.sentence
+    assert "as stored for dog.flac: probabilities within" in result.sentence
+    assert "(allowed 0.002)" in result.sentence
+    selftest.raise_for_failures([result])
     assert main(["selftest", NAME]) == 0
-    assert found.sentence[:50] in capsys.readouterr().out
+    assert result.sentence[:50] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_the_weights_that_the_answer_was_stored_with_pass(settings, capsys):
 )
 def test_other_weights_fail_and_both_hashes_are_named(settings, capsys, tensor, share):
     changed(settings, tensor, share)
-    (found,) = selftest.check_model(Analyser(settings), NAME)
-    assert found.passed is False
-    assert "not as stored for dog.flac" in found.sentence
-    assert "has probability" in found.sentence
-    assert "The weights have sha256" in found.sentence
+    (result,) = selftest.check_model(Analyser(settings), NAME)
+    assert result.passed is False
+    assert "not as stored for dog.flac" in result.sentence
+    assert "has probability" in result.sentence
+    assert "The weights have sha256" in result.sentence
     with pytest.raises(CheckpointMismatchError, match="not as stored"):
-        selftest.raise_for_failures([found])
+        selftest.raise_for_failures([result])
     assert main(["selftest"]) == 3
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -114,18 +114,18 @@ def test_another_heatmap_fails_though_the_answer_is_the_same(settings):
     answer = json.loads(path.read_text())
     answer["heat"] = np.fliplr(answer["heat"]).tolist()
     path.write_text(json.dumps(answer))
-    (found,) = selftest.check_model(Analyser(settings), NAME)
-    assert found.passed is False
-    assert "the heatmap differs by" in found.sentence
+    (result,) = selftest.check_model(Analyser(settings), NAME)
+    assert result.passed is False
+    assert "the heatmap differs by" in result.sentence
 
 
 def test_without_a_stored_answer_nothing_passes(settings, capsys):
     (settings.weights_dir / NAME / selftest.ANSWER_FILE).unlink()
-    (found,) = selftest.check_model(Analyser(settings), NAME)
-    assert found.passed is None
-    assert f"selftest {NAME} --write" in found.sentence
+    (result,) = selftest.check_model(Analyser(settings), NAME)
+    assert result.passed is None
+    assert f"selftest {NAME} --write" in result.sentence
     with pytest.raises(RequestError, match="no answer is stored"):
-        selftest.raise_for_failures([found])
+        selftest.raise_for_failures([result])
     assert main(["selftest"]) == 2
     assert main(["selftest", "--write"]) == 0
     assert main(["selftest", "--json"]) == 0
@@ -152,9 +152,9 @@ def test_the_answer_of_a_hub_model_is_stored_in_the_catalogue(
 def test_an_answer_for_another_file_is_not_compared(settings):
     path = settings.weights_dir / NAME / selftest.ANSWER_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"file_sha256": "0" * 64}))
-    (found,) = selftest.check_model(Analyser(settings), NAME)
-    assert found.passed is None
-    assert f"was stored for {'0' * 64}" in found.sentence
+    (result,) = selftest.check_model(Analyser(settings), NAME)
+    assert result.passed is None
+    assert f"was stored for {'0' * 64}" in result.sentence
 
 
 def test_an_unreadable_stored_answer_is_named(settings, capsys):
@@ -200,10 +200,10 @@ def test_a_published_answer_is_reproduced_or_not(settings, tmp_path, monkeypatch
 
     publish(monkeypatch, clip, answers)
     assert main(["selftest", NAME]) == 2
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert (
         "clip.wav is missing. Put clip.wav from its makers' page there, or name it with --clip"
-        in said
+        in output
     )
 
 
@@ -220,9 +220,9 @@ def test_a_model_that_answers_as_published_needs_no_stored_answer(
     (settings.weights_dir / NAME / selftest.ANSWER_FILE).unlink()
     publish(monkeypatch, clip, answers)
     assert main(["selftest", NAME, "--clip", str(clip)]) == 0
-    said = capsys.readouterr().out
-    assert f"{NAME}: as published for clip.wav" in said
-    assert f"{NAME}: not checked: no answer is stored in" in said
+    output = capsys.readouterr().out
+    assert f"{NAME}: as published for clip.wav" in output
+    assert f"{NAME}: not checked: no answer is stored in" in output
     publish(monkeypatch, clip, answers | {"Dog": answers["Dog"] + 0.011})
     assert main(["selftest", NAME, "--clip", str(clip)]) == 3
     publish(monkeypatch, clip, answers)
@@ -240,9 +240,9 @@ def test_fetch_downloads_the_clip_and_checks_the_model_on_it(
     answers = {p.label: p.probability for p in analysis.report.predictions}
     publish(monkeypatch, clip, answers)
     assert main(["fetch", NAME]) == 0  # for want of a clip nothing is refused
-    said = capsys.readouterr().out
-    assert "The address of clip.wav is not known" in said
-    assert "not checked against the published answer" in said
+    output = capsys.readouterr().out
+    assert "The address of clip.wav is not known" in output
+    assert "not checked against the published answer" in output
 
     def brought(published: PublishedAnswer, settings: Settings) -> Path:
         path = selftest.clips.clip_path(published, settings)
