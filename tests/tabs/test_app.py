@@ -144,7 +144,9 @@ def test_a_stretch_that_is_still_recorded_is_answered_as_a_file_is() -> None:
         assert mine.label == theirs.label
         assert mine.probability == pytest.approx(theirs.probability, abs=1e-3)
     assert decision.label == report.decision.label
-    with pytest.raises(UnsuitableError, match="44100 samples a second; lung-resnet18 wants 8000"):
+    with pytest.raises(
+        UnsuitableError, match="sample rate of 44100 Hz; lung-resnet18 needs 8000 Hz"
+    ):
         analyser.live("stethoscope", sound.samples, 44100)
 
 
@@ -178,7 +180,7 @@ def test_an_inverted_film_is_stopped_and_answered_once_corrected(
     expected = ask(client, "chest_xray", upright)[0]
     assert corrected["decision"]["label"] == expected["decision"]["label"] is not None
     assert corrected["input"]["gate"]["corrected"] is True
-    with pytest.raises(AppError, match=r"upside.*wanted: checked, corrected, as-is"):
+    with pytest.raises(AppError, match=r"upside.*choose from: checked, corrected, as-is"):
         ask(client, "chest_xray", path, film="upside")
 
 

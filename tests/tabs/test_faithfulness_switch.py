@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from tests.conftest import came
@@ -18,7 +19,8 @@ from xai_demo.tabs import controls
 def test_the_widgets_of_the_page_make_the_default_request_unless_they_are_changed(
     task: Task,
 ) -> None:
-    widgets = controls.lay_out(task, FakeAnalyser())
+    with gr.Blocks():
+        widgets = controls.lay_out(task, FakeAnalyser())
     values = {name: widget.value for name, widget in widgets.by_name.items()}
     request = widgets.page_request(task, list(values.values())).request
     assert request == AnalysisRequest(
@@ -70,7 +72,7 @@ def test_programs_can_leave_the_uncertainty_of_a_radiograph_out(
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     *_, last = endpoints["/chest_xray"]["parameters"]
     assert last["parameter_name"] == "uncertainty"
-    assert (last["parameter_has_default"], last["parameter_default"]) == (True, True)
+    assert (last["parameter_has_default"], last["parameter_default"]) == (True, None)
 
 
 def test_a_switch_that_nobody_touches_is_neither_on_nor_off(

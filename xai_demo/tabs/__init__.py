@@ -26,8 +26,8 @@ STETHOSCOPE = Tab(
     is_lung_sound=True,
     sentence="Upload or record a lung sound. A neural network looks for crackles and wheezes, and "
     "a heatmap shows which moments and frequencies its answer is based on.",
-    invitation="The result appears here: the most probable label with its probability, and a "
-    "heatmap of the moments and frequencies that the answer is based on.",
+    invitation="The result appears here: the answer with its probability, and a heatmap of the "
+    "moments and frequencies that it is based on.",
     guide="Warm colours mark the moments and frequencies that count towards the selected label; "
     "places without colour had little influence. A wheeze should appear as a horizontal band "
     "between 100 and 1,000 Hz, a crackle as a short vertical streak. The heatmap is coarse: it "
@@ -43,8 +43,8 @@ CHEST_XRAY = Tab(
     input_kind="image",
     sentence="Upload a frontal chest X-ray. A neural network looks for findings, and a heatmap "
     "shows which regions of the image its answer is based on.",
-    invitation="The result appears here: the most probable label with its probability, and a "
-    "heatmap of the regions that the answer is based on.",
+    invitation="The result appears here: the answer with its probability, and a heatmap of the "
+    "regions that it is based on.",
     guide="Warm colours mark the regions that count towards the selected label; places without "
     "colour had little influence. For a lung finding, the heatmap should lie within the lungs. If "
     "it lies on text markers, tubes, shoulders or the edge of the image, the network may have "
@@ -61,8 +61,8 @@ AUDIOSET = Tab(
     has_noise_test=True,
     sentence="Upload or record any sound. A neural network names what it hears, and a heatmap "
     "shows which moments and frequencies its answer is based on.",
-    invitation="The result appears here: the most probable label with its probability, and a "
-    "heatmap of the moments and frequencies that the answer is based on.",
+    invitation="The result appears here: the answer with its probability, and a heatmap of the "
+    "moments and frequencies that it is based on.",
     guide="Warm colours mark the moments and frequencies that count towards the selected label; "
     "places without colour had little influence. Select another label to see its own heatmap: "
     "several sounds may be present at once. The heatmap is coarse, a few tenths of a second wide. "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # As shown, and as passed on.
 Choices = list[tuple[str, str]]
 
-_MOST_PROBABLE = ("Most probable label", "")
+_ANSWER = ("The answer", "")
 _NOTHING = ("None", "")
 _GATE_CHOICES: Choices = [
     ("Warn, and give no answer", "checked"),
@@ -222,7 +222,7 @@ def layer_choices(model: Model | None) -> Choices:
 def target_choices(model: Model | None) -> Choices:
     """Return the labels that can be explained."""
     labels = model.labels if model else ()
-    return [_MOST_PROBABLE, *((phrases.display_label(label), label) for label in labels)]
+    return [_ANSWER, *((phrases.display_label(label), label) for label in labels)]
 
 
 def _first_value(choices: Choices) -> str | None:

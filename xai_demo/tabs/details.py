@@ -45,6 +45,14 @@ _METRICS = {
     "icbhi_score": "ICBHI score (average score on ICBHI's official test)",
     "ece": "Expected calibration error (0 is perfect)",
 }
+# What the keys of the report's input end in, where they name a unit.
+_UNITS = {
+    "s": "s",
+    "hz": "Hz",
+    "db": "dB",
+    "dbfs": "dBFS",
+    "deg": "degrees",
+}
 _STEPS = {
     "read": "Time to read the file",
     "prepare": "Time to preprocess it",
@@ -118,9 +126,27 @@ def _flatten(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def _fact_name(name: str) -> str:
+    """Return a key of the report's input as a title.
+
+    >>> _fact_name("sample_rate_hz"), _fact_name("gate turn_deg")
+    ('Sample rate (Hz)', 'Gate turn (degrees)')
+    """
+    stem, _, suffix = name.rpartition("_")
+    words = f"{stem} ({_UNITS[suffix]})" if suffix in _UNITS else name
+    words = words.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def _fact_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
 def _facts_and_timing(analysis: Analysis) -> str:
     facts = [
-        (name.replace("_", " "), str(value))
+        (_fact_name(name), _fact_value(value))
         for name, value in _flatten(analysis.report.input)
         if isinstance(value, str | int | float | bool) and value != ""
     ]

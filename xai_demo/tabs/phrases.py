@@ -285,5 +285,7 @@ def missing_labels(labels: Sequence[str], expected: int) -> str:
     if len(labels) >= expected:
         return ""
     names = [display_label(label) for label in labels]
-    spelled_out = f": {join_words(names)}" if len(labels) <= _MAX_LISTED else ""
+    # AudioSet has labels with commas of their own, such as "Waves, surf".
+    listing = "; ".join(names) if any("," in name for name in names) else join_words(names)
+    spelled_out = f": {listing}" if len(labels) <= _MAX_LISTED else ""
     return f", which has {len(labels)} labels instead of {expected}{spelled_out}"

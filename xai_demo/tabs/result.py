@@ -183,9 +183,7 @@ def _bars(analysis: Analysis, model: Model) -> str:
     by_label = operating_points(model, pooled=line is not None and len(line.starts_s) > 1)
     rows = "".join(_bar(p, by_label.get(p.label), layers.get(p.label)) for p in bars)
     count = len(predictions)
-    parts = [
-        f"The {len(bars)} most probable of {count} labels." if count > len(bars) else "All labels."
-    ]
+    parts = [f"The {len(bars)} most probable of {count} labels."] if count > len(bars) else []
     if len(layers) > 1:
         parts.append("Select a label to see its heatmap.")
     if any(p.label in by_label for p in bars):
