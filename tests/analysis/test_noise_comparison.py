@@ -123,7 +123,7 @@ def test_the_command_line_reports_what_the_noise_changes(offline, tmp_path, caps
     assert moves["Dog"]["after"] == pytest.approx(after["Dog"])
     assert moves["Dog"]["before"] > 0.5 > moves["Dog"]["after"]
     assert -1 <= comparison["rank_correlation"] < 0.99
-    assert "the answer is for the mixture" in " ".join(report["warnings"])
+    assert "The answer is for the recording mixed with white noise" in " ".join(report["warnings"])
     assert json.loads((tmp_path / "out" / "report.json").read_text())["noise"] == comparison
     assert main([*command[:3], "--noise", "babble", "--snr", "60"]) == 0
     assert "With babble noise at a signal-to-noise ratio of 60 dB" in capsys.readouterr().out

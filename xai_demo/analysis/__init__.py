@@ -224,6 +224,7 @@ def _analysis(
     """The report, with the picture and the sounds to show."""
     network, prepared, outputs = inference.network, inference.prepared, inference.outputs
     model, probabilities = network.model, inference.probabilities
+    # Drawing cannot be cancelled once it has begun.
     inference.runner.check()
     with timer("render"):
         view, sounds = prepared.view_and_sounds(explanations[0])

@@ -64,6 +64,7 @@ def explain(
     prepared, outputs = inference.prepared, inference.outputs
     windows = len(prepared.inputs)
     method = explainers.explainer(inference.explainer)
+    # The prediction has just run on the same windows, and so shows how long a pass takes here.
     allowance = pass_allowance(
         method,
         windows=windows,
@@ -107,6 +108,7 @@ def uncertainty_intervals(
     progress(0.36, "Predicting shifted and rotated copies")
     with timer("uncertainty"):
         views = preprocess.augmented_views(prepared.pixels)
+        # Each view is a window of its own, so that they run in batches and can be cancelled.
         inputs = preprocess.network_input(views, prepared.spec)[:, None]
         varied = inference.network.probabilities(inference.runner.logits(inputs))
         return preprocess.prediction_intervals(inference.probabilities, varied)
@@ -145,6 +147,7 @@ def _explanations(
     return tuple(
         dataclasses.replace(
             prepared.explanation(
+                # A blank input explains nothing, whatever the gradients are.
                 raw[:, i] * (not prepared.blank),
                 inference.outputs.probabilities[:, k],
                 explainer=inference.explainer,

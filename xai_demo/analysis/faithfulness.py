@@ -114,6 +114,7 @@ def measure_faithfulness(
     made of whole cells of that grid and are the same on every call.
     """
     masks = [top_share_mask(heatmap, share)]
+    # Seeds from 1: seed 0 breaks the ties in `top_share_mask`.
     masks += [
         top_share_mask(_random_blocks(heatmap.shape, grid, seed), share)
         for seed in range(1, draws + 1)
@@ -288,6 +289,7 @@ def iou(heatmap: Floats, truth: Mask, threshold: float = 0.5) -> float:
     0.5
     """
     top = float(heatmap.max())
+    # In an empty map every pixel equals the maximum, but none is high.
     high = heatmap >= threshold * top if top > 0 else np.zeros(heatmap.shape, bool)
     union = int((high | truth).sum())
     return int((high & truth).sum()) / union if union else 0.0
@@ -301,6 +303,7 @@ def rank_correlation(one: Floats, other: Floats) -> float:
     """
     from scipy.stats import rankdata
 
+    # Of centred ranks the coefficient is the cosine.
     a, b = (rankdata(each) - (each.size + 1) / 2 for each in (one.ravel(), other.ravel()))
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale > 0 else 0.0
@@ -329,6 +332,7 @@ def randomisation_similarity(trained: Floats, randomised: Floats) -> dict[str, f
 
     Adebayo et al. 2018: a heatmap that does not depend on the weights cannot explain them.
     """
+    # An inverted copy depends on the weights as little as an exact one: the sign does not count.
     return {
         "rank_correlation": abs(rank_correlation(trained, randomised)),
         "similarity": structural_similarity(trained, randomised),

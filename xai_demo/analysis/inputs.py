@@ -168,6 +168,7 @@ class ImageInput:
     def explanation(self, windows: Floats, weights: Floats, **fields: Any) -> Explanation:
         """The heatmap at the size of the network's input."""
         values = heatmap.normalise(windows[0])
+        # Once more after resizing: interpolation may lower the maximum.
         whole = heatmap.normalise(heatmap.resize(values, *self.pixels.shape))
         return Explanation(
             values=values, heatmap=whole, peak=heatmap.peak_in_image(whole), **fields
@@ -194,14 +195,14 @@ class ImageInput:
 def prepare_image(radiograph: Radiograph, spec: Raster) -> ImageInput:
     """Fit a radiograph to the size and the values of a network's input."""
     pixels = preprocess.resize_for_network(radiograph.pixels, spec)
+    # Less than one grey level of 8 bits: no structure is left.
+    is_uniform = float(pixels.max() - pixels.min()) < 1 / 255
     return ImageInput(
         inputs=preprocess.network_input(pixels, spec)[None, None],
         facts=radiograph.facts,
         warnings=radiograph.warnings,
         doubt=radiograph.doubt,
-        blank="The image is uniform, so there is nothing to explain."
-        if float(pixels.max() - pixels.min()) < 1 / 255
-        else "",
+        blank="The image is uniform, so there is nothing to explain." if is_uniform else "",
         pixels=pixels,
         spec=spec,
     )

@@ -69,6 +69,7 @@ class AnalysisRequest:
             raise UnsuitableError(
                 f"Respiratory cycles are for the task stethoscope only; the task is {self.task}."
             )
+        # A signal path without steps changes nothing, so every task may have one.
         if self.signal_path and (self.signal_path.band_hz or self.signal_path.denoise):
             raise UnsuitableError(
                 f"Filters are for the task stethoscope only; the task is {self.task}."
@@ -81,6 +82,7 @@ class AnalysisRequest:
         >>> AnalysisRequest.from_choices("audioset", model="", target="Dog").target
         'Dog'
         """
+        # Compared, not tested for truth: False is a choice.
         chosen = {name: value for name, value in choices.items() if value not in (None, "")}
         return cls(task=task, **chosen)
 
@@ -94,6 +96,7 @@ def check_visitor(request: AnalysisRequest, *, own_models: bool) -> None:
         return
     if not own_models:
         raise UnsuitableError("This deployment does not accept visitors' own models.")
+    # The file in hf://owner/name/file; without one, it is a whole model directory.
     file = request.weights.removeprefix("hf://").partition("/")[2].partition("/")[2]
     is_safe = not file or file.endswith(".safetensors")
     if not (request.weights.startswith("hf://") and is_safe):

@@ -91,6 +91,7 @@ def _band(text: str) -> tuple[float, float] | None:
         band = float(low), float(high)
     except ValueError:
         band = math.nan, math.nan
+    # Every comparison with NaN is false, so that is refused as well.
     if not (dash and 0 <= band[0] < band[1] < math.inf):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a band; give LOW-HIGH in Hz, such as 100-1800, or off"
@@ -103,6 +104,7 @@ def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
     if arguments.band is _MODELS_OWN and arguments.denoise is None:
         return None
     spec = hub.model(arguments.model).preprocessing
+    # Models of images have no signal path; the request refuses one for their task.
     own = SignalPath(band_hz=None, denoise=False)
     if isinstance(spec, LogMel):
         own = SignalPath(band_hz=spec.band_hz, denoise=spec.denoise)
