@@ -1,3 +1,5 @@
+"""Masking tests and comparisons of heatmaps, on networks and maps with answers known by hand."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Heatmaps normalised, stitched and reduced to a peak, against pytorch-grad-cam and by hand."""
+
 import numpy as np
 import pytest
 from pytorch_grad_cam.utils.image import scale_cam_image

@@ -1,4 +1,4 @@
-"""A network of fixed width is given padding; nothing is said about it as if it were sound."""
+"""Networks of a fixed input width: padding is neither explained, drawn nor masked."""
 
 import numpy as np
 import pytest

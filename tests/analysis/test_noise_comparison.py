@@ -1,4 +1,4 @@
-"""What noise does to an answer, on answers made by hand and on the bundled network."""
+"""The effect of noise on an answer: by hand, and on a bundled network."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The whole pipeline on small networks with random weights."""
+
 import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Recordings of any length through the analyser: signal path, breaths, doubt, bounded memory."""
+"""Recordings through the pipeline: signal path, breathing cycles, doubt, bounded memory."""
 
 from __future__ import annotations
 

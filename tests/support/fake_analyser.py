@@ -1,4 +1,4 @@
-"""An analyser that needs no network, no weights and no time: for the tests of the page."""
+"""A fake analyser for the tests of the page: no network, no weights, no waiting."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ MODELS = (
 
 @dataclass
 class FakeHub:
-    """What the page asks of a hub: the models above; `big-cnn14` is not here."""
+    """The part of a hub that the page uses, with the models above; `big-cnn14` is not available."""
 
     absent: frozenset[str] = frozenset({"big-cnn14"})
     own_models: bool = True
@@ -157,10 +157,10 @@ class FakeHub:
 
 @dataclass
 class FakeAnalyser:
-    """Answers by the name of the file: "silence", "uncertain", "refuse" and "break" do as told.
+    """Answers by the name of the file: "silence", "uncertain", "refuse", "break" or any other.
 
-    "long" works until it is stopped, and tells how far it is on the way; `stopped` names the files
-    that were.
+    "long" works and reports progress until it is cancelled; `stopped` lists such files. `calls`
+    records every request with the name of its file, and `lives` the length and rate of live sound.
     """
 
     hub: FakeHub = field(default_factory=FakeHub)
@@ -170,7 +170,7 @@ class FakeAnalyser:
     lives: list[tuple[int, int]] = field(default_factory=list)
 
     def warm_up(self) -> None:
-        """Nothing to load."""
+        """Do nothing."""
 
     def analyse(
         self,
@@ -208,7 +208,7 @@ class FakeAnalyser:
         return gated(answer(chosen, name, explainer, request.target), request.film)
 
     def radiograph(self, path: str | Path) -> Radiograph:
-        """The film below; doubted where the name says so, refused where it says so."""
+        """The radiograph below; "inverted" in the name is doubtful and "refuse" is refused."""
         name = Path(path).name
         if "refuse" in name or name.endswith(".txt"):
             raise UnreadableFileError(f"{name} is plain text, not a picture; wanted: a picture.")
@@ -219,7 +219,7 @@ class FakeAnalyser:
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
     ) -> tuple[tuple[Prediction, ...], Decision]:
-        """The louder, the more probable the second label; `lives` tells what it was asked."""
+        """The louder the sound, the more probable the second label."""
         self.lives.append((len(samples), sample_rate_hz))
         time.sleep(self.delay_s)
         facts = self.hub.model(model or self.hub.default_model(task))
@@ -235,7 +235,7 @@ class FakeAnalyser:
     def work_on(
         self, name: str, progress: Progress | None, cancelled: Callable[[], bool] | None
     ) -> None:
-        for step in range(1200):  # a minute: who is not stopped by then fails its test
+        for step in range(1200):  # a minute: a test that does not cancel it in time fails
             if cancelled and cancelled():
                 self.stopped.append(name)
                 raise CancelledError("Cancelled on request.")
@@ -336,7 +336,7 @@ STRANGE = "This does not look like a frontal chest X-ray. The answer is meaningl
 
 
 def gated(analysis: Analysis, film: GateMode) -> Analysis:
-    """The same as the gate leaves it: "inverted" and "cat" in a film's name are stopped there."""
+    """The analysis after the gate, which stops "inverted" and "cat" in the name of a file."""
     report = analysis.report
     if report.task != "chest_xray":
         return analysis
@@ -355,7 +355,7 @@ def gated(analysis: Analysis, film: GateMode) -> Analysis:
 
 
 def timeline(model: Model) -> Timeline:
-    """Windows of 2 s, one a second: the second label rises from 0 to 0.6, the first is the rest."""
+    """Windows of 2 s, one each second: the second label rises from 0 to 0.6, the first falls."""
     starts = tuple(float(s) for s in range(7))
     probabilities = np.zeros((7, len(model.labels)), np.float32)
     probabilities[:, 1] = np.arange(7) / 10
@@ -425,7 +425,7 @@ def explanation(view: View, label: str, p: float, index: int, explainer: str) ->
 
 
 def without_heat(analysis: Analysis) -> Analysis:
-    """The same answer where nothing could be explained."""
+    """The same analysis without explanations."""
     return replace(analysis, report=replace(analysis.report, explanations=()))
 
 
