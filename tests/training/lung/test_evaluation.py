@@ -198,7 +198,8 @@ def test_folders_named_after_labels_are_evaluated_by_recording(settings, tmp_pat
     result = evaluate_model(NAME, settings=settings, data=tmp_path)
     assert (result["level"], result["n"], result["groups"]) == ("recordings", 3, 2)
     assert "3 sounds of 2 patients" in result["notes"][0]
-    assert "named after none of normal, crackle, wheeze, both (1): speech" in result["notes"][1]
+    unnamed = "folders of sounds not named after normal, crackle, wheeze, both (1): speech"
+    assert unnamed in result["notes"][1]
 
 
 def test_persons_that_nobody_learnt_from_are_all_asked(data, settings, tmp_path):
