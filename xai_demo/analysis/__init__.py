@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from xai_demo.analysis.inputs import PreparedInput
     from xai_demo.analysis.request import AnalysisRequest
     from xai_demo.audio.segments import Cycle
+    from xai_demo.engine.backends import Network
     from xai_demo.records import Floats
     from xai_demo.settings import Settings
 
@@ -95,17 +96,7 @@ class Analyser:
             )
         report(0.32, "Predicting")
         with timer("predict"):
-            outputs = run_network(network, prepared.inputs, runner)
-            probabilities = prepared.file_probabilities(network.model, outputs.probabilities)
-        inference = Inference(
-            request=request,
-            explainer=explainer,
-            network=network,
-            prepared=prepared,
-            outputs=outputs,
-            probabilities=probabilities,
-            runner=runner,
-        )
+            inference = _infer(request, explainer, network, prepared, runner)
         intervals = uncertainty_intervals(inference, report, timer)
         limit_s = self.settings.explain_seconds
         explanations, warnings = explain(inference, report, timer, limit_s=limit_s)
@@ -210,6 +201,25 @@ def _cycles(
     if annotation is None or not isinstance(source, Recording):
         return (), ()
     return read_cycles(annotation, duration_s=round(source.duration_s, 3))
+
+
+def _infer(
+    request: AnalysisRequest,
+    explainer: str,
+    network: Network,
+    prepared: PreparedInput,
+    runner: ModelRunner,
+) -> Inference:
+    outputs = run_network(network, prepared.inputs, runner)
+    return Inference(
+        request=request,
+        explainer=explainer,
+        network=network,
+        prepared=prepared,
+        outputs=outputs,
+        probabilities=prepared.file_probabilities(network.model, outputs.probabilities),
+        runner=runner,
+    )
 
 
 def _analysis(
