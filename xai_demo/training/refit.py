@@ -355,8 +355,9 @@ def _speech(rng: np.random.Generator) -> Floats:
     """Syllables of a pulse train through two formants, with consonants and pauses, for 8 s."""
     from scipy.signal import lfilter
 
-    pitch_hz, parts = float(rng.uniform(90, 260)), []
-    while sum(map(len, parts)) < 8 * FEATURE_RATE_HZ:
+    pitch_hz = float(rng.uniform(90, 260))
+    parts: list[NDArray[np.float64]] = []
+    while sum(len(part) for part in parts) < 8 * FEATURE_RATE_HZ:
         count = round(rng.uniform(0.12, 0.3) * FEATURE_RATE_HZ)
         at = np.arange(count) / count
         phase = np.cumsum(pitch_hz * rng.uniform(0.85, 1.2) * (1.08 - 0.16 * at)) / FEATURE_RATE_HZ
@@ -370,7 +371,8 @@ def _speech(rng: np.random.Generator) -> Floats:
         if rng.random() < 0.15:
             parts.append(np.zeros(round(rng.uniform(0.2, 0.5) * FEATURE_RATE_HZ)))
     sound = np.concatenate(parts)
-    return (0.5 * sound + 1e-3 * rng.standard_normal(len(sound))).astype(np.float32)
+    speech: Floats = (0.5 * sound + 1e-3 * rng.standard_normal(len(sound))).astype(np.float32)
+    return speech
 
 
 def _music(rng: np.random.Generator) -> Floats:
@@ -388,4 +390,5 @@ def _music(rng: np.random.Generator) -> Floats:
             for harmonic in range(1, 1 + min(6, int(1900 / pitch_hz))):
                 wave = brightness**harmonic * np.sin(2 * np.pi * pitch_hz * harmonic * since_s)
                 sound[at] += wave * np.exp(-decay * since_s) * np.minimum(since_s / 0.005, 1)
-    return (0.8 * sound / np.abs(sound).max()).astype(np.float32)
+    music: Floats = (0.8 * sound / np.abs(sound).max()).astype(np.float32)
+    return music

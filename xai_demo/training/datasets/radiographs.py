@@ -98,7 +98,8 @@ def augment(image: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _pixels(path: Path, spec: Raster) -> Pixels:
-    image = preprocess.resize_for_network(imaging.read_image(path, max_pixels=_MAX_PIXELS).pixels, spec)
+    radiograph = imaging.read_image(path, max_pixels=_MAX_PIXELS)
+    image = preprocess.resize_for_network(radiograph.pixels, spec)
     return np.round(image * 255).astype(np.uint8)
 
 

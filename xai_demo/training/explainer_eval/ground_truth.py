@@ -42,7 +42,7 @@ class _HasPatient(Protocol):
     def patient(self) -> str: ...
 
 
-_File = TypeVar("_OfOne", bound=_HasPatient)
+_File = TypeVar("_File", bound=_HasPatient)
 
 SNRS_DB = (-5, 0, 5, 10, 15)
 REAL = "real"  # the part of annotated files; a mixture's part is its ratio, such as "10"
