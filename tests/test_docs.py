@@ -234,6 +234,18 @@ def test_every_model_and_the_disclaimer_are_in_sight() -> None:
     assert DISCLAIMER in README.replace("**", "")
 
 
+def test_every_model_stands_beside_where_its_weights_are() -> None:
+    page = PAGES["docs/operating.md"]
+    table = page[page.index("## Models") : page.index("## Where weights")]
+    for name, entry in MODELS.items():
+        (row,) = re.findall(rf"^\| [^|]*`{name}`.*$", table, re.MULTILINE)
+        assert ("| Hub" if entry.checkpoint else "| bundled |") in row
+        if entry.stand_in_for:
+            assert f"stands in for `{entry.stand_in_for}`" in row
+        if entry.checkpoint and entry.checkpoint.size_bytes:
+            assert f"| Hub, {entry.checkpoint.size_bytes / 1e6:.0f} MB |" in row
+
+
 def test_every_recipe_is_described() -> None:
     assert all(f"`{name}`" in PAGES["docs/training.md"] for name in RECIPES)
 
