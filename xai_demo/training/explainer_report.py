@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-MIN_PATIENTS = 5  # an interval over fewer means nothing
+# An interval over fewer means nothing.
+MIN_PATIENTS = 5
 MAX_CORRELATION = (
     0.5  # with the heatmap of random weights; below it, heatmaps depend on the weights
 )
-REAL = "real"  # the part of annotated files, as in `ground_truth`
-_SNR_DB = "10"  # of the mixtures that the verdict is about
+# The part of annotated files, as in `ground_truth`.
+REAL = "real"
+# Signal-to-noise ratio of the mixtures that the verdict is about.
+_SNR_DB = "10"
 _RULES = {
     "chance": "chance",
     "energy": "the brightest cell of the input",

@@ -35,7 +35,8 @@ CAVEAT = (
 )
 RADIOGRAPH_TARGET, OTHERS_TARGET = 0.99, 0.95  # accepted; stopped or warned about
 IMAGES_PER_KIND = 60  # of every kind that is drawn here
-_DECIBELS = 80.0  # range of a spectrogram, from its loudest point to black
+# Range of a spectrogram, from its loudest point to black.
+_DECIBELS = 80.0
 _WORDS = ("lung", "rib", "heart", "left", "right", "clear", "no", "acute", "finding", "normal")
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm"}
 _SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
@@ -47,9 +48,12 @@ class ImageFolders:
 
     films: Path  # radiographs
     others: Path | None = None  # other images, one folder per kind
-    sounds: Path | None = None  # for spectrograms; None: of synthetic sounds
-    most: int | None = None  # radiographs of each folder; None: all
-    turned: int = 100  # how many of these are also rotated and inverted
+    # For spectrograms; None: of synthetic sounds.
+    sounds: Path | None = None
+    # Radiographs of each folder; None: all.
+    most: int | None = None
+    # How many of these are also rotated and inverted.
+    turned: int = 100
 
 
 @dataclass(slots=True)

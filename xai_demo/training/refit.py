@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     Fit = Callable[[NDArray[np.intp]], GateFit | QualityFit]
 
-SYNTHETIC_SOUNDS = 60  # of every kind that is synthesised here
+# Number of sounds of every kind that is synthesised here.
+SYNTHETIC_SOUNDS = 60
 _FOLDS = 3
 _MAX_DURATION_S = 600.0
 _WINDOWS_PER_SOUND = 4

@@ -38,8 +38,10 @@ class RecordingPredictions:
 
     probabilities: NDArray[np.float64]  # (recordings, labels)
     targets: NDArray[np.int64]  # (recordings,)
-    moments: NDArray[np.float64]  # probabilities by time, (moments of all recordings, labels)
-    sounding_s: NDArray[np.float64]  # seconds for which each label sounds, (moments, labels)
+    # Probabilities by time, (moments of all recordings, labels).
+    moments: NDArray[np.float64]
+    # Seconds for which each label sounds, (moments, labels).
+    sounding_s: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +50,20 @@ class Dataset:
 
     name: str
     labels: tuple[str, ...]
-    targets: NDArray[np.int64]  # (samples,); independent labels: (samples, labels), 0 or 1
-    groups: tuple[str, ...]  # the patient, or whatever else two splits must not share
+    # (samples,); independent labels: (samples, labels), 0 or 1.
+    targets: NDArray[np.int64]
+    # The patient, or whatever else two splits must not share.
+    groups: tuple[str, ...]
     splits: tuple[Split, ...]
     # Returns (rows, columns) and (labels,).
     load: Callable[[int, np.random.Generator | None], tuple[Floats, Floats]]
     notes: tuple[str, ...] = ()  # what was left out, with counts
-    finish: Callable[[nn.Module], None] | None = None  # last step, once the network is trained
+    # The last step, once the network is trained.
+    finish: Callable[[nn.Module], None] | None = None
     # Predictions for the whole recordings of the validation split.
     predict_recordings: Callable[[nn.Module, Model], RecordingPredictions] | None = None
-    extra_groups: tuple[str, ...] = ()  # patients that training uses beside those of the samples
+    # Patients that training uses beside those of the samples.
+    extra_groups: tuple[str, ...] = ()
 
     def indices(self, split: Split) -> NDArray[np.int64]:
         """The samples of one split."""

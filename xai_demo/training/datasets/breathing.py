@@ -22,7 +22,8 @@ from xai_demo.errors import TrainingError
 NORMAL, CRACKLE, WHEEZE, BOTH = range(4)
 LABELS = ("normal", "crackle", "wheeze", "both")
 SOUND_SUFFIXES = {".wav", ".flac"}
-LEEWAY_S = 0.05  # an event that reaches this far beyond its sound is cut to it
+# An event that reaches this far beyond its sound is cut to it.
+LEEWAY_S = 0.05
 FOLDER_SUFFIXES = SOUND_SUFFIXES | {".ogg", ".mp3"}
 _PATIENT_PREFIX = re.compile(r"[^_-]+")
 _MOST_NAMED = 5  # examples in one note
@@ -47,7 +48,8 @@ class Take:
     name: str
     site: Site
     patient: str  # unique across sites: "icbhi:101"
-    kind: int | None  # of the whole recording, where the dataset gives one
+    # Class of the whole recording, where the dataset gives one.
+    kind: int | None
     quality: Literal["", "poor"] = ""
     annotations: tuple[Annotation, ...] = ()  # in seconds of the file
     official_split: str | None = None

@@ -38,7 +38,8 @@ COVID, PNEUMONIA, NORMAL = "COVID-19", "Pneumonia", "Normal"
 FOLDER = "COVID-19"
 # The region that is masked, as shares of height and width: both lungs and all between them.
 TOP, BOTTOM, LEFT, RIGHT = 0.08, 0.90, 0.08, 0.92
-_SIMILAR = 0.985  # correlation of two thumbnails from which they count as one patient's
+# Correlation of two thumbnails from which they count as one patient's.
+_SIMILAR = 0.985
 _THUMBNAIL_SIDE = 24
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 

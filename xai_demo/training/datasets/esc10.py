@@ -39,8 +39,10 @@ AUDIOSET_NAMES = {
     "Rooster": "Crowing, cock-a-doodle-doo",
     "Fire crackling": "Fire",
 }
-TRAINING_FOLDS = ("1", "2", "3")  # of the shipped weights; all other folds test them
-_EXCERPT = 0.5  # the share of a clip in one training sample
+# The folds that the shipped weights are trained on; all others test them.
+TRAINING_FOLDS = ("1", "2", "3")
+# The share of a clip in one training sample.
+_EXCERPT = 0.5
 
 
 def read(data: Path, model: Model) -> Dataset:

@@ -27,8 +27,10 @@ _NAME = re.compile(r"(?P<filter>[BDE])P(?P<patient>\d+)_(?P<rest>.*)", re.IGNORE
 _CRACKLES = {"C", "CREP", "CREPITATION", "CREPITATIONS", "CRACKLE", "CRACKLES"}
 _WHEEZES = {"W", "WHEEZE", "WHEEZES"}
 _NORMAL = {"N", "NORMAL"}
-_OTHER = {"I", "E", "B", "BRONCHIAL"}  # inspiratory, expiratory, bronchial
-_UNKNOWN = -1  # not a known sound; None is a known one that has no class here
+# I, E and B: inspiratory, expiratory and bronchial.
+_OTHER = {"I", "E", "B", "BRONCHIAL"}
+# Not a known sound; None is a known one that has no class here.
+_UNKNOWN = -1
 
 
 def has_layout(folder: Path) -> bool:

@@ -52,9 +52,11 @@ class _AnnotatedSound:
 
     path: Path
     stem: str
-    rows: list[tuple[str, list[str]]]  # the place in the file, and four fields
+    # The place in the file, and four fields.
+    rows: list[tuple[str, list[str]]]
     split: str | None
-    patient: str = ""  # according to the table; "": taken from the file name
+    # According to the table; "": taken from the file name.
+    patient: str = ""
 
 
 def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:

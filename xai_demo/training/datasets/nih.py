@@ -42,15 +42,18 @@ LISTS: dict[str, Split] = {"train_val_list.txt": "train", "test_list.txt": "test
 NO_FINDING = "No Finding"
 SEED = "nih14"
 BOX_LIST = "BBox_List_2017.csv"
-BOX_IMAGE_SIDE = 1024.0  # pixels of the radiographs that the boxes were drawn on
-OTHER_NAMES = {"Infiltrate": "Infiltration"}  # what the list of boxes calls a finding
+# Pixels of the radiographs that the boxes were drawn on.
+BOX_IMAGE_SIDE = 1024.0
+# What the list of boxes calls a finding.
+OTHER_NAMES = {"Infiltrate": "Infiltration"}
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 # Validation is taken from the published training list, as large as if there were no lists: 15 % of
 # the whole, where that list is 85 % of it.
 _VALIDATION_SHARE = 0.15 / 0.85
 _BOX_COLUMNS = 6
-_LEEWAY = 1.0  # pixels by which rounding may carry a box over the edge
+# Pixels by which rounding may carry a box over the edge.
+_LEEWAY = 1.0
 _MOST_NAMED = 3  # examples in one note
 
 
@@ -230,7 +233,8 @@ class BoxedRadiograph:
     """One radiograph and all boxes on it."""
 
     path: Path
-    patient: str  # NIH's number of the patient, without leading zeros
+    # NIH's number of the patient, without leading zeros.
+    patient: str
     boxes: tuple[Box, ...]
 
 

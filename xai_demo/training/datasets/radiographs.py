@@ -41,8 +41,10 @@ class RadiographFile:
     """One radiograph of one patient."""
 
     path: Path
-    patient: str  # unique across datasets: "kermany:person12"
-    labels: tuple[str, ...]  # as given by the dataset; (): none of the model's labels
+    # Unique across datasets: "kermany:person12"
+    patient: str
+    # As given by the dataset; (): none of the model's labels.
+    labels: tuple[str, ...]
 
 
 def spec_of(model: Model) -> Raster:

@@ -45,7 +45,8 @@ RECORD_KINDS = {
 DEVICE = "Yunting II"  # the stethoscope of all recordings
 # The published files have the first key, their README describes the second.
 _RECORD_KEYS = ("record_annotation", "recording_annotation")
-_DEPTH = 3  # folder/sprsound/BioCAS2022/train2022_json
+# Levels down to, for example, sprsound/BioCAS2022/train2022_json.
+_DEPTH = 3
 
 
 def has_layout(folder: Path) -> bool:

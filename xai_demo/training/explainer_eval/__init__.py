@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
     from xai_demo.training.datasets import Dataset
 
-MOST = 24  # test samples, and mixtures of each kind; annotated files are several times as many
-PASSES = MIN_PASSES  # forward passes that a slow explainer may spend on one window
+# Test samples, and mixtures of each kind; annotated files are several times as many.
+MOST = 24
+# Forward passes that a slow explainer may spend on one window.
+PASSES = MIN_PASSES
 FILE = model_card.EXPLAINERS_FILE
 
 

@@ -45,7 +45,8 @@ class _HasPatient(Protocol):
 _File = TypeVar("_File", bound=_HasPatient)
 
 SNRS_DB = (-5, 0, 5, 10, 15)
-REAL = "real"  # the part of annotated files; a mixture's part is its ratio, such as "10"
+# The part of annotated files; a mixture's part is its ratio, such as "10".
+REAL = "real"
 _MAX_DURATION_S = 60.0
 _CRACKLES, _WHEEZES = (breathing.CRACKLE, breathing.BOTH), (breathing.WHEEZE, breathing.BOTH)
 _KINDS = {  # the annotated classes that a label of a network covers
@@ -69,8 +70,10 @@ class AnnotatedFile:
 class HeldOutPatients:
     """The patients that the network was neither trained nor tuned on."""
 
-    splits: Mapping[str, str]  # by patient, as the recipe splits them
-    seed: str  # for patients that the recipe does not know
+    # By patient, as the recipe splits them.
+    splits: Mapping[str, str]
+    # For patients that the recipe does not know.
+    seed: str
 
     def __contains__(self, patient: str) -> bool:
         number = patient_number(patient)

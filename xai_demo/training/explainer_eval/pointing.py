@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     from xai_demo.engine.backends import Network
     from xai_demo.records import Floats, Model, Radiograph, Recording
 
-HOT = 0.5  # share of the maximum from which a pixel belongs to the hot region
-IOU_LEVELS = (0.1, 0.25, 0.5, 0.75)  # overlaps from which a finding counts as localised
-TIME_CELLS, BAND_CELLS = 1.0, 0.5  # tolerance for mixtures, in cells of the network's map
-_DEFAULT_POINT = 0.5  # operating point of an independent label without one of its own
+# Share of the maximum from which a pixel belongs to the hot region.
+HOT = 0.5
+# Overlaps from which a finding counts as localised.
+IOU_LEVELS = (0.1, 0.25, 0.5, 0.75)
+# Tolerance for mixtures, in cells of the network's map.
+TIME_CELLS, BAND_CELLS = 1.0, 0.5
+# Operating point of an independent label without one of its own.
+_DEFAULT_POINT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +43,10 @@ class Canvas:
     """What the pixels of a heatmap stand for."""
 
     shape: tuple[int, int]
-    cell: tuple[float, float]  # rows and columns of one cell of the explained layer
-    brightness: Floats  # the network's input, averaged over such cells, at `shape`
+    # Rows and columns of one cell of the explained layer.
+    cell: tuple[float, float]
+    # The network's input, averaged over such cells, at `shape`.
+    brightness: Floats
     column_s: float = 0.0  # sound: seconds per column
     row_hz: tuple[float, ...] = ()  # sound: the centre of every row
 

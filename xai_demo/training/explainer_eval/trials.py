@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
     from xai_demo.training.datasets import Dataset
 
-STEPS = 10  # of the insertion and deletion curves
-_FILES_PER_SAMPLE = 5  # annotated files and mixtures, for each test sample asked for
+# Steps of the insertion and deletion curves.
+STEPS = 10
+# Annotated files and mixtures, for each test sample asked for.
+_FILES_PER_SAMPLE = 5
 # A slow explainer is tested on one sample in five, but on at least six, and on mixtures of a single
 # signal-to-noise ratio.
 _SLOW_SHARE = 5
@@ -249,7 +251,8 @@ class PointingResults:
     files: Counter[tuple[str, str]] = field(default_factory=Counter)
     correct: Counter[tuple[str, str]] = field(default_factory=Counter)
     times_ms: dict[str, list[float]] = field(default_factory=dict)
-    cell_size: tuple[float, float] | None = None  # seconds and rows of the network's own map
+    # Seconds and rows of the network's own map.
+    cell_size: tuple[float, float] | None = None
 
     def tally(self, name: str, part: str, label: str | None = None) -> Tally:
         """The tally of a part, of all labels or of one."""

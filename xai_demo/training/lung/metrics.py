@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets.breathing import Annotation
     from xai_demo.training.metrics import Array, Labels
 
-_STEP_S = 0.01  # resolution in which timelines are compared
+# Resolution in which timelines are compared.
+_STEP_S = 0.01
 _KINDS = ((CRACKLE, BOTH), (WHEEZE, BOTH))
 
 
@@ -46,7 +47,8 @@ class Predictions:
     probabilities: Array  # (samples, classes), calibrated
     targets: Labels  # (samples,)
     decided: Labels  # (samples,)
-    decided_of_three: Labels  # (samples,), "both" not being a choice
+    # (samples,), "both" not being a choice.
+    decided_of_three: Labels
     patients: tuple[str, ...]
     labels: tuple[str, ...] = LABELS
 
@@ -217,7 +219,8 @@ class Agreement:
     detected_s: float
     annotated_s: float
     any_detected_s: float  # time with any detected event
-    is_hit: bool  # whether any annotated time was detected
+    # Whether any annotated time was detected.
+    is_hit: bool
 
 
 def agreement(

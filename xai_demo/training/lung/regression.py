@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats
 
-_RIDGE = 0.1  # penalty on weights of standardised features, for a loss that is a mean
-_POINTING = 1.0  # weight of the pointing loss against that of the labels
-_SHARPNESS = 2.0  # of the softmax over columns: how far ahead the event's columns have to be
-_TOLERANCE = 1e-4  # on the gradient of a loss that is a mean over the samples
-_MIN_DEVIATION = 1e-6  # features that vary less are not standardised
-_EPSILON = 1e-9  # the smallest probability whose logarithm is taken
-_ABSENT_BIAS = -20.0  # of a class without any sample: it is never predicted
+# Penalty on weights of standardised features, for a loss that is a mean.
+_RIDGE = 0.1
+# Weight of the pointing loss against that of the labels.
+_POINTING = 1.0
+# Sharpness of the softmax over columns: how far ahead the event's columns have to be.
+_SHARPNESS = 2.0
+# Tolerance on the gradient of a loss that is a mean over the samples.
+_TOLERANCE = 1e-4
+# Features that vary less are not standardised.
+_MIN_DEVIATION = 1e-6
+# The smallest probability whose logarithm is taken.
+_EPSILON = 1e-9
+# Bias of a class without any sample: it is never predicted.
+_ABSENT_BIAS = -20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +44,10 @@ class SourceFeatures:
     kinds: NDArray[np.int64]
     groups: tuple[str, ...]  # the patient of each sample
     weight: float  # of the source against others
-    power: float  # a class counts by its size to this power: 0 balances the classes
-    labels: Floats | None = None  # (samples, 4), where a sample may be of several classes in part
+    # A class counts by its size to this power: 0 balances the classes.
+    power: float
+    # (samples, 4), where a sample may be of several classes in part.
+    labels: Floats | None = None
 
     def weights(self) -> NDArray[np.float64]:
         """The weight of every sample; they sum to `weight`."""
@@ -68,8 +77,10 @@ class SourceFeatures:
 class LocalisedWindows:
     """Windows with one kind of event, and where in each it sounds."""
 
-    contributions: Floats  # of each column to the features, (windows, columns, features)
-    inside: NDArray[np.bool_]  # whether a column is in the event, (windows, columns)
+    # Contribution of each column to the features, (windows, columns, features).
+    contributions: Floats
+    # Whether a column is in the event, (windows, columns).
+    inside: NDArray[np.bool_]
     kinds: NDArray[np.int64]
 
     def pointing_losses(self, scale: NDArray[np.float64]) -> tuple[_PointingLoss, ...]:
@@ -98,9 +109,11 @@ class _PointingLoss:
     """
 
     kind: int
-    contributions: Floats  # (windows, columns, features), standardised
+    # (windows, columns, features), standardised.
+    contributions: Floats
     inside: NDArray[np.bool_]  # (windows, columns)
-    shares: Floats  # the weight of each window, (windows, 1)
+    # The weight of each window, (windows, 1).
+    shares: Floats
 
     def __call__(self, weight: Floats) -> tuple[float, Floats]:
         """Loss and gradient for the weights of the kind, (features,)."""
@@ -167,7 +180,8 @@ class _Objective:
     """Loss and gradient of the regression for weights and biases, (classes x (features + 1),)."""
 
     inputs: Floats  # (samples, features), standardised
-    targets: Floats  # (samples, classes), each sample's weight at its class
+    # (samples, classes), each sample's weight at its class.
+    targets: Floats
     weights: Floats  # (samples, 1), which sum to one
     ridge: float
     pointing: Mapping[int, _PointingLoss]  # by class

@@ -36,12 +36,17 @@ if TYPE_CHECKING:
 
 SOURCES = ("events", "windows", "cycles", "synthesised")
 WITHOUT_TIMES = ("fraiwan", "folders")  # sites that label whole recordings
-_SHARES = np.array([0.42, 0.2, 0.08, 0.3])  # of the training samples, by SOURCES
-_STAGE_SHARES = np.array([0.3, 0.45, 0.25])  # of the training samples, by STAGES
-_AUDIBLE_S = 0.15  # an event counts in a window that contains at least this much of it
+# Shares of the training samples, by SOURCES.
+_SHARES = np.array([0.42, 0.2, 0.08, 0.3])
+# Shares of the training samples, by STAGES.
+_STAGE_SHARES = np.array([0.3, 0.45, 0.25])
+# An event counts in a window that contains at least this much of it.
+_AUDIBLE_S = 0.15
 _BANK_SIZE = 600  # synthetic events of each kind
-_ABNORMAL_WEIGHT = 2.0  # recordings with crackles or wheezes are drawn twice as often
-_NEAR_EVENT = 0.6  # share of the windows of such a recording that lie around an event
+# Recordings with crackles or wheezes are drawn twice as often.
+_ABNORMAL_WEIGHT = 2.0
+# Share of the windows of such a recording that lie around an event.
+_NEAR_EVENT = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +68,10 @@ class _WindowPlan:
     first: int  # frame
     source: int  # index into SOURCES
     label: Floats
-    times: Floats | None  # when crackles and wheezes sound, (2, frames); None: not known
-    keep: range | None = None  # all frames of the recording outside it are masked
+    # When crackles and wheezes sound, (2, frames); None: not known.
+    times: Floats | None
+    # All frames of the recording outside it are masked.
+    keep: range | None = None
     overlays: tuple[EventOverlay, ...] = ()
 
 

@@ -70,7 +70,8 @@ class WindowAugmentation:
     """What is done to one window."""
 
     stage: int  # index into STAGES
-    gain_db: Floats | None = None  # (mel,): the frequency response of another stethoscope
+    # (mel,): the frequency response of another stethoscope.
+    gain_db: Floats | None = None
     noise: Floats | None = None  # (mel, frames), power
     overlays: tuple[EventOverlay, ...] = ()
 
