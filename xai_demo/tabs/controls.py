@@ -113,23 +113,9 @@ def lay_out(task: Task, analyser: Analyser) -> Controls:
             [(b, b) for b in BACKENDS],
             BACKENDS[0],
         )
-        film = None
-        if task == "chest_xray":
-            film = _dropdown(
-                task,
-                "Image check",
-                "If the image appears inverted or rotated",
-                _GATE_CHOICES,
-                GATE_MODES[0],
-            )
+        film = _gate_dropdown(task) if task == "chest_xray" else None
     with gr.Row():
-        faithfulness = gr.Checkbox(
-            True,
-            label="Faithfulness test",
-            info="Mask the most important fifth of the input, then a random fifth, and compare the "
-            "predictions",
-            elem_id=f"{task}-faithfulness",
-        )
+        faithfulness = _faithfulness_switch(task)
         uncertainty = _uncertainty_switch(task) if task == "chest_xray" else None
     return Controls(
         model=model,
@@ -142,6 +128,21 @@ def lay_out(task: Task, analyser: Analyser) -> Controls:
         faithfulness=faithfulness,
         film=film,
         uncertainty=uncertainty,
+    )
+
+
+def _gate_dropdown(task: Task) -> gr.Dropdown:
+    info = "If the image appears inverted or rotated"
+    return _dropdown(task, "Image check", info, _GATE_CHOICES, GATE_MODES[0])
+
+
+def _faithfulness_switch(task: Task) -> gr.Checkbox:
+    return gr.Checkbox(
+        True,
+        label="Faithfulness test",
+        info="Mask the most important fifth of the input, then a random fifth, and compare the "
+        "predictions",
+        elem_id=f"{task}-faithfulness",
     )
 
 

@@ -20,6 +20,7 @@ from xai_demo.tabs.controls import playable_sound
 from xai_demo.tabs.figure import image_uri
 from xai_demo.tabs.requests import Analyser, Refusal, run_request
 
+# The range of the slider: from noise that drowns the sound to noise that is hardly audible.
 _LOW_DB, _HIGH_DB = -10, 40
 _CHOICES = [("None", ""), *((kind.capitalize(), kind) for kind in KINDS)]
 _INTRODUCTION = (

@@ -1,6 +1,6 @@
 """Plain sentences about an analysis: labels, numbers, where the heatmap lies, which model ran.
 
-All functions are pure. They return plain text: whoever puts it into HTML escapes it.
+All functions are pure. They return plain text, which callers escape for HTML.
 """
 
 from __future__ import annotations

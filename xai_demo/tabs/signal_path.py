@@ -27,6 +27,7 @@ STAGES = {
     "filtered": "After the band-pass filter",
     "denoised": "After denoising",
 }
+# Every player gets its own copy of the sound: longer ones would take too long to send.
 _LONGEST_PLAYED_S = 300.0
 _INTRODUCTION = (
     '<p class="xai-quiet">Filters that are applied before the network receives the sound. After a '
