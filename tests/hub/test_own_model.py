@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gradio
 import pytest
 
 from tests.support.fake_analyser import FakeAnalyser, FakeHub, write_film
@@ -19,7 +20,8 @@ from xai_demo.tabs.requests import Refusal, run_request
 
 def asked(own: str, *, allowed: bool = True) -> tuple[FakeAnalyser, Any]:
     analyser = FakeAnalyser(hub=FakeHub(own_models=allowed))
-    widgets = controls.lay_out("chest_xray", analyser)
+    with gradio.Blocks():
+        widgets = controls.lay_out("chest_xray", analyser)
     values = [own if widget is widgets.weights else widget.value for widget in widgets.all]
     request = widgets.page_request("chest_xray", values).request
     return analyser, run_request(analyser, request, "film.png")
