@@ -52,7 +52,6 @@ ROWS: dict[str, tuple[set[str], ...]] = {
         {"folds"},
         {"ablation", "cross_validation", "explainer_eval", "gate_eval", "input_checks"},
         {"refit"},
-        {"refit"},
     ),
     "xai_demo.tabs": (
         {"phrases", "requests", "theme"},
