@@ -30,6 +30,7 @@ def rescale_to_operating_points(model: Model, probabilities: Floats) -> Floats:
     """
     if not model.rescaled_at:
         return probabilities
+    # A label without a point stays as it is: 0.5 is mapped to itself.
     t = np.array([model.rescaled_at.get(label, 0.5) for label in model.labels], np.float32)
     below, above = probabilities / (2 * t), 1 - (1 - probabilities) / (2 - 2 * t)
     rescaled = np.where(probabilities < t, below, above)
@@ -44,12 +45,14 @@ def operating_point_ratios(
 
     Labels without an operating point are divided by 0.5.
     """
+    # Ratios, because 0.2 can be much for a rare label and little for a frequent one.
     thresholds = operating_points(model, pooled=pooled)
     ratios = [
         # A point of zero would divide by zero.
         float(p) / max(thresholds.get(label, 0.5), 1e-6)
         for label, p in zip(model.labels, probabilities, strict=True)
     ]
+    # All probabilities can be 0 where float32 underflows.
     total = sum(ratios) or 1.0
     return [ratio / total for ratio in ratios]
 
@@ -86,6 +89,7 @@ def findings(
     if model.activation != "sigmoid" or not thresholds:
         return ()
     ratios = operating_point_ratios(model, probabilities, pooled=pooled)
+    # A label without a point has no threshold to reach, so it is never a finding.
     with_points = [k for k, label in enumerate(model.labels) if label in thresholds]
     present = [k for k in with_points if float(probabilities[k]) >= thresholds[model.labels[k]]]
     return tuple(sorted(present, key=lambda k: -ratios[k]))
@@ -102,12 +106,15 @@ def decide(
     thresholds = operating_points(model, pooled=pooled)
     if model.activation == "sigmoid" and thresholds:
         return _decide_independent(model, probabilities, pooled=pooled)
+    # By identity: a margin belongs to the points that it was chosen with, and a model may lack
+    # those of recordings.
     is_recording = thresholds is model.recording_points
     margin = model.recording_margin if is_recording else model.uncertain_margin
     ratios = operating_point_ratios(model, probabilities, pooled=pooled)
     first, second = sorted(range(len(ratios)), key=lambda k: -ratios[k])[:2]
     label, p = model.labels[first], float(probabilities[first])
     lead = ratios[first] - ratios[second]
+    # Too close a lead comes first: its reason names both labels.
     if margin is not None and lead < margin:
         other = f"{model.labels[second]} ({float(probabilities[second]):.2f})"
         relative = ", relative to their operating points" if thresholds else ""
@@ -143,6 +150,7 @@ def _decide_independent(
     first = decided_label_index(model, probabilities, pooled=pooled)
     label, p = model.labels[first], float(probabilities[first])
     present = findings(model, probabilities, pooled=pooled)
+    # Not an uncertain answer: independent labels may all be absent.
     if not present:
         return Decision(
             label=None,

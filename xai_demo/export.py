@@ -27,12 +27,14 @@ _NO_LABEL = {
     "nothing found": "no finding",
     "no answer": "no answer",
 }
+# The coordinates of a peak: the first two in a sound, the last two in an image.
 _PEAK_FORMATS = {
     "time_s": "{:.2f} s",
     "frequency_hz": "{:.0f} Hz",
     "x": "{:.0%} from the left",
     "y": "{:.0%} from the top",
 }
+# AudioSet has 527 labels: the terminal shows the most probable only.
 _MAX_PREDICTIONS = 10
 _BAR_LENGTH = 30
 _TABLE_METRICS = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece")
@@ -56,6 +58,7 @@ def report_text(report: Report) -> str:
     predictions = report.predictions[:_MAX_PREDICTIONS]
     width = max(len(prediction.label) for prediction in predictions)
     answer = _NO_LABEL[decision.kind] if decision.label is None else decision.label
+    # The decision names the first finding; the others follow it.
     more = [label for label in decision.findings if label != decision.label]
     also = f", also {', '.join(more)}" if more else ""
     lines = [f"{report.file}: {answer} ({decision.probability:.2f}){also}"]
@@ -66,11 +69,13 @@ def report_text(report: Report) -> str:
         bar = "█" * round(_BAR_LENGTH * prediction.probability)
         line = f"  {prediction.label:<{width}} {prediction.probability:5.2f}{interval} {bar}"
         lines.append(line.rstrip())
+    # Explain the ranges printed beside the probabilities.
     if report.uncertainty:
         lines.append(
             f"The ranges: lowest and highest over {report.uncertainty['passes']} slight variations "
             "of the radiograph."
         )
+    # The first explanation is the target's, and the only one with a faithfulness test.
     for explanation in report.explanations[:1]:
         peak = ", ".join(
             _PEAK_FORMATS[name].format(value) for name, value in explanation.peak.items()
@@ -90,6 +95,7 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     lines = [f"{result['model']} on {result['data']}: n = {result['n']}, groups {result['groups']}"]
     lines += [f"  {name:<20} {_interval(metric)}" for name, metric in result["metrics"].items()]
     by_label = result.get("per_class", {})
+    # Labels may have different metrics: the columns are their union, in order of appearance.
     names = list(dict.fromkeys(name for row in by_label.values() for name in row))
     if names:
         lines += ["", "| label | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
@@ -129,6 +135,7 @@ def write(
 
     `more` is merged into report.json. Raises UnsuitableError if the directory cannot be written.
     """
+    # All contents first: a failure while drawing leaves the directory as it was.
     contents = _contents(analysis, more or {})
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -147,6 +154,7 @@ def write(
 
 def _contents(analysis: Analysis, more: Mapping[str, Any]) -> dict[str, bytes | None]:
     report = analysis.report
+    # RFC 8259 has no NaN, so one is an error here rather than in the program that reads the file.
     text = json.dumps({**report.to_json(), **more}, indent=2, ensure_ascii=False, allow_nan=False)
     return {
         "report.json": f"{text}\n".encode(),
@@ -214,9 +222,11 @@ def audacity_labels(events: Iterable[Event]) -> str:
 
 def _csv_cell(text: str) -> str:
     """Text that a spreadsheet displays instead of running (OWASP, CSV injection)."""
+    # On one line first: the check must see the first character that is displayed.
     clean = _one_line(text)
     return f"'{clean}" if clean.lstrip("' ").startswith(_FORMULA_STARTS) else clean
 
 
 def _one_line(text: str) -> str:
+    # Control characters become blanks first, so that tabs and line breaks collapse with them.
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -33,6 +33,7 @@ Work = Callable[[Callable[[], bool]], Result]
 _MAX_SUSPENDED = 32
 # How often a waiting task checks whether it was cancelled and how many are ahead of it.
 _QUEUE_POLL_S = 0.25
+# Shorter, because somebody waits for a job that was told to stop.
 _STOP_POLL_S = 0.05
 # A job that is loading a network cannot be interrupted: do not wait for it any longer than this.
 _STOP_TIMEOUT_S = 3.0
@@ -54,6 +55,7 @@ class TaskQueue:
         self._after_each = after_each
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
+        # Which threads hold a slot: a nested call must not wait for a second one.
         self._thread_state = threading.local()
         self._workers = ThreadPoolExecutor(capacity + _MAX_SUSPENDED, thread_name_prefix="task")
 
@@ -88,14 +90,18 @@ class TaskQueue:
 
         Raises what the task raises, and CancelledError as `slot` does.
         """
+        # A task that calls another one runs it at once: waiting for a slot while holding one could
+        # deadlock.
         if self._has_slot:
             return task()
         self._acquire(progress, cancelled)
         # torch and ONNX Runtime keep memory and thread pools for every thread that has ever called
         # them, and a web server has many: so a fixed set of threads does all the work.
         try:
+            # The worker sees the context variables of the caller, as if the task ran in its thread.
             context = contextvars.copy_context()
             future = self._workers.submit(context.run, self._run_held, task)
+        # Nothing has run, so `_hold` will not return the slot.
         except BaseException:
             self._pass_on()
             raise
@@ -113,6 +119,7 @@ class TaskQueue:
         finally:
             self._has_slot = False
             try:
+                # Even if this fails, the slot must be passed on.
                 self._after_each()
             finally:
                 self._pass_on()
@@ -131,6 +138,7 @@ class TaskQueue:
         try:
             yield
         finally:
+            # Not cancellable, because the block's caller relies on holding a slot again.
             self._acquire(None, None, first=True)
             self._has_slot = True
 
@@ -162,6 +170,7 @@ class TaskQueue:
         try:
             self._wait(granted, progress, cancelled)
         except BaseException:
+            # Otherwise the slot would be granted to a task that no longer waits for it.
             self._withdraw(granted)
             raise
 
@@ -179,12 +188,14 @@ class TaskQueue:
             if progress and ahead != reported:
                 reported = ahead
                 progress(0.0, f"Waiting: {ahead} ahead in the queue")
+            # With nothing to check or report, sleep until the slot is granted.
             granted.wait(_QUEUE_POLL_S if cancelled or progress else None)
 
     def _tasks_ahead(self, granted: threading.Event) -> int:
         """Tasks that run or wait before this one."""
         with self._lock:
             waiting = list(self._waiting)
+        # All slots are taken while anybody waits, so `capacity` tasks run.
         return 0 if granted not in waiting else waiting.index(granted) + self.capacity
 
     def _withdraw(self, granted: threading.Event) -> None:
@@ -211,6 +222,7 @@ def run_in_queue(method: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(method)
     def call_in_queue(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        # A ParamSpec says nothing about single arguments, hence the casts.
         owner, options = cast("Any", args[0]), cast("dict[str, Any]", kwargs)
         queue: TaskQueue = owner.engine.queue
         return queue.run(
@@ -254,10 +266,12 @@ class MonotonicProgress:
     """
 
     def __init__(self, progress: Progress | None) -> None:
+        # The last report: fraction and step.
         self._progress, self._last = progress, (-1.0, "")
 
     def __call__(self, fraction: float, step: str) -> None:
         """Report the fraction done, 0..1, and the step that starts now."""
+        # The same fraction is reported again if another step starts.
         if self._progress and fraction >= self._last[0] and (fraction, step) != self._last:
             self._last = fraction, step
             self._progress(fraction, step)
@@ -278,6 +292,7 @@ def download_progress(progress: Progress, cancelled: Callable[[], bool]) -> Prog
     return report
 
 
+# Compared by identity: two jobs of one visitor at one place are still two jobs.
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     visitor: str
@@ -305,6 +320,7 @@ class Jobs:
         """
         job = _Job(visitor, place)
         if place is not None:
+            # Before the new job is registered, or it would be stopped as well.
             self.stop(visitor, place)
         with self._lock:
             self._jobs.append(job)
@@ -335,5 +351,6 @@ class Jobs:
 
     async def run(self, visitor: str | None, place: str | None, work: Work[Result]) -> Result:
         """Run `work` in a thread and return its result; cancelling this task stops the job."""
+        # Leaving the block stops the job even if this task is cancelled; the thread cannot be.
         with self.start(visitor or "", place) as is_stopped:
             return await asyncio.to_thread(work, is_stopped)

@@ -24,10 +24,8 @@ _ALL_KINDS = ("convolutional", "transformer")
 # "pooled" networks are convolutional ones with nothing after the explained layer but the mean over
 # the map and one linear layer: whatever fits a convolutional network fits them too.
 _BROADER_KIND = {"pooled": "convolutional"}
-_NEEDS_WHOLE_NETWORK = (
-    "full gradients",
-    "attention",
-)  # what only the whole network in torch can give
+# What only the whole network in torch can give.
+_NEEDS_WHOLE_NETWORK = ("full gradients", "attention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +57,7 @@ class Explainer:
         Raises UnsuitableError if the network does not fit, and CancelledError.
         """
         budget = budget or Budget()
+        # The function itself sees a number of passes in any case, never None.
         return self.heatmap(subject, targets, replace(budget, passes=budget.passes or self.passes))
 
 
@@ -125,6 +124,7 @@ EXPLAINERS = {
         needs="forward passes",
         source="Zeiler & Fergus 2014",
         fits=_ALL_KINDS,
+        # A grid of 15 x 15 cells on a square input.
         passes=225,
     ),
     "LIME": Explainer(
@@ -132,6 +132,7 @@ EXPLAINERS = {
         needs="forward passes",
         source="Ribeiro et al. 2016",
         fits=_ALL_KINDS,
+        # Five for each of the 7 x 7 cells on a square input.
         passes=250,
     ),
     "SHAP": Explainer(
@@ -140,6 +141,7 @@ EXPLAINERS = {
         source="Lundberg & Lee 2017",
         fits=_ALL_KINDS,
         passes=250,
+        # The partition is refined where one label's values are largest.
         labels_share_passes=False,
     ),
     "SHAP gradients": Explainer(
@@ -200,6 +202,7 @@ def explainer_for(name: str, kind: str, *, torch: bool = True) -> Explainer:
     chosen = explainer(name)
     fit = fitting_names(kind, torch=torch)
     if name not in fit:
+        # The same explainer may fit this network with torch: say which of the two is missing.
         where = "" if torch else " without torch"
         raise UnsuitableError(
             f"{name} explains {' and '.join(chosen.fits)} networks by {chosen.needs} and does not "

@@ -85,6 +85,7 @@ class Meter:
 
     def __init__(self, budget: Budget, total: int) -> None:
         self._budget = budget
+        # Never 0, because the progress is a share of it.
         self._total = max(total, 1)
         self._spent = 0
         self.check()
@@ -98,6 +99,7 @@ class Meter:
 
     def spend(self, passes: int) -> None:
         """Count this many more passes."""
+        # An explainer may need a few passes more than planned: the progress stops at 100 %.
         self._spent = min(self._spent + passes, self._total)
         self._budget.progress(
             self._spent / self._total, f"Forward pass {self._spent} of {self._total}"
@@ -114,6 +116,7 @@ def grid_size(shape: Sequence[int], max_cells: int) -> tuple[int, int]:
     (2, 50)
     """
     rows, columns = shape[-2:]
+    # The side of a square cell, in pixels, if the cells filled the area exactly.
     side = math.sqrt(rows * columns / max_cells)
     n_rows = min(rows, max(1, int(rows / side)))
     return n_rows, min(columns, max(1, max_cells // n_rows))
@@ -125,6 +128,7 @@ def apply_masks(window: Floats, masks: Floats, background: float) -> Floats:
     Returns (n, 1, rows, columns).
     """
     rows, columns = window.shape[-2:]
+    # The cell of every row and column; cells differ by one pixel where the division is not exact.
     row_of = np.arange(rows) * masks.shape[1] // rows
     column_of = np.arange(columns) * masks.shape[2] // columns
     enlarged = masks[:, row_of][:, :, column_of][:, None].astype(np.float32)
@@ -143,6 +147,7 @@ def masked_forward(
         for start in range(0, len(masks), BATCH_SIZE):
             batch = masks[start : start + BATCH_SIZE]
             hidden = apply_masks(window, batch, subject.background)
+            # Only the targets' columns: AudioSet has 527 labels.
             logits.append(subject.forward(hidden)[:, columns])
             meter.spend(len(batch))
         return np.concatenate(logits).astype(np.float32)
@@ -153,6 +158,7 @@ def masked_forward(
 def pool_to_grid(values: Floats, max_cells: int = MAX_POOLED_CELLS) -> Floats:
     """(..., rows, columns) averaged into at most `max_cells` cells: single pixels are too noisy."""
     rows, columns = grid_size(values.shape, max_cells)
+    # One axis after the other: the mean over a cell is separable.
     for axis, (n, cells) in enumerate(
         zip(values.shape[-2:], (rows, columns), strict=True), start=-2
     ):

@@ -35,6 +35,7 @@ def gradient_cam(method: str) -> AttributionMethod:
     """An explainer by the class of that name in pytorch-grad-cam, such as `GradCAMPlusPlus`."""
 
     def attribute(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
+        # One row for each window and target: pytorch-grad-cam takes one target a row.
         activations = _repeat_per_target(subject.activations, targets)
         gradients = _gradients(activations, subject.head, targets)
         return _pytorch_grad_cam(
@@ -60,12 +61,14 @@ def class_weight_cam(subject: Subject, targets: Sequence[int], budget: Budget) -
     # Compare the outputs instead of the module types: a head can compute the mean in many ways.
     layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
     with torch.inference_mode():
+        # More linear layers, or one of another width, are no mere weighting of the maps.
         if len(layers) != 1 or layers[0].in_features != maps.shape[1]:
             raise _not_pooled_error()
         if not torch.allclose(
             head(subject.activations), layers[0](maps.mean((2, 3))), rtol=1e-3, atol=1e-3
         ):
             raise _not_pooled_error()
+        # (windows, targets, rows, columns).
         heatmap = torch.einsum("tc,nchw->nthw", layers[0].weight[list(targets)], maps)
     return np.maximum(_to_numpy(heatmap), 0)
 
@@ -106,16 +109,20 @@ def ablation_cam(subject: Subject, targets: Sequence[int], budget: Budget) -> Fl
     activations, head = subject.activations, subject.head
     with torch.inference_mode():
         columns = list(targets)
-        intact = head(activations)[:, columns]  # (samples, targets)
+        # (samples, targets).
+        intact = head(activations)[:, columns]
         losses = []
         for sample, base in zip(activations, intact, strict=True):
             ablated = []
             for channels in torch.arange(len(sample)).split(_CHANNELS_PER_BATCH):
+                # Copy i of the sample has its i-th channel of this batch set to zero.
                 batch = sample.repeat(len(channels), 1, 1, 1)
                 batch[torch.arange(len(channels)), channels] = 0
                 ablated.append(head(batch)[:, columns])
-            losses.append((base - torch.cat(ablated)) / base)  # (channels, targets)
-        weights = torch.stack(losses)  # (samples, channels, targets)
+            # (channels, targets).
+            losses.append((base - torch.cat(ablated)) / base)
+        # (samples, channels, targets).
+        weights = torch.stack(losses)
         heatmap = torch.einsum("nct,nchw->nthw", weights, activations)
     return np.maximum(_to_numpy(heatmap), 0)
 
@@ -129,12 +136,14 @@ def score_cam(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
     """
     import torch
 
+    # The masks are applied in numpy, on the input.
     maps = subject.feature_maps(subject.activations).cpu()
     n_channels = min(budget.passes or 1, maps.shape[1])
     meter = Meter(budget, len(subject.inputs) * n_channels)
     heatmaps = []
     with torch.inference_mode():
         for window, channels in zip(subject.inputs, maps, strict=True):
+            # A flat channel would hide the whole input, so its logit says nothing about places.
             deviations = channels.flatten(1).std(dim=1, correction=0)
             chosen = channels[deviations.topk(n_channels).indices]
             weights = _channel_scores(subject, window, chosen, list(targets), meter).softmax(dim=0)
@@ -152,8 +161,10 @@ def _channel_scores(
 
     scores = []
     for batch in channels.split(BATCH_SIZE):
+        # pytorch-grad-cam's UpsamplingBilinear2d aligns corners as well.
         masks = interpolate(batch[:, None], window.shape[-2:], mode="bilinear", align_corners=True)
         lowest = masks.amin(dim=(2, 3), keepdim=True)
+        # Each mask from 0 to 1; the small constant is pytorch-grad-cam's and keeps a flat one at 0.
         masks = (masks - lowest) / (masks.amax(dim=(2, 3), keepdim=True) - lowest + 1e-8)
         masked = subject.background + masks.numpy() * (window - subject.background)
         logits = subject.forward(masked.astype(np.float32))
@@ -175,10 +186,13 @@ def _pytorch_grad_cam(
     identity = nn.Identity()
     model = nn.Sequential(identity, head)
     cam_class: Any = getattr(pytorch_grad_cam, method)
+    # Leaving the block removes the hooks that the library puts on the layer.
     with cam_class(model=model, target_layers=[identity]) as cam:
+        # Not by calling `cam`, which would run passes of its own: both arrays are at hand.
         heatmap = cam.get_cam_image(
             activations, identity, list(targets), _to_numpy(activations), gradients, False
         )
+    # Grad-CAM++ and XGrad-CAM divide by sums that can be zero.
     heatmap = np.maximum(np.nan_to_num(heatmap), 0).astype(np.float32)
     result: Floats = heatmap.reshape(-1, len(targets), *heatmap.shape[1:])
     return result
@@ -189,8 +203,10 @@ def _gradients(activations: Tensor, head: nn.Module, targets: Sequence[int]) -> 
     import torch
 
     x = activations.clone().requires_grad_(True)
+    # The order of `_repeat_per_target`.
     columns = torch.tensor(list(targets) * (len(x) // len(targets)))
     with torch.enable_grad():
+        # Rows do not influence each other, so the gradient of the sum is that of each row.
         logits = head(x)[torch.arange(len(x)), columns].sum()
         gradients: Tensor = torch.autograd.grad(logits, x)[0]
     return gradients
@@ -199,6 +215,7 @@ def _gradients(activations: Tensor, head: nn.Module, targets: Sequence[int]) -> 
 def _first_principal_component(maps: Floats) -> Floats:
     """(n, channels, rows, columns) projected on the first component: (n, rows, columns)."""
     positions = np.nan_to_num(maps).reshape(*maps.shape[:2], -1).transpose(0, 2, 1)
+    # Centred, as in pytorch-grad-cam: without it, it says, the map comes out negative.
     positions = positions - positions.mean(axis=1, keepdims=True)
     # pytorch-grad-cam computes the full decomposition, channels by channels, of which only the
     # first direction is used: that takes hundreds of times longer.

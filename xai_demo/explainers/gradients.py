@@ -69,13 +69,16 @@ def signed_integrated_gradients(subject: Subject, targets: Sequence[int], budget
     attributions = []
     for window in subject.inputs:
         difference = window - np.float32(subject.background)
+        # The sum of the gradients along the path, for each target.
         total = np.zeros((len(targets), *window.shape[-2:]), np.float32)
+        # In batches, between which the meter can stop the explanation.
         for batch in np.split(positions, range(base.BATCH_SIZE, steps, base.BATCH_SIZE)):
             between = subject.background + batch[:, None, None, None] * difference
             x = torch.from_numpy(between.astype(np.float32)).requires_grad_(True)
             with torch.enable_grad():
                 total += _input_gradients(subject, x, targets, meter).sum(axis=0)
             meter.spend(len(batch))
+        # Mean gradient times distance: equation 3.
         attributions.append(difference * total / steps)
     return np.stack(attributions)
 
@@ -105,6 +108,7 @@ def rollout(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
     from xai_demo.explainers.torch_hooks import AttentionRecorder
 
     network = subject.differentiable_network()
+    # The grid of the patches, which the tokens themselves do not have.
     rows, columns = subject.feature_maps(subject.activations).shape[2:]
     meter = Meter(budget, len(subject.inputs))
     maps = []
@@ -116,10 +120,12 @@ def rollout(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
             raise UnsuitableError(
                 "Attention rollout needs a transformer; this network has no attention."
             )
+        # The only window of the batch: (queries, keys).
         attentions = [weights[0] for weights in recorder.weights]
         reached = attention_flow(attentions, patches=rows * columns)
         maps.append(reached.reshape(rows, columns).cpu().numpy())
         meter.spend(1)
+    # (windows, targets, rows, columns).
     heatmap: Floats = np.repeat(np.stack(maps)[:, None], len(targets), axis=1)
     return heatmap.astype(np.float32)
 
@@ -133,11 +139,14 @@ def attention_flow(attentions: Sequence[Tensor], patches: int) -> Tensor:
     """
     import torch
 
+    # The first block attends from all tokens to all: its keys are leading tokens and patches.
     n_leading = attentions[0].shape[1] - patches
     reached = torch.eye(n_leading, attentions[-1].shape[0]).to(attentions[0])
     # From the last block backwards only the leading tokens' rows are needed, not whole matrices.
     for attention in reversed(attentions):
+        # Not square if the last block has the leading tokens as its only queries.
         residual = torch.eye(*attention.shape).to(attention)
         step = attention + residual
+        # Divided by the row sums, so that each block passes on all that reaches it.
         reached = reached @ (step / step.sum(dim=1, keepdim=True))
     return reached.mean(dim=0)[n_leading:]

@@ -26,7 +26,8 @@ _KERNEL_WIDTH = 0.25
 _RIDGE = 1.0
 # A smaller budget gives a coarser grid.
 _SAMPLES_PER_CELL = 5
-_MAX_CELLS = 256  # the finest grid of partition SHAP
+# The finest grid of partition SHAP: 16 x 16 cells on a square input.
+_MAX_CELLS = 256
 # shap draws from numpy's global random generator, which all threads share.
 _SHAP_RNG_LOCK = threading.Lock()
 
@@ -38,15 +39,18 @@ def occlusion(subject: Subject, targets: Sequence[int], budget: Budget) -> Float
     a cell's attribution is the mean over the patches that cover it.
     """
     passes = budget.passes or 1
+    # There is a little less than one patch for each cell, so the grid follows from the budget.
     rows, columns = base.grid_size(subject.inputs.shape, passes)
     hidden = _patch_masks(rows, columns)
     meter = Meter(budget, len(subject.inputs) * (1 + len(hidden)))
     heatmaps = []
     for window in subject.inputs:
         predict = base.masked_forward(subject, window, targets, meter)
+        # The whole input first: every drop is measured from it.
         logits = predict(np.concatenate([np.ones_like(hidden[:1]), 1 - hidden]))
         drops = logits[0] - logits[1:]  # (patches, targets)
         total = np.einsum("pt,prc->trc", drops, hidden)
+        # Cells at the edges are covered by fewer patches.
         heatmaps.append(total / hidden.sum(axis=0))
     result: Floats = np.maximum(np.stack(heatmaps), 0).astype(np.float32)
     return result
@@ -90,6 +94,7 @@ def owen_values(subject: Subject, targets: Sequence[int], budget: Budget) -> Flo
 
     passes = max(4, budget.passes or 0)
     rows, columns = base.grid_size(subject.inputs.shape, _MAX_CELLS)
+    # shap masks a map of ones, one value a cell; `masked_forward` enlarges it over the input.
     masker = shap.maskers.Image(np.zeros((rows, columns, 1), np.float32))
     whole = np.ones((1, rows, columns, 1), np.float32)
     meter = Meter(budget, len(subject.inputs) * len(targets) * passes)
@@ -119,6 +124,7 @@ def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget)
     meter = Meter(budget, len(subject.inputs) * len(targets) * samples)
     # The baseline is one input of nothing but background.
     background = torch.full_like(torch.from_numpy(subject.inputs[:1]), subject.background)
+    # Not one target at a time: shap loops over the outputs itself.
     explainer = shap.GradientExplainer(
         _target_module(subject, targets, meter), background, batch_size=base.BATCH_SIZE
     )
@@ -126,8 +132,12 @@ def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget)
     for window in subject.inputs:
         with _SHAP_RNG_LOCK, torch.enable_grad():
             attributions = explainer.shap_values(
-                torch.from_numpy(window[None].copy()), nsamples=samples, rseed=0
+                # With a seed, the same noise serves every target and every call.
+                torch.from_numpy(window[None].copy()),
+                nsamples=samples,
+                rseed=0,
             )
+        # shap returns the outputs last: (1, 1, rows, columns, targets).
         attributions = np.asarray(attributions).reshape(*window.shape[-2:], len(targets))
         values.append(np.moveaxis(attributions, -1, 0))
     return np.maximum(base.pool_to_grid(np.stack(values)), 0)
@@ -135,6 +145,7 @@ def expected_gradients(subject: Subject, targets: Sequence[int], budget: Budget)
 
 def _patch_masks(rows: int, columns: int) -> Floats:
     """Every position of a patch of two by two cells: (positions, rows, columns), 1 inside it."""
+    # A grid may have a single row: a narrow band of mel over a long time.
     high, wide = min(2, rows), min(2, columns)
     places = [(i, j) for i in range(rows - high + 1) for j in range(columns - wide + 1)]
     hidden = np.zeros((len(places), rows, columns), np.float32)
@@ -148,6 +159,7 @@ def _fit_linear_model(draws: Floats, logits: Floats) -> Floats:
     # The cosine distance from the input with nothing hidden.
     distance = 1 - np.sqrt(draws.mean(axis=1))
     near = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))[:, None]
+    # Centred by weighted means, which stands in for an intercept that the ridge leaves alone.
     x = draws - (near * draws).sum(axis=0) / near.sum()
     y = logits - (near * logits).sum(axis=0) / near.sum()
     weights: Floats = np.linalg.solve(
@@ -162,6 +174,7 @@ def _target_module(subject: Subject, targets: Sequence[int], meter: Meter) -> nn
 
     network = subject.differentiable_network()
 
+    # Defined here, because torch must not be imported with this module.
     class Targets(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             logits = network(x)[:, list(targets)]

@@ -45,6 +45,7 @@ def _attention_weights(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None, **rest: Any
 ) -> Tensor:
     """The weights of an attention without a mask, as encoders of images and sounds use it."""
+    # (batch, heads, queries, keys).
     scores = query @ key.transpose(-2, -1) * (scale or 1 / math.sqrt(query.shape[-1]))
     return scores.softmax(dim=-1).mean(dim=1)
 
@@ -69,6 +70,7 @@ class GuidedReLU(TorchFunctionMode):
         if func not in _RECTIFIERS and not is_relu6:
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
+        # Without gradients, as in a mere prediction, a hook is an error.
         if result.requires_grad:
             result.register_hook(lambda gradient: gradient.clamp(min=0))
         return result
