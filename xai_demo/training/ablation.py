@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.recipe import Recipe
 
+# The first is the baseline that the others are tested against.
 ARCHITECTURES = ("resnet50", "resnet101", "densenet121")
+# Figures of exclusive and of independent labels alike, so that one table suits every recipe.
 FIGURES = ("f1", "auroc", "accuracy")
 
 
@@ -51,7 +53,8 @@ class Budget:
     """How much each row may cost."""
 
     epochs: int = 2
-    most: int = 240  # samples; whole patients, drawn once for all rows
+    # Samples. Whole patients are drawn, once for all rows.
+    most: int = 240
     folds: int = 3
     side: int = 64  # of the images, in pixels
     seed: int = 0
@@ -138,12 +141,14 @@ def ablate(
     """
     budget = budget or Budget()
     small_recipe = _shrink_recipe(recipe_of(recipe), budget)
+    # `folds` has a single row, so it compares nothing: it is only made on request.
     suitable = [
         name
         for name in TABLES
         if name != "folds" and (name != "shortcut" or _can_mask_lungs(small_recipe))
     ]
     names = tuple(tables) or tuple(suitable)
+    # Before the data are read, so that a misspelt table costs no time.
     for name in names:
         if name not in TABLES:
             raise UnknownNameError("table", name, TABLES)
@@ -151,6 +156,7 @@ def ablate(
     progress = progress or (lambda done, doing: None)
     progress(0.0, "reading the dataset")
     rows = {name: TABLES[name](small_recipe) for name in names}
+    # One for all rows: a paired test needs the same patients in the same folds.
     fold_data = _FoldData(data, small_recipe, budget)
     total = sum(map(len, rows.values())) * budget.folds
     done = 0
@@ -175,6 +181,7 @@ def ablate(
 
 
 def _can_mask_lungs(recipe: Recipe) -> bool:
+    # Only this reader can mask the lungs, which `_FoldData` asks it for.
     return recipe.read is covid.read
 
 
@@ -185,6 +192,7 @@ def _shrink_recipe(recipe: Recipe, budget: Budget) -> Recipe:
         raise TrainingError(
             f"{recipe.model.name} takes sounds; ablation works for recipes of radiographs only."
         )
+    # All of `ARCHITECTURES` reduce a side by 32: a smaller image would leave less than one cell.
     if budget.folds < 2 or budget.epochs < 1 or budget.most < 2 * budget.folds or budget.side < 32:
         raise TrainingError(
             f"The budget has {budget.folds} folds, {budget.epochs} epochs, {budget.most} samples "
@@ -216,6 +224,7 @@ class _FoldData:
     def __init__(self, data: Path, recipe: Recipe, budget: Budget) -> None:
         self._data, self._recipe = data, recipe
         whole = recipe.read(data, recipe.model)
+        # By `Row.has_masked_lungs`. The masked copy is read once a row asks for it.
         self._by_masking = {False: whole}
         # Whole patients in random order, until there are enough samples.
         rng = np.random.default_rng(budget.seed)
@@ -262,6 +271,7 @@ class _FoldData:
             targets=whole.targets[indices],
             groups=tuple(whole.groups[i] for i in indices),
             splits=tuple(split for split in splits if split is not None),
+            # Samples are renumbered here, but `whole` loads them by the numbers that they had.
             load=lambda i, rng: whole.load(indices[i], rng),
         )
         return sampled if row.has_augmentation else sampled.without_augmentation()
@@ -274,6 +284,7 @@ def _fold_figures(row: Row, data: Dataset, budget: Budget) -> dict[str, float | 
     # Rows of the same architecture start from the same weights.
     torch.manual_seed(budget.seed)
     network = networks.architecture(row.recipe.model).build(row.recipe.model)
+    # The log and the checkpoints go with the folder; only the figures are kept.
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         train.fit_network(
@@ -305,6 +316,7 @@ def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The rows with their means and their tests against the first row."""
 
     def values(row: dict[str, Any], name: str) -> list[float]:
+        # NaN where a figure is not defined: the mean skips it, and there is no test.
         return [float("nan") if f[name] is None else f[name] for f in row["folds"]]
 
     first = rows[0]

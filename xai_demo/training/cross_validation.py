@@ -60,6 +60,7 @@ class _Predictions:
 
     probabilities: Array  # (recordings, classes)
     # 1 if abnormal by the threshold of the other folds, (recordings,).
+    # None: no other fold of the hospital gives a threshold.
     above_threshold: NDArray[np.int64] | None
 
 
@@ -118,6 +119,7 @@ def _refit_folds(
     dataset, notes = read_lung_dataset(
         data, record, lambda done, doing: progress(0.4 * done, doing)
     )
+    # Fraiwan's patients have trained nothing but the last layer, which is refitted here.
     labelled = [
         i
         for i, recording in enumerate(dataset.recordings)
@@ -147,6 +149,7 @@ def _refit_folds(
         progress(0.8 + 0.2 * seed / seeds, f"folds of seed {seed + 1} of {seeds}")
         runs.append(_run_seed(recordings, others, folds, seed, start, localised))
     new_hospital: dict[str, Any] = {}
+    # The starting point has seen no recording of this hospital at all.
     if start is not None:
         predictions = _Predictions(
             probabilities=_layer_probabilities(recordings, *start), above_threshold=None
@@ -183,6 +186,7 @@ def _run_seed(
     above_threshold = np.zeros(len(recordings.kinds), np.int64)
     for training, held_out in _fold_indices(recordings, folds, seed):
         layer = fit_regression([*others, recordings.subset(training)], start, localised)
+        # Of all recordings, as the threshold comes from those trained on.
         fold_probabilities = _layer_probabilities(recordings, *layer)
         log_odds = _abnormal_log_odds(fold_probabilities)
         abnormal = recordings.kinds[training] != NORMAL
@@ -203,6 +207,7 @@ def _fold_indices(
     recordings: SourceFeatures, folds: int, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Training and held-out recordings of each fold; they share no patient."""
+    # The published figures are of these folds, see `assign_folds`.
     fold_of = assign_folds(
         recordings.groups, recordings.kinds, folds, seed=str(seed), rule="group k-fold"
     )
@@ -212,6 +217,7 @@ def _fold_indices(
 
 def _abnormal_log_odds(probabilities: Array) -> Array:
     """The log-odds of abnormal versus normal, (recordings,)."""
+    # A probability of 0 or 1 would have infinite log-odds.
     normal = np.clip(probabilities[:, NORMAL], 1e-9, 1 - 1e-9)
     log_odds: Array = np.log((1 - normal) / normal)
     return log_odds
@@ -228,6 +234,7 @@ def _figures(recordings: SourceFeatures, runs: list[_Predictions]) -> dict[str, 
     def as_json(figures: Any) -> dict[str, Any]:
         return metrics.as_json(metrics.with_intervals(figures, recordings.groups))
 
+    # BOTH is the last class, so the smaller ones are single labels.
     is_single = targets < BOTH
     counts = sum(
         metrics.confusion(
@@ -253,6 +260,7 @@ def _figures(recordings: SourceFeatures, runs: list[_Predictions]) -> dict[str, 
 def _run_figures(run: _Predictions, targets: NDArray[np.int64], weights: Array) -> dict[str, float]:
     is_abnormal = (targets != NORMAL).astype(np.int64)
     of_three = run.probabilities[:, :BOTH].argmax(axis=1)
+    # Any abnormal class is right for an abnormal recording.
     is_predicted = (run.probabilities.argmax(axis=1) != NORMAL).astype(np.int64)
     scores = challenge_scores(metrics.confusion(is_abnormal, is_predicted, weights, 2))
     at_threshold = {}

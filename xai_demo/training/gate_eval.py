@@ -33,8 +33,10 @@ CAVEAT = (
     "it may have been fitted on the ones measured here; xai_demo/training/input_checks.py has the "
     "rates for patients left out of the fit."
 )
-RADIOGRAPH_TARGET, OTHERS_TARGET = 0.99, 0.95  # accepted; stopped or warned about
-IMAGES_PER_KIND = 60  # of every kind that is drawn here
+# Wanted shares: of radiographs accepted, and of all else stopped or warned about.
+RADIOGRAPH_TARGET, OTHERS_TARGET = 0.99, 0.95
+# Of every kind that is drawn here.
+IMAGES_PER_KIND = 60
 # Range of a spectrogram, from its loudest point to black.
 _DECIBELS = 80.0
 _WORDS = ("lung", "rib", "heart", "left", "right", "clear", "no", "acute", "finding", "normal")
@@ -101,6 +103,7 @@ def evaluate_gate(
                 continue
             verdict = gate.classify_image(image[0], colour=image[1])
             films.setdefault(name, VerdictTally()).count(verdict.kind == "frontal")
+            # Only the first of each folder: seven more verdicts each.
             for way, is_right in _orientation_verdicts(image[0]) if i < folders.turned else ():
                 turned.setdefault(way, VerdictTally()).count(is_right)
     if not films:
@@ -118,6 +121,7 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     >>> wilson_interval(0, 20)
     (0.0, 0.1611)
     """
+    # Unlike the normal approximation, this has a width even if all verdicts are right.
     z, share = 1.96, right / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -147,6 +151,7 @@ def _result(
     unread: Sequence[str],
 ) -> dict[str, Any]:
     together = {"films": _sum(films) | {"wanted": RADIOGRAPH_TARGET}}
+    # An empty tally has no rate: it would divide by zero.
     if turned:
         together["turned or inverted films"] = _sum(turned) | {"wanted": OTHERS_TARGET}
     together["others"] = _sum(others) | {"wanted": OTHERS_TARGET}
@@ -176,6 +181,7 @@ def _orientation_verdicts(upright: Floats) -> Iterator[tuple[str, bool]]:
         for quarters in range(4):
             if not (inverted or quarters):
                 continue
+            # Rotated to the right, so that the verdict's turn to the left undoes it.
             shown = np.rot90(1 - upright if inverted else upright, -quarters)
             verdict = gate.classify_image(np.ascontiguousarray(shown))
             correction = (verdict.kind == "inverted", verdict.turn // 90)
@@ -204,6 +210,7 @@ def other_images(
             # A photograph may have lost its colour before it reaches the demo.
             if colour:
                 yield f"{name}, in grey", pixels, False
+    # Seeded by number, so that every run tests the same drawings.
     for kind, make in DRAWINGS.items():
         for seed in range(IMAGES_PER_KIND):
             yield kind, make(np.random.default_rng(seed)), None
@@ -231,6 +238,7 @@ def _spectrograms(sounds: Path | None, settings: Settings, unread: list[str]) ->
         except UnreadableFileError:
             unread.append(path.name)
             continue
+        # Below `n_fft` samples there is less than one frame, so a short sound is repeated.
         yield spectrogram_image(spectrogram.repeat_to_length(recording.samples, spec.n_fft), spec)
 
 
@@ -244,6 +252,7 @@ def files_by_folder(root: Path, what: str, most: int | None) -> dict[str, list[P
     """Images by the folder they lie in, at most `most` of each, in a fixed random order."""
     require_folder(root, what)
     paths_in: dict[str, list[Path]] = {}
+    # Sorted before the shuffle, because the file system decides the order of rglob.
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES):
         paths_in.setdefault(str(path.parent.relative_to(root)), []).append(path)
     rng = np.random.default_rng(0)
@@ -285,6 +294,7 @@ def text_page(rng: np.random.Generator) -> Floats:
     top = float(rng.uniform(10, 60))
     while top < picture.height - size:
         words = " ".join(rng.choice(_WORDS, int(rng.integers(3, 14))))
+        # Given a size alone, Pillow draws with its built-in font: no font file is needed.
         draw.text(
             (float(rng.uniform(10, 60)), top), words, fill=int(rng.integers(0, 60)), font_size=size
         )
@@ -316,6 +326,7 @@ def noise(rng: np.random.Generator) -> Floats:
     """Random grain, fine to coarse."""
     from PIL import Image
 
+    # From 4 cells a side, which become soft blobs, to one cell for each pixel.
     side = int(rng.choice((4, 8, 16, 64, 256)))
     grain = (255 * rng.random((side, side))).astype(np.uint8)
     smooth = Image.fromarray(grain).resize((256, 256), Image.Resampling.BICUBIC)
@@ -336,6 +347,7 @@ def spectrogram_image(samples: Floats, spec: LogMel) -> Floats:
     """A spectrogram as the page draws it: high frequencies at the top, 0..1."""
     decibels = spectrogram.log_mel(samples, spec)
     shown = np.clip((decibels - decibels.max()) / _DECIBELS + 1, 0, 1)
+    # The lowest band is row 0, which an image has at the top.
     return np.ascontiguousarray(shown[::-1], np.float32)
 
 

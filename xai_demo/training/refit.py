@@ -210,6 +210,7 @@ def _held_out_log_odds(
         fit(np.flatnonzero(fold_of != fold)).log_odds(statistics[part])
         for fold, part in enumerate(parts)
     ]
+    # The parts follow one another fold by fold; back into the order of the examples.
     order = np.argsort(np.concatenate(parts))
     result: NDArray[np.float64] = np.concatenate(log_odds)[order]
     return result
@@ -364,6 +365,7 @@ def _speech(rng: np.random.Generator) -> Floats:
         phase = np.cumsum(pitch_hz * rng.uniform(0.85, 1.2) * (1.08 - 0.16 * at)) / FEATURE_RATE_HZ
         voice = np.diff(np.floor(phase), prepend=0) + 0.01 * rng.standard_normal(count)
         for formant_hz in (rng.uniform(300, 800), rng.uniform(900, 1700)):
+            # A resonator of two poles, 90 Hz wide.
             radius = np.exp(-np.pi * 90 / FEATURE_RATE_HZ)
             angle = 2 * np.pi * formant_hz / FEATURE_RATE_HZ
             voice = lfilter([1], [1, -2 * radius * np.cos(angle), radius**2], voice)
@@ -388,6 +390,7 @@ def _music(rng: np.random.Generator) -> Floats:
             pitch_hz = 440 * 2 ** (key / 12)
             at = (time_s >= start_s) & (time_s < start_s + beat_s)
             since_s = time_s[at] - start_s
+            # Up to 1.9 kHz: higher harmonics would fold back at half the sample rate.
             for harmonic in range(1, 1 + min(6, int(1900 / pitch_hz))):
                 wave = brightness**harmonic * np.sin(2 * np.pi * pitch_hz * harmonic * since_s)
                 sound[at] += wave * np.exp(-decay * since_s) * np.minimum(since_s / 0.005, 1)

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from xai_demo.training.datasets import Dataset
     from xai_demo.training.recipe import Recipe
 
-MAX_PROBABILITY_SHIFT = 1e-3  # by which float16 may move any probability
+# How far float16 may move any probability.
+MAX_PROBABILITY_SHIFT = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +56,13 @@ class TrainingOptions:
     """What a caller may choose about a training run."""
 
     epochs: int | None = None  # None: as the recipe says
-    patience: int | None = None  # None: as the recipe says; 0: never stop early
+    # None: as the recipe says; 0: never stop early.
+    patience: int | None = None
     seed: int = 0
     resume: bool = False
     track: str = "csv"  # one of `tracking.TRACKERS`
-    balance: str | None = None  # one of `class_imbalance.BALANCES`; None: as the recipe says
+    # One of `class_imbalance.BALANCES`; None: as the recipe says.
+    balance: str | None = None
 
 
 def train_model(
@@ -112,10 +115,12 @@ def _train(
     notice: Callable[[str], None] | None,
 ) -> Path:
     recipe = recipe_of(recipe_name)
+    # Names are checked before the data are read, so that a misspelt one costs no time.
     tracking.check_tracker(options.track)
     schedule = dataclasses.replace(
         class_imbalance.balanced_schedule(recipe, options.balance),
         epochs=options.epochs or recipe.schedule.epochs,
+        # Not `or`, as for the epochs: 0 is a choice, never to stop early.
         patience=recipe.schedule.patience if options.patience is None else options.patience,
     )
     recipe = dataclasses.replace(recipe, schedule=schedule)
@@ -124,6 +129,7 @@ def _train(
     dataset = recipe.read(data, recipe.model)
     for note in dataset.notes if notice else ():
         notice(note)  # type: ignore[misc]
+    # One label alone gives nothing to tell apart, in training or in calibration.
     check_split(dataset, "train", 2)
     check_split(dataset, "validation", 2)
     # Before the network is built, whose random weights depend on it.
@@ -176,6 +182,7 @@ def fit_network(
         track=track,
     )
     network.float()
+    # After the best epoch is restored, because both replace the last layer alone.
     if schedule.smote:
         refit_last_layer(recipe.model, network, data)
     if data.finish is not None:
@@ -185,6 +192,7 @@ def fit_network(
 def refit_last_layer(model: Model, network: nn.Module, data: Dataset) -> None:
     """Refit the last layer on features of the training split, balanced by SMOTE."""
     backbone, last = class_imbalance.split_last_layer(model, network)
+    # (samples, features), by the same pass as logits and so without augmentation.
     features, targets = trainer.logits_and_targets(backbone, data, "train")
     weight, bias = class_imbalance.fit_balanced_layer(
         features.numpy().astype(np.float64), targets.numpy(), len(model.labels)
@@ -206,18 +214,21 @@ def calibrate_network(network: nn.Module, recipe: Recipe, data: Dataset) -> Mode
         seen = np.concatenate([data.indices("train"), data.indices("validation")])
         rates = data.targets[seen].mean(axis=0)
         model, shifts = findings.calibrate_model(recipe.model, values, targets.numpy(), rates)
+        # A shifted bias gives the same probabilities, so config.json needs no shifts.
         _, last = class_imbalance.split_last_layer(recipe.model, network)
         with torch.no_grad():
             last.bias.copy_(last.bias + torch.from_numpy(shifts).to(last.bias))
         return model
     model = calibration.calibrate_model(recipe, values, targets.numpy())
     if data.predict_recordings is not None:
+        # With the calibrated model, because a recording pools probabilities, not logits.
         recordings = data.predict_recordings(network, model)
         model = calibration.calibrate_recordings(recipe, model, recordings)
     return model
 
 
 def _write_model(out: Path, model: Model, state: dict[str, Tensor], data: Dataset) -> None:
+    # In memory first: config.json has the sha256 of these very bytes.
     content = save(state, metadata={"format": "pt"})
     # The key is read by earlier versions too, so it stays.
     patients = json.dumps({"learnt_from": sorted(data.training_groups())}, indent=1) + "\n"
@@ -245,6 +256,7 @@ def load_initial_weights(network: nn.Module, recipe: Recipe, settings: Settings)
         )
     state = network.state_dict()
     matching = {
+        # Stored weights may be float16; training needs float32.
         name: tensor.to(state[name].dtype)
         for name, tensor in read_tensors(checkpoint.path).items()
         if name in state and state[name].shape == tensor.shape
@@ -264,11 +276,13 @@ def half_precision_state(
     They stay in float32 if float16 would move the probability of any validation sample by more than
     `MAX_PROBABILITY_SHIFT`, or if a weight overflows it.
     """
+    # safetensors refuses tensors in channels_last, in which `trainer.fit` leaves them.
     exact = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     half = {
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in exact.items()
     }
+    # Above 65,504, float16 is infinite.
     if not all(tensor.isfinite().all() for tensor in half.values()):
         return exact, "Weights are stored in float32 because some overflow float16."
     shift, count = _largest_shift(network, half, model, data)

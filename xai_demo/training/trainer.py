@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xai_demo.training.recipe import Schedule
     from xai_demo.training.tracking import Tracker
 
+# All that `--resume` needs. The weights to keep in the end are in best.pt beside it.
 CHECKPOINT = "checkpoint.pt"
 # First epoch, best validation so far, epochs without improvement: of a run that starts now.
 _FRESH_START = (0, float("inf"), 0)
@@ -109,6 +110,7 @@ def _run_epoch(
     """Take one optimiser step per batch loss; returns their mean."""
     objective, optimiser = parts["network"], parts["optimiser"]
     total, count = 0.0, 0
+    # `losses` is lazy: each forward pass sees the weights of the step before.
     for count, loss in enumerate(losses, start=1):
         loss.backward()
         nn.utils.clip_grad_norm_(objective.parameters(), schedule.max_gradient_norm)
@@ -147,6 +149,7 @@ def _unfreeze_stages(objective: Objective, epoch: int, schedule: Schedule) -> No
     objective.train()
     if not schedule.unfreeze_every:
         return
+    # Pooling and activations have no parameters, so they are no stages of their own.
     stages = [s for s in objective.network.children() if any(True for _ in s.parameters())]
     n_trainable = 1 + epoch // schedule.unfreeze_every
     for number, stage in enumerate(reversed(stages)):
@@ -160,6 +163,7 @@ def _stateful_parts(objective: Objective, schedule: Schedule, steps: int) -> dic
     average = torch.optim.swa_utils.AveragedModel(
         objective,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.ema_decay),
+        # Buffers too: batch norms then have the statistics that fit the averaged weights.
         use_buffers=True,
     )
     kind = torch.optim.AdamW if schedule.decoupled_decay else torch.optim.Adam
@@ -168,6 +172,7 @@ def _stateful_parts(objective: Objective, schedule: Schedule, steps: int) -> dic
     )
     cycle: Any = None
     if schedule.plateau_patience:
+        # By default it expects a value to minimise, which `_validation_row` gives.
         cycle = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimiser, factor=0.5, patience=schedule.plateau_patience
         )
@@ -208,6 +213,7 @@ def _batch_loss(
         share = float(rng.beta(schedule.mixup, schedule.mixup))
         inputs = share * inputs + (1 - share) * inputs.flip(0)
         targets = share * targets + (1 - share) * targets.flip(0)
+    # In the memory format of the weights, see `fit`.
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     return objective.loss(inputs, targets, schedule)
 
@@ -223,9 +229,11 @@ def _batches(
         chance = class_imbalance.sampling_probabilities(
             data.targets[train], len(data.labels), schedule.sampling_power
         )
+        # With replacement: a sample of a rare label may come several times in an epoch.
         order = rng.choice(train, size=len(train), p=chance)
     load = _batch_loader(data, rng)
     # The next batch is loaded in a thread while the network trains on this one.
+    # One thread alone, so that batches take their generators in order.
     with ThreadPoolExecutor(1) as executor:
         ready = None
         for chunk in _chunks(order, schedule.batch_size):
@@ -247,6 +255,7 @@ def _batch_loader(
 
 def _load_batch(data: Dataset, chunk: NDArray[np.int64], rngs: list[Any]) -> tuple[Tensor, Tensor]:
     samples = [data.load(int(i), rng) for i, rng in zip(chunk, rngs, strict=True)]
+    # One channel: (batch, 1, rows, columns).
     inputs = torch.from_numpy(np.stack([s[0] for s in samples]))[:, None]
     return inputs, torch.from_numpy(np.stack([s[1] for s in samples]))
 
@@ -266,6 +275,7 @@ def _restore_checkpoint(out: Path, parts: dict[str, Any]) -> tuple[int, float, i
     path = out / CHECKPOINT
     if not path.is_file():
         return _FRESH_START
+    # A checkpoint is a pickle, which could run code if it were loaded in full.
     state = torch.load(path, weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
@@ -273,6 +283,7 @@ def _restore_checkpoint(out: Path, parts: dict[str, Any]) -> tuple[int, float, i
     for i, random_state in enumerate(state.get("random", ())):
         if i == 0:
             torch.set_rng_state(random_state)
+        # The interrupted run may have had more GPUs than this machine.
         elif i <= torch.cuda.device_count():
             torch.cuda.set_rng_state(random_state, i - 1)
     return int(state["epoch"]), float(state["best"]), int(state.get("since", 0))
