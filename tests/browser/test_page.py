@@ -188,7 +188,7 @@ HEARD = "Number(document.querySelector('#stethoscope-live .xai-live')?.dataset.r
 
 
 def record(page: Page) -> None:
-    page.get_by_role("button", name="Listen live").click()
+    page.get_by_role("button", name="Live listening").click()
     page.locator("#stethoscope-microphone button", has_text="Record").click()
 
 
