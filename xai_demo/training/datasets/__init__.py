@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 FoldRule = Literal["iterative", "group k-fold"]
 
+# In the order of SHARES: the number of a part is its index here.
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SHARES = (0.70, 0.15, 0.15)
 
@@ -88,6 +89,7 @@ class Dataset:
 
     def training_groups(self) -> frozenset[str]:
         """Every group that a network is trained or tuned on."""
+        # Validation counts: temperature and operating points are chosen on it.
         known = {g for g, s in zip(self.groups, self.splits, strict=True) if s != "test"}
         return frozenset(known | set(self.extra_groups))
 
@@ -161,6 +163,7 @@ def assign_parts(
     [1, 0, 1, 0]
     """
     names, group_of = np.unique(np.array(groups), return_inverse=True)
+    # Not hash(), which Python salts anew in every process.
     digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
     # Two rules on the same hash, because the test patients of a shipped model must not change:
     # those of pneumonia, COVID-19 and lung sounds were assigned by the hash alone, those of NIH's
@@ -177,6 +180,7 @@ def assign_parts(
 def _parts_by_hash(digests: Sequence[bytes], shares: Sequence[float]) -> NDArray[np.int64]:
     """The part of every group: where its hash, read as a number from 0 to 1, falls."""
     positions = [int.from_bytes(digest[:8]) / 2**64 for digest in digests]
+    # Without the last edge, which rounding may leave just below 1.
     parts: NDArray[np.int64] = np.searchsorted(np.cumsum(shares)[:-1], positions, side="right")
     return parts
 
@@ -192,15 +196,19 @@ def _stratified_parts(
     The rarest label left is assigned first, each of its groups to the part that lacks it most.
     """
     counts = np.zeros((len(digests), columns.shape[1]))
+    # `counts[group_of] += columns` would count a group once, however many samples it has.
     np.add.at(counts, group_of, columns)
     order = np.array(sorted(range(len(digests)), key=lambda i: digests[i]))
     part_of = np.full(len(digests), -1)
     lacks = np.outer(shares, counts.sum(axis=0))  # (parts, labels)
     room = np.array(shares) * len(group_of)
+    # Every group has a count in some column, if only in that of samples without a label. So each
+    # round assigns at least one group.
     while (left := part_of < 0).any():
         remaining = counts[left].sum(axis=0)
         label = int(np.where(remaining > 0, remaining, np.inf).argmin())
         for group in order[left[order] & (counts[order, label] > 0)]:
+            # Ties go to the part with the most room, then to the first.
             part = max(range(len(shares)), key=lambda p: (lacks[p, label], room[p], -p))
             part_of[group] = part
             lacks[part] -= counts[group]

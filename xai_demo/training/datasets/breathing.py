@@ -19,11 +19,14 @@ from typing import Literal
 
 from xai_demo.errors import TrainingError
 
+# BOTH is CRACKLE + WHEEZE, which `kind_of` relies on, and the last, so that figures of three
+# classes can cut it off.
 NORMAL, CRACKLE, WHEEZE, BOTH = range(4)
 LABELS = ("normal", "crackle", "wheeze", "both")
 SOUND_SUFFIXES = {".wav", ".flac"}
 # An event that reaches this far beyond its sound is cut to it.
 LEEWAY_S = 0.05
+# Label folders hold sounds from anywhere, so compressed ones are read there too.
 FOLDER_SUFFIXES = SOUND_SUFFIXES | {".ogg", ".mp3"}
 _PATIENT_PREFIX = re.compile(r"[^_-]+")
 _MOST_NAMED = 5  # examples in one note
@@ -93,11 +96,13 @@ def read(folder: Path) -> Corpus:
 
     Raises TrainingError where `folder` is no directory or holds no annotated lung sounds.
     """
+    # Here, because these modules import this one.
     from xai_demo.training.datasets import fraiwan, icbhi, sprsound
 
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not a directory; a folder of lung sounds is needed.")
     corpora = []
+    # A folder may hold several layouts side by side, so each one is tried.
     layouts = (
         (sprsound.has_layout, sprsound.read),
         (icbhi.has_layout, icbhi.read),
@@ -105,6 +110,7 @@ def read(folder: Path) -> Corpus:
         (has_label_folders, read_label_folders),
     )
     for has_layout, read_layout in layouts:
+        # The folder itself comes first: `_outermost` must meet it before the folders in it.
         candidates = (folder, *sorted(p for p in folder.iterdir() if p.is_dir()))
         corpora += [read_layout(place) for place in _outermost(filter(has_layout, candidates))]
     takes = tuple(take for corpus in corpora for take in corpus.takes)
@@ -131,6 +137,7 @@ def usable_events(
         if not start_s < end_s:
             ledger.add("events that end before they start, left out", place)
             continue
+        # An event that begins within the leeway has nothing left once it is cut.
         if start_s < -LEEWAY_S or end_s > duration_s + LEEWAY_S or start_s >= duration_s:
             ledger.add("events beyond the sound, left out", f"{place} ({start_s:g}-{end_s:g} s)")
             continue
@@ -138,6 +145,7 @@ def usable_events(
         if start_s < last_end_s:
             ledger.add("events that overlap the one before, kept", place)
         kept.append(Annotation(start_s=start_s, end_s=end_s, kind=event.kind))
+        # The latest end so far: a long event may contain the one after it.
         last_end_s = max(last_end_s, end_s)
     return tuple(kept)
 
@@ -215,6 +223,7 @@ def read_label_folders(folder: Path) -> Corpus:
                         kind=kind,
                     )
                 )
+    # A folder with a misspelt label would otherwise be missed without a word.
     for other in sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in label_names):
         if _sound_files(other):
             ledger.add(f"folders of sounds not named after {', '.join(LABELS)}", other.name)

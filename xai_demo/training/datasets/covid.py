@@ -40,6 +40,7 @@ FOLDER = "COVID-19"
 TOP, BOTTOM, LEFT, RIGHT = 0.08, 0.90, 0.08, 0.92
 # Correlation of two thumbnails from which they count as one patient's.
 _SIMILAR = 0.985
+# Coarse, so that copies of another size or compression still correlate.
 _THUMBNAIL_SIDE = 24
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -59,6 +60,7 @@ def read(data: Path, model: Model, *, masked: bool = False) -> Dataset:
             augmentation=_augment,
             preprocess_all=mask_lungs if masked else None,
         )
+        # Where a class is missing, the error below names it.
         if other is not None and len(set(other.targets.tolist())) == len(model.labels):
             return other
     listed = _internal_radiographs(data)
@@ -88,6 +90,7 @@ def external(data: Path, model: Model) -> Dataset | None:
     if nih.find_table(data) is None:
         return None
     spec = radiographs.spec_of(model)
+    # Pneumonia alone: beside further findings, it is not the one label of a radiograph.
     label_of: dict[tuple[str, ...], str] = {(nih.NO_FINDING,): NORMAL, ("Pneumonia",): PNEUMONIA}
     files, notes = nih.list_radiographs(data)
     listed = [file for file in files if file.labels in label_of]
@@ -112,6 +115,7 @@ def mask_lungs(images: Pixels) -> Pixels:
     height, width = images.shape[1:]
     masked = images.copy()
     rows, columns = _span(height, TOP, BOTTOM), _span(width, LEFT, RIGHT)
+    # Mid-grey of 0 to 255.
     masked[:, rows, columns] = 128
     return masked
 
@@ -127,7 +131,9 @@ def _internal_radiographs(data: Path) -> list[RadiographFile]:
         label = NORMAL if kermany.NORMAL in file.labels else PNEUMONIA
         child = RadiographFile(path=file.path, patient=f"kermany:{file.patient}", labels=(label,))
         (normal if label == NORMAL else pneumonia).append(child)
+    # By the patient's hash: the same draw everywhere, and a patient's radiographs stay together.
     shuffled = sorted(pneumonia, key=lambda file: _digest(f"drawn:{file.patient}".encode()))
+    # Without normal ones, a cut to their number would have pneumonia reported as missing.
     return [*_covid_radiographs(data), *normal, *(shuffled[: len(normal)] if normal else shuffled)]
 
 
@@ -155,6 +161,7 @@ def group_similar(thumbnails: NDArray[np.float64], names: Sequence[str]) -> list
     >>> group_similar(np.stack([ramp, -ramp, 2 * ramp]), ["c", "a", "b"])
     ['b', 'a', 'b']
     """
+    # Unit vectors about their means, so that products are Pearson correlations.
     level = thumbnails - thumbnails.mean(axis=1, keepdims=True)
     level /= np.linalg.norm(level, axis=1, keepdims=True) + 1e-9
     parent = list(range(len(names)))
@@ -164,11 +171,13 @@ def group_similar(thumbnails: NDArray[np.float64], names: Sequence[str]) -> list
             i = parent[i]
         return i
 
+    # Union-find: every similar pair, each counted once, links the roots of its clusters.
     for i, j in zip(*np.nonzero(np.triu(level @ level.T >= _SIMILAR, 1)), strict=True):
         parent[root(int(j))] = root(int(i))
     clusters: dict[int, list[str]] = {}
     for i, name in enumerate(names):
         clusters.setdefault(root(i), []).append(name)
+    # By name, so that the order of the files makes no difference.
     return [min(clusters[root(i)]) for i in range(len(names))]
 
 

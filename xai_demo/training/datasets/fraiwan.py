@@ -23,7 +23,9 @@ from xai_demo.training.datasets.breathing import (
 
 FOLDER = "Audio Files"
 TABLE = "labels.csv"
+# The filter is no part of the patient: BP1, DP1 and EP1 are one patient.
 _NAME = re.compile(r"(?P<filter>[BDE])P(?P<patient>\d+)_(?P<rest>.*)", re.IGNORECASE)
+# File names spell one sound in several ways.
 _CRACKLES = {"C", "CREP", "CREPITATION", "CREPITATIONS", "CRACKLE", "CRACKLES"}
 _WHEEZES = {"W", "WHEEZE", "WHEEZES"}
 _NORMAL = {"N", "NORMAL"}
@@ -50,6 +52,7 @@ def read(folder: Path) -> Corpus:
             ledger.add("files whose name does not give the patient, left out", path.name)
             continue
         kind = _kind(path, match["rest"], labels, ledger)
+        # `_kind` has told the ledger why.
         if kind == _UNKNOWN:
             continue
         if sound_duration_s(path) is None:
@@ -62,6 +65,7 @@ def read(folder: Path) -> Corpus:
                 site="fraiwan",
                 patient=f"fraiwan:{match['patient']}",
                 kind=kind,
+                # The stethoscope as ICBHI names it, and the filter, which shapes the spectrum.
                 device=f"Litt3200 {match['filter'].upper()}",
             )
         )
@@ -108,6 +112,7 @@ def _kind(path: Path, rest: str, labels: dict[str, int | None], ledger: Ledger) 
 def _kind_in_name(rest: str) -> int | None:
     """The class of the first field that is a sound, the fourth from the end being tried first."""
     fields = rest.split(",")
+    # Sound, location, age and sex come last. The first field, the diagnosis, is never tried.
     for field in (*fields[-4:-3], *fields[1:]):
         kind = sound_kind(field)
         if kind != _UNKNOWN:
@@ -122,6 +127,7 @@ def _labels(folder: Path, ledger: Ledger) -> dict[str, int | None]:
         return {}
     labels: dict[str, int | None] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
+        # Line 1 is the header.
         for number, row in enumerate(csv.DictReader(file), 2):
             label = (row.get("label4") or "").strip().lower()
             if label not in (*LABELS, "other") or not row.get("file"):

@@ -27,6 +27,7 @@ from xai_demo.training.datasets.breathing import (
 DATABASE = "ICBHI_final_database"
 SPLITS = "ICBHI_challenge_train_test.txt"
 CYCLES = "cycles.csv"
+# The mode is sc, one place after another, or mc, several places at once.
 _NAME = re.compile(r"(?P<patient>\d+)_[^_]+_[^_]+_(?:sc|mc)_(?P<device>[A-Za-z0-9]+)")
 _COLUMNS = ("start_s", "end_s", "crackles", "wheezes")
 
@@ -62,6 +63,7 @@ class _AnnotatedSound:
 def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:
     splits = _official_splits(folder, database, ledger)
     paths = sorted(database.iterdir())
+    # A text with any other name is no annotation.
     texts = {p.stem: p for p in paths if p.suffix == ".txt" and _NAME.fullmatch(p.stem)}
     sounds = {p.stem: p for p in paths if p.suffix.lower() in SOUND_SUFFIXES}
     for stem in sorted(set(texts) | set(sounds)):
@@ -70,6 +72,7 @@ def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:
         elif stem not in texts:
             ledger.add("sounds without an annotation, left out", sounds[stem].name)
         else:
+            # A byte that is not UTF-8 is replaced: it spoils one line, not the whole file.
             lines = enumerate(texts[stem].read_text("utf-8-sig", "replace").splitlines(), 1)
             rows = [(f"{stem}.txt line {n}", line.split()) for n, line in lines if line.strip()]
             split = splits.get(stem)
@@ -102,6 +105,7 @@ def _excerpts(folder: Path, ledger: Ledger) -> Iterator[Take]:
             ledger.add(f"files of {CYCLES} without a sound, left out", name)
             continue
         for take in _take(annotated_sound, ledger):
+            # Sorted by start, but a long cycle may end after the last one.
             first_s = take.annotations[0].start_s
             last_s = max(cycle.end_s for cycle in take.annotations)
             yield replace(take, start_s=first_s, end_s=last_s)
@@ -113,6 +117,7 @@ def _take(sound: _AnnotatedSound, ledger: Ledger) -> Iterator[Take]:
         ledger.add("empty annotations, left out", f"{sound.stem}.txt")
         return
     # Excerpts are named <something>__<name of the recording>.
+    # Not fullmatch, because the number of the excerpt may follow.
     match = _NAME.search(sound.stem.rpartition("__")[2])
     patient = sound.patient or (match["patient"] if match else "")
     if not patient:
@@ -131,6 +136,7 @@ def _take(sound: _AnnotatedSound, ledger: Ledger) -> Iterator[Take]:
         name=sound.stem,
         site="icbhi",
         patient=f"icbhi:{patient}",
+        # ICBHI labels cycles alone; `recording_kind` derives the class of a recording.
         kind=None,
         annotations=annotations,
         official_split=sound.split,
@@ -158,6 +164,7 @@ def parse_cycle(fields: list[str]) -> Cycle | None:
         start_s, end_s, crackles, wheezes = map(float, points)
     except ValueError:
         return None
+    # It also refuses NaN, which equals neither.
     if not {crackles, wheezes} <= {0.0, 1.0}:
         return None
     kind = kind_of(crackles=crackles == 1, wheezes=wheezes == 1)
@@ -189,6 +196,7 @@ def _official_splits(folder: Path, database: Path, ledger: Ledger) -> dict[str, 
         return {}
     rows = [line.split() for line in places[0].read_text("utf-8-sig").splitlines()]
     splits = {Path(row[0]).stem: row[1].lower() for row in rows if len(row) == 2}
+    # Before any is deleted: those are listed, so they are not reported as unlisted below.
     split_stems = set(splits)
     tested = {name.split("_")[0] for name, split in splits.items() if split == "test"}
     for name, split in list(splits.items()):
@@ -214,5 +222,6 @@ def _has_cycles(folder: Path) -> bool:
     path = folder / CYCLES
     if not path.is_file():
         return False
+    # Any file may have this name, so no byte in it may raise.
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         return {"file", *_COLUMNS} <= set(file.readline().strip().split(","))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from xai_demo.records import Model
 
 _FOLDERS = ("NORMAL", "PNEUMONIA")
+# Radiographs of pneumonia are named person<N>, normal ones IM-<N> or NORMAL2-IM-<N>. The last two
+# count as different patients.
 _PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-")
 _KIND = re.compile(r"person\d+_(bacteria|virus)_")
 NORMAL, PNEUMONIA, BACTERIAL, VIRAL = (
@@ -43,6 +45,7 @@ def read(data: Path, model: Model) -> Dataset:
     where there are no radiographs.
     """
     spec = radiographs.spec_of(model)
+    # The published folders are themselves named after labels, so file names decide first.
     if not is_published(data) and (other := radiographs.read(data, model)) is not None:
         return other
     listed = list_radiographs(data)
@@ -50,6 +53,7 @@ def read(data: Path, model: Model) -> Dataset:
         raise TrainingError(
             f"{data} contains no radiographs; NORMAL/*.jpeg and PNEUMONIA/*.jpeg are needed."
         )
+    # `_label_index` fails on a radiograph without any of the model's labels.
     kept = [each for each in listed if set(each.labels) & set(model.labels)]
     targets = np.array([_label_index(each, model) for each in kept])
     omitted = [each.path.name for each in listed if each not in set(kept)]
@@ -93,6 +97,7 @@ def patient_of(file_name: str) -> str:
 
 
 def _paths(data: Path) -> list[Path]:
+    # Sorted, because the order of a directory differs between file systems.
     return sorted(p for p in data.rglob("*.jp*g") if p.parent.name in _FOLDERS)
 
 
@@ -104,6 +109,7 @@ def is_published(data: Path) -> bool:
 def _labels(path: Path) -> tuple[str, ...]:
     if path.parent.name == "NORMAL":
         return (NORMAL,)
+    # Both the general label and the kind: the model's labels decide which of them counts.
     kind = _KIND.match(path.name)
     return (PNEUMONIA,) + ({"bacteria": (BACTERIAL,), "virus": (VIRAL,)}[kind[1]] if kind else ())
 

@@ -73,6 +73,7 @@ def list_radiographs(data: Path) -> tuple[list[RadiographFile], tuple[str, ...]]
         raise TrainingError(
             f"{data} contains no {TABLE}; NIH's labels must lie beside its radiographs."
         )
+    # By stem: a radiograph that was saved in another format still has its row.
     image_of = {p.stem: p for p in path.parent.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES}
     ledger = Ledger("NIH ChestX-ray14")
     files = []
@@ -83,10 +84,12 @@ def list_radiographs(data: Path) -> tuple[list[RadiographFile], tuple[str, ...]]
             raise TrainingError(
                 f"{path.name}, line {number}: the Patient ID is {patient!r}; it must be a number."
             )
+        # Popped, so that the radiographs without a row are left at the end.
         image = image_of.pop(Path(row["Image Index"] or "").stem, None)
         if image is None:
             ledger.add("rows without a radiograph, left out", row["Image Index"] or "(no name)")
             continue
+        # A number, because only file names write it with leading zeros.
         files.append(RadiographFile(path=image, patient=f"nih:{int(patient)}", labels=labels))
     if not files:
         raise TrainingError(
@@ -120,6 +123,7 @@ def published_parts(data: Path) -> dict[str, Split]:
             stem = Path(line.strip()).stem
             if not stem:
                 continue
+            # The lists hold nothing but file names.
             patient = patient_of(stem)
             if part_of.setdefault(patient, name) != name:
                 raise TrainingError(
@@ -202,8 +206,10 @@ def _splits(
 ) -> tuple[Split, ...]:
     if not published:
         return split_groups(groups, targets=targets, seed=SEED)
+    # Radiographs in neither list are trained on, which leaves the test split as published.
     parts = [published.get(file.path.stem, "train") for file in listed]
     development = [i for i, part in enumerate(parts) if part != "test"]
+    # The published lists know no validation split, so the rest is divided anew.
     shares = (1 - _VALIDATION_SHARE, _VALIDATION_SHARE)
     is_validation = assign_parts(
         [groups[i] for i in development], targets[development], shares, seed=SEED
@@ -264,6 +270,7 @@ def read_boxes(path: Path, data: Path) -> BoxList:
         try:
             stem, box = Path(row[0]).stem, _parse_box(row)
         except ValueError as error:
+            # `_parse_box` raises with exactly these two.
             fault, value = error.args
         else:
             if stem not in image_of:
@@ -306,7 +313,10 @@ def _box_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     lines = csv.reader(text.splitlines())
     try:
         header = [field.strip() for field in next(lines, [])]
+        # Padded, so that a shorter header is reported like any other wrong one.
         names = [*header, "", "", ""][:3]
+        # The third field by its beginning only: as published, without quotes, the commas in "Bbox
+        # [x,y,w,h]" split it into four.
         has_names = names[:2] == ["Image Index", "Finding Label"] and names[2].startswith("Bbox")
         if not has_names or len(header) < _BOX_COLUMNS:
             raise TrainingError(
@@ -334,6 +344,7 @@ def _parse_box(row: list[str]) -> Box:
         x, y, width, height = (float(text) for text in row[2:_BOX_COLUMNS])
     except ValueError:
         raise ValueError("whose position is not four numbers, left out", numbers) from None
+    # float() accepts "nan", which no comparison below would catch.
     if not all(map(math.isfinite, (x, y, width, height))):
         raise ValueError("whose position is not four numbers, left out", numbers)
     far = BOX_IMAGE_SIDE + _LEEWAY

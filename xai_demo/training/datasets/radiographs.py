@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm"}
 NO_FINDING = "No Finding"
+# As in `kermany`, which cannot be imported here because it imports this module.
 _KERMANY = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-")
 _NIH = re.compile(r"(\d{8})_\d{3}$")
+# What a deployment allows by default: see `Settings.max_pixels`.
 _MAX_PIXELS = 100_000_000
 
 
@@ -85,13 +87,17 @@ def augment(image: Floats, rng: np.random.Generator) -> Floats:
 
     if rng.random() < 0.5:
         image = image[:, ::-1]
+    # An affine map that keeps the centre where it is, plus the shift. Rows come before columns
+    # here, unlike in OpenCV: it makes no difference as long as inputs are square.
     angle = np.deg2rad(rng.uniform(-10, 10))
     scale = rng.uniform(0.88, 1.12, size=2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
     centre = np.array(image.shape) / 2
     shift = rng.uniform(-0.06, 0.06, size=2) * image.shape
     matrix = np.column_stack([turn, centre - turn @ centre + shift])
+    # A mirrored array has negative strides, which OpenCV does not accept.
     moved = cv2.warpAffine(np.ascontiguousarray(image), matrix, image.shape[::-1])
+    # Exposure (gamma), contrast and brightness, then grain.
     moved = np.clip(moved, 0, 1) ** np.float32(np.exp(rng.uniform(-0.25, 0.25)))
     changed = moved * np.float32(rng.uniform(0.8, 1.2)) + np.float32(rng.uniform(-0.1, 0.1))
     grain = rng.standard_normal(changed.shape, dtype=np.float32) * np.float32(rng.uniform(0, 0.02))
@@ -102,6 +108,7 @@ def augment(image: Floats, rng: np.random.Generator) -> Floats:
 def _pixels(path: Path, spec: Raster) -> Pixels:
     radiograph = imaging.read_image(path, max_pixels=_MAX_PIXELS)
     image = preprocess.resize_for_network(radiograph.pixels, spec)
+    # As bytes: all radiographs are held in memory, where float32 would take four times as much.
     return np.round(image * 255).astype(np.uint8)
 
 
@@ -121,6 +128,7 @@ def read(
         return None
     spec = spec_of(model)
     independent = model.activation == "sigmoid"
+    # (radiographs, labels); of exclusive labels, exactly one is true in each row.
     each = np.array([[label in file.labels for label in model.labels] for file in listed])
     rows = each.astype(np.float32)
     if not independent:
@@ -153,6 +161,7 @@ def patient_of(path: Path) -> str:
         return match[1] or match[2]
     if match := _NIH.match(path.stem):
         return f"nih:{int(match[1])}"
+    # The content and not the path: copies of a file must not get into two splits.
     return f"folders:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 

@@ -25,6 +25,7 @@ from xai_demo.training.datasets.breathing import (
     usable_events,
 )
 
+# Rhonchi and stridor are continuous sounds as wheezes are; no model here tells them apart.
 EVENT_KINDS = {
     "Normal": NORMAL,
     "Fine Crackle": CRACKLE,
@@ -61,6 +62,7 @@ def read(folder: Path) -> Corpus:
     used: set[str] = set()
     takes = []
     for path, split in _annotations(folder):
+        # Of two annotations the first counts, or the recording would be used twice.
         if path.stem in used:
             ledger.add("annotations of a recording that is already annotated, left out", path.name)
             continue
@@ -81,9 +83,11 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
         ledger.add("empty annotations, left out", path.name)
         return None
     try:
+        # Some editors begin a file with a byte order mark, which json.loads refuses.
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         record = next(str(content[key]) for key in _RECORD_KEYS if key in content)
         rows = [(str(e["type"]), e["start"], e["end"]) for e in content["event_annotation"]]
+    # ValueError: not JSON, or not UTF-8. StopIteration: neither of `_RECORD_KEYS`.
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         problem = f"{path.name} ({type(error).__name__}: {error})"
         ledger.add("files that are not SPRSound annotations, left out", problem)
@@ -93,6 +97,7 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
         ledger.add("sounds that cannot be read, left out", sound.name)
         return None
     if record not in RECORD_KINDS:
+        # Only the class of the whole recording is unknown; its events are still used.
         ledger.add("recordings with an unknown record_annotation", f"{path.name} ({record!r})")
     return Take(
         path=sound,
@@ -120,6 +125,7 @@ def _events(
             continue
         texts = [str(time).replace(",", ".") for time in (start, end)]
         try:
+            # The published times are in milliseconds.
             start_s, end_s = (float(text) / 1000 for text in texts)
         except ValueError:
             ledger.add("events without a time, left out", f"{place} ({start!r}-{end!r})")
@@ -133,6 +139,7 @@ def _annotations(folder: Path) -> Iterator[tuple[Path, str]]:
     """Every annotation file with its official split, given by the names of its folders."""
     for root in _annotation_folders(folder, _DEPTH):
         for path in sorted(root.rglob("*.json")):
+            # From the folder of annotations down: those above it need not name a split.
             names = " ".join(path.relative_to(root.parent).parts[:-1]).lower()
             yield path, _split_of(names)
 
