@@ -37,7 +37,8 @@ _MIN_SIDE = 32
 _MAX_ASPECT_RATIO = 10
 # Pixels converted at once, to bound the memory used beside the image and the result.
 _STRIP_PIXELS = 1 << 20
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+# ITU-R BT.601, which Pillow's own conversion to grey uses as well.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # Mean of (max - min of R, G, B), 0 to 1. Grey radiographs have 0; a tint of a tenth gives 0.05, and
 # so do saturated annotations on a twentieth of the area. Colour photographs of animals, people,
@@ -48,6 +49,7 @@ _DARK_SHARE = 1 / 8
 # One step of 8 bits, which JPEG may leave on a constant image.
 _FLAT_RANGE = 1.5 / 255
 
+# TIFF 6.0: BitsPerSample and PhotometricInterpretation.
 _BITS, _PHOTOMETRIC = 258, 262
 
 _HINTS = {
@@ -84,6 +86,7 @@ class _NoExif:
         return Exif()
 
 
+# TIFF keeps Pillow's `getexif`, which turns it upright: `check_tiff_directories` protects it.
 class _Png(_NoExif, PngImageFile): ...
 
 
@@ -200,6 +203,7 @@ class _GreyImage:
 
 def _convert_to_grey(image: ImageFile, name: str) -> _GreyImage:
     target = _TARGET_MODES[image.mode]
+    # A PNG may declare one grey or colour transparent instead of having an alpha channel.
     if target in ("L", "RGB") and image.has_transparency_data:
         target = "RGBA"
     low, high = _value_range(image, target, name)
@@ -235,6 +239,7 @@ def _value_range(image: ImageFile, target: str, name: str) -> tuple[float, float
         return 0.0, 255.0
     strips = (np.asarray(strip) for _, strip in _horizontal_strips(image))
     not_finite = sum(int(np.count_nonzero(~np.isfinite(strip))) for strip in strips)
+    # A single NaN or infinity would spoil the range, and with it every other pixel.
     if not_finite:
         raise UnreadableFileError(
             f"{name} has {not_finite} pixels that are not finite numbers; expected finite ones."
@@ -329,6 +334,7 @@ def _directory_start(head: bytes) -> tuple[str, int]:
 
 def exif_orientation(exif: bytes) -> int:
     """The orientation in an EXIF block; 1, which is upright, if there is none."""
+    # A block is laid out like a TIFF; Pillow keeps the prefix for JPEG and PNG.
     block = exif.removeprefix(b"Exif\0\0")
     try:
         order, start = _directory_start(block)

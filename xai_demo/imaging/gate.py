@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Kind = Literal["frontal", "rotated", "inverted", "not a radiograph"]
 Turn = Literal[0, 90, 180, 270]
 
+# The layout of the features. WEIGHTS belong to it: whoever changes it has to refit them.
 SIDE = 64
 _TURNS: tuple[Turn, ...] = (0, 90, 180, 270)
 _GRID, _CELLS, _DIRECTIONS = 8, 4, 4
@@ -32,7 +33,8 @@ _MAX_SIDE = 512
 # others: a lower probability, and log-odds up to _UPRIGHT_LEAD behind the best other variant.
 _MIN_PROBABILITY, _MIN_PROBABILITY_CORRECTED, _UPRIGHT_LEAD = 0.15, 0.6, 1.5
 _FLAT_RANGE = 1e-3
-_BLANK_RANGE = 1.5 / 255  # as in `imaging`
+# `_FLAT_RANGE` of `imaging`: the limit for the image itself, not for its thumbnail.
+_BLANK_RANGE = 1.5 / 255
 
 # Fitted by `training.input_checks.fit_gate`, in the order of `features`.
 INTERCEPT = -23.774
@@ -243,14 +245,17 @@ def _edge_features(half: Values) -> Values:
         _block_means(strength * (nearest == direction), _CELLS) for direction in range(_DIRECTIONS)
     ]
     energy = np.stack(cells).ravel()
+    # Relative to the whole image's edges, so that contrast counts in the last value only.
     return np.concatenate([np.sqrt(energy / (strength.mean() + 1e-6)), [10 * strength.mean()]])
 
 
 def _symmetry_features(level: Values) -> Values:
     """The symmetry of left and right and of top and bottom, and lungs against mediastinum."""
+    # `level` has mean 0 and variance 1: its products are correlations with its mirror images.
     rows, columns = level.mean(axis=1), level.mean(axis=0)
     quarter = SIDE // 4
     middle = level[quarter : 3 * quarter]
+    # Where a frontal radiograph has its mediastinum and its lungs, in columns out of 64.
     mediastinum = middle[:, SIDE // 2 - 6 : SIDE // 2 + 6].mean()
     lungs = [middle[:, 10:24].mean(), middle[:, -24:-10].mean()]
     return np.array(
@@ -283,6 +288,7 @@ def _detail_features(small: Floats) -> Values:
     power = np.abs(np.fft.fft2((small - small.mean()) * np.outer(window, window))) ** 2
     frequency = np.fft.fftfreq(len(small)) * len(small)
     radius = np.hypot(frequency[:, None], frequency[None, :])
+    # Cycles over the image; 64 is the limit for 128 pixels.
     edges = (1, 2, 4, 8, 16, 32, 64)
     octaves = [
         math.log10(float(power[(radius >= low) & (radius < high)].sum()) + 1e-9)
@@ -290,5 +296,6 @@ def _detail_features(small: Floats) -> Values:
     ]
     steps = np.abs(np.diff(small, axis=1))[:-1] + np.abs(np.diff(small, axis=0))[:, :-1]
     flat = [(steps < 0.004).mean(), (steps < 0.02).mean(), (steps > 0.3).mean()]
+    # From octave to octave, because the power itself depends on the contrast.
     falls = [low - high for low, high in itertools.pairwise(octaves)]
     return np.array([*falls, *flat, *np.sqrt(np.percentile(steps, (10, 50, 90)))])

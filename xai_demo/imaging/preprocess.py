@@ -16,7 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Raster
 
-_TILES = 8  # along each side of the image
+# Along each side of the image; also OpenCV's default.
+_TILES = 8
 
 
 def resize_for_network(pixels: Floats, spec: Raster) -> Floats:
@@ -27,6 +28,7 @@ def resize_for_network(pixels: Floats, spec: Raster) -> Floats:
     """
     from PIL import Image
 
+    # Equalised before anything is cut off or resized, as in training.
     if spec.contrast_limit is not None:
         pixels = equalise_contrast(pixels, spec.contrast_limit)
     if spec.crop == "centre":
@@ -87,6 +89,7 @@ def augmented_views(pixels: Floats) -> Floats:
         centre = ((columns - 1) / 2, (rows - 1) / 2)
         matrix = cv2.getRotationMatrix2D(centre, MAX_ROTATION_DEG * rotation, 1)
         matrix[:, 2] += MAX_SHIFT * right * columns, MAX_SHIFT * down * rows
+        # A black border would be an edge that is not in the image.
         warped = cv2.warpAffine(
             pixels, matrix, (columns, rows), borderMode=cv2.BORDER_REPLICATE
         ).astype(np.float32)
@@ -104,6 +107,7 @@ def prediction_intervals(probabilities: Floats, augmented: Floats) -> Floats:
     >>> prediction_intervals(np.array([0.5, 0.9]), np.array([[0.6, 0.3]])).tolist()
     [[0.5, 0.6], [0.3, 0.9]]
     """
+    # The image itself is one of them, so the interval always holds the reported probability.
     together = np.concatenate([probabilities[None], augmented])
     return np.stack([together.min(axis=0), together.max(axis=0)], axis=1)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats
 
+# Pixels converted at once, to bound the memory used beside the stored values and the result.
 _STRIP_PIXELS = 1 << 20
 # 12-bit values in a file that declares 16 bits reach only 1/16 of the range.
 _DARK_SHARE = 1 / 8
@@ -125,6 +126,7 @@ def _align_bits(array: NDArray[Any], header: Header, *, is_native: bool) -> NDAr
 
 def _display_values(stored: NDArray[Any], header: Header) -> Floats:
     """Stored values as grey levels, (rows, columns), 0 to 1: PS3.3, C.11.1 and C.11.2."""
+    # The modality transformation: to the units in which a window is given.
     values = stored.astype(np.float32)
     if header.modality_table:
         low, high = 0.0, 2.0**header.modality_table.bits - 1
@@ -134,6 +136,7 @@ def _display_values(stored: NDArray[Any], header: Header) -> Floats:
         extremes = [lowest, lowest + 2.0**header.bits - 1]
         low, high = sorted(header.slope * value + header.intercept for value in extremes)
         values = values * np.float32(header.slope) + np.float32(header.intercept)
+    # The VOI transformation: to grey. Where a file has a table and windows, the table is used.
     if header.table:
         grey = _apply_lookup_table(values, header.table) / (2.0**header.table.bits - 1)
     elif header.window:
@@ -143,6 +146,7 @@ def _display_values(stored: NDArray[Any], header: Header) -> Floats:
     grey = np.clip(grey, 0, 1)
     if header.photometric == "MONOCHROME1":
         grey = 1 - grey
+    # Last, because padding is given in stored values and is black in either photometric.
     if header.padding:
         grey[(stored >= header.padding[0]) & (stored <= header.padding[1])] = 0
     return np.asarray(grey, np.float32)
@@ -155,10 +159,12 @@ def _apply_lookup_table(values: Floats, table: LookupTable) -> Floats:
 
 def _apply_window(values: Floats, center: float, width: float, function: str) -> Floats:
     """Values mapped by a window of the given VOI LUT function: PS3.3, C.11.2.1.2 and C.11.2.1.3."""
+    # `exp` overflows in float32 above 88.
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -80, 80))))
     if function == "LINEAR_EXACT":
         return np.asarray((values - center) / width + 0.5)
+    # LINEAR, also where none is named; a width of 1 is allowed, and makes it a threshold.
     return np.asarray((values - (center - 0.5)) / max(width - 1, 1e-6) + 0.5)
 
 
@@ -293,6 +299,7 @@ def _extract_codestream(data: bytes) -> bytes:
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"jp2c":
+            # A length of 0 means up to the end of the file: ISO 15444-1, I.4.
             return data[position + 8 : position + length if length >= 8 else len(data)]
         if length < 8:
             break

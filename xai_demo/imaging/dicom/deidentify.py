@@ -60,6 +60,7 @@ def deidentify(file: BinaryIO, name: str) -> bytes:
         stream,
         implicit_vr=header.syntax == _IMPLICIT,
         little_endian=header.syntax != _BIG_ENDIAN,
+        # A complete file would need the UIDs of its instance, which lead back to the patient.
         enforce_file_format=False,
     )
     return stream.getvalue()
@@ -82,6 +83,7 @@ def _new_dataset(header: Header) -> Dataset:
         dataset.ViewPosition = header.view.upper()
     if header.window:
         dataset.WindowCenter, dataset.WindowWidth = map(_decimal_string, header.window)
+    # Any other function is free text, and displayed like LINEAR.
     if header.function in _FUNCTIONS:
         dataset.VOILUTFunction = header.function
     kind = "SS" if header.signed else "US"

@@ -39,6 +39,7 @@ _TAGS = {
     "intercept": 0x00281052, "slope": 0x00281053, "function": 0x00281056,
 }  # fmt: skip
 _MODALITY_LUT, _VOI_LUT, _DESCRIPTOR, _LUT_DATA = 0x00283000, 0x00283010, 0x00283002, 0x00283006
+# Code and decimal strings have at most 16 bytes (PS3.5, 6.2), but there may be several values.
 _MAX_TEXT_BYTES = 256
 
 RADIOGRAPH_MODALITIES = {
@@ -131,6 +132,7 @@ def read_header(file: BinaryIO, name: str) -> Header:
     reason = ""
     try:
         syntax, at = read_file_meta(file, size)
+        # Its elements have no positions in the file, so none could be skipped unread.
         if syntax == _DEFLATED:
             raise refusal(name, "is a DICOM file that is deflated as a whole")
         walker = ElementWalker(
@@ -139,6 +141,7 @@ def read_header(file: BinaryIO, name: str) -> Header:
             order=">" if syntax == _BIG_ENDIAN else "<",
             explicit=has_explicit_vr(file, at),
         )
+        # Without a transfer syntax it is the default one: PS3.5, 10.1.
         return _HeaderReader(file, walker, walker.dataset(at), name, syntax or _IMPLICIT).header()
     except DamagedError as error:
         reason = str(error)
@@ -165,6 +168,7 @@ class _HeaderReader:
         self._order = ">" if syntax == _BIG_ENDIAN else "<"
 
     def header(self) -> Header:
+        # First, because it explains best why a CT or an ultrasound is refused.
         modality = self._modality()
         frames = self._number("frames", 1)
         if frames != 1:
@@ -229,6 +233,7 @@ class _HeaderReader:
             return None
         value = self._short("padding", 0, signed=signed)
         limit = self._short("padding_limit", value, signed=signed)
+        # The limit may be below the value: PS3.3, C.7.5.1.1.2.
         return min(value, limit), max(value, limit)
 
     def _table(self, tag: int, signed: bool) -> LookupTable | None:
@@ -240,11 +245,13 @@ class _HeaderReader:
         descriptor = read_value(self._file, item[_DESCRIPTOR], limit=6)
         if len(descriptor) < 6:
             return None
+        # Count, first input value, bits; the first value has the sign of the pixels.
         count, _, bits = struct.unpack(f"{self._order}HHH", descriptor)
         (first,) = struct.unpack_from(f"{self._order}{'h' if signed else 'H'}", descriptor, 2)
         # The count of a full table does not fit into 16 bits and is stored as 0: PS3.3, C.11.1.1.1.
         count = count or 65536
         data = read_value(self._file, item[_LUT_DATA], limit=2 * count)
+        # A table of 8 bits has one or two bytes a value; only its length tells which.
         is_wide = len(data) >= 2 * count
         if not 8 <= bits <= 16 or len(data) < count or (bits > 8 and not is_wide):
             raise DamagedError(f"its lookup table of {count} values has {len(data)} bytes")

@@ -34,7 +34,8 @@ _LONG_VRS = {
     b"UT",
     b"UV",
 }
-UNKNOWN_SYNTAX = "2.25"  # not registered as a transfer syntax
+# Valid as a UID, but not registered as a transfer syntax.
+UNKNOWN_SYNTAX = "2.25"
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
 # Bounds the walk through a malicious file; a radiograph has a few hundred elements.
 _MAX_ELEMENTS = 200_000
@@ -92,6 +93,7 @@ class ElementWalker:
         head = self._bytes(at, 8)
         group, number = struct.unpack_from(f"{self._order}HH", head)
         tag, start = group << 16 | number, at + 8
+        # Items and delimiters never have a value representation: PS3.5, 7.5.
         if group == 0xFFFE or not explicit:
             (length,) = struct.unpack_from(f"{self._order}I", head, 4)
             is_explicit = explicit
@@ -142,10 +144,12 @@ class ElementWalker:
             inside = [*self._elements(at, end, explicit, depth + 1)]
             if not inside or inside[-1].tag != _ITEM_END:
                 raise DamagedError(f"the item at byte {at} has no end")
+            # The delimiter has no value, so this is the position after it.
             at = inside[-1].start
 
     def _item(self, at: int) -> tuple[int, int]:
         """The tag and the length of an item or a delimiter."""
+        # Items are counted as well, so that a file of empty ones cannot keep the walk busy.
         group, number, length = struct.unpack(f"{self._order}HHI", self._bytes(at, 8))
         self._left -= 1
         if self._left < 0:
@@ -191,6 +195,7 @@ def read_file_meta(file: BinaryIO, size: int) -> tuple[str, int]:
 
 def has_explicit_vr(file: BinaryIO, at: int) -> bool:
     """Whether the element at byte `at` has a value representation, whatever the syntax says."""
+    # In implicit VR these bytes begin the length, and two capitals would make it at least 16,705.
     file.seek(at + 4)
     vr = file.read(2)
     return len(vr) == 2 and vr.isalpha() and vr.isupper()
