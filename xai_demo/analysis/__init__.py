@@ -127,6 +127,7 @@ class Analyser:
         from xai_demo.analysis import inputs
 
         record = self._model(task, model)
+        # Models of images have no sample rate, so that every sound is refused for them.
         expected_hz = getattr(record.preprocessing, "sample_rate_hz", None)
         if sample_rate_hz != expected_hz:
             raise UnsuitableError(
@@ -147,7 +148,8 @@ class Analyser:
             try:
                 self.engine.network(self.hub.default_model(task))
             except XaiDemoError:
-                continue  # the first request for it gets the reason
+                # The first request for it gets the reason.
+                continue
             explainers.warm_up()
 
     def _read(
@@ -159,6 +161,7 @@ class Analyser:
         with timer("read"):
             source = inputs.read(model, path, self.settings)
         if isinstance(source, Recording):
+            # Before the signal path, as noise at the stethoscope would be.
             return source if request.noise is None else add_noise(source, request.noise)
         with timer("gate"):
             return gate.screen_radiograph(source, request.film)
@@ -200,6 +203,7 @@ def _cycles(
 
     if annotation is None or not isinstance(source, Recording):
         return (), ()
+    # To the millisecond, because messages quote the duration.
     return read_cycles(annotation, duration_s=round(source.duration_s, 3))
 
 
@@ -246,6 +250,7 @@ def _analysis(
         predictions=_predictions(model, probabilities, intervals),
         decision=_decision(model, probabilities, prepared),
         explanations=explanations,
+        # Of the windows, not of the file: only they have times.
         events=prepared.events(model, outputs.probabilities, outputs.steps, outputs.evidence),
         timing_ms=timer.elapsed_ms,
         warnings=(*filter(None, (model.caveat,)), *prepared.warnings, *warnings),
@@ -272,6 +277,7 @@ def _backend(model: Model, explainer: str, backend: str) -> str:
     """The backend to use; raises UnsuitableError if the explainer does not fit the model on it."""
     kind = networks.architecture(model).kind
     method = explainers.explainer_for(explainer, kind, torch=backend != "onnx")
+    # `auto` follows the explainer; only an explicit `onnx` can lack what it needs.
     return "torch" if backend == "auto" and method.needs_torch else backend
 
 
@@ -287,12 +293,14 @@ def _predictions(
             if intervals is None
             else (float(intervals[k, 0]), float(intervals[k, 1])),
         )
+        # Stable: equal probabilities keep the order of the labels.
         for k in sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
     )
 
 
 def _decision(model: Model, probabilities: Floats, prepared: PreparedInput) -> Decision:
     """The decision for the whole file; blank and doubtful ones get none."""
+    # A recording of one window has the operating points of windows.
     outcome = decide(model, probabilities, pooled=len(prepared.inputs) > 1)
     if not (prepared.blank or prepared.doubt):
         return outcome

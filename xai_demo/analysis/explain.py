@@ -73,21 +73,25 @@ def explain(
     )
     budget = explainers.Budget(
         passes=allowance.passes or None,
+        # From 0.4 to 0.88 of the whole analysis: the faithfulness test follows at 0.9.
         progress=lambda done, doing: progress(0.4 + 0.48 * done, doing),
         cancelled=runner.cancelled,
     )
     model, probabilities = network.model, inference.probabilities
     targets = _targets(model, probabilities, request.target, method, pooled=windows > 1)
+    # The runner has already counted the prediction, and for an image its augmented views.
     before = runner.passes
     with timer("explain"):
         raw = raw_heatmaps(network, prepared, outputs, method, targets, budget, runner)
         explanations = _explanations(inference, targets, raw, runner.passes - before)
+    # What the explanation had to leave out.
     warnings = skipped_windows_warning(inference.explainer, windows)
     warnings += fewer_passes_warning(allowance, limit_s)
     # A heatmap of zeros has no most important region to mask.
     if not request.faithfulness or prepared.blank or not raw[:, 0].any():
         return explanations, warnings
     progress(0.9, "Faithfulness test: masking the most important region")
+    # Only the target's explanation: each test costs several forward passes.
     first, *rest = explanations
     with timer("faithfulness"):
         test = run_faithfulness_test(network, prepared, outputs, raw[:, 0], targets[0], runner)
@@ -128,6 +132,7 @@ def _targets(
     all findings if there are more.
     """
     if target is None:
+        # The answer, which is not always the most probable label.
         first = decided_label_index(model, probabilities, pooled=pooled)
     else:
         first = model.labels.index(target)
@@ -135,6 +140,7 @@ def _targets(
         return [first]
     positive = findings(model, probabilities, pooled=pooled)
     ranked = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
+    # Each label once, where it comes first.
     targets = list(dict.fromkeys([first, *positive, *ranked]))
     return targets[: max(MAX_EXPLAINED, len({first, *positive}))]
 
@@ -149,6 +155,7 @@ def _explanations(
             prepared.explanation(
                 # A blank input explains nothing, whatever the gradients are.
                 raw[:, i] * (not prepared.blank),
+                # Of every window, as weights for joining their heatmaps.
                 inference.outputs.probabilities[:, k],
                 explainer=inference.explainer,
                 target=network.model.labels[k],
@@ -183,6 +190,7 @@ class NoiseComparison:
         """The most probable labels of both answers, in the order of the first answer."""
         before = {p.label: p.probability for p in self.clean.report.predictions}
         after = {p.label: p.probability for p in self.noisy.report.predictions}
+        # Predictions are sorted by probability, so the first ones are the most probable.
         top = [*list(before)[:N_COMPARED], *list(after)[:N_COMPARED]]
         return tuple(
             ProbabilityChange(label=label, before=before[label], after=after[label])
@@ -193,6 +201,7 @@ class NoiseComparison:
     def agreement(self) -> float | None:
         """Spearman's coefficient of the two heatmaps; None if one of them is empty."""
         maps = [each.report.explanations[0].heatmap for each in (self.clean, self.noisy)]
+        # An empty heatmap is flat, and ranks of equal values say nothing.
         if min(float(each.max()) for each in maps) <= 0:
             return None
         return rank_correlation(*maps)
@@ -264,9 +273,11 @@ def compare_with_noise(
     def half(start: float) -> Progress | None:
         if progress is None:
             return None
+        # Each of the two analyses reports 0 to 1 for itself.
         return lambda done, doing: progress(start + done / 2, doing)
 
     clean = analyse(dataclasses.replace(request, noise=None), path, progress=half(0))
+    # The same label in both, or the heatmaps could not be compared.
     target = clean.report.explanations[0].target
     noisy = analyse(dataclasses.replace(request, target=target), path, progress=half(0.5))
     return NoiseComparison(noise=request.noise, clean=clean, noisy=noisy)

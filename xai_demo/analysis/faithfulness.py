@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]  # (rows, columns)
 
 MASKED_SHARE = 0.2
+# Of the baseline: each costs a forward pass.
 N_RANDOM_MASKS = 4
-CURVE_STEPS = 20  # points of a deletion or insertion curve, less one
+# Points of a deletion or insertion curve, less one.
+CURVE_STEPS = 20
 ROAD_SHARES = (0.2, 0.4, 0.6, 0.8)
 _FRACTION_WORDS = {0.1: "tenth", 0.2: "fifth", 0.25: "quarter", 0.5: "half"}
 
@@ -32,7 +34,8 @@ class MaskingTest:
 
     window: Floats  # (1, rows, columns)
     background: float  # the value of a masked pixel
-    predict: Callable[[Floats], Floats]  # (n, 1, rows, columns) -> the label's probability (n,)
+    # (n, 1, rows, columns) -> the label's probability (n,).
+    predict: Callable[[Floats], Floats]
 
     def apply(self, masks: Sequence[Mask]) -> Floats:
         """Copies of the window with the background under each mask: (n, 1, rows, columns)."""
@@ -51,7 +54,8 @@ class Faithfulness:
     hidden: float  # without the most important share
     random: float  # without a random share, mean of the draws
     draws: int
-    stretch_s: tuple[float, float] | None = None  # of a recording: the window that was tested
+    # Of a recording: the window that was tested.
+    stretch_s: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields, rounded, as a report has them."""
@@ -77,6 +81,7 @@ class Faithfulness:
 
     def _result(self, label: str) -> str:
         share = _FRACTION_WORDS.get(self.share, f"{100 * self.share:g} %")
+        # Compared as printed, so that a sentence never claims a change its figures do not show.
         before, after, baseline = (f"{p:.2f}" for p in (self.probability, self.hidden, self.random))
         if float(after) >= float(before):
             return (
@@ -138,8 +143,10 @@ def top_share_mask(heatmap: Floats, share: float) -> Mask:
     """
     values = heatmap.ravel()
     count = round(share * values.size)
+    # Nothing or everything: no value separates the two.
     if not 0 < count < values.size:
         return np.full(heatmap.shape, count > 0)
+    # The value from which on the share is reached; ties with it may be too many.
     lowest = np.partition(values, values.size - count)[values.size - count]
     mask: Mask = values > lowest
     ties = np.flatnonzero(values == lowest)
@@ -165,6 +172,7 @@ def insertion_auc(test: MaskingTest, heatmap: Floats, steps: int = CURVE_STEPS) 
     import cv2
 
     blurred = cv2.GaussianBlur(test.window[0], (11, 11), 5)
+    # (n, 1, rows, columns), True where the blur has cleared.
     masks = np.stack(_growing_masks(heatmap, steps))[:, None]
     return _area_under_curve(test.predict(np.where(masks, test.window, blurred[None, None])))
 
@@ -172,6 +180,7 @@ def insertion_auc(test: MaskingTest, heatmap: Floats, steps: int = CURVE_STEPS) 
 def probability_through_heatmap(test: MaskingTest, heatmap: Floats) -> float:
     """The probability when the window is faded into the background by a map of 0..1."""
     background = np.float32(test.background)
+    # A map of 0 shows the background, a map of 1 the window.
     visible = background + heatmap.astype(np.float32) * (test.window - background)
     return float(test.predict(visible[None])[0])
 
@@ -186,6 +195,7 @@ def average_drop(whole: Sequence[float], through: Sequence[float]) -> float:
     0.25
     """
     before, after = np.asarray(whole, float), np.asarray(through, float)
+    # A gain counts as no drop; it counts in `average_increase`.
     return float(np.mean(np.maximum(before - after, 0) / np.maximum(before, 1e-12)))
 
 
@@ -206,10 +216,12 @@ def road(test: MaskingTest, heatmap: Floats, shares: Sequence[float] = ROAD_SHAR
     """
     noise = np.random.default_rng(0).normal(0, 0.01, heatmap.shape).astype(np.float32)
     images = []
-    for sign in (-1, 1):  # the lowest pixels first, then the highest
+    # The lowest pixels first, then the highest.
+    for sign in (-1, 1):
         for share in shares:
             mask = top_share_mask(sign * heatmap, share)
             images.append(impute(test.window[0], mask) + noise * mask)
+    # One call for both signs and all shares.
     probabilities = np.asarray(test.predict(np.stack(images)[:, None]), float)
     lowest, highest = np.split(probabilities, 2)
     return float((lowest - highest).mean() / 2)
@@ -228,6 +240,7 @@ def impute(image: Floats, mask: Mask) -> Floats:
     count = int(mask.sum())
     if not count:
         return image
+    # Each masked pixel is one unknown, numbered row by row; -1 is a pixel that is known.
     number = np.full(mask.shape, -1)
     number[mask] = np.arange(count)
     # A frame of one pixel spares the neighbours at the edge a case of their own.
@@ -236,13 +249,16 @@ def impute(image: Floats, mask: Mask) -> Floats:
     diagonal, right = np.zeros(count), np.zeros(count)
     entries = []
     for (down, across), weight in neighbors_weights:
+        # The padded image as seen from a neighbour on this side.
         shifted = tuple(
             slice(1 + step, 1 + step + size)
             for step, size in zip((down, across), mask.shape, strict=True)
         )
+        # Neighbours outside the image have no weight; known ones go to the right-hand side.
         diagonal += weight * exists[shifted][mask]
         right += weight * known[shifted][mask]
         neighbour = number[shifted][mask]
+        # A neighbour that is masked too is an unknown of its own.
         row = np.flatnonzero(neighbour >= 0)
         entries.append((np.full(len(row), -weight), row, neighbour[row]))
     entries.append((diagonal, np.arange(count), np.arange(count)))
@@ -264,6 +280,7 @@ def pointing_hit(heatmap: Floats, truth: Mask) -> float:
     >>> pointing_hit(np.array([[0.0, 1.0]]), np.array([[False, True]]))
     1.0
     """
+    # The mean over ties: taking the first would favour the top left.
     return float(truth[heatmap == heatmap.max()].mean())
 
 
@@ -320,10 +337,13 @@ def structural_similarity(one: Floats, other: Floats) -> float:
         return np.asarray(cv2.GaussianBlur(values.astype(np.float64), (11, 11), 1.5))
 
     mean_a, mean_b = local_mean(one), local_mean(other)
+    # E[xy] - E[x]E[y], under their Gaussian window.
     covariance = local_mean(one * other) - mean_a * mean_b
     variances = local_mean(one * one) - mean_a**2 + local_mean(other * other) - mean_b**2
+    # K1 and K2 of the paper, for a range of values of 1.
     c1, c2 = 0.01**2, 0.03**2
     upper = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    # Equation 13, averaged over the map as in equation 17.
     return float((upper / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean())
 
 
@@ -343,6 +363,7 @@ def _random_blocks(shape: tuple[int, ...], grid: tuple[int, int], seed: int) -> 
     """A map of the given shape whose grid cells have random values."""
     rows, columns = (min(cells, n) for cells, n in zip(grid, shape, strict=True))
     cells = np.random.default_rng(seed).random((rows, columns)).astype(np.float32)
+    # The cell of every row and column.
     row_of, column_of = (np.arange(n) * k // n for n, k in zip(shape, cells.shape, strict=True))
     blocks: Floats = cells[row_of][:, column_of]
     return blocks

@@ -30,6 +30,7 @@ def resize(heatmap: Floats, rows: int, columns: int) -> Floats:
     """The map at another size, bilinear between cell centres as in pytorch-grad-cam."""
     import cv2
 
+    # cv2 takes width before height; its default interpolation is bilinear.
     return np.asarray(cv2.resize(heatmap, (columns, rows)), dtype=np.float32)
 
 
@@ -51,6 +52,7 @@ def frames_per_column(n_frames: int) -> int:
     >>> [frames_per_column(n) for n in (6000, 6001, 360_000)]
     [1, 2, 60]
     """
+    # Rounded up, so that the columns never exceed the limit.
     return -(-n_frames // MAX_COLUMNS)
 
 
@@ -71,8 +73,10 @@ def average_repeats(heatmap: Floats, window: int, width: int) -> Floats:
     """
     if width >= window:
         return heatmap
+    # The last repeat may be cut off by the end of the window.
     rows, repeats = len(heatmap), -(-window // width)
     missing = repeats * width - window
+    # NaN where the last repeat is missing, so that the mean leaves it out.
     frames = np.pad(resize(heatmap, rows, window), ((0, 0), (0, missing)), constant_values=np.nan)
     mean: Floats = np.nanmean(frames.reshape(rows, repeats, width), axis=1)
     return mean
@@ -84,6 +88,7 @@ def max_per_column(decibels: Floats, step: int) -> Floats:
         return decibels
     frames = decibels.T
     columns = [
+        # Chunks start at multiples of `step`, so no column is split between two.
         np.maximum.reduceat(frames[part], range(0, part.stop - part.start, step), axis=0)
         for part in files.chunks(frames, step)
     ]
@@ -108,20 +113,24 @@ def stitch_windows(
     """
     step = frames_per_column(n_frames)
     columns = -(-n_frames // step)
+    # Nothing to average. The window may be longer than the sound, which was repeated to fill it.
     if len(windows) == 1 and widths is None:
         return resize(normalise(windows[0]), spec.n_mels, window)[:, :columns]
     widths = [window] * len(windows) if widths is None else widths
     total, count = np.zeros((spec.n_mels, columns), np.float32), np.zeros(columns, np.float32)
     for heatmap, start, weight, width in zip(windows, starts, weights, widths, strict=True):
         n_columns = max(1, round(width / step))
+        # A sound that was repeated can have windows that start beyond its end.
         first = min(start // step, columns - 1)
         last = min(first + n_columns, columns)
         weighted = average_repeats(heatmap * np.float32(weight), window, width)
         large = resize(weighted, spec.n_mels, n_columns)
         # Two columns more, less its ends: a Hann window is zero there.
         taper = np.hanning(n_columns + 2)[1 : last - first + 1].astype(np.float32)
+        # Sums of weighted maps and of weights: their quotient is the weighted mean.
         total[:, first:last] += large[:, : last - first] * taper
         count[first:last] += taper
+    # Frames between cycles belong to no window and stay 0.
     divisor: Floats = np.where(count > 0, count, np.float32(1))
     return total / divisor
 
@@ -130,6 +139,7 @@ def average_to_grid(heatmap: Floats, rows: int, columns: int) -> Floats:
     """The map averaged into the cells of a coarser grid, normalised to 0..1."""
     import cv2
 
+    # INTER_AREA is the mean over each cell; bilinear would look at four pixels only.
     cells = cv2.resize(heatmap, (columns, rows), interpolation=cv2.INTER_AREA)
     return normalise(np.asarray(cells, dtype=np.float32))
 
@@ -138,6 +148,7 @@ def peak_in_sound(heatmap: Floats, spec: LogMel, step: int) -> Mapping[str, floa
     """Seconds and hertz of the highest point of (mel, columns) with `step` frames a column."""
     row, column = _peak_cell(heatmap)
     return {
+        # The middle of the column.
         "time_s": float((column + 0.5) * step * spec.hop_length / spec.sample_rate_hz),
         "frequency_hz": mel_frequencies_hz(spec)[row],
     }
@@ -164,12 +175,14 @@ def _peak_cell(heatmap: Floats) -> tuple[int, int]:
     row, column = map(int, np.unravel_index(int(heatmap.argmax()), heatmap.shape))
     lowest = float(heatmap[row, column]) * (1 - _PLATEAU_TOLERANCE)
     is_high = heatmap >= lowest
+    # Along the row and the column of the maximum only: another peak of equal height stays apart.
     return _middle_of_run(is_high[:, column], row), _middle_of_run(is_high[row], column)
 
 
 def _middle_of_run(values: NDArray[np.bool_], index: int) -> int:
     """The middle of the run of true values around an index."""
     below, above = np.flatnonzero(~values[:index]), np.flatnonzero(~values[index:])
+    # A run that reaches the end of the line has no false value beyond it.
     first = int(below[-1]) + 1 if len(below) else 0
     last = index + int(above[0]) - 1 if len(above) else len(values) - 1
     return (first + last) // 2

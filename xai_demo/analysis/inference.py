@@ -49,11 +49,13 @@ _GRADIENT_COST = 3
 class NetworkOutputs:
     """What a network computes for the windows of one file."""
 
-    activations: list[Tensor]  # each (batch, channels, rows, columns); the first windows only
+    # Each (batch, channels, rows, columns); the first windows only.
+    activations: list[Tensor]
     probabilities: Floats  # (windows, labels)
     # Framewise networks: (windows, labels, steps of `audio_input.STEP_FRAMES` frames).
     steps: Floats | None = None
-    evidence: Floats | None = None  # (windows, labels, columns), see `evidence_over_time`
+    # (windows, labels, columns), see `evidence_over_time`.
+    evidence: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,10 @@ class ModelRunner:
 
     def __init__(self, network: Network, cancelled: Callable[[], bool] = lambda: False) -> None:
         self._network, self.cancelled = network, cancelled
-        self._window_s = 0.0  # measured on the latest batch
-        self.passes = 0  # windows that went through the whole network so far
+        # Seconds a window, measured on the latest batch.
+        self._window_s = 0.0
+        # Windows that went through the whole network so far.
+        self.passes = 0
 
     def check(self) -> None:
         """Raise CancelledError if the analysis has been cancelled."""
@@ -87,6 +91,7 @@ class ModelRunner:
         start = 0
         while start < count:
             self.check()
+            # The time is that of the caller's work between two batches, network and all.
             size = min(self._batch_size(), count - start)
             began = time.perf_counter()
             yield slice(start, start + size)
@@ -95,6 +100,7 @@ class ModelRunner:
 
     def features(self, inputs: Floats | LogMelWindows) -> Iterator[Tensor]:
         """The activations at the cut, batch by batch; raises CancelledError."""
+        # `inputs[part]` computes only these windows of a long recording.
         for part in self.batches(len(inputs)):
             self.passes += part.stop - part.start
             yield self._network.features(inputs[part])
@@ -144,6 +150,7 @@ def run_network(
     steps: list[Floats] = []
     evidence: list[Floats] = []
     n_kept = 0
+    # Batch by batch, so that the activations of an hour are never in memory at once.
     for batch in (runner or ModelRunner(network)).features(inputs):
         with torch.inference_mode():
             probabilities.append(network.probabilities(network.head(batch)))
@@ -176,6 +183,7 @@ def column_evidence(head: Callable[[Tensor], Tensor], activations: Tensor) -> Fl
         logits = head(maps)
         columns = []
         for k in range(logits.shape[1]):
+            # Windows do not influence each other: one backward pass a label serves the whole batch.
             (gradient,) = torch.autograd.grad(logits[:, k].sum(), maps, retain_graph=True)
             columns.append((gradient * maps.detach()).sum((1, 2)).clamp(min=0).cpu().numpy())
     evidence: Floats = np.stack(columns, axis=1)
@@ -187,7 +195,9 @@ def _step_probabilities(network: Network, activations: Tensor, n_frames: int) ->
     framewise = networks.architecture(network.model).framewise
     if framewise is None:
         return []
+    # Every frame of a step has the same logits, so the first one of each is enough.
     logits = framewise(network.head, activations, n_frames)[:, :, ::STEP_FRAMES]
+    # (windows x steps, labels): calibration expects one row for each answer.
     rows = network.probabilities(logits.transpose(1, 2).flatten(0, 1))
     by_window = rows.reshape(len(activations), -1, rows.shape[1])
     return [by_window.transpose(0, 2, 1)]
@@ -201,6 +211,7 @@ def pass_allowance(
     At least `MIN_PASSES`, at most the explainer's default.
     """
     cost = _GRADIENT_COST if method.needs == "full gradients" else 1
+    # Seconds that one pass takes over all windows to be explained.
     pass_s = window_s * cost * min(windows, _MAX_SLOW_WINDOWS)
     fits = math.floor(min(seconds / pass_s, method.passes)) if pass_s > 0 else method.passes
     return PassAllowance(passes=min(method.passes, max(MIN_PASSES, fits)), default=method.passes)
@@ -220,6 +231,7 @@ def raw_heatmaps(
 
     runner = runner or ModelRunner(network, budget.cancelled)
     device = outputs.activations[0].device
+    # None on ONNX Runtime; explainers that need it have been refused before.
     whole = network.whole and (lambda x: runner.differentiable_logits(x.to(device)))
     explained = _windows_to_explain(method, outputs.probabilities, targets)
     # Slow explainers make batches of their own.
@@ -253,6 +265,8 @@ def _windows_to_explain(
     """
     import numpy as np
 
+    # (windows, targets): the ranking of the windows for each target. Stable, so that equal windows
+    # keep their order.
     order = np.argsort(-probabilities[:, targets], axis=0, kind="stable")
     if method.passes:
         return np.sort(order[:_MAX_SLOW_WINDOWS, 0])
@@ -270,6 +284,7 @@ def _window_activations(
     import torch
 
     kept = torch.cat(outputs.activations)
+    # Windows are in ascending order and the first ones were kept, so the last index decides.
     if windows[-1] < len(kept):
         return kept[torch.from_numpy(windows)]
     return torch.cat(list(runner.features(inputs)))
@@ -325,6 +340,7 @@ def run_faithfulness_test(
     import numpy as np
 
     runner = runner or ModelRunner(network)
+    # Explainers cover this window first, so its heatmap is never one of those left out.
     window = int(outputs.probabilities[:, target].argmax())
     # Padding is no part of the sound, so it is never masked.
     valid, padding = np.split(prepared.inputs[window], [prepared.valid_columns], axis=2)
@@ -337,6 +353,7 @@ def run_faithfulness_test(
     test = faithfulness.MaskingTest(
         window=valid, background=background_value(prepared), predict=predict
     )
+    # At the size of the input, padding included, and cropped to the sound below.
     whole = heatmap.resize(heatmap.normalise(raw[window]), *prepared.inputs.shape[2:])
     return faithfulness.measure_faithfulness(
         test,

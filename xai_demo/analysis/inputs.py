@@ -123,6 +123,7 @@ def prepare(
     Raises UnsuitableError for a recording and a model of images, or the other way round.
     """
     spec = model.preprocessing
+    # Both are checked, because a source can be prepared for a model that it was not read for.
     if isinstance(spec, LogMel) and isinstance(source, Recording):
         return audio_input.prepare_audio(source, model, signal_path, cycles)
     if isinstance(spec, Raster) and isinstance(source, Radiograph):
@@ -143,6 +144,7 @@ class ImageInput:
     blank: str
     pixels: Floats  # (rows, columns), 0..1
     spec: Raster
+    # None, by which `_decision` and `background_value` recognise an image.
     sample_rate_hz: int | None = None
     doubt: str = ""
 
@@ -167,6 +169,7 @@ class ImageInput:
 
     def explanation(self, windows: Floats, weights: Floats, **fields: Any) -> Explanation:
         """The heatmap at the size of the network's input."""
+        # `weights` are not needed: there is one window.
         values = heatmap.normalise(windows[0])
         # Once more after resizing: interpolation may lower the maximum.
         whole = heatmap.normalise(heatmap.resize(values, *self.pixels.shape))
@@ -198,6 +201,7 @@ def prepare_image(radiograph: Radiograph, spec: Raster) -> ImageInput:
     # Less than one grey level of 8 bits: no structure is left.
     is_uniform = float(pixels.max() - pixels.min()) < 1 / 255
     return ImageInput(
+        # (1, 1, rows, columns): one window with one channel.
         inputs=preprocess.network_input(pixels, spec)[None, None],
         facts=radiograph.facts,
         warnings=radiograph.warnings,

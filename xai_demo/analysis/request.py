@@ -19,6 +19,7 @@ from xai_demo.records import GATE_MODES, TASKS, GateMode, Task
 if TYPE_CHECKING:
     from xai_demo.audio.filters import SignalPath
 
+# Loud enough to change some answers, and quiet enough to leave others.
 DEFAULT_SNR_DB = 10.0
 # The form in which a visitor of the page names a model.
 HUB_ADDRESS = "hf://owner/name[@revision][/file.safetensors]"
@@ -33,20 +34,28 @@ class AnalysisRequest:
     """
 
     task: Task
-    model: str | None = None  # None: the first of the task that is available
+    # None: the first of the task that is available.
+    model: str | None = None
     explainer: str | None = None
-    target: str | None = None  # the label to explain; None: the one that is predicted
+    # The label to explain; None: the one that is predicted.
+    target: str | None = None
     layer: str | None = None
     backend: str = "auto"
-    weights: str | None = None  # a path or an hf:// address, instead of the model's own weights
+    # A path or an hf:// address, instead of the model's own weights.
+    weights: str | None = None
     signal_path: SignalPath | None = None  # stethoscope only
-    cycles: str | Path | None = None  # stethoscope only: an annotation, for one answer a cycle
-    film: GateMode = "checked"  # chest_xray only: what to do if the gate has doubts
-    noise: Noise | None = None  # sounds only: added before the analysis
+    # Only for stethoscope: an annotation, for one answer a cycle.
+    cycles: str | Path | None = None
+    # Only for chest_xray: what to do if the gate has doubts.
+    film: GateMode = "checked"
+    # Only for sounds: added before the analysis.
+    noise: Noise | None = None
     faithfulness: bool = True  # run the faithfulness test
-    uncertainty: bool = True  # chest_xray only: run test-time augmentation
+    # Only for chest_xray: run test-time augmentation.
+    uncertainty: bool = True
 
     def __post_init__(self) -> None:
+        # Types do not bind callers over HTTP: the values arrive as plain text.
         for kind, value, known in (
             ("task", self.task, TASKS),
             ("backend", self.backend, BACKENDS),
@@ -54,6 +63,7 @@ class AnalysisRequest:
         ):
             if value not in known:
                 raise UnknownNameError(kind, value, known)
+        # The default says nothing about a film, so every task may have it.
         if self.task != "chest_xray" and self.film != "checked":
             raise UnsuitableError(
                 f"The film setting {self.film!r} is for the task chest_xray only; the task is "
@@ -98,6 +108,7 @@ def check_visitor(request: AnalysisRequest, *, own_models: bool) -> None:
         raise UnsuitableError("This deployment does not accept visitors' own models.")
     # The file in hf://owner/name/file; without one, it is a whole model directory.
     file = request.weights.removeprefix("hf://").partition("/")[2].partition("/")[2]
+    # Loading a safetensors file cannot run code.
     is_safe = not file or file.endswith(".safetensors")
     if not (request.weights.startswith("hf://") and is_safe):
         raise UnsuitableError(
@@ -112,7 +123,8 @@ def noise_choice(kind: str | None, snr_db: float | None) -> Noise | None:
     Noise(kind='pink', snr_db=10.0)
     """
     if kind:
-        known: Any = kind  # `Noise` refuses an unknown one by name
+        # `Noise` refuses an unknown kind by name.
+        known: Any = kind
         return Noise(kind=known, snr_db=DEFAULT_SNR_DB if snr_db is None else snr_db)
     if snr_db is not None:
         raise RequestError(

@@ -44,6 +44,7 @@ EXAMPLE_BY_TASK: dict[Task, str] = {
 # Other processors, GPUs and backends add numbers in another order. Differences of 1e-5 between
 # processors and of 1e-3 between backends have been observed.
 TOLERANCE = 0.002
+# Of a cell of the normalised heatmap, whose maximum is 1.
 HEATMAP_TOLERANCE = 0.02
 ANSWER_FILE = "selftest.json"
 # Models on the Hub have no directory in `weights/`. Their answers ship with the package.
@@ -72,6 +73,7 @@ def check_model(
             f"The weights of {name} are not installed. {analyser.hub.describe(name)['note']}"
         )
     published = analyser.hub.entry(name).published_answer
+    # The stored answer first: its example ships with the package.
     results = [_check_stored(analyser, name, backend)]
     if published is not None:
         results.append(_check_published(analyser, name, published, clip, backend))
@@ -91,6 +93,7 @@ def check_models(
         for name in names
         for result in check_model(analyser, name, clip=clip, backend=backend)
     ]
+    # Models that were asked for by name are checked or refused; none of them is left out silently.
     absent = [] if models else [name for name in analyser.hub.names() if name not in names]
     notes = [result.sentence for result in results if _is_superseded(result, results)]
     notes += [f"Not installed, so not checked: {', '.join(absent)}."] if absent else []
@@ -150,7 +153,8 @@ def store_answers(models: Sequence[str], settings: Settings) -> list[Path]:
 
 def _model_names(analyser: Analyser, models: Sequence[str]) -> list[str]:
     for name in models:
-        analyser.hub.entry(name)  # an unknown name is refused before any model runs
+        # An unknown name is refused before any model runs.
+        analyser.hub.entry(name)
     return list(models) or [n for n in analyser.hub.names() if analyser.hub.is_available(n)]
 
 
@@ -159,12 +163,14 @@ def _store_answer(analyser: Analyser, name: str) -> Path:
     example = example_path(EXAMPLE_BY_TASK[analyser.hub.entry(name).task])
     analysis = _analyse(analyser, name, example, "auto")
     report, first = analysis.report, analysis.report.explanations[0]
+    # These keys are also in the shipped files of `catalog/answers`.
     answer = {
         "file": example.name,
         "file_sha256": sha256_of(example),
         "weights_sha256": report.model.sha256,
         "tolerance": TOLERANCE,
         "heat_tolerance": HEATMAP_TOLERANCE,
+        # Rounded well below the tolerances, so that the files stay small and stable.
         "probabilities": {p.label: round(p.probability, 6) for p in report.predictions},
         "explainer": first.explainer,
         "layer": first.layer,
@@ -200,6 +206,7 @@ def _check_stored(analyser: Analyser, name: str, backend: str) -> CheckResult:
         )
     expected = _read_answer(path)
     example = example_path(EXAMPLE_BY_TASK[analyser.hub.entry(name).task])
+    # Another example has another answer: a difference would say nothing about the model.
     if sha256_of(example) != expected["file_sha256"]:
         return result(
             None,
@@ -248,6 +255,7 @@ def _check_published(
             f"not checked against the published answer: {path} is missing. Put {published.clip} "
             f"from {published.source} there, or name it with --clip FILE.",
         )
+    # Not every published clip has a known digest.
     if published.sha256 not in (None, sha256_of(path)):
         return result(
             None,
@@ -279,6 +287,7 @@ def _analyse(
         model=name,
         target=target,
         backend=backend,
+        # Masking inputs tells nothing about the answer itself.
         faithfulness=False,
     )
     return analyser.analyse(request, path)
@@ -290,6 +299,7 @@ def _probability_difference(analysis: Analysis, expected: Mapping[str, float]) -
     for label, p in expected.items():
         if label not in probabilities:
             return float("inf"), f"there is no label {label!r}; expected probability {p:.3f}"
+    # Only published labels count: authors give a few of their labels.
     worst = max(expected, key=lambda label: abs(probabilities[label] - expected[label]))
     phrase = f"{worst} has probability {probabilities[worst]:.4f}; expected {expected[worst]:.4f}"
     return abs(probabilities[worst] - expected[worst]), phrase
@@ -298,12 +308,14 @@ def _probability_difference(analysis: Analysis, expected: Mapping[str, float]) -
 def _heatmap_difference(analysis: Analysis, expected: list[list[float]]) -> float:
     """The largest difference of a cell; infinite for a grid of another size."""
     values, stored = analysis.report.explanations[0].values, np.array(expected)
+    # Another grid: the cut or the architecture has changed.
     if values.shape != stored.shape:
         return float("inf")
     return float(np.abs(values - stored).max())
 
 
 def _answer_path(analyser: Analyser, name: str) -> Path:
+    # Without a checkpoint on the Hub a model is bundled.
     if analyser.hub.entry(name).checkpoint is None:
         return analyser.settings.weights_dir / name / ANSWER_FILE
     return HUB_ANSWERS / f"{name}.json"

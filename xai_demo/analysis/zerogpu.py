@@ -31,6 +31,7 @@ class ZeroGPUAnalyser:
 
     def __init__(self, analyser: Analyser, spaces: Any) -> None:
         self._analyser = analyser
+        # `spaces` calls `_max_seconds` with the arguments of each call, before it asks for a GPU.
         self._analyse_on_gpu = spaces.GPU(self._analyse, duration=self._max_seconds)
         self._live_on_gpu = spaces.GPU(self._live, duration=min(GPU_SECONDS.values()))
 
@@ -66,6 +67,7 @@ class ZeroGPUAnalyser:
     ) -> Analysis:
         """See `Analyser.analyse`; a call that has started cannot be cancelled."""
         if progress:
+            # The only report: callbacks cannot be pickled into the other process.
             progress(0.05, "Waiting for a GPU")
         outcome = self._analyse_on_gpu(request, str(path))
         if isinstance(outcome, XaiDemoError):
@@ -92,9 +94,12 @@ class ZeroGPUAnalyser:
                 request.model or self._analyser.hub.default_model(request.task)
             )
             seconds = GPU_SECONDS[networks.architecture(model).kind]
-        except XaiDemoError:  # the call itself refuses the request
+        # The call itself refuses the request.
+        except XaiDemoError:
             return min(GPU_SECONDS.values())
+        # An unknown name is refused later, by the call.
         method = EXPLAINERS.get(str(request.explainer))
+        # A single pass of its own fits into the seconds above.
         return seconds + (_SLOW_EXPLAINER_S if method and method.passes > 1 else 0)
 
 
