@@ -46,7 +46,8 @@ class Architecture:
     """How to build the network of a model, without weights, and where it can be cut."""
 
     build: Callable[[Model], nn.Module]
-    cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]  # the default first
+    # By layer, the default first.
+    cuts: Mapping[str, Callable[[nn.Module], tuple[nn.Module, nn.Module]]]
     # What an explainer's `fits` refers to. "pooled": convolutional, with nothing after the default
     # cut but the mean over the map and one linear layer.
     kind: str = "convolutional"
@@ -90,6 +91,7 @@ ARCHITECTURES = {
         cuts={"features.norm5": timm_backbones.cut_densenet},
         kind="pooled",
     ),
+    # Not pooled: its head has a hidden layer.
     "densenet121-chexvision": Architecture(
         build=timm_backbones.chexvision, cuts={"features.norm5": timm_backbones.cut_chexvision}
     ),
@@ -98,6 +100,7 @@ ARCHITECTURES = {
         cuts={"bn2": timm_backbones.cut_efficientnet},
         kind="pooled",
     ),
+    # Not pooled: their head also takes the maximum over time.
     "resnet18-lung": Architecture(
         build=timm_backbones.lung_resnet18, cuts={"layer4": timm_backbones.cut_resnet}
     ),
@@ -168,5 +171,6 @@ def feature_maps(model: Model, activations: Tensor) -> Tensor:
 def tensor_name(model: Model, name: str) -> str:
     """The network's own name for a tensor that a published file calls `name`."""
     for pattern, replacement in architecture(model).tensor_renames:
+        # In this order: a later pattern may match what an earlier one has left.
         name = re.sub(pattern, replacement, name)
     return name

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Model
 
 N_LAYERS = 12
+# Of the published network; the position embeddings fit no other grid.
 PATCH, STRIDE = 16, 10
 # The class token and the distillation token.
 N_LEADING_TOKENS = 2
@@ -31,6 +32,7 @@ TENSOR_RENAMES = (
     (r"\.attention\.attention\.value\.", ".attention.v_proj."),
     (r"\.attention\.output\.dense\.", ".attention.o_proj."),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    # After `.attention.output.dense.`, which it would match as well.
     (r"\.output\.dense\.", ".mlp.fc2."),
 )
 
@@ -48,6 +50,7 @@ def builder(**size: int) -> Callable[[Model], nn.Module]:
 
         from xai_demo.networks.ast_modules import SpectrogramTransformer
 
+        # There is one position embedding for each patch, so the number of frames is fixed.
         spec = _fixed_length_spec(model)
         # All other fields keep ASTConfig's defaults, which are the published network's.
         facts: dict[str, Any] = {
@@ -59,6 +62,7 @@ def builder(**size: int) -> Callable[[Model], nn.Module]:
             "max_length": spec.frames,
             "num_labels": len(model.labels),
         }
+        # `size` last, because it overrides.
         return SpectrogramTransformer(ASTConfig(**facts | size))
 
     return build
@@ -78,9 +82,11 @@ def cut(network: Any) -> tuple[nn.Module, nn.Module]:
 def feature_maps(model: Model, tokens: Tensor) -> Tensor:
     """The patches of activations, or of their gradients, as (batch, channels, rows, columns)."""
     spec = _fixed_length_spec(model)
+    # Patches overlap: 12 rows of 128 bands, 101 columns of 1024 frames.
     rows, columns = ((n - PATCH) // STRIDE + 1 for n in (spec.n_mels, spec.frames or 0))
     # Behind the patches lie the leading tokens before normalisation: see `ast_modules.Features`.
     patches = tokens[:, N_LEADING_TOKENS : N_LEADING_TOKENS + rows * columns]
+    # Channels come last in tokens, but second in feature maps.
     laid_out: Tensor = patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
     return laid_out
 

@@ -20,6 +20,7 @@ class SpectrogramTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, frames) -> (batch, labels) logits."""
+        # transformers expects (batch, frames, mel).
         output = self.audio_spectrogram_transformer(x[:, 0].transpose(1, 2))
         logits: Tensor = self.classifier(output.pooler_output)
         return logits
@@ -35,6 +36,7 @@ class Features(nn.Module):
     def __init__(self, network: SpectrogramTransformer) -> None:
         super().__init__()
         body = network.audio_spectrogram_transformer
+        # The same modules: both halves share the whole network's parameters.
         self.embeddings, self.layers = body.embeddings, body.layers[:-1]
         self.normalised = body.layers[-1].layernorm_before
 
@@ -63,8 +65,10 @@ class Head(nn.Module):
     def forward(self, activations: Tensor) -> Tensor:
         """Activations -> (batch, labels) logits."""
         normalised, leading = activations[:, :-N_LEADING_TOKENS], activations[:, -N_LEADING_TOKENS:]
+        # The residual connection adds what came before normalisation.
         leading = leading + self._attend(normalised)
         leading = leading + self.mlp(self.layernorm_after(leading))
+        # Like transformers' pooled output: the mean of both leading tokens, after normalisation.
         logits: Tensor = self.classifier(self.layernorm(leading).mean(dim=1))
         return logits
 
@@ -73,9 +77,11 @@ class Head(nn.Module):
         attention = self.attention
 
         def heads(projected: Tensor) -> Tensor:
+            # (batch, tokens, channels) -> (batch, heads, tokens, channels of a head).
             split: Tensor = projected.unflatten(2, (-1, attention.head_dim)).transpose(1, 2)
             return split
 
+        # Queries of the leading tokens alone; a function call, so that `AttentionRecorder` sees it.
         mixed = F.scaled_dot_product_attention(
             heads(attention.q_proj(tokens[:, :N_LEADING_TOKENS])),
             heads(attention.k_proj(tokens)),

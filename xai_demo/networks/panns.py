@@ -89,8 +89,10 @@ def framewise_logits(head: Any, activations: Tensor, n_frames: int) -> Tensor:
     """
     import torch
 
+    # (batch, labels, steps).
     steps: Tensor = head.framewise_logits(activations)
     repeated = steps.repeat_interleave(_STRIDE, dim=2)
+    # Pooling drops an odd frame at the end, so the steps cover up to 31 frames too few.
     missing = n_frames - repeated.shape[2]
     last = repeated[:, :, -1:].expand(-1, -1, max(0, missing))
     return torch.cat([repeated, last], dim=2)[:, :, :n_frames]

@@ -43,6 +43,7 @@ class Panns(nn.Module):
     def __init__(self, n_labels: int, width: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.dropout = dropout
+        # All PANNs have 64 mel bands.
         self.bn0 = nn.BatchNorm2d(64)
         self.fc1 = nn.Linear(width, width)
         self.fc_audioset = nn.Linear(width, n_labels)
@@ -124,6 +125,7 @@ class Cnn14(Panns):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> (batch, labels) logits."""
+        # Block 6 has no pooling, as in the authors' code, where its pool size is 1.
         x = _dropout(self.conv_block6(self.input_of_block(6, x)), self)
         return _classify(x, self)
 
@@ -146,6 +148,7 @@ class Cnn6Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, time) -> activations."""
+        # `Panns` computes (time, mel); activations are (mel, time), like the input.
         activations: Tensor = self.network.conv_block4(self.network.input_of_block(4, x))
         return activations.transpose(2, 3)
 
@@ -199,6 +202,7 @@ class Cnn14Head(Head):
 
     def __init__(self, network: Cnn14) -> None:
         super().__init__(network)
+        # All that is left of block 6 after its second convolution.
         self.bn2 = network.conv_block6.bn2
 
     def block(self, activations: Tensor) -> Tensor:

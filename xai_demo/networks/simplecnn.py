@@ -24,6 +24,7 @@ def build(model: Model) -> nn.Module:
     for i in range(3):
         convolution = nn.Conv2d(WIDTHS[i], WIDTHS[i + 1], 3, padding=1)
         layers[f"conv_block{i + 1}"] = nn.Sequential(convolution, nn.ReLU())
+        # The last pooling has a fixed output, so that inputs of any size fit the linear layer.
         layers[f"pool{i + 1}"] = nn.MaxPool2d(2) if i < 2 else nn.AdaptiveAvgPool2d(GRID)
     layers["flatten"] = nn.Flatten()
     layers["dropout"] = nn.Dropout(DROPOUT)

@@ -54,11 +54,14 @@ def lung_resnet18(model: Model) -> nn.Module:
     from xai_demo.networks.timm_modules import BandContrast, MeanMaxPool
 
     network: Any = timm.create_model("resnet18", in_chans=2, num_classes=len(model.labels))
+    # Under the name of the convolution, so that the cut by names need not know of it.
     network.conv1 = nn.Sequential(BandContrast(), network.conv1)
     # Stride 1 instead of 2: a crackle would otherwise share its cell with too much else.
     network.layer4[0].conv1.stride = (1, 1)
+    # The shortcut must have the stride of the path that it is added to.
     network.layer4[0].downsample[0].stride = (1, 1)
     network.global_pool = MeanMaxPool()
+    # The mean and the maximum of each channel.
     network.fc = nn.Linear(2 * network.num_features, len(model.labels))
     return network  # type: ignore[no-any-return]
 
@@ -73,6 +76,7 @@ def lung_efficientnet_lite0(model: Model) -> nn.Module:
     # The classifier is replaced below, so its number of classes does not matter.
     network: Any = timm.create_model("efficientnet_lite0", in_chans=2, num_classes=4)
     network.conv_stem = nn.Sequential(BandContrast(), network.conv_stem)
+    # Stage 5 is the last with stride 2; the depthwise convolution carries it.
     network.blocks[5][0].conv_dw.stride = (1, 1)
     network.global_pool = MeanMaxPool()
     network.classifier = nn.Linear(2 * network.num_features, len(model.labels))
@@ -86,6 +90,7 @@ def cut_resnet(network: Any) -> tuple[nn.Module, nn.Module]:
     # The same modules, so that both halves share the whole network's parameters.
     stages = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
     features = nn.Sequential(*(getattr(network, stage) for stage in stages))
+    # Without timm's dropout before the classifier, which does nothing in evaluation mode.
     return features, nn.Sequential(network.global_pool, network.fc)
 
 
@@ -103,6 +108,7 @@ def cut_efficientnet(network: Any) -> tuple[nn.Module, nn.Module]:
     """Cut after `bn2`, the last convolution's normalisation and ReLU6."""
     from torch import nn
 
+    # timm's `bn1` and `bn2` include the activation, so nothing is left out between the stages.
     stages = ("conv_stem", "bn1", "blocks", "conv_head", "bn2")
     features = nn.Sequential(*(getattr(network, stage) for stage in stages))
     return features, nn.Sequential(network.global_pool, network.classifier)

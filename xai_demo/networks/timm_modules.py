@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 # ImageNet's, of red, green and blue.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of the published hidden layer.
 _WIDTH = 512
 
 
@@ -33,6 +34,7 @@ class GreyToRGB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, rows, columns) -> (batch, 3, rows, columns)."""
+        # Broadcasting repeats the grey channel: (batch, 1, ...) less (3, 1, 1).
         return (x - self.mean) / self.std
 
 
@@ -41,6 +43,7 @@ class CheXVision(nn.Module):
 
     def __init__(self, n_labels: int) -> None:
         super().__init__()
+        # num_classes=0: timm then leaves out its own classifier.
         backbone: Any = timm.create_model("densenet121", in_chans=3, num_classes=0)
         self.colours = GreyToRGB()
         self.features: nn.Module = backbone.features
@@ -65,6 +68,7 @@ class BandContrast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, rows, columns) -> (batch, 2, rows, columns)."""
+        # Axis 3 is time: the mean over it is the level of a band.
         return torch.cat([x, x - x.mean(3, keepdim=True)], 1)
 
 
@@ -76,6 +80,7 @@ class MeanMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, rows, columns) -> (batch, 2 channels)."""
+        # `x.mean(2)` averages the bands first, so that the maximum is not one noisy cell.
         return torch.cat([x.mean((2, 3)), x.mean(2).amax(2)], 1)
 
     def column_contributions(self, x: Tensor) -> Tensor:

@@ -115,10 +115,14 @@ def _example_record(example: Example, content: SynthesisedSound | Phantom) -> di
 
 
 LUNG_KINDS: tuple[Literal["crackle", "wheeze"], ...] = ("crackle", "wheeze")
-EVERYDAY_LABELS = ("Tick-tock", "Dog", "Crowing, cock-a-doodle-doo")  # intermittent sounds
-_EVENT_PERIOD_S = 2.0  # about one event a breath
-_EVENT_LENGTHS_S = (0.4, 0.7)  # shortest, longest
-_ROOM = ((0, 100, 600, 2500, 8000, 16000), (-6, 0, -4, -10, -22, -36))  # hertz, decibels
+# Intermittent sounds: one without a pause has no time that a heatmap could find.
+EVERYDAY_LABELS = ("Tick-tock", "Dog", "Crowing, cock-a-doodle-doo")
+# About one event a breath.
+_EVENT_PERIOD_S = 2.0
+# The shortest and the longest.
+_EVENT_LENGTHS_S = (0.4, 0.7)
+# The noise of a room, falling towards high frequencies: hertz, decibels.
+_ROOM = ((0, 100, 600, 2500, 8000, 16000), (-6, 0, -4, -10, -22, -36))
 
 
 def lung_mixture(
@@ -130,6 +134,7 @@ def lung_mixture(
     """
     rng = np.random.default_rng(seed)
     rate, count = lung.SAMPLE_RATE_HZ, len(background)
+    # At least one event, also in a recording shorter than the period.
     number = max(1, int(count / rate / _EVENT_PERIOD_S))
     slot = count // number
     if slot < _EVENT_LENGTHS_S[1] * rate:
@@ -143,6 +148,7 @@ def lung_mixture(
     for first in range(0, number * slot, slot):
         wave, (low_hz, high_hz) = _event(rng, kind)
         start = first + int(rng.integers(slot - len(wave) + 1))
+        # The event by itself, because the ratio is taken over its own interval.
         alone = np.zeros(count)
         alone[start : start + len(wave)] = wave
         sound = lung.mix_at_snr(sound, alone, snr_db)
@@ -163,6 +169,7 @@ def everyday_mixture(label: str, *, snr_db: float, seed: int) -> SynthesisedSoun
     clean = everyday.everyday_sound(label, seed=seed)
     rng = np.random.default_rng(seed)
     rate, count = clean.sample_rate_hz, len(clean.samples)
+    # Otherwise every sound would have its events at the same times.
     shift = int(rng.integers(count))
     sound = np.roll(clean.samples.astype(np.float64), shift)
     truth = tuple(part for t in clean.truth for part in _shift(t, shift / rate, count / rate))
@@ -199,6 +206,7 @@ def _event(
 
 def _shift(truth: GroundTruth, by_s: float, total_s: float) -> list[GroundTruth]:
     """The interval moved by `by_s`, in two parts if it wraps around the end."""
+    # `np.roll` wraps around the end in the same way.
     start_s = (truth.start_s + by_s) % total_s
     end_s = start_s + truth.end_s - truth.start_s
     spans = [(start_s, min(end_s, total_s))]

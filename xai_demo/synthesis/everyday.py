@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     # The sound, the intervals in which it sounds in seconds, and its band in hertz.
     SoundParts: TypeAlias = tuple[Samples, tuple[Span, ...], Span]
 
+# PANNs' own rate: the examples are not resampled for them.
 SAMPLE_RATE_HZ = 32000
 DURATION_S = 5.0
 _COUNT = round(SAMPLE_RATE_HZ * DURATION_S)
@@ -45,7 +46,9 @@ def clock_tick(rng: np.random.Generator) -> SoundParts:
     starts = np.arange(0.45, DURATION_S - 0.1, 1.0)
     sound = 0.0016 * _background_noise(rng, ((0, 0), (300, 0), (2000, -20), (16000, -40)))
     for number, start_s in enumerate(starts):
+        # The click and its echo.
         for delay_s, height in ((0.0, 1.0), (0.022, 0.45)):
+            # Tick and tock differ a little in pitch.
             pitch = 1.0 if number % 2 else 0.93
             for pitch_hz, decay_s, share in (
                 (2100, 0.006, 0.6),
@@ -68,6 +71,7 @@ def dog(rng: np.random.Generator) -> SoundParts:
         length_s = rng.uniform(0.17, 0.22)
         time_s = np.arange(round(length_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
         part = time_s / length_s
+        # The pitch arches over each bark; the exponent moves its peak towards the start.
         pitch_hz = rng.uniform(440, 500) * (0.75 + 0.5 * np.sin(np.pi * part**0.7))
         stack = _harmonic_stack(
             rng,
@@ -78,6 +82,7 @@ def dog(rng: np.random.Generator) -> SoundParts:
         breath = _coloured_noise(
             rng, len(part), ((0, -30), (500, -6), (1500, 0), (4000, -14), (7000, -36), (16000, -60))
         )
+        # A sharp attack and a slow decay.
         shape = np.minimum(part / 0.12, 1) * (1 - part) ** 0.8
         _add_at(
             sound, start_s, rng.uniform(0.8, 1.0) * shape * (stack + 0.45 * breath * stack.std())
@@ -89,6 +94,7 @@ def dog(rng: np.random.Generator) -> SoundParts:
 def rooster(rng: np.random.Generator) -> SoundParts:
     """One crow: three short syllables and a long one that falls at its end."""
     sound = 0.001 * _background_noise(rng, ((0, 0), (200, -3), (2000, -20), (16000, -40)))
+    # Start, length and the pitches that each syllable glides through, in seconds and hertz.
     syllables = (
         (1.2, 0.17, (620.0, 820.0, 760.0)),
         (1.45, 0.13, (760.0, 900.0, 800.0)),
@@ -110,6 +116,7 @@ def rooster(rng: np.random.Generator) -> SoundParts:
 def helicopter(rng: np.random.Generator) -> SoundParts:
     """Low rotor beats, eleven a second, without a pause."""
     time_s = np.arange(_COUNT) / SAMPLE_RATE_HZ
+    # Beats since the start; the slow sine keeps them from being strictly periodic.
     beat = 11.0 * time_s + 0.05 * np.sin(2 * np.pi * 0.3 * time_s)
     chop = np.exp(-((((beat % 1) - 0.3) / 0.16) ** 2))
     # Median band levels of the recordings in ESC-10.
@@ -123,6 +130,7 @@ def helicopter(rng: np.random.Generator) -> SoundParts:
     )  # fmt: skip
     low, air = _background_noise(rng, low_curve), _background_noise(rng, air_curve)
     whine = np.sin(2 * np.pi * 430 * time_s) + 0.5 * np.sin(2 * np.pi * 860 * time_s)
+    # The rotor modulates all but the whine.
     sound = low * (0.5 + chop) + 0.15 * air * (0.8 + chop) + 0.03 * whine
     return sound * (0.85 + 0.15 * np.sin(2 * np.pi * 0.17 * time_s)), _THROUGHOUT, (30.0, 3000.0)
 
@@ -146,6 +154,7 @@ def chainsaw(rng: np.random.Generator) -> SoundParts:
     hiss = _background_noise(
         rng, ((0, -40), (500, -8), (2000, 0), (5000, -3), (10000, -12), (16000, -24))
     )
+    # Louder at higher revolutions: 95 Hz is idling.
     loud = 0.35 + 0.65 * np.clip((pitch_hz - 95) / 60, 0, 1)
     return loud * (engine / engine.std() + 0.45 * hiss), _THROUGHOUT, (100.0, 8000.0)
 
@@ -155,6 +164,7 @@ def rain(rng: np.random.Generator) -> SoundParts:
     sound = 0.30 * _background_noise(
         rng, ((0, -25), (150, -9), (600, -3), (2500, 0), (7000, -4), (16000, -14))
     )
+    # Single drops over the noise, of exponentially distributed height: few are loud.
     for start_s in rng.uniform(0, DURATION_S - 0.05, 420):
         tone = _damped_tone(rng.uniform(1200, 7000), rng.uniform(0.0008, 0.003))
         _add_at(sound, float(start_s), rng.exponential(0.35) * tone)
@@ -225,6 +235,7 @@ def _harmonic_stack(
     roughness: float = 0.05,
 ) -> Samples:
     """Harmonics of a moving pitch, with levels from a (hertz, decibels) curve: (time,)."""
+    # The phase is the integral of the pitch, so that it has no jumps where the pitch moves.
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     sound = np.zeros(len(pitch_hz))
     for harmonic in range(1, harmonics + 1):
@@ -250,6 +261,7 @@ def _interpolate(points: tuple[tuple[float, float], ...], x: Samples) -> Samples
 
 
 def _damped_tone(pitch_hz: float, decay_s: float) -> Samples:
+    # Six time constants: the rest is below -52 dB.
     time_s = np.arange(round(6 * decay_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     return np.asarray(np.exp(-time_s / decay_s) * np.sin(2 * np.pi * pitch_hz * time_s))
 
@@ -266,5 +278,6 @@ def _add_reverb(rng: np.random.Generator, sound: Samples, decay_s: float, share:
 
 def _add_at(sound: Samples, start_s: float, wave: Samples) -> None:
     start = round(start_s * SAMPLE_RATE_HZ)
+    # A wave that reaches beyond the end is cut off.
     end = min(start + len(wave), len(sound))
     sound[start:end] += wave[: end - start]

@@ -31,7 +31,8 @@ CRACKLES: dict[str, tuple[float, float]] = {
 # Median band levels while children breathe in, in decibels relative to the loudest band.
 _BREATH_HZ = (0, 25, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 4000)
 _BREATH_DB = (-45, -25, -10, -2, 0, -3, -8, -15, -22, -31, -48, -55, -58, -61)
-_SILENCE_DB = -22.0  # the level between breaths
+# The level between breaths.
+_SILENCE_DB = -22.0
 _EXPIRATION_DB = -7.0
 _CONTACT_S = 0.15
 _CONTACT_HZ = (0, 100, 250, 500, 1000, 2000, 4000)
@@ -72,7 +73,8 @@ class Breathing:
     inspiration_s: float = 0.63
     expiration_s: float = 0.6
     heart_per_minute: float = 84.0
-    level: float = 0.02  # root mean square
+    # Root mean square.
+    level: float = 0.02
     # Peak of the contact noise, relative to that of the breathing.
     contact_db: float = 11.0
 
@@ -104,6 +106,7 @@ def breath_noise(rng: np.random.Generator, breathing: Breathing) -> Samples:
         _add_hump(expiration, expiration_s, breathing.expiration_s, rng.uniform(0.85, 1.0))
     # Expiration has less energy at high frequencies than inspiration.
     darker = np.asarray(_BREATH_DB) - 6 * np.clip(np.asarray(_BREATH_HZ) / 500 - 0.3, 0, 1)
+    # Of inspiration, expiration and the pauses: independent of each other.
     noises = [
         coloured_noise(rng, count, SAMPLE_RATE_HZ, _BREATH_HZ, curve)
         for curve in (_BREATH_DB, darker, _BREATH_DB)
@@ -118,6 +121,7 @@ def contact_noise(rng: np.random.Generator) -> Samples:
     """The thump of a stethoscope being placed, as most recordings start: (time,), peak 1."""
     time_s = np.arange(round(_CONTACT_S * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     noise = coloured_noise(rng, len(time_s), SAMPLE_RATE_HZ, _CONTACT_HZ, _CONTACT_DB)
+    # A sudden onset of 2 ms, then an exponential decay.
     wave = noise * np.minimum(time_s / 0.002, 1) * np.exp(-time_s / 0.015)
     return np.asarray(wave / np.abs(wave).max())
 
@@ -132,6 +136,7 @@ def crackle(kind: Literal["fine", "coarse"], *, frequency_hz: float | None = Non
     time_s = np.arange(round(length_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     attack = np.sin(np.pi / 2 * np.clip(time_s * pitch_hz, 0, 1)) ** 2
     release = np.sin(np.pi / 2 * np.clip((length_s - time_s) / (0.5 * length_s), 0, 1)) ** 2
+    # exp(-length / decay) = 1 / 20.
     decay_s = length_s / np.log(20)
     damped = np.exp(-time_s / decay_s) * np.sin(2 * np.pi * pitch_hz * time_s)
     wave = attack * release * damped
@@ -146,12 +151,14 @@ def crackle_burst(rng: np.random.Generator, event: Crackles) -> Samples:
     length = len(crackle(event.kind))
     last = max(len(burst) - length, 0)
     slots = np.linspace(0, last, number)
+    # Less than half the distance between slots, so that crackles keep their order.
     jitter = rng.uniform(-0.45, 0.45, number) * last / (number - 1)
     # The burst starts and ends with a crackle, so its length is the one requested.
     jitter[[0, -1]] = 0
     for onset in (slots + jitter).astype(int):
         wave = crackle(event.kind, frequency_hz=pitch_hz * rng.uniform(0.85, 1.15))
         end = min(onset + length, len(burst))
+        # Heights are uniform in decibels; the sign is random.
         height = np.exp(rng.uniform(np.log(0.15), 0.0)) * rng.choice((-1, 1))
         burst[onset:end] += height * wave[: end - onset]
     return burst
@@ -168,6 +175,7 @@ def wheeze(rng: np.random.Generator, event: Wheeze) -> tuple[Samples, tuple[floa
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     tone = np.zeros(count)
     for harmonic in range(1, event.harmonics + 1):
+        # Each harmonic has a quarter of the amplitude of the one before.
         tone += 0.25 ** (harmonic - 1) * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi))
     # The amplitude flutters about 15 times a second.
     knots = max(3, round(15 * event.duration_s))
@@ -190,6 +198,7 @@ def mix_at_snr(background: Samples | Floats, event: Samples | Floats, snr_db: fl
             f"The event has shape {np.shape(event)}; "
             f"it must have the background's, {np.shape(background)}."
         )
+    # The interval of the event, without the zeros around it.
     sounding = np.flatnonzero(event)
     span = slice(sounding[0], sounding[-1] + 1) if len(sounding) else slice(0, 0)
     power = float(np.sum(np.square(event[span], dtype=np.float64)))
@@ -212,6 +221,7 @@ def lung_sound(
     contact = contact_noise(rng) * np.abs(sound).max() * 10 ** (breathing.contact_db / 20)
     sound[: len(contact)] += contact[: len(sound)]
     truth = []
+    # One after the other: the background of an event includes those before it.
     for event in events:
         label = "wheeze" if isinstance(event, Wheeze) else "crackle"
         if isinstance(event, Wheeze):
@@ -253,6 +263,7 @@ def _add_hump(envelope: Samples, start_s: float, length_s: float, height: float)
     hump = height * np.sin(np.pi * np.linspace(0, 1, length)) ** 0.8
     first, last = max(start, 0), min(start + length, len(envelope))
     if last > first:
+        # The maximum, because breaths that touch do not add up.
         envelope[first:last] = np.maximum(envelope[first:last], hump[first - start : last - start])
 
 

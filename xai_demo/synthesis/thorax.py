@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     Points: TypeAlias = Sequence[tuple[float, float]]
 
 SIZE = 512
-_OVERSAMPLING = 2  # of outlines, for smooth edges
+# Of outlines: averaging back to SIZE smooths their edges.
+_OVERSAMPLING = 2
 
 # Outlines as (x, y) fractions of the image; paired parts are drawn on the left and mirrored.
 _TORSO = (
@@ -66,10 +67,12 @@ def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom
     """
     rng = np.random.default_rng(seed)
     lungs = _smooth(_fill_outline(_RIGHT_LUNG), 1.6) + _smooth(_fill_outline(_LEFT_LUNG), 1.6)
+    # Layers of the image, each (SIZE, SIZE).
     body = _soft_tissue(lungs)
     bone = _bones(rng)
     vessels = _vessels(rng) * lungs
     tissue = _tissue_texture(rng) * np.clip(4 * body, 0, 1)
+    # Bone stands out less where the body is dense already.
     grey = body + 0.95 * bone * (1 - 0.75 * body) + 0.26 * vessels + 0.022 * tissue
     clouds = np.zeros_like(grey)
     boxes = []
@@ -81,6 +84,7 @@ def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom
     # Fluid replaces air: the patch becomes as dense as the heart and hides what lies in it.
     grey += clouds * (0.72 - grey)
     grain = _smooth(rng.standard_normal((SIZE, SIZE)), 0.7)
+    # Grain grows with brightness.
     exposure = np.clip(grey, 0, 1) + 0.014 * grain * (0.3 + np.clip(grey, 0, 1))
     pixels = np.clip(255 * exposure + 3, 0, 255).astype(np.uint8)
     return Phantom(pixels=_draw_side_marker(pixels), truth=tuple(boxes))
@@ -101,12 +105,15 @@ def _soft_tissue(lungs: Plane) -> Plane:
     torso = _fill_outline(_TORSO + tuple((1 - px, py) for px, py in reversed(_TORSO)))
     skin = _smooth(torso, 3) * (0.25 + 0.75 * _smooth(torso, 26))
     grey = 0.55 * skin
-    grey += 0.09 * np.exp(-(((x - 0.5) / 0.16) ** 2)) * torso  # thicker towards the middle
+    # Thicker towards the middle.
+    grey += 0.09 * np.exp(-(((x - 0.5) / 0.16) ** 2)) * torso
     # The chin covers the upper edge.
     chin = 1 / (1 + np.exp((np.hypot((x - 0.5) / 0.20, (y + 0.04) / 0.13) - 1) / 0.05))
     grey = np.maximum(grey, 0.76 * chin)
+    # Lungs are thicker, and so darker, away from their edges.
     depth = np.clip(_smooth(lungs, 12) ** 1.5, 0, 1)
     grey -= lungs * (0.12 + 0.21 * depth) * (1 - 0.15 * (y - 0.5))
+    # Only where lung was subtracted: elsewhere the heart is as dense as what surrounds it.
     heart = _smooth(_fill_outline(_HEART), 3.5)
     grey += heart * 0.20 * lungs
     abdomen = 1 / (1 + np.exp(-(y - 0.76) / 0.025)) * np.clip(torso - lungs, 0, 1)
@@ -127,6 +134,7 @@ def _bones(rng: np.random.Generator) -> Plane:
         # The lower ribs end in cartilage, which is not visible.
         if rib < 7:
             bone += 0.11 * _tube(front, 0.0100)
+    # Ribs are drawn on one side and mirrored.
     bone = np.maximum(bone, bone[:, ::-1])
     collar = ((0.452, 0.252), (0.41, 0.240), (0.34, 0.206), (0.26, 0.188), (0.185, 0.180))
     blade = ((0.155, 0.20), (0.195, 0.28), (0.205, 0.36), (0.165, 0.44))
@@ -145,6 +153,7 @@ def _bones(rng: np.random.Generator) -> Plane:
 def _rib(number: int) -> tuple[Points, Points]:
     """One rib: its posterior part, spine to flank, and its fainter anterior part."""
     y = 0.195 + 0.066 * number
+    # Where each rib is furthest to the side.
     flank = (0.335, 0.245, 0.195, 0.165, 0.150, 0.142, 0.138, 0.134, 0.130, 0.128)[number]
     fall = 0.035 + 0.012 * min(number, 6)
     back = (
@@ -213,6 +222,7 @@ def _cloud(rng: np.random.Generator, opacity: Opacity) -> Plane:
 
 def _bounding_box(label: str, cloud: Plane) -> Box:
     """The smallest box around everything denser than a quarter of the maximum."""
+    # Clouds have been multiplied by the lungs: outside them nothing is left.
     if cloud.max() <= 0.05:
         raise UnsuitableError(
             f"The opacity {label!r} lies outside both lungs; it must lie inside one."
@@ -256,6 +266,7 @@ def _spline(points: Points, *, closed: bool = True) -> NDArray[np.float64]:
     knots = np.asarray(points, np.float64)
     ends = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
     knots = np.concatenate([ends[0], knots, ends[1]])
+    # 16 points a segment, without its end, which is the start of the next one.
     t = np.linspace(0, 1, 16, endpoint=False)[:, None]
     pieces = []
     for a, b, c, d in zip(knots, knots[1:], knots[2:], knots[3:], strict=False):
@@ -271,6 +282,7 @@ def _band_outline(path: Points, radius: float) -> list[tuple[float, float]]:
     along = np.gradient(middle, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     across = radius * np.stack([-along[:, 1], along[:, 0]], axis=1)
+    # There on one side and back on the other, as one closed outline.
     outline = np.concatenate([middle + across, (middle - across)[::-1]])
     return [(float(px), float(py)) for px, py in outline]
 
