@@ -80,6 +80,7 @@ class RadiographAugmentation:
 NIH14 = RadiographAugmentation(
     rotation_deg=15, scale=0.1, shift=0.05, mirror_probability=0.5, brightness=0.1, contrast=0.2
 )
+# The classes come from collections that differ in exposure and scanner, hence more change.
 COVID3 = RadiographAugmentation(
     rotation_deg=8,
     scale=0.12,
@@ -103,12 +104,14 @@ def augment_radiograph(
         radiograph = _warp(radiograph, rng, limits)
     # Before contrast and noise, which can make pixels negative: they have no power.
     if limits.gamma:
+        # As float32, because NumPy widens the whole array for a float64 scalar.
         exponent = np.exp(rng.uniform(-limits.gamma, limits.gamma))
         radiograph = radiograph ** np.float32(exponent)
     mean = np.float32(radiograph.mean())
     contrast = np.float32(rng.uniform(1 - limits.contrast, 1 + limits.contrast))
     brightness = np.float32(rng.uniform(-limits.brightness, limits.brightness))
     radiograph = (radiograph - mean) * contrast + mean + brightness
+    # Speckle grows with the signal; the Gaussian noise added last does not.
     if limits.speckle:
         radiograph = radiograph * (1 + _noise(radiograph, rng, limits.speckle))
     if limits.gaussian:

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from xai_demo.training.metrics import Array, Labels
     from xai_demo.training.recipe import Recipe
 
-MAX_CALIBRATION_ERROR = 0.05  # expected calibration error of a well calibrated model
-MIN_LABEL_COUNT = 30  # a label with fewer validation samples is treated as if it had this many
-MIN_RELATIVE_POINT = 0.1  # of the labels' operating points, relative to the largest one
-MAX_NORMAL_FACTOR = 2.0  # by which normal's operating point may depart from its frequency
+# Expected calibration error of a well calibrated model.
+MAX_CALIBRATION_ERROR = 0.05
+# A label with fewer validation samples is treated as if it had this many.
+MIN_LABEL_COUNT = 30
+# Of the labels' operating points, relative to the largest one.
+MIN_RELATIVE_POINT = 0.1
+# By which normal's operating point may depart from its frequency.
+MAX_NORMAL_FACTOR = 2.0
 # A grid, because the calibration error is not smooth in the temperature.
 _TEMPERATURES = np.geomspace(0.25, 4, 200)
-_MIN_SOUNDING_S = 30.0  # validation time from which a label gets an event point of its own
+# Validation time from which a label gets an event point of its own.
+_MIN_SOUNDING_S = 30.0
 # With fewer samples than this, a calibration error is mostly chance.
 _MIN_SAMPLES = 200
 # By distance from 1, so that of equally good factors the one nearest to 1 is found first.
@@ -40,6 +45,7 @@ def softmax(logits: Array) -> Array:
     >>> softmax(np.array([[0.0, 0.0]]))
     array([[0.5, 0.5]])
     """
+    # Without their maximum, which cancels out: exp cannot overflow.
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Array = shifted / shifted.sum(axis=1, keepdims=True)
     return result
@@ -171,6 +177,7 @@ def operating_points(probabilities: Array, targets: Labels, normal: int) -> Arra
         points = frequency**power
         points[normal] *= factor
         points = np.maximum(points, MIN_RELATIVE_POINT * points.max())
+        # As `decision` decides: the largest ratio of probability to point.
         counts = metrics.confusion(
             targets, (probabilities / points).argmax(axis=1), np.ones(len(targets)), n
         )
@@ -191,6 +198,7 @@ def youden_threshold(scores: Array, positive: NDArray[np.bool_]) -> float:
     0.4
     """
     levels = np.unique(scores)
+    # Midway between neighbouring scores, where no sample lies; the first finds every sample.
     thresholds = np.r_[levels[0], (levels[1:] + levels[:-1]) / 2]
     youden = [(scores[positive] >= t).mean() + (scores[~positive] < t).mean() for t in thresholds]
     best = np.flatnonzero(np.isclose(youden, np.max(youden)))

@@ -39,7 +39,8 @@ BALANCES: dict[str, dict[str, Any]] = {
 # Without a limit, a handful of samples of a rare label would dominate the loss.
 MAX_LABEL_WEIGHT = 10.0
 SMOTE_NEIGHBOURS = 5  # as in Chawla et al. 2002
-_INVERSE_PENALTY = 0.1  # C of the logistic regression
+# C of the logistic regression.
+_INVERSE_PENALTY = 0.1
 
 
 def balanced_schedule(recipe: Recipe, balance: str | None) -> Schedule:
@@ -73,8 +74,10 @@ def label_weights(targets: Labels, n_labels: int, power: float) -> Floats | None
     if targets.ndim == 2:
         present = np.maximum(targets.sum(axis=0), 1)
         ratios = ((len(targets) - present) / present).astype(np.float64) ** power
+        # Never below 1: where it is present, even a common label counts no less than where absent.
         clipped: Floats = np.clip(ratios, 1.0, MAX_LABEL_WEIGHT).astype(np.float32)
         return clipped
+    # A label without samples counts as one, so that nothing is divided by zero.
     sizes = np.maximum(np.bincount(targets, minlength=n_labels), 1).astype(np.float64)
     raw = np.minimum(sizes**-power / sizes.max() ** -power, MAX_LABEL_WEIGHT)
     weights: Floats = (raw * len(targets) / (raw * sizes).sum()).astype(np.float32)
@@ -92,10 +95,12 @@ def sampling_probabilities(targets: Labels, n_labels: int, power: float) -> Arra
     """
     if targets.ndim == 1:
         sizes = np.bincount(targets, minlength=n_labels).astype(float)
+        # Times the size of the label, this is its size to the power.
         chance = sizes[targets] ** (power - 1)
     else:
         sizes = np.maximum(targets.sum(axis=0), 1).astype(float)
         n_without = max(int((targets.sum(axis=1) == 0).sum()), 1)
+        # Infinite for a label that the sample lacks, so also for a sample without any.
         rarest = np.where(targets > 0, sizes, np.inf).min(axis=1)
         chance = np.where(np.isfinite(rarest), rarest, n_without) ** (power - 1)
     result: Array = chance / chance.sum()
@@ -122,6 +127,7 @@ def fit_balanced_layer(features: Array, targets: Labels, n_labels: int) -> tuple
     Independent labels are fitted one by one; a label without samples gets zeros, that is a
     probability of one half.
     """
+    # The offset keeps features that never vary from dividing by zero.
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     scaled = (features - mean) / deviation
     if targets.ndim == 1:
@@ -141,6 +147,7 @@ def fit_balanced_layer(features: Array, targets: Labels, n_labels: int) -> tuple
 
 def _oversample(features: Array, targets: Labels) -> tuple[Array, Labels]:
     """Synthesise samples until all labels are as frequent as the most frequent one."""
+    # Of the extra `train`, which no other balance needs.
     from imblearn.over_sampling import SMOTE
 
     sizes = np.bincount(targets)
@@ -148,6 +155,7 @@ def _oversample(features: Array, targets: Labels) -> tuple[Array, Labels]:
     goals = {k: int(sizes.max()) for k, n in enumerate(sizes) if 1 < n < sizes.max()}
     if not goals:
         return features, targets
+    # A label of n samples has only n - 1 neighbours for each.
     neighbours = min(SMOTE_NEIGHBOURS, min(int(sizes[k]) for k in goals) - 1)
     smote = SMOTE(sampling_strategy=goals, k_neighbors=neighbours, random_state=0)
     balanced: tuple[Array, Labels] = smote.fit_resample(features, targets)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
     from xai_demo.training.datasets import Dataset, Split
 
-PATIENTS_FILE = "persons.json"  # beside the weights: the patients that a network was trained on
+# Beside the weights: the patients that a network was trained on.
+PATIENTS_FILE = "persons.json"
 FILE = "evaluation.json"
 
 
@@ -84,6 +85,7 @@ def training_patients(directory: Path) -> frozenset[str] | None:
     path = directory / PATIENTS_FILE
     if not path.is_file():
         return None
+    # The key of the first shipped models, see `train`.
     return frozenset(json.loads(path.read_text(encoding="utf-8"))["learnt_from"])
 
 
@@ -114,9 +116,11 @@ def check_split(data: Dataset, split: Split, n_labels: int) -> None:
 def _write_evaluation(out: Path, model: Model, evaluation: Evaluation) -> None:
     """Write the figures as JSON and the plots of all predictions, each into its own folder."""
     out.mkdir(parents=True, exist_ok=True)
+    # Figures that are not defined are null, so a NaN would be a mistake.
     text = json.dumps(evaluation.result, indent=2, allow_nan=False) + "\n"
     write_atomically(out / FILE, text)
     normal = model.labels.index(model.normal_label) if model.normal_label else None
+    # The main test has the empty name, and so its plots lie in `out` itself.
     for folder, predictions in evaluation.predictions.items():
         plots.write_plots(
             out / folder,

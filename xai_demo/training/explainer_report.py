@@ -10,13 +10,13 @@ from typing import Any
 
 # An interval over fewer means nothing.
 MIN_PATIENTS = 5
-MAX_CORRELATION = (
-    0.5  # with the heatmap of random weights; below it, heatmaps depend on the weights
-)
+# With the heatmap of random weights; below it, heatmaps depend on the weights.
+MAX_CORRELATION = 0.5
 # The part of annotated files, as in `ground_truth`.
 REAL = "real"
 # Signal-to-noise ratio of the mixtures that the verdict is about.
 _SNR_DB = "10"
+# By the ends of names such as pointing_above_energy.
 _RULES = {
     "chance": "chance",
     "energy": "the brightest cell of the input",
@@ -93,6 +93,7 @@ def card_section(result: dict[str, Any]) -> list[str]:
 def verdict(result: dict[str, Any]) -> list[str]:
     """Which explainers pass each check, in sentences."""
     rows, counts = result["explainers"], result.get("counts", {})
+    # Where a result has no counts, its figures are judged.
     tested = {name: counts.get(name, {}).get("trial", MIN_PATIENTS) for name in rows}
     located = {name: counts.get(name, {}).get("persons", MIN_PATIENTS) for name in rows}
     better = "Points at the finding better than"
@@ -137,6 +138,7 @@ def _verdict_line(
     """One line of the verdict; "" where nothing was measured."""
     passes = {name: check(row) for name, row in rows.items()}
     measured = [name for name, passed in passes.items() if passed is not None]
+    # With too few patients, an explainer is named but neither passes nor fails.
     judged = [name for name in measured if patients[name] >= MIN_PATIENTS]
     if not measured:
         return ""
@@ -152,6 +154,7 @@ def _verdict_line(
 
 
 def _depends_on_weights(row: dict[str, Any]) -> bool | None:
+    # The end of the interval that speaks against the explainer; so below.
     high = _interval_end(row, "randomisation", "high")
     return None if high is None else high < MAX_CORRELATION
 
@@ -205,12 +208,14 @@ def _table(columns: Sequence[str], rows: dict[str, dict[str, Any]]) -> Iterator[
 def _label_table(result: dict[str, Any]) -> list[str]:
     """Pointing for each label separately, with chance below."""
     labels = list(dict.fromkeys(k for row in result["per_label"].values() for k in row))
+    # A single label would repeat the table above.
     if len(labels) < 2:
         return []
     rows = {
         name: {label: figures.get("pointing") for label, figures in row.items()}
         for name, row in result["per_label"].items()
     }
+    # Chance is the same for every explainer, so the first that has the label will do.
     chance = {
         label: next(r[label]["pointing_chance"] for r in result["per_label"].values() if r[label])
         for label in labels
@@ -224,6 +229,7 @@ def _box_table(result: dict[str, Any]) -> list[str]:
         (label, name, row[label])
         for name, row in result["per_label"].items()
         for label in row
+        # Only where the truth is boxes is there an overlap at thresholds.
         if "iou_0.5" in row[label]
     ]
     if not each:
@@ -251,6 +257,7 @@ def _box_table(result: dict[str, Any]) -> list[str]:
 def _mixture_table(result: dict[str, Any]) -> list[str]:
     """Hits in time and band for mixtures of every signal-to-noise ratio."""
     mixtures = result["synthesised"]
+    # All explainers were given the same mixtures.
     snrs = list(next(iter(mixtures.values())))
     lines = [
         "",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # With this many positive validation samples, a label's own operating point and its rate count
 # equally.
 PRIOR_POSITIVES = 10.0
+# A grid, because every temperature has shifts of its own.
 _TEMPERATURES = np.geomspace(0.4, 4, 60)
 _PER_LABEL = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
 
@@ -74,6 +75,7 @@ def _shifts(logits: Array, rates: Array, temperature: float) -> Array:
     # At these ends, all probabilities of a label are practically 0 and 1.
     low = np.full(logits.shape[1], -60.0 * temperature) - logits.max(axis=0)
     high = np.full(logits.shape[1], 60.0 * temperature) - logits.min(axis=0)
+    # Sixty halvings of that range reach the precision of a float.
     for _ in range(60):
         middle = (low + high) / 2
         is_above = sigmoid((logits + middle) / temperature).mean(axis=0) > goals
@@ -115,6 +117,7 @@ def calibrate_model(
 
 def decide(model: Model, probabilities: Array) -> Labels:
     """Which labels are at or above their operating points, (samples, labels)."""
+    # A label without a point is at one half, as in `decision`.
     points = np.array([model.operating_points.get(label, 0.5) for label in model.labels])
     decisions: Labels = (probabilities >= points).astype(np.int64)
     return decisions
@@ -135,6 +138,7 @@ def per_label(
         metrics.auroc(probabilities[:, k], is_present[:, k], weights)
         for k in range(targets.shape[1])
     ]
+    # A bootstrap draw may hold no sample of a label.
     occurs = true_positives + false_negatives > 0
 
     def ratio(above: Array, below: Array) -> Array:
@@ -180,6 +184,7 @@ def calibration_error(
     """Mean gap between probability and frequency, by bin of probability, over the labels."""
     errors = []
     for p, positive in zip(probabilities.T, targets.T, strict=True):
+        # A probability of 1 belongs to the last bin.
         bin_of = np.minimum((p * bins).astype(int), bins - 1)
         gap = np.abs(np.bincount(bin_of, weights * (p - positive), minlength=bins))
         errors.append(gap.sum() / weights.sum())
@@ -195,6 +200,7 @@ def figures(
     def flat_per_label(weights: Array) -> dict[str, float]:
         by_figure = per_label(probabilities, targets, decisions, weights)
         return {
+            # No label contains a line break, so the key can be split again.
             f"{label}\n{name}": float(by_figure[name][k])
             for k, label in enumerate(model.labels)
             for name in _PER_LABEL

@@ -47,6 +47,7 @@ def summarise_folds(
     model: Model, *, data: str, runs: Sequence[Sequence[Fold]], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The figures as JSON values; a run holds the folds of one seed."""
+    # All runs have the same folds, and so the same targets and patients in the same order.
     first = runs[0]
     targets = np.concatenate([fold.targets for fold in first])
     groups = [group for fold in first for group in fold.groups]
@@ -79,6 +80,7 @@ def summarise_folds(
             ]
             for i, fold in enumerate(first)
         },
+        # Means over the seeds, so that a fold counts once in a paired test.
         "figures_by_fold": [
             {
                 name: round_finite(value)
@@ -96,6 +98,7 @@ def folds_digest(folds: Sequence[Fold]) -> str:
     """A digest of which patient was in which fold; runs are comparable only if theirs agree."""
     digest = hashlib.sha256()
     for fold in folds:
+        # Sorted, because the order of the samples within a fold makes no difference.
         digest.update(f"{fold.name}:{','.join(sorted(fold.groups))}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -168,6 +171,7 @@ def _run_figures(model: Model, folds: Sequence[Fold]) -> Callable[[Array], dict[
             if w.sum()
         ]
         summary = _summary(model, (probabilities, targets, decisions), weights)
+        # In place of the accuracy over all samples, see METHOD.
         return summary | {"accuracy": float(np.mean(accuracies))}
 
     return figures
@@ -232,6 +236,7 @@ def compare_runs(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any
     TrainingError if the runs share no figure over equally many folds, or if their folds hold
     different patients.
     """
+    # Rows of `ablate` have no digest; then only their number tells whether the folds agree.
     digests = [run.get("dealt") for run in (first, second)]
     if None not in digests and digests[0] != digests[1]:
         raise TrainingError(

@@ -55,6 +55,7 @@ def retrain_folds(
     the figures as cross_validation.json. Raises TrainingError if the data cannot be used, or has
     another number of published folds than `plan.folds`.
     """
+    # A list: every seed trains on the same folds.
     parts = list(_fold_datasets(recipe, data, plan.folds))
     epochs = plan.epochs or recipe.schedule.epochs
     recipe = dataclasses.replace(
@@ -62,6 +63,7 @@ def retrain_folds(
     )
     runs, notes = [], {note for _, part in parts for note in part.notes}
     with ExitStack() as stack:
+        # Training needs a folder for its checkpoints even if nothing is kept.
         root = plan.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for seed in range(plan.seeds):
             folds = []
@@ -88,6 +90,7 @@ def patient_folds(data: Dataset, count: int) -> Iterator[tuple[str, Dataset]]:
 
     The validation split is taken from the patients of the other folds.
     """
+    # Seeded by the dataset alone, so that two runs to compare have the same folds.
     fold_of = datasets.assign_folds(data.groups, data.targets, count, seed=f"folds:{data.name}")
     for fold in range(count):
         others = np.flatnonzero(fold_of != fold)
@@ -100,6 +103,7 @@ def patient_folds(data: Dataset, count: int) -> Iterator[tuple[str, Dataset]]:
         splits: list[Split] = ["test"] * len(data.groups)
         for i, validation in zip(others, is_validation, strict=True):
             splits[i] = "validation" if validation else "train"
+        # From 1, as published folds are numbered.
         yield str(fold + 1), dataclasses.replace(data, splits=tuple(splits))
 
 
@@ -168,6 +172,7 @@ def _train_fold(
     )
     model = train.calibrate_network(network, recipe, data)
     probabilities, targets = predict.split_probabilities(network, model, data, "test")
+    # Decisions as the demo makes them, at the points chosen on this fold's validation part.
     decisions = (
         findings.decide(model, probabilities)
         if data.is_independent

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 # the eight orientations of any other image.
 _WRONG_WEIGHT = 0.3
 _OTHER_WEIGHT = 0.5
-_GATE_STRENGTH = 0.03  # inverse of the penalty
+# The inverse of the penalty.
+_GATE_STRENGTH = 0.03
 CLASSES = ("breath", *NON_BREATH_KINDS)
 
 
@@ -75,15 +76,18 @@ def fit_gate(
             f"The images are of the kinds {', '.join(sorted(set(kinds)))}; a fit needs some of"
             f" {', '.join(sorted(radiograph_kinds))}, and some of any other kind."
         )
+    # Every source of radiographs weighs the same, every other kind as well, and so do both sides.
     share = np.empty(len(names))
     for chosen in (is_radiograph, ~is_radiograph):
         sources, counts = np.unique(names[chosen], return_counts=True)
         count = dict(zip(sources.tolist(), counts.tolist(), strict=True))
         share[chosen] = [is_radiograph.sum() / len(sources) / count[n] for n in names[chosen]]
+    # (images, 8), where the first variant is the image as it is, see `gate.features`.
     weights = np.where(is_radiograph[:, None], _WRONG_WEIGHT, _OTHER_WEIGHT) * np.ones(8)
     weights[is_radiograph, 0] = 1
     is_upright = np.zeros(weights.shape, bool)
     is_upright[is_radiograph, 0] = True
+    # The penalty treats features alike, so they need one scale; the offset is for constant ones.
     mean = statistics.mean(axis=(0, 1))
     deviation = statistics.std(axis=(0, 1)) + 1e-9
     model = LogisticRegression(C=_GATE_STRENGTH, max_iter=1000)
@@ -92,8 +96,10 @@ def fit_gate(
         is_upright.ravel(),
         sample_weight=(weights * share[:, None]).ravel(),
     )
+    # The gate takes raw features, so the scaling goes into the literals.
     slopes = model.coef_[0] / deviation
     return GateFit(
+        # To the digits that the literals have.
         intercept=float(f"{model.intercept_[0] - slopes @ mean:.5g}"),
         weights=tuple(float(f"{slope:.4g}") for slope in slopes),
     )
@@ -138,6 +144,7 @@ def fit_quality(
     mean, deviation = statistics.mean(axis=0), statistics.std(axis=0) + 1e-9
     model = LogisticRegression(C=strength, max_iter=5000)
     model.fit((statistics - mean) / deviation, numbers, sample_weight=weights)
+    # A softmax stays the same without breath's row, so the others are relative to it.
     slopes = (model.coef_[1:] - model.coef_[0]) / deviation
     offsets = model.intercept_[1:] - model.intercept_[0] - slopes @ mean
     return QualityFit(

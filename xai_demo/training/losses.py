@@ -34,6 +34,7 @@ class Objective(nn.Module):
             return F.cross_entropy(
                 logits, targets, weights, label_smoothing=schedule.label_smoothing
             )
+        # By hand, because only PyTorch's own cross-entropy smooths labels.
         smooth = (1 - schedule.label_smoothing) * targets + schedule.label_smoothing / len(
             targets[0]
         )
@@ -50,10 +51,13 @@ class FindingsObjective(Objective):
     def loss(self, inputs: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
         """Mean loss of a batch; `targets` are probabilities, (batch, labels)."""
         logits = run_in_bfloat16(self.network, inputs)
+        # Towards one half, because every label is a choice of two.
         smooth = targets + schedule.label_smoothing * (0.5 - targets)
         rows = focal_binary_cross_entropy(logits, smooth, schedule.focal_gamma)
         weights: Any = self.weights
         if weights is not None:
+            # 1 where a label is absent, its weight where it is present; between them for soft
+            # targets.
             rows = rows * (1 + smooth * (weights - 1))
         return rows.mean()
 
@@ -89,6 +93,7 @@ class BreathObjective(Objective):
         super().__init__(network)
         self.labels, self.sources = labels, sources
         # The names of these modules are keys of checkpoint.pt.
+        # Twice the features, because the network pools by mean and by maximum.
         self.classifiers = nn.Linear(2 * network.num_features, labels * sources)
         self.in_time = nn.Conv1d(network.num_features, 2, 1)
         self.drop = nn.Dropout(0.3)
@@ -103,18 +108,23 @@ class BreathObjective(Objective):
         label = (1 - schedule.label_smoothing) * label + schedule.label_smoothing / self.labels
         maps = run_in_bfloat16(network.forward_features, inputs)
         pooled = self.drop(network.global_pool(maps))
+        # (batch, sources, labels), of which a sample counts with its own source only.
         by_source = self.classifiers(pooled).unflatten(1, (self.sources, self.labels))
         log_probabilities = by_source.log_softmax(2)
         source_loss = -((log_probabilities * label[:, None]).sum(2) * source).sum(1).mean()
         # Detached: the classifier for all sources must not change the features.
         shared_loss = F.cross_entropy(network.get_classifier()(pooled.detach()), label)
+        # The maximum, so that an event shorter than a column still fills it.
         columns = F.adaptive_max_pool1d(times.unflatten(1, (2, -1)), maps.shape[3])
         column_losses = F.binary_cross_entropy_with_logits(
+            # Over the bands, from (batch, channels, bands, columns).
             self.in_time(maps.mean(2)),
             columns,
+            # A missed event costs twice as much as a false one.
             pos_weight=torch.full((2, 1), 2.0, device=maps.device),
             reduction="none",
         )
+        # Where it is not known when events sound, there is nothing to compare with.
         time_loss = (column_losses.mean((1, 2)) * is_timed[:, 0]).mean()
         total: Tensor = source_loss + shared_loss + schedule.time_loss_weight * time_loss
         return total

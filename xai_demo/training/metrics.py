@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Labels = NDArray[np.int64]
 
+# 25 draws then lie beyond each end of a 95 % interval.
 DRAWS = 1000
 
 
@@ -38,6 +39,7 @@ def auroc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> float:
     first = np.r_[True, scores[1:] != scores[:-1]]
     group = np.cumsum(first) - 1
     up_at, down_at = np.bincount(group, up), np.bincount(group, down)
+    # The weight of the negatives with a smaller score.
     below = np.cumsum(down_at) - down_at
     total = up.sum() * down.sum()
     return float((up_at * (below + down_at / 2)).sum() / total) if total > 0 else float("nan")
@@ -61,7 +63,9 @@ def expected_calibration_error(
     """Mean gap between confidence and accuracy, by bin of the top probability (Guo et al. 2017)."""
     top = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
+    # A probability of 1 belongs to the last bin.
     bin_of = np.minimum((top * bins).astype(int), bins - 1)
+    # A bin's sum is its weight times the gap of its means.
     gap = np.abs(np.bincount(bin_of, weights * (top - right), minlength=bins))
     return float(gap.sum() / weights.sum())
 
@@ -104,6 +108,7 @@ def _abnormal_summary(
     abnormal = np.arange(len(counts)) != normal
     sensitivity = counts[abnormal][:, abnormal].sum() / max(counts[abnormal].sum(), 1e-12)
     specificity = counts[normal, normal] / max(counts[normal].sum(), 1e-12)
+    # Combined as in the ICBHI 2017 and SPRSound challenges, see `lung.metrics`.
     average = (sensitivity + specificity) / 2
     harmonic = 2 * sensitivity * specificity / max(sensitivity + specificity, 1e-12)
     return {
@@ -130,6 +135,7 @@ def per_class(
             "recall": float(right / max(true_count, 1e-12)),
             "f1": float(2 * right / max(true_count + decided_count, 1e-12)),
             "auroc": auroc(probabilities[:, k], targets == k, weights),
+            # Wrong are the false positives and the false negatives of this label.
             "accuracy": float(1 - (true_count + decided_count - 2 * right) / counts.sum()),
         }
     return result

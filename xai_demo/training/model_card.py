@@ -22,12 +22,14 @@ from xai_demo.training.explainer_report import card_section
 from xai_demo.training.recipes import RECIPES
 
 CONFIG, CARD = "config.json", "MODEL_CARD.md"
-EXPLAINERS_FILE = "explainers.json"  # the result of `evaluate-explainers`, beside the card
+# The result of `evaluate-explainers`, beside the card.
+EXPLAINERS_FILE = "explainers.json"
 EVALUATION_TITLE = "## Evaluation"
 FOLDS_TITLE = "## Cross-validation"
 EXPLAINERS_TITLE = "## How far to trust the explanations"
 FAILURES_TITLE = "## Known failures"
 
+# The Hub's names for tasks (all others are of sounds) and for licences.
 _PIPELINES = {"chest_xray": "image-classification"}
 _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "cc-by-3.0"}
 # What config.json takes from the recipe and no measurement changes.
@@ -86,6 +88,7 @@ def write_folds(directory: Path, result: dict[str, Any]) -> Path:
     path = _existing_card(directory)
     _write_json(directory / fold_metrics.FILE, result)
     card = path.read_text(encoding="utf-8")
+    # Sections stand in the order of `_write_card`.
     following = EXPLAINERS_TITLE if EXPLAINERS_TITLE in card else FAILURES_TITLE
     before, after = _around_section(card, FOLDS_TITLE, following)
     section = "\n".join(_folds_section(result))
@@ -102,6 +105,7 @@ def refresh_card(directory: Path) -> Path:
     path = _existing_card(directory)
     config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     recipe_texts = dataclasses.asdict(RECIPES[config["name"]].model)
+    # An empty text is not added to a config.json that never had it.
     texts = {name: recipe_texts[name] for name in _TEXTS if name in config or recipe_texts[name]}
     _write_json(directory / CONFIG, config | texts)
     model = Model.from_config(config | texts)
@@ -127,6 +131,7 @@ def _around_section(card: str, title: str, following: str) -> tuple[str, str]:
     """What stands before and after a section, or before and from the following one without it."""
     before, found, rest = card.partition(f"{title}\n")
     if found:
+        # The next heading of the same level ends the section.
         _, mark, after = rest.partition("\n## ")
         return before, mark.lstrip("\n") + after
     before, mark, after = card.partition(following)
@@ -182,6 +187,7 @@ def _write_card(directory: Path, model: Model, evaluation: list[str]) -> None:
         f"Licence of data and weights: {model.licence}. Please cite: {model.citation}.",
         "",
         *(f"- {note}" for note in model.notes),
+        # An empty line ends the list, if there is one.
         *[""] * bool(model.notes),
         "## Training",
         "",

@@ -135,6 +135,7 @@ def evaluation(model: Model, result: dict[str, Any] | None) -> list[str]:
         )
     lines += ["", *_confusion(result["confusion"])]
     lines += _parts(result.get("parts", {})) + _sites(result)
+    # Every note is a paragraph, so an empty line comes before it.
     return lines + [f"\n{note}" for note in result.get("notes", [])]
 
 
@@ -146,6 +147,7 @@ def _confusion(confusion: dict[str, Any]) -> list[str]:
             "| label | true positives | false negatives | false positives | true negatives |",
             "| --- | --- | --- | --- | --- |",
             *(
+                # Rows are the truth, columns the answer, absent before present.
                 f"| {label} | {present[1]} | {present[0]} | {absent[1]} | {absent[0]} |"
                 for label, (absent, present) in zip(labels, counts, strict=True)
             ),
@@ -174,8 +176,10 @@ def _parts(parts: dict[str, Any]) -> list[str]:
     for key, part in parts.items():
         cells = " | ".join(interval_text(part["metrics"][figure]) for figure in _PART_FIGURES)
         lines.append(f"| {_PART_NAMES.get(key, key)} | {part['n']} | {cells} |")
+    # Below the table, which a matrix would interrupt.
     for key, part in parts.items():
         name = _PART_NAMES.get(key, key)
+        # Not capitalize(), which would make COVID and NIH lower case.
         heading = name[0].upper() + name[1:]
         lines += ["", f"{heading}:", "", *_confusion(part["confusion"])]
     return lines
@@ -187,6 +191,7 @@ def _sites(result: dict[str, Any]) -> list[str]:
         (site, level, row)
         for site, levels in result.get("sites", {}).items()
         for level, row in levels.items()
+        # All patients of such a dataset were trained on.
         if site not in result.get("no_test", ())
     ]
     if not rows:

@@ -25,7 +25,8 @@ def write_plots(
     *,
     model: str,
     labels: Sequence[str],
-    predictions: tuple[Array, Labels, Labels],  # probabilities, targets, decisions
+    # Probabilities, targets, decisions.
+    predictions: tuple[Array, Labels, Labels],
     normal: int | None,
 ) -> tuple[Path, ...]:
     """Write all three plots into `out`, which is created, and return their paths.
@@ -74,6 +75,7 @@ def draw_findings_matrix(
         (~present, ~predicted),
     )
     counts = np.stack([(a & b).sum(axis=0) for a, b in pairs], axis=1)  # (labels, 4)
+    # Shares are of the truth: present for the first two columns, absent for the others.
     totals = np.stack([present.sum(axis=0), (~present).sum(axis=0)], axis=1).repeat(2, axis=1)
     shares = counts / np.maximum(totals, 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -137,6 +139,7 @@ def reliability(
     bin_of = np.minimum((top * bins).astype(int), bins - 1)
     count = np.bincount(bin_of, minlength=bins)
     least = np.maximum(count, 1)
+    # Empty bins get 0 here and are not drawn.
     confidence = np.bincount(bin_of, top, minlength=bins) / least
     return confidence, np.bincount(bin_of, right, minlength=bins) / least, count
 
@@ -153,6 +156,7 @@ def draw_roc_curves(
             area = np.trapezoid(true, false)
             axes.plot(false, true, label=f"{name}, area {area:.3f}")
     _unit_square(axes, "1 - specificity", "sensitivity")
+    # Matplotlib warns of a legend without entries.
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", frameon=False, fontsize=8 if len(curves) < 8 else 5)
     figure.savefig(path, dpi=_DPI)
@@ -167,6 +171,7 @@ def roc_curve(scores: Array, positive: NDArray[np.bool_]) -> tuple[Array, Array]
     """
     order = np.argsort(-scores, kind="stable")
     scores, positive = scores[order], positive[order]
+    # Equal scores pass a threshold together, so only the last of them is a point.
     last = np.r_[scores[1:] != scores[:-1], True]
     true = np.cumsum(positive)[last] / max(positive.sum(), 1)
     false = np.cumsum(~positive)[last] / max((~positive).sum(), 1)

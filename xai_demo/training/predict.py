@@ -27,6 +27,7 @@ def split_probabilities(
 ) -> tuple[Array, Labels]:
     """Calibrated probabilities (samples, labels) and the targets of one split."""
     logits, targets = trainer.logits_and_targets(network, data, split)
+    # Shifts of independent labels are in the bias already, see `train.calibrate_network`.
     scaled = logits.numpy().astype(np.float64) / model.temperature
     activation = softmax if model.activation == "softmax" else findings.sigmoid
     return activation(scaled), targets.numpy()
@@ -61,6 +62,7 @@ def evaluate_predictions(
     predictions = SamplePredictions(
         probabilities=probabilities, targets=targets, decisions=decisions
     )
+    # The empty name puts the plots into the folder of the evaluation itself.
     return Evaluation(result=result, predictions={"": predictions})
 
 
@@ -77,6 +79,7 @@ def _exclusive_figures(
     def flat_per_class(weights: Array) -> dict[str, float]:
         rows = metrics.per_class(probabilities, targets, decisions, weights).values()
         return {
+            # No label contains a line break, so the key can be split again.
             f"{label}\n{name}": value
             for label, row in zip(model.labels, rows, strict=True)
             for name, value in row.items()

@@ -29,21 +29,30 @@ class Schedule:
     batch_size: int
     learning_rate: float
     weight_decay: float
-    mixup: float  # parameter of the Beta distribution; 0: no mixup
+    # Parameter of the Beta distribution; 0: no mixup.
+    mixup: float
     label_smoothing: float
-    sampling_power: float  # classes are drawn in proportion to (their size) ** power
-    low_resolution_share: float = 0.0  # share of the epochs, from the first, on smaller inputs
+    # Classes are drawn in proportion to (their size) ** power.
+    sampling_power: float
+    # Share of the epochs, from the first, on smaller inputs.
+    low_resolution_share: float = 0.0
     low_resolution_scale: float = 1.0  # relative size of those inputs
     ema_decay: float = 0.998  # of the exponential moving average of the weights
     max_gradient_norm: float = 5.0
     time_loss_weight: float = 0.5  # of the time-resolved loss, where there is one
-    patience: int = 0  # epochs without improvement before training stops; 0: never stop early
-    decoupled_decay: bool = True  # AdamW; False: Adam, weight decay as part of the gradient
-    plateau_patience: int = 0  # epochs without improvement that halve the rate; 0: one cycle
-    unfreeze_every: int = 0  # epochs until one more stage is trained; 0: all from the start
-    dropout: float | None = None  # before the last layer; None: as the architecture has it
+    # Epochs without improvement before training stops; 0: never stop early.
+    patience: int = 0
+    # AdamW; False: Adam, weight decay as part of the gradient.
+    decoupled_decay: bool = True
+    # Epochs without improvement that halve the rate; 0: one cycle.
+    plateau_patience: int = 0
+    # Epochs until one more stage is trained; 0: all from the start.
+    unfreeze_every: int = 0
+    # Before the last layer; None: as the architecture has it.
+    dropout: float | None = None
     label_weight_power: float = 0.0  # labels weigh (their size) ** -power in the loss
-    focal_gamma: float = 0.0  # of the focal loss (Lin et al. 2017); 0: plain cross-entropy
+    # Of the focal loss (Lin et al. 2017); 0: plain cross-entropy.
+    focal_gamma: float = 0.0
     smote: bool = False  # refit the last layer on features balanced by SMOTE
 
 
@@ -77,9 +86,11 @@ class Recipe:
     read: Callable[[Path, Model], Dataset]
     schedule: Schedule
     failures: str  # known failures, for the card
-    uncertain_share: float  # of the validation samples, the least certain answer "uncertain"
+    # Of the validation samples: the least certain answer "uncertain".
+    uncertain_share: float
     n_sources: int = 0  # sources with a classifier of their own during training
     # Yields the data once per published fold, with that fold as the test split.
     published_folds: Callable[[Path, Model], Iterator[tuple[str, Dataset]]] | None = None
     evaluate: Evaluator | None = None  # None: one decision per sample of the test split
-    initial_model: str | None = None  # bundled model to take weights from; None: random weights
+    # Bundled model to take weights from; None: random weights.
+    initial_model: str | None = None

@@ -46,6 +46,7 @@ class CsvTracker:
         self._path = run.out / CSV_FILE
         run.out.mkdir(parents=True, exist_ok=True)
         rows = _rows(self._path) if run.first_step else []
+        # The epochs from the first step on run again; their old lines would stand twice.
         self._rows = [row for row in rows if int(row["step"]) < run.first_step]
         self._write()
 
@@ -58,6 +59,7 @@ class CsvTracker:
         """Do nothing: every line is written already."""
 
     def _write(self) -> None:
+        # By first appearance, so that columns keep their places when one is added.
         columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step"]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, restval="")
@@ -72,6 +74,7 @@ class WandbTracker:
 
     def __init__(self, run: TrackedRun) -> None:
         try:
+            # Optional, of the extra `train`.
             import wandb
         except ImportError as error:
             raise TrainingError(
@@ -118,6 +121,7 @@ class TrackerGroup:
 TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
     "csv": CsvTracker,
     # The CSV as well: a resumed run reads it.
+    # W&B comes first: where it cannot start, the log stays as it was.
     "wandb": lambda run: TrackerGroup(WandbTracker(run), CsvTracker(run)),
 }
 

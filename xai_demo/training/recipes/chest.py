@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 EXTERNAL = "external: adults of NIH ChestX-ray14 (no COVID-19 among them)"
 LUNGS_MASKED = "internal, the lungs blotted out"
 BACKGROUND_CLASSIFIER = "internal, a linear classifier taught on pictures without lungs"
-# In so few pixels, little more than layout and exposure is left.
-_SIDE = 32  # of the thumbnails that the linear classifier takes, in pixels
-_INVERSE_PENALTY = 0.01  # C of the logistic regression
+# Side in pixels of the thumbnails that the linear classifier takes. In so few, little more than
+# layout and exposure is left.
+_SIDE = 32
+# C of the logistic regression.
+_INVERSE_PENALTY = 0.01
 
 
 def evaluate_covid(
@@ -61,6 +63,7 @@ def evaluate_covid(
     evaluation = predict.evaluate_test_split(network, model, whole)
     parts = {LUNGS_MASKED: predict.evaluate_test_split(network, model, masked)}
     progress(0.6, "training a linear classifier on radiographs with masked lungs")
+    # Its columns are the labels it has seen, so it needs all of them.
     if len(set(masked.targets[masked.indices("train")])) == len(model.labels):
         background = fit_background_classifier(masked)
         parts[BACKGROUND_CLASSIFIER] = predict.evaluate_predictions(model, masked, *background)
@@ -83,6 +86,7 @@ def fit_background_classifier(data: Dataset) -> tuple[Array, Labels]:
     from sklearn.linear_model import LogisticRegression
 
     train, test = _thumbnails(data, "train"), _thumbnails(data, "test")
+    # Masked pixels never vary; the offset keeps them from dividing by zero.
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-3
     # Balanced, so that no class wins by its size alone.
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=300, class_weight="balanced")
@@ -96,6 +100,7 @@ def _thumbnails(data: Dataset, split: Split) -> Array:
     import cv2
 
     rows = [
+        # INTER_AREA averages all pixels, so that fine texture does not alias.
         cv2.resize(data.load(int(i), None)[0], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
         for i in data.indices(split)
     ]
@@ -150,6 +155,7 @@ NIH14_RESNET50 = Recipe(
         weight_decay=1e-4,
         mixup=0.0,
         label_smoothing=0.0,
+        # Natural frequencies: rare findings are left to the focal loss.
         sampling_power=1.0,
         # No averaging: at decay 0, the average is always the latest weights.
         ema_decay=0.0,
@@ -229,6 +235,7 @@ PNEUMONIA3_RESNET18 = Recipe(
     ),
     read=kermany.read,
     schedule=Schedule(
+        # Few, because it starts from a network of the same radiographs.
         epochs=4,
         batch_size=32,
         learning_rate=6e-4,
@@ -291,6 +298,7 @@ COVID3_SIMPLECNN = Recipe(
         sampling_power=1.0,
         ema_decay=0.99,
         dropout=0.4,
+        # Weighted cross-entropy, as in the published system, instead of resampling.
         label_weight_power=1.0,
     ),
     failures=_COVID3_FAILURES,

@@ -21,12 +21,14 @@ _MODEL = Model(
     preprocessing=LogMel(
         sample_rate_hz=8000,
         n_fft=512,
+        # 32 ms, every 10 ms.
         win_length=256,
         hop_length=80,
         n_mels=64,
         f_min_hz=50,
         f_max_hz=2000,
         window_s=2.0,
+        # Half a window: what an edge cuts is in the middle of the next one.
         window_hop_s=1.0,
         min_s=2.0,
         top_db=75,
