@@ -85,6 +85,7 @@ class Hub:
         """The model's record; raises UnknownNameError or CheckpointUnavailableError."""
         entry = self.entry(name)
         directory = self.settings.weights_dir / name
+        # A bundled directory overrules the record in the catalogue, as it does in `_downloadable`.
         if entry.model is not None and not (directory / CONFIG).is_file():
             return entry.model
         if not directory.is_dir():
@@ -108,6 +109,7 @@ class Hub:
         """
         try:
             if checkpoint := self._downloadable(name):
+                # A converted directory is enough: the file it was made from may have been deleted.
                 directory = self._adapted_directory(name, self._store.with_pins(checkpoint))
                 if directory is not None and (directory / CONFIG).is_file():
                     return True
@@ -143,6 +145,7 @@ class Hub:
             pinned = self._store.with_pins(checkpoint)
             if weights := self._adapted_weights(name, pinned):
                 return weights
+            # Only `fetch` may decide which file the model is from then on.
             if not close_open_pin:
                 _check_pin(pinned)
             # An adapted checkpoint stays in the cache beside the model directory made from it.
@@ -204,8 +207,10 @@ class Hub:
             model = self.model(name)
             row |= dataclasses.asdict(model) | {"labels": list(model.labels)}
             if architecture := networks.ARCHITECTURES.get(model.architecture):
-                row["layers"] = list(architecture.cuts)  # the default first
+                # The default comes first.
+                row["layers"] = list(architecture.cuts)
             if checkpoint:
+                # These are of the published file, also where the model is converted from it.
                 row |= dataclasses.asdict(self._store.with_pins(checkpoint))
                 row["note"] = _availability_note(name, entry, available=row["available"])
             else:
@@ -218,6 +223,7 @@ class Hub:
         """The kind of network of each model whose record can be read, by name."""
         architectures = {}
         for name in self.names():
+            # A broken record must not hide the other models.
             with contextlib.suppress(WeightsError):
                 architectures[name] = networks.ARCHITECTURES.get(self.model(name).architecture)
         return {name: each.kind for name, each in architectures.items() if each}
@@ -232,6 +238,7 @@ class Hub:
         adapter = self.entry(name).adapter
         if adapter is None or pinned.sha256 is None:
             return None
+        # Everything that a conversion depends on, so that a change of any makes a new directory.
         stem = f"{pinned.sha256}-{adapter}-{adapters.VERSION}"
         return self.settings.cache_dir / "models" / name / stem
 
@@ -285,6 +292,7 @@ class Hub:
         named = Checkpoint(
             repo_id=address.repo_id, filename=address.weights, revision=None, sha256=None
         )
+        # The pin of the first download, read before a newer commit of the branch can replace it.
         first = self._store.with_pins(named, branch)
         checkpoint = self._store.at_branch(named, branch, progress)
         model = (
@@ -321,6 +329,7 @@ class Hub:
             if self._store.cached_path(checkpoint, branch) is None:
                 raise
             return None
+        # Other tools write a `config.json` too, transformers for example.
         if not {"preprocessing", "labels"} <= set(read_config(path)):
             return None
         return _check_task(read_model(path.parent), like, uri)

@@ -116,10 +116,12 @@ def adapt_checkpoint(model: Model, adapter: str, checkpoint: Path, directory: Pa
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".") as temporary:
         weights = Path(temporary) / "model" / WEIGHTS
         weights.parent.mkdir()
+        # safetensors refuses tensors that are not contiguous in memory.
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights)
         config = dataclasses.replace(model, sha256=sha256_of(weights)).to_config()
         text = json.dumps(config, indent=2) + "\n"
         (weights.parent / CONFIG).write_text(text, encoding="utf-8")
-        if directory.exists():  # a damaged one
+        # A damaged one, which `rename` would not replace.
+        if directory.exists():
             shutil.rmtree(directory)
         weights.parent.rename(directory)

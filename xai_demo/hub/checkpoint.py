@@ -48,6 +48,7 @@ def read_model(directory: Path) -> Model:
         raise UnreadableFileError(f"{path} has no {error.args[0]!r}.") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise UnreadableFileError(f"{path} does not describe a model: {error}.") from error
+    # A string would have become a tuple of its letters.
     if not isinstance(config["labels"], list) or not 1 < len(set(model.labels)) == len(
         model.labels
     ):
@@ -78,6 +79,7 @@ class Digests:
         # Hashing 327 MB takes a second, and every analysis asks for verified weights.
         facts = path.stat()
         key = (str(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        # Held while hashing, so that two threads do not read the same large file.
         with self._lock:
             if key not in self._known:
                 self._known[key] = sha256_of(path)
@@ -124,7 +126,8 @@ def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, T
         else:
             # weights_only: any other object in a pickle could run code.
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format raises its own errors
+    # Each format raises its own errors.
+    except Exception as error:
         raise CheckpointMismatchError(
             f"{path.name} cannot be read as tensors ({type(error).__name__}); expected a complete"
             " safetensors file, or a pickle that holds only tensors."
@@ -143,6 +146,7 @@ def read_tensors(path: Path, spec: LogMel | Raster | None = None) -> dict[str, T
     if isinstance(spec, LogMel):
         _check_front_end(named, spec, path.name)
     return {
+        # Some weights are stored as float16, and the networks compute in float32.
         k: v.float() if v.is_floating_point() else v
         for k, v in named.items()
         if k not in _FRONT_END
@@ -163,6 +167,7 @@ def _check_front_end(named: Mapping[str, Tensor], spec: LogMel, file_name: str) 
                 f"{file_name} has {name} {tuple(named[name].shape)}; expected {shape}, for sounds"
                 f" at {spec.sample_rate_hz} Hz in frames of {spec.n_fft} samples."
             )
+    # The filters tell the sample rate and the band, which the shapes alone do not.
     if _MEL not in named:
         return
     stored, ours = named[_MEL].float().numpy(), mel_filters(spec).T
@@ -180,6 +185,7 @@ def check_tensors(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file_name: str
 ) -> None:
     """Raises CheckpointMismatchError, naming one tensor, unless a file fits a network exactly."""
+    # A missing tensor is often a renamed one, so its message names a surplus one as well.
     surplus = [name for name in state if name not in expected]
     for name, tensor in expected.items():
         if name not in state:
@@ -213,6 +219,7 @@ ACCEPTED_WEIGHTS = (
     f"expected a model directory ({CONFIG} and {WEIGHTS}), a .safetensors or .pth file, or"
     " hf://owner/name[@revision][/file]"
 )
+# No part may contain an "@", which would make the revision ambiguous.
 _URI = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@/]+))?(/(?P<file>[^@]+))?")
 # File and revision together name the lock file, and a file name may have 255 bytes.
 _MAX_NAME_BYTES = 200
@@ -277,7 +284,8 @@ def is_repo_id(repo_id: str) -> bool:
     """
     from huggingface_hub import utils
 
-    client: Any = utils  # exports these names lazily, which a type checker does not see
+    # `utils` exports its names lazily, which a type checker does not see.
+    client: Any = utils
     try:
         # It accepts names without an owner too, which the Hub keeps for old models of its own.
         client.validate_repo_id(repo_id)

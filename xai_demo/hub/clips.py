@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
 
 _TIMEOUT_S = 10.0
+# The whole clip is held in memory, whatever the server sends.
 _MAX_BYTES = 20_000_000
 
 
@@ -33,6 +34,7 @@ def fetch_clip(published: PublishedAnswer, settings: Settings) -> Path:
     Raises CheckpointUnavailableError, CheckpointMismatchError.
     """
     path, expected = clip_path(published, settings), published.sha256
+    # Where no sha256 is known, a clip that somebody has put here is trusted.
     if path.is_file() and expected in (None, sha256_of(path)):
         return path
     if published.url is None or expected is None:
@@ -59,7 +61,8 @@ def _download(url: str) -> bytes:
     import httpx2
     from huggingface_hub import utils
 
-    client: Any = utils  # exports these names lazily, which a type checker does not see
+    # `utils` exports its names lazily, which a type checker does not see.
+    client: Any = utils
     content = bytearray()
     try:
         # The session of the Hub's client knows about proxies, and sends no token by itself.

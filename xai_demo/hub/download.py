@@ -33,7 +33,8 @@ from xai_demo.records import Checkpoint, Progress
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PROGRESS_INTERVAL_S = 0.1
-_POLL_INTERVAL_S = 1.0  # a wait can be cancelled this often
+# A wait can be cancelled this often.
+_POLL_INTERVAL_S = 1.0
 
 _T = TypeVar("_T")
 
@@ -100,6 +101,7 @@ class HubClient:
             checkpoint.filename,
             on_wait=_at_start(progress),
         )
+        # Only the Hub sends `X-Repo-Commit`; the login page of a network, for example, does not.
         if metadata.commit_hash is None:
             raise CheckpointUnavailableError(_not_the_hub(checkpoint.repo_id))
         # The ETag of a file outside large file storage is a git hash of 40 digits instead.
@@ -122,6 +124,7 @@ class HubClient:
                 on_wait=lambda text: progress(_fraction_done(part, size_bytes), text),
                 bytes_done=lambda: _bytes_on_disk(part),
             )
+        # Resuming would keep the wrong bytes, or leave the disk full for everybody.
         except (CheckpointMismatchError, _DiskFullError):
             part.unlink(missing_ok=True)
             raise
@@ -142,10 +145,12 @@ class HubClient:
         """One request for the bytes that are missing."""
         from huggingface_hub import utils
 
-        client: Any = utils  # exports these names lazily, which a type checker does not see
+        # `utils` exports its names lazily, which a type checker does not see.
+        client: Any = utils
         done = _bytes_on_disk(part)
         if size_bytes is not None and done >= size_bytes:
-            return  # the sha256 will reject a file that is too long
+            # The sha256 will reject a file that is too long.
+            return
         # Compressed bytes could neither be resumed nor counted.
         headers = client.build_hf_headers() | {"Accept-Encoding": "identity"}
         if done:
@@ -155,6 +160,7 @@ class HubClient:
         with client.get_session().stream(
             "GET", self._url(checkpoint), headers=headers, timeout=self._policy.timeout_s
         ) as response:
+            # The file ends before the first missing byte: RFC 9110, 15.5.17.
             if done and response.status_code == 416:
                 raise _length_error(checkpoint, f"ends at byte {done:,} or before", size_bytes)
             client.hf_raise_for_status(response)
@@ -168,6 +174,7 @@ class HubClient:
                     if size_bytes is not None and done > size_bytes:
                         raise _length_error(checkpoint, f"has at least {done:,} bytes", size_bytes)
                     report(done)
+        # A server may stop early without an error; as a lost connection, it is retried.
         if size_bytes is not None and done < size_bytes:
             raise ConnectionAbortedError(
                 errno.ECONNABORTED, f"after {done:,} of {size_bytes:,} bytes"
@@ -188,10 +195,12 @@ class HubClient:
             before = bytes_done()
             try:
                 return attempt()
-            except XaiDemoError:  # a mismatch, or somebody cancelled
+            # A mismatch, or somebody has cancelled.
+            except XaiDemoError:
                 raise
             except Exception as error:
-                if bytes_done() > before:  # it got further: start counting anew
+                # It got further, so counting starts anew.
+                if bytes_done() > before:
                     failures, pause_s = 0, self._policy.pause_s
                 failures += 1
                 # A server that asks for too long a pause is given up at once, with that number.
@@ -267,8 +276,10 @@ def _error_class(error: Exception) -> type[CheckpointUnavailableError]:
 
 # EDQUOT is a full quota, EFBIG a file larger than the file system or a limit of the shell allows.
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}  # worth another try
-_FORBIDDEN_STATUSES = {401, 403}  # another token may help
+# After these, the same request may succeed.
+_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
+# After these, another token may help.
+_FORBIDDEN_STATUSES = {401, 403}
 
 
 def _is_disk_full(error: Exception) -> bool:
@@ -282,6 +293,7 @@ def is_transient(error: Exception) -> bool:
 
     if isinstance(error, errors.HfHubHTTPError):
         return error.response.status_code in _TRANSIENT_STATUSES
+    # huggingface_hub sends its requests with httpx2, and passes these errors on.
     return isinstance(error, httpx2.TransportError | ConnectionError)
 
 
@@ -295,7 +307,8 @@ def retry_after_s(error: Exception) -> float | None:
 
     if not isinstance(error, errors.HfHubHTTPError):
         return None
-    client: Any = utils  # exports these names lazily, which a type checker does not see
+    # `utils` exports its names lazily, which a type checker does not see.
+    client: Any = utils
     headers = error.response.headers
     seconds = headers.get("Retry-After", "").strip()
     if seconds.isdecimal():
@@ -339,6 +352,7 @@ def failure_reason(error: Exception, repo_id: str, filename: str = "") -> str:
         )
     if isinstance(error, OSError) and error.strerror:
         return f"The download from {repo_id} failed: {error.strerror}."
+    # The messages of what is left may contain addresses, so only the class is named.
     host = urlsplit(constants.ENDPOINT).hostname
     return f"{repo_id} cannot be reached on {host} ({type(error).__name__})."
 
@@ -351,6 +365,7 @@ def access_hint(error: Exception) -> str:
         isinstance(error, errors.HfHubHTTPError)
         and error.response.status_code in _FORBIDDEN_STATUSES
     )
+    # To a stranger, the Hub says of a private repository that it does not exist.
     if forbidden or isinstance(error, errors.RepositoryNotFoundError):
         return " The repository must be public, or one that HF_TOKEN may read."
     return ""

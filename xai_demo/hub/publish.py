@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Model
 
 LOCAL_CARD, HUB_CARD = "MODEL_CARD.md", "README.md"
+# Not the log, plots and training checkpoints, which may lie in the same directory.
 _PUBLISHED_SUFFIXES = {".json", ".safetensors", ".onnx"}
 _TASKS = {
     "chest_xray": "image-classification",
@@ -69,6 +70,7 @@ def plan_publication(directory: Path, *, repo_id: str) -> Publication:
             raise TrainingError(
                 f"{directory / name} does not exist; only a complete model directory is published."
             )
+    # Every download is verified against `config.json`, so a wrong sha256 would reject them all.
     sha256 = sha256_of(directory / WEIGHTS)
     if sha256 != model.sha256:
         raise CheckpointMismatchError(
@@ -101,6 +103,7 @@ def build_card(model: Model, text: str) -> ModelCard:
     data.eval_results = [
         EvalResult(
             task_type=task,
+            # An identifier is required, but it need not be that of a dataset on the Hub.
             dataset_type=model.name.partition("-")[0],
             dataset_name=model.measured_on or model.data,
             dataset_split="test",
@@ -122,6 +125,7 @@ def publish(planned: Publication, *, api: HfApi | None = None, private: bool = F
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = api or HfApi()
+    # A single commit: nobody may download the weights of one version with the config of another.
     operations: list[Any] = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
         for name, path in planned.files.items()

@@ -34,6 +34,7 @@ _TOP_LEVEL_FILES = ("README.md", "requirements.txt", "LICENSE")
 _DATA_SUFFIXES = {".txt", ".css", ".js", ".flac", ".png", ".json", ".npz", ".safetensors", ".onnx"}
 _DOC_SUFFIXES = {".md", ".svg", ".webp"}
 _MODEL_FILES = {"config.json", "model.safetensors", "model.onnx", "MODEL_CARD.md"}
+# A Space does not leave these stages without a new commit or its owner.
 _BROKEN_STAGES = {
     "NO_APP_FILE",
     "CONFIG_ERROR",
@@ -53,10 +54,12 @@ def required_files(root: Path) -> tuple[str, ...]:
     Raises TrainingError where one is missing.
     """
     modules = _required_modules(root)
+    # Examples and labels are opened by their path, so no import leads to them.
     folders = {Path(module).parent for module in modules} | {Path(PACKAGE) / "examples"}
     folders |= {Path(PACKAGE) / "catalog" / "labels"}
     data = {
         str(path.relative_to(root))
+        # Of the root, only what `_TOP_LEVEL_FILES` names.
         for folder in folders - {Path()}
         for path in (root / folder).iterdir()
         if path.suffix in _DATA_SUFFIXES
@@ -120,10 +123,12 @@ def deploy(
             repo_type="space",
             folder_path=root,
             allow_patterns=list(chosen),
+            # What an earlier deployment left is deleted in the same commit.
             delete_patterns="*",
             commit_message=message,
         )
-    except Exception as error:  # the client's own messages contain addresses
+    # The client's own messages contain addresses.
+    except Exception as error:
         raise TrainingError(
             f"The Space was not updated: {failure_reason(error, repo_id)} It must be one that"
             " HF_TOKEN may write to."
@@ -152,9 +157,11 @@ def wait_until_running(
     while (elapsed_s := time.perf_counter() - start_s) < within_s:
         try:
             runtime = api.get_space_runtime(repo_id)
-        except Exception as error:  # the Hub may not answer for a moment
+        # The Hub may not answer for a moment.
+        except Exception as error:
             state = failure_reason(error, repo_id)
         else:
+            # Where the Hub does not name the commit, the stage has to be enough.
             stage, at = str(runtime.stage), runtime.raw.get("sha") or commit
             if stage == "RUNNING" and at == commit:
                 return elapsed_s
@@ -185,7 +192,8 @@ def wait_for_answer(
             if answer[0]["predictions"]:
                 return time.perf_counter() - start_s
             fault = "it answered without a prediction"
-        except Exception as error:  # it is being built, or waking up
+        # It is being built, or waking up.
+        except Exception as error:
             fault = type(error).__name__
         time.sleep(pause_s)
     raise TrainingError(
@@ -198,6 +206,7 @@ def _required_modules(root: Path) -> set[str]:
     queue, seen = [root / start for start in _ENTRY_POINTS], set[Path]()
     while queue:
         path = queue.pop()
+        # Other packages, and names that are not modules, have no file here.
         if path in seen or not path.is_file():
             continue
         seen.add(path)
@@ -219,6 +228,7 @@ def _imported_names(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        # The project has no relative imports, whose module would lack its package.
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
@@ -264,6 +274,7 @@ def serve_page(
                 time.sleep(_POLL_INTERVAL_S)
             yield RunningPage(url=url, seconds=time.perf_counter() - start_s)
         finally:
+            # A server never ends by itself, and leaving the `with` block waits for its end.
             process.kill()
 
 

@@ -29,8 +29,10 @@ from xai_demo.hub.checkpoint import Digests, read_config
 from xai_demo.hub.download import COMMIT, HubClient
 from xai_demo.records import Checkpoint, Progress
 
-_RESERVE_BYTES = 50_000_000  # left free on the disk for other programs
-_POLL_INTERVAL_S = 1.0  # how often a wait for another download is reported
+# Left free on the disk for other programs.
+_RESERVE_BYTES = 50_000_000
+# How often a wait for another download is reported.
+_POLL_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class Store:
         try:
             lock = read_config(path)
             revision, sha256 = str(lock["revision"]), str(lock["sha256"])
+        # An error, because going on without the lock file would silently open the pin again.
         except (KeyError, TypeError, UnreadableFileError) as error:
             raise CheckpointUnavailableError(
                 f"{path} is broken; delete it to fetch again."
@@ -123,8 +126,10 @@ class Store:
         """
         report = progress or (lambda done, doing: None)
         try:
+            # Without the lock, so that a file that is here never waits for another download.
             if weights := self._cached_weights(checkpoint, branch):
                 return weights
+        # A damaged file of our own is deleted by now, so it can be downloaded again.
         except CheckpointMismatchError:
             if self._offline:
                 raise
@@ -144,7 +149,8 @@ class Store:
         """
         from huggingface_hub import utils
 
-        client: Any = utils  # exports these names lazily, which a type checker does not see
+        # `utils` exports its names lazily, which a type checker does not see.
+        client: Any = utils
         thread_lock = self._thread_locks.setdefault(folder, threading.Lock())
         # First the threads of this process, then other processes: the messages differ.
         with ExitStack() as stack:
@@ -154,6 +160,7 @@ class Store:
             while True:
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
+                    # This lock also works on file systems that do not support flock.
                     file_lock = client.WeakFileLock(folder / ".lock", timeout=_POLL_INTERVAL_S)
                     stack.enter_context(file_lock)
                     break
@@ -171,9 +178,11 @@ class Store:
             return None
         if path == self._checkpoint_path(pinned):
             return self._verify(path, pinned, "cache", owned=True)
+        # A branch is not enough for the lock file, but the folder's name tells the commit.
         pinned = dataclasses.replace(pinned, revision=self._hub_cache_commit(path))
         weights = self._verify(path, pinned, "cache", owned=False)
-        with suppress(OSError):  # a cache on a read-only disk can still be used
+        # A cache on a read-only disk can still be used.
+        with suppress(OSError):
             self._write_lock(checkpoint, branch, weights)
         return weights
 
@@ -197,6 +206,7 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             weights = self._complete_part(exact, part, progress, copies, retry=part.is_file())
+            # Only now, so that nothing under a final name is partial or unverified.
             os.replace(part, path)
         except OSError as error:
             raise not_writable_error(path.parent, error) from error
@@ -249,6 +259,7 @@ class Store:
         return self._root / repo_id.replace("/", "--")
 
     def _lock_path(self, checkpoint: Checkpoint, branch: str) -> Path:
+        # Two branches of a repository may be at different commits, so each has a lock file.
         stem = f"{checkpoint.filename}@{branch}".replace("/", "--")
         return self._folder(checkpoint.repo_id) / f"{stem}.lock.json"
 
@@ -270,6 +281,7 @@ class Store:
             cache_dir=self._hub_cache_dir,
             revision=pinned.revision or branch,
         )
+        # Besides None, the client returns a marker for files that it knows to be missing.
         return Path(path) if isinstance(path, str) else None
 
     def _hub_cache_commit(self, path: Path) -> str:
