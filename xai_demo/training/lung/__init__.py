@@ -44,6 +44,7 @@ def read(data: Path, model: Model, progress: Progress | None = None) -> Dataset:
         predict_recordings=partial(classifier_head.predict_recordings, dataset=dataset)
         if dataset.validation_recordings()
         else None,
+        # The samples are events alone; training also hears cycles and recordings of other patients.
         extra_groups=tuple(
             take.patient
             for take, split in zip(takes, dataset.splits, strict=True)
@@ -58,7 +59,9 @@ def read_lung_dataset(
     """Read all annotated sounds below `data`, and the notes on what was left out."""
     spec = sound_spec(model)
     corpus = breathing.read(data)
+    # A recording of poor quality has no class; without events, nothing is left to learn.
     takes = [t for t in corpus.takes if t.annotations or t.kind is not None]
+    # Before the sounds are read, which takes long: a patient in two splits is refused at once.
     splits = assign_splits(takes)
     recordings = read_spectrograms(takes, spec, progress or (lambda done, doing: None))
     dataset = LungDataset(recordings, splits, spec)
@@ -87,10 +90,12 @@ def assign_splits(takes: list[breathing.Take]) -> list[Split]:
     as well, the others are split by a hash of the patient.
     """
     sites = {take.site for take in takes}
+    # SPRSound's bare number: with the site in front, other children would be tested on.
     names = [t.patient.removeprefix("sprsound:") for t in takes]
     hashed = split_groups(names, seed="sprsound")
 
     def icbhi(i: int) -> Split:
+        # Recordings without an official split are not trained on either.
         if takes[i].official_split != "train":
             return "test"
         validates = hashed[i] == "validation" and "sprsound" not in sites
@@ -104,5 +109,6 @@ def assign_splits(takes: list[breathing.Take]) -> list[Split]:
         "folders": lambda i: "train" if has_times else hashed[i],
     }
     splits = [by_site[take.site](i) for i, take in enumerate(takes)]
+    # ICBHI is split by recording, so its patients have to be checked.
     breathing.check_splits([t.patient for t in takes], splits)
     return splits

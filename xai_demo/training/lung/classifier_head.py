@@ -56,6 +56,7 @@ def fit_classifier(network: nn.Module, *, dataset: LungDataset) -> None:
 
 def localised_windows(network: Any, dataset: LungDataset) -> LocalisedWindows | None:
     """Training windows with exactly one kind of event, and where it sounds; None without any."""
+    # Every window of the recordings whose events are timed: recording, start, times, label.
     candidates = [
         (i, s, *dataset.window_label(i, s))
         for i in dataset.timed_recordings
@@ -65,6 +66,7 @@ def localised_windows(network: Any, dataset: LungDataset) -> LocalisedWindows | 
     clear = [each for each in candidates if each[3].max() == 1 and each[3].argmax() != NORMAL]
     if not clear:
         return None
+    # (windows, columns, features)
     contributions = np.concatenate(
         [
             network.global_pool.column_contributions(maps).numpy()
@@ -74,9 +76,11 @@ def localised_windows(network: Any, dataset: LungDataset) -> LocalisedWindows | 
         ]
     )
     kinds = np.array([int(label.argmax()) for _, _, _, label in clear])
+    # From frames to columns: a column is in the event if any of its frames is.
     times = F.adaptive_max_pool1d(
         torch.from_numpy(np.stack([times for _, _, times, _ in clear])), contributions.shape[1]
     ).numpy()
+    # Where both sound, pointing at either is right.
     inside = np.stack(
         [
             window[list(_ROWS_OF[int(kind)])].any(0)
@@ -104,6 +108,7 @@ def training_sources(
         windows = [windows[i] for i in sample_indices(len(windows), most)]
         sources["windows"] = SourceFeatures(
             features=pooled_features(network, (whole_window(dataset, i, s) for i, s in windows)),
+            # Of a label that is half and half, the lower class: what is certainly audible.
             kinds=np.array([int(dataset.window_label(i, s)[1].argmax()) for i, s in windows]),
             groups=tuple(dataset.recordings[i].take.patient for i, _ in windows),
             weight=0.5,
@@ -126,6 +131,7 @@ def sample_indices(count: int, most: int | None) -> NDArray[np.int64]:
 
 def _augmented_source(network: nn.Module, dataset: LungDataset, most: int | None) -> SourceFeatures:
     """Augmented windows of all sources, as training draws them; rarer events more often."""
+    # Seeded: the same data always give the same classifier.
     rng = np.random.default_rng(0)
     train = np.array([i for i, segment in enumerate(dataset.events) if segment.split == "train"])
     kinds = np.array([dataset.events[i].kind for i in train])
@@ -137,6 +143,7 @@ def _augmented_source(network: nn.Module, dataset: LungDataset, most: int | None
 
     def windows() -> Iterator[Floats]:
         for at, row in enumerate(rows):
+            # A generator per row: it does not change with the number of rows that are used.
             window, target = dataset.load(int(chosen[row]), np.random.default_rng((0, int(row))))
             labels[at] = target[:4]
             yield window
@@ -146,6 +153,7 @@ def _augmented_source(network: nn.Module, dataset: LungDataset, most: int | None
     return SourceFeatures(
         features=features,
         kinds=labels.argmax(axis=1),
+        # `load` may draw from any training recording, whoever the event is from.
         groups=("",) * len(rows),
         weight=2.0,
         power=1.0,
@@ -203,10 +211,12 @@ def predict_recordings(network: Any, model: Model, *, dataset: LungDataset) -> R
         logits = (features @ weight.T + bias).astype(np.float64)
         windows = softmax(logits / model.temperature).astype(np.float32)
         rows.append(pool_windows(model, windows))
+        # By its events, which are what the moments are compared with as well.
         annotated = {kind for _, _, kind in dataset.recordings[i].events}
         crackles, wheezes = bool(annotated & {CRACKLE, BOTH}), bool(annotated & {WHEEZE, BOTH})
         kinds.append(kind_of(crackles=crackles, wheezes=wheezes))
         frames = dataset.recordings[i].frames
+        # A recording shorter than a window ends before it.
         edges, by_moment = event_probabilities_over_time(
             firsts, [min(s + dataset.window_frames, frames) for s in firsts], windows
         )
@@ -222,6 +232,7 @@ def predict_recordings(network: Any, model: Model, *, dataset: LungDataset) -> R
 
 def _durations(kinds: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.float64]:
     """Frames of each class between two edges, (moments, 4)."""
+    # Cumulative counts from 0: a difference is what lies between two edges.
     totals = np.zeros((len(kinds) + 1, BOTH + 1))
     totals[1:] = np.eye(BOTH + 1)[kinds].cumsum(axis=0)
     durations: NDArray[np.float64] = np.diff(totals[edges], axis=0)
@@ -254,6 +265,7 @@ def pooled_features(network: Any, windows: Iterator[Floats]) -> Floats:
 def _feature_maps(network: Any, windows: Iterator[Floats]) -> Iterator[Tensor]:
     """The feature maps of the last stage, by batch: (batch, channels, rows, columns)."""
     device = next(network.parameters()).device
+    # Features must not depend on the batch: batch norms use their running statistics.
     network.eval()
     for batch in _batches(windows):
         with torch.inference_mode():

@@ -65,6 +65,7 @@ def evaluate_lung_model(
     of the training and validation splits of this very data. Raises TrainingError where there is
     nothing to evaluate on.
     """
+    # Refuses a model of radiographs before anything is read.
     sound_spec(model)
     progress(0.0, "reading the data")
     corpus = breathing.read(data)
@@ -76,6 +77,7 @@ def evaluate_lung_model(
         part = [t for t in takes if t.site == site]
         start = number / len(SITES)
 
+        # `start` is bound now: a closure would see that of the last site.
         def report(done: float, doing: str, start: float = start) -> None:
             progress(0.9 * (start + done / len(SITES)), doing)
 
@@ -104,6 +106,7 @@ def held_out_takes(
     all_known: list[str] = []
     if trained_on is None:
         pairs = zip(takes, assign_splits(takes), strict=True)
+        # Without a list of patients, a model is taken not to know the user's own sounds.
         trained_on = frozenset(t.patient for t, s in pairs if s != "test" and t.site != "folders")
         # The last layer is trained on all of Fraiwan.
         trained_on |= {t.patient for t in takes if t.site == "fraiwan"}
@@ -141,6 +144,7 @@ class _Evaluator:
         recordings = read_spectrograms(
             annotated, spec, lambda done, doing: progress(0.4 * done, doing)
         )
+        # All of it is test data: `held_out_takes` has chosen.
         dataset = LungDataset(recordings, ["test"] * len(recordings), spec)
         progress(0.4, "predicting events")
         rows = [
@@ -182,6 +186,7 @@ class _Evaluator:
                     prepared.file_probabilities(self.model, windows.astype(np.float32)), np.float64
                 )
             )
+            # Only SPRSound says when an event sounds; ICBHI's cycles are whole breaths.
             if take.site == "sprsound" and take.annotations:
                 agreements.append(
                     (take.patient, self._agreement(take, prepared, windows, evidence))
@@ -193,10 +198,12 @@ class _Evaluator:
         if not rows:
             return None
         probabilities, targets = np.stack(rows), np.array(kinds)
+        # Poor quality is no class of a model: only `record_level` counts it.
         rated = targets <= BOTH
         if not rated.any():
             return None
         groups = np.array(patients)
+        # The operating points of recordings, if a typical one has several windows.
         pooled = float(np.median(counts)) > 1
         record_scores = record_level(self.model, probabilities, targets, tuple(patients))
         by_time = {}
@@ -224,10 +231,12 @@ class _Evaluator:
 
     def predict_windows(self, windows: Any) -> tuple[Array, Floats]:
         """Probabilities of every window, (windows, labels), and the evidence over time."""
+        # Cut in two, because the evidence is computed from the maps in between.
         cut = networks.cut(self.model, self.network.eval())
         device = next(self.network.parameters()).device
         logits, evidence = [], []
         for start in range(0, len(windows), _BATCH):
+            # Windows of a recording are computed when sliced: no more than a batch is held.
             part: Floats = np.ascontiguousarray(windows[start : start + _BATCH])
             with torch.inference_mode():
                 maps = cut.features(torch.from_numpy(part).to(device))
@@ -248,6 +257,7 @@ def recording_kind(take: Take) -> int | None:
     """The class of a recording by its label or its cycles; 4 where its quality is poor."""
     if take.quality == "poor":
         return BOTH + 1
+    # ICBHI labels cycles alone, every other site whole recordings.
     if take.kind is not None or take.site != "icbhi":
         return take.kind
     kinds = {event.kind for event in take.annotations}
@@ -269,6 +279,7 @@ def record_level(
 
     def weighted_scores(weights: Array) -> dict[str, float]:
         five = metrics.confusion(targets, decided, weights, BOTH + 2)
+        # Normal, all abnormal classes together, poor quality.
         edges = [0, 1, BOTH + 1]
         three = np.add.reduceat(np.add.reduceat(five, edges, axis=0), edges, axis=1)
         return {
@@ -286,6 +297,7 @@ def record_level(
 
 def _points(model: Model, *, pooled: bool) -> Array:
     by_label = operating_points(model, pooled=pooled)
+    # A point of zero would divide by zero.
     return np.array([max(by_label.get(label, 0.5), 1e-6) for label in model.labels])
 
 
@@ -336,6 +348,7 @@ def _evaluation(
         "sites": sites,
         "notes": notes,
     }
+    # The plots of the headline lie at the top, all others in folders.
     by_folder = {"": levels[top][level]} | {
         f"{site}/{name}": predictions
         for site, by_level in levels.items()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # Resolution in which timelines are compared.
 _STEP_S = 0.01
+# The classes that count as crackles, and as wheezes.
 _KINDS = ((CRACKLE, BOTH), (WHEEZE, BOTH))
 
 
@@ -67,6 +68,7 @@ def decide(
         probabilities=probabilities,
         targets=targets,
         decided=relative.argmax(axis=1),
+        # BOTH is the last class, so the slice leaves it out.
         decided_of_three=relative[:, :BOTH].argmax(axis=1),
         patients=patients,
         labels=labels,
@@ -87,6 +89,7 @@ def challenge_scores(counts: Array) -> dict[str, float]:
     specificity = share(correct[0], totals[0])
     average = (sensitivity + specificity) / 2
     total = sensitivity + specificity
+    # Never right is 0, where the formula is 0 / 0; NaN stays NaN.
     harmonic = 0.0 if total == 0 else 2 * sensitivity * specificity / total
     return {
         "sensitivity": sensitivity,
@@ -103,6 +106,7 @@ def two_classes(counts: Array) -> Array:
     >>> two_classes(np.array([[5, 1, 0], [2, 3, 1], [0, 1, 4]])).tolist()
     [[5, 1], [2, 9]]
     """
+    # Sums of class 0, and of all from 1 on.
     split = [0, 1]
     merged: Array = np.add.reduceat(np.add.reduceat(counts, split, axis=0), split, axis=1)
     return merged
@@ -113,6 +117,7 @@ def balanced_accuracy_of_three(targets: Labels, decided: Labels, weights: Array)
     included = targets < BOTH
     counts = metrics.confusion(targets[included], decided[included], weights[included], BOTH)
     totals = counts.sum(axis=1)
+    # A bootstrap draw may lack a class.
     present = totals > 0
     recalls = counts.diagonal()[present] / totals[present]
     return float(recalls.mean()) if present.any() else float("nan")
@@ -149,6 +154,7 @@ def class_scores(answers: Predictions, *, seed: int = 0) -> dict[str, dict[str, 
 
     def flat(weights: Array) -> dict[str, float]:
         each = metrics.per_class(answers.probabilities, answers.targets, answers.decided, weights)
+        # One flat dictionary, so that one bootstrap serves all classes. No name has a line break.
         return {f"{k}\n{name}": value for k, row in each.items() for name, value in row.items()}
 
     by_label: dict[str, dict[str, Metric]] = {label: {} for label in answers.labels}
@@ -191,8 +197,10 @@ def recording_probabilities(
     """
     crackle = np.zeros(n_recordings)
     wheeze = np.zeros(n_recordings)
+    # Indexing would keep only the last window of a recording.
     np.maximum.at(crackle, recordings, probabilities[:, 1] + probabilities[:, 3])
     np.maximum.at(wheeze, recordings, probabilities[:, 2] + probabilities[:, 3])
+    # In the order of LABELS.
     stacked: Array = np.stack(
         [
             (1 - crackle) * (1 - wheeze),
@@ -243,12 +251,14 @@ def agreement(
 
 def agreement_as_json(rows: Sequence[Agreement], patients: Sequence[str]) -> dict[str, Any]:
     """Metrics of many recordings with 95 % bootstrap intervals by patient."""
+    # By what is annotated as crackles or wheezes, whatever the label of the recording.
     is_normal = np.array([not row.annotated_s for row in rows])
 
     def column(name: str) -> Array:
         return np.array([getattr(row, name) for row in rows], np.float64)
 
     def figures(weights: Array) -> dict[str, float]:
+        # Sums before ratios, so that a recording counts by its length.
         agreed, detected, truth = (
             float(weights @ column(name)) for name in ("agreed_s", "detected_s", "annotated_s")
         )

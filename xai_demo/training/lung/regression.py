@@ -146,6 +146,7 @@ def fit_regression(
     weights = np.concatenate([each.weights() for each in sources])
     weights /= weights.sum()
     labels = np.concatenate([each.label_probabilities() for each in sources])
+    # Biases have no penalty: that of a class without samples would fall without end.
     classes = np.flatnonzero(labels.any(axis=0))
     mean = weights @ inputs
     scale = np.sqrt(weights @ (inputs - mean.astype(np.float32)) ** 2)
@@ -162,11 +163,13 @@ def fit_regression(
         },
     )
     first = np.zeros((len(classes), len(mean) + 1))
+    # The start in terms of standardised features.
     if start is not None:
         first[:, :-1] = start[0][classes] * scale
         first[:, -1] = start[1][classes] + start[0][classes] @ mean
     options = {"maxiter": 300, "gtol": _TOLERANCE, "ftol": 1e-9, "maxcor": 20}
     solution = minimize(problem, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    # Back to features that are not standardised.
     solved = solution.x.reshape(len(classes), -1)
     weight = np.zeros((4, inputs.shape[1]), np.float32)
     bias = np.full(4, _ABSENT_BIAS, np.float32)

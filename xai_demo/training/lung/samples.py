@@ -103,6 +103,7 @@ class LungDataset:
             or segments_of["icbhi"]
             or _labelled_segments(recordings, splits)
         )
+        # Without any segment, these are the events already, not a source beside them.
         self.labelled_recordings = [
             i
             for i, recording in enumerate(recordings)
@@ -111,6 +112,7 @@ class LungDataset:
             and splits[i] == "train"
             and self.segments
         ]
+        # Without SPRSound, the cycles are the events.
         self.cycles = (
             [s for s in segments_of["icbhi"] if s.split == "train"]
             if segments_of["sprsound"]
@@ -140,6 +142,8 @@ class LungDataset:
             ]
         )
         self._cycle_probabilities = _rarity_weights([s.kind for s in self.cycles], 0.7)
+        # In the order of SOURCES; what is missing leaves its share to the others. There are always
+        # events: `read_lung_dataset` insists on them.
         is_present = np.array(
             [
                 True,
@@ -179,6 +183,7 @@ class LungDataset:
         window = cut_window(
             recording, plan.first, self.window_frames, augmentation, self.spec, plan.keep
         )
+        # `augment` stretches the times too, so it needs some even where none are known.
         blank = np.zeros((2, self.window_frames), np.float32)
         has_times = plan.times is not None
         window, times = windows.augment(window, blank if plan.times is None else plan.times, rng)
@@ -212,6 +217,7 @@ class LungDataset:
         """The windows that cover one segment, all else masked; a short one fits in one window."""
         length = segment.end - segment.start
         recording = self.recordings[segment.recording]
+        # SPRSound's events get a single window, as `load` gives them in validation.
         if length <= self.window_frames or recording.take.site == "sprsound":
             return [self.segment_window(segment)]
         hop = round(self.spec.window_hop_s * self.frames_per_second)
@@ -227,6 +233,7 @@ class LungDataset:
         times = np.zeros((2, self.window_frames), np.float32)
         for start, end, kind in self.recordings[recording].events:
             span = slice(max(start - first, 0), max(end - first, 0))
+            # An event that overlaps an earlier one takes on its sounds too, over its whole length.
             times[0, span] = max(times[0, span].max(initial=0), kind in (CRACKLE, BOTH))
             times[1, span] = max(times[1, span].max(initial=0), kind in (WHEEZE, BOTH))
         duration = times.sum(1)
@@ -255,12 +262,14 @@ class LungDataset:
         return self._plan_segment(self.events[i], rng, source=0)
 
     def _plan_segment(self, segment: Segment, rng: np.random.Generator, source: int) -> _WindowPlan:
+        # A short segment moves within the window, a long one behind it.
         slack = abs(self.window_frames - (segment.end - segment.start))
         first = self._centred_start(segment) + int(rng.integers(-(slack // 2), slack // 2 + 1))
         times = None
         # A cycle's label holds for the whole breath, not for every moment of it.
         if source == 0 and self.recordings[segment.recording].events:
             times, _ = self.window_label(segment.recording, first)
+            # The neighbours are masked by `keep`, so they do not sound in this window.
             times[:, : max(0, segment.start - first)] = 0
             times[:, max(0, segment.end - first) :] = 0
         return _WindowPlan(
@@ -286,6 +295,7 @@ class LungDataset:
         first = int(rng.integers(0, last + 1))
         if abnormal and rng.random() < _NEAR_EVENT:
             start, end, _ = abnormal[int(rng.integers(len(abnormal)))]
+            # In a window of 2 s, the middle of the event stays inside.
             reach = round(0.9 * self.frames_per_second)
             first = (start + end - self.window_frames) // 2 + int(rng.integers(-reach, reach + 1))
             first = max(0, min(first, last))
@@ -294,6 +304,8 @@ class LungDataset:
 
     def _plan_synthetic(self, i: int, rng: np.random.Generator) -> _WindowPlan:
         """Crackles, wheezes, both or nothing, added to real normal breathing."""
+        # The background: a normal segment, alone or with all around it, or any window of a normal
+        # recording.
         segment = self._normal_segments[int(rng.integers(len(self._normal_segments)))]
         recording, first, keep = segment.recording, self._centred_start(segment), None
         if self._normal_recordings and rng.random() < 0.3:
@@ -302,6 +314,7 @@ class LungDataset:
             first = int(rng.integers(0, last))
         elif rng.random() < 0.6:
             keep = range(segment.start, segment.end)
+        # The frames of the window that are not masked: events are added between them.
         ends = (0, self.recordings[recording].frames) if keep is None else (keep.start, keep.stop)
         low, high = max(0, ends[0] - first), min(self.window_frames, ends[1] - first)
         kind = int(rng.choice(4, p=(0.3, 0.28, 0.28, 0.14)))

@@ -46,6 +46,7 @@ class RecordingSpectrograms:
     """The spectrogram of one recording after every stage of the signal path."""
 
     take: Take
+    # float16, to hold all recordings in memory; a level loses at most 1/32 dB.
     decibels: tuple[NDArray[np.float16], ...]  # one per stage, (mel, frames)
     sparse: tuple[NDArray[np.float16], ...]  # every seventh column of each
     events: tuple[tuple[int, int, int], ...]  # first frame, end frame, kind
@@ -106,23 +107,28 @@ def cut_window(
 
     Frames outside `keep` or beyond the recording are 0, the mean of the standardised recording.
     """
+    # Frames beyond the recording repeat its edge at first, and are masked at the end.
     at = np.arange(first, first + frames)
     outside = (at < 0) | (at >= recording.frames)
     whole = recording.decibels[augmentation.stage]
     sparse = recording.sparse[augmentation.stage].astype(np.float32)
     window = whole[:, np.clip(at, 0, recording.frames - 1)].astype(np.float32)
+    # In the order of the real chain: breathing with its events, noise, stethoscope.
     if augmentation.overlays:
         window = _overlay_events(window, augmentation, spec)
     noise, gain_db = augmentation.noise, augmentation.gain_db
     if noise is not None:
         window = 10 * np.log10(10 ** (window / 10) + noise)
+        # Noise is drawn for the window alone; the rest of the recording gets its mean.
         sparse = 10 * np.log10(10 ** (sparse / 10) + noise.mean(1, keepdims=True))
     if gain_db is not None:
         window, sparse = window + gain_db[:, None], sparse + gain_db[:, None]
     if spec.top_db is not None:
+        # The window counts as well: an added event may be louder than the recording.
         loudest = max(float(sparse.max()), float(window[:, ~outside].max(initial=-np.inf)))
         floor = loudest - spec.top_db
         window, sparse = np.maximum(window, floor), np.maximum(sparse, floor)
+    # The deviation has the same lower limit as in `spectrogram.measure_levels`.
     window = (window - sparse.mean()) / max(float(sparse.std()), 1e-3)
     if keep is not None:
         outside |= (at < keep.start) | (at >= keep.stop)
@@ -140,6 +146,7 @@ def stage_gain_db(spec: LogMel, stage: int) -> Floats:
     # The response to a click, as an impulse has the same power at every frequency.
     click = np.zeros(spec.sample_rate_hz, np.float32)
     click[len(click) // 2] = 1.0
+    # Denoising depends on the sound, so it has no gain of its own.
     path = dataclasses.replace(SignalPath(), denoise=False)
     levels = [
         10 ** (spectrogram.log_mel(stage.samples, spec) / 10)
@@ -157,6 +164,7 @@ def _read_recording(take: Take, spec: LogMel) -> RecordingSpectrograms:
     start_s = take.start_s or 0.0
     if take.end_s is not None:
         samples = samples[round(start_s * rate) : round(take.end_s * rate)]
+    # Every stage, whichever the model analyses: training draws from all of them.
     decibels = tuple(
         spectrogram.log_mel(stage.samples, spec).astype(np.float16)
         for stage in SignalPath().run(samples, rate)
@@ -165,6 +173,7 @@ def _read_recording(take: Take, spec: LogMel) -> RecordingSpectrograms:
     events = []
     for event in take.annotations:
         first = round((event.start_s - start_s) * per_second)
+        # At least two frames, so that the shortest event still has some.
         end = max(round((event.end_s - start_s) * per_second), first + 2)
         events.append((first, end, event.kind))
     return RecordingSpectrograms(
@@ -228,12 +237,15 @@ def augment(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Fl
         at = centre + (np.arange(frames) - centre) * rng.uniform(0.88, 1.12)
         columns = np.clip(np.round(at), 0, frames - 1).astype(int)
         window, times = window[:, columns], times[:, columns]
+    # Windows are standardised by now: 0.1 deviations of noise, and 0 is the mean.
     window = window + rng.normal(0, 0.1, window.shape).astype(np.float32)
     return mask_spectrogram(window, rng, rows=8, columns=20, fill=0.0), times
 
 
 def _mel_power(wave: np.ndarray, spec: LogMel) -> Floats:
     """A sound scaled to a peak of 1, as mel power: (mel, frames)."""
+    # `log_mel` reflects the ends of a sound, which should be silence here. Most of it is cut off
+    # again.
     wave = np.pad(wave / np.abs(wave).max(), 5 * spec.hop_length).astype(np.float32)
     power = 10 ** (spectrogram.log_mel(wave, spec) / 10)
     inner: Floats = power[:, _EDGE_FRAMES:-_EDGE_FRAMES].astype(np.float32)
@@ -241,9 +253,11 @@ def _mel_power(wave: np.ndarray, spec: LogMel) -> Floats:
 
 
 def _wheeze(rng: np.random.Generator) -> np.ndarray:
+    # Uniform in the logarithm, so that every octave is drawn equally often.
     duration_s = float(np.exp(rng.uniform(np.log(0.08), np.log(1.8))))
     pitch_hz = float(np.exp(rng.uniform(np.log(100), np.log(800))))
     tone = np.zeros(round(duration_s * _RATE_HZ))
+    # One or two tones; the second is less than an octave above, so it is no harmonic.
     for voice in range(int(rng.integers(1, 3))):
         event = synthesis.Wheeze(
             start_s=0,
@@ -265,6 +279,7 @@ def _crackles(rng: np.random.Generator) -> np.ndarray:
         own_hz = pitch_hz * rng.uniform(0.8, 1.25)
         decay_s = rng.uniform(0.6, 1.6) / own_hz
         wave = np.exp(-time_s / decay_s) * np.sin(2 * np.pi * own_hz * time_s)
+        # An attack of a quarter of a period, and a height from 0.15 to 1.
         wave *= np.minimum(4 * time_s * own_hz, 1) * np.exp(rng.uniform(np.log(0.15), 0))
         at = int(rng.integers(0, len(burst) - len(wave) + 1))
         burst[at : at + len(wave)] += wave * rng.choice((-1, 1))
@@ -274,10 +289,12 @@ def _crackles(rng: np.random.Generator) -> np.ndarray:
 def _stethoscope(rng: np.random.Generator, spec: LogMel) -> Floats:
     """A smooth random gain in decibels, one in three with a bell's low-pass on top: (mel,)."""
     hertz = np.array(spectrogram.mel_frequencies_hz(spec))
+    # Seven knots over the whole band keep the gain smooth.
     knots = np.linspace(np.log(spec.f_min_hz), np.log(spec.f_max_hz), 7)
     gain = np.interp(np.log(hertz), knots, rng.normal(0, 3, len(knots)))
     if rng.random() < 0.35:
         corner_hz = np.exp(rng.uniform(np.log(250), np.log(1500)))
+        # A Butterworth low-pass of order one to four.
         gain -= 10 * np.log10(1 + (hertz / corner_hz) ** (2 * int(rng.integers(1, 5))))
     result: Floats = gain.astype(np.float32)
     return result
@@ -296,7 +313,9 @@ def _noise(
     )
     hertz = np.array(spectrogram.mel_frequencies_hz(spec))
     ends = np.log([spec.f_min_hz, spec.f_max_hz])
+    # A random tilt over the octaves, and the filters that the recording has passed too.
     colour_db = np.interp(np.log(hertz), ends, rng.normal(0, 8, 2)) + stage_gain_db(spec, stage)
+    # Mean 1, deviation 1/2.
     uneven = rng.gamma(4, 0.25, (len(hertz), frames))
     noise: Floats = (10 ** ((level_db + colour_db) / 10)[:, None] * uneven).astype(np.float32)
     return noise
