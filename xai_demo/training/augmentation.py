@@ -80,7 +80,7 @@ class RadiographAugmentation:
 NIH14 = RadiographAugmentation(
     rotation_deg=15, scale=0.1, shift=0.05, mirror_probability=0.5, brightness=0.1, contrast=0.2
 )
-# The classes come from collections that differ in exposure and scanner, hence more change.
+# As in the published system: Gaussian and speckle noise, and random contrast.
 COVID3 = RadiographAugmentation(
     rotation_deg=8,
     scale=0.12,

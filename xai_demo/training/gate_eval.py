@@ -238,7 +238,7 @@ def _spectrograms(sounds: Path | None, settings: Settings, unread: list[str]) ->
         except UnreadableFileError:
             unread.append(path.name)
             continue
-        # Below `n_fft` samples there is less than one frame, so a short sound is repeated.
+        # A sound shorter than one frame is repeated, as the demo repeats short recordings.
         yield spectrogram_image(spectrogram.repeat_to_length(recording.samples, spec.n_fft), spec)
 
 

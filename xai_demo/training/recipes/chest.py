@@ -235,7 +235,7 @@ PNEUMONIA3_RESNET18 = Recipe(
     ),
     read=kermany.read,
     schedule=Schedule(
-        # Few, because it starts from a network of the same radiographs.
+        # It starts from a network of the same radiographs.
         epochs=4,
         batch_size=32,
         learning_rate=6e-4,
