@@ -1,6 +1,6 @@
-"""Write what `models --table` prints between README's markers; with `--bench`, bench's table too.
+"""Write the tables of figures that commands print between the markers of README and docs.
 
-`bench` takes minutes and measures this machine, so its table is only replaced when asked for.
+`bench` takes minutes and measures this machine, so its table is only replaced with `--bench`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def fill(page: Path, marker: str, *command: str) -> None:
 
 
 if __name__ == "__main__":
-    fill(ROOT / "README.md", "metrics", "models", "--table")
+    fill(ROOT / "README.md", "metrics", "models", "--table", "short")
+    fill(ROOT / "docs" / "training.md", "metrics", "models", "--table")
     if "--bench" in sys.argv[1:]:
         fill(ROOT / "docs" / "benchmarks.md", "bench", "bench")

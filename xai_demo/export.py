@@ -38,6 +38,7 @@ _PEAK_FORMATS = {
 _MAX_PREDICTIONS = 10
 _BAR_LENGTH = 30
 _TABLE_METRICS = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "ece")
+_SHORT_TABLE_METRICS = ("accuracy", "auroc")
 _STAGES = ("raw", "filtered", "denoised")
 EVENT_COLUMNS = ("label", "start_s", "end_s", "probability")
 # A spreadsheet interprets a cell that starts with one of these as a formula.
@@ -108,16 +109,21 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def metrics_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The models' metrics as a Markdown table, with what they were measured on."""
-    lines = ["| model | measured on | " + " | ".join(_TABLE_METRICS) + " |"]
-    lines.append("| --- " * (len(_TABLE_METRICS) + 2) + "|")
+def metrics_table(rows: Sequence[Mapping[str, Any]], *, short: bool = False) -> str:
+    """The models' metrics as a Markdown table, with what they were measured on.
+
+    `short` leaves accuracy and AUROC only.
+    """
+    names = _SHORT_TABLE_METRICS if short else _TABLE_METRICS
+    heads = ["model", *([] if short else ["measured on"]), *names]
+    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for row in rows:
         metrics = row["metrics"]
         if not metrics:
             continue
-        cells = [_interval(metrics[name]) if name in metrics else "" for name in _TABLE_METRICS]
-        lines.append(f"| `{row['name']}` | {row['measured_on']} | " + " | ".join(cells) + " |")
+        cells = [f"`{row['name']}`", *([] if short else [row["measured_on"]])]
+        cells += [_interval(metrics[name]) if name in metrics else "" for name in names]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -25,7 +25,8 @@ from xai_demo.hub import Hub
 from xai_demo.records import DISCLAIMER, Progress
 from xai_demo.settings import Settings, disable_telemetry
 
-Command = Callable[[argparse.Namespace, Settings], Iterator[str]]  # its docstring is its help
+# The docstring of a command is its help.
+Command = Callable[[argparse.Namespace, Settings], Iterator[str]]
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Some libraries print to stdout, which must hold the answer and nothing else.
         with contextlib.redirect_stdout(sys.stderr):
             for text in arguments.run(arguments, Settings.from_env()):
+                # Flushed, so that each text appears when it is ready, also in a pipe.
                 print(text, file=out, flush=True)
     except XaiDemoError as error:
         return _print_error(str(error), error.exit_status)
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return _print_error("Stopped.", 1)
-    except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
+    # The reader, `head` for example, has closed the pipe.
+    except BrokenPipeError:
         # Python flushes stdout when it exits, which would fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return 1
@@ -68,6 +71,7 @@ def _print_error(sentence: str, status: int) -> int:
     return status
 
 
+# argparse makes the parsers of the commands from the same class.
 class _Parser(argparse.ArgumentParser):
     """Raises errors, which argparse would print together with the usage, on several lines."""
 
@@ -82,6 +86,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m xai_demo", description=f"Explainable AI. {DISCLAIMER}")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # In the order of `--help`.
     table: dict[str, tuple[Command, Callable[[argparse.ArgumentParser], None]]] = {
         "models": (_models, _add_models),
         "explainers": (_explainers, add_json),
@@ -147,7 +152,11 @@ def progress_bar() -> Iterator[Progress | None]:
 def _add_models(command: argparse.ArgumentParser) -> None:
     add_json(command)
     command.add_argument(
-        "--table", action="store_true", help="print the measured figures as a Markdown table"
+        "--table",
+        nargs="?",
+        const="full",
+        choices=("full", "short"),
+        help="print the measured figures as a Markdown table; short: accuracy and AUROC",
     )
 
 
@@ -156,7 +165,7 @@ def _models(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     hub = Hub(settings)
     rows = [hub.describe(name) for name in hub.names()]
     if arguments.table:
-        yield metrics_table(rows)
+        yield metrics_table(rows, short=arguments.table == "short")
         return
     yield json_text(rows) if arguments.json else "\n".join(map(model_text, rows))
 
@@ -200,6 +209,7 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """download and verify checkpoints"""
     from xai_demo.analysis import selftest
 
+    # Both or neither.
     if arguments.all == bool(arguments.models):
         raise RequestError("fetch needs the names of models, or --all")
     hub = Hub(settings)
@@ -219,6 +229,7 @@ def _fetch(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
         yield f"{name}: {weights.source}, {weights.path}\n  sha256 {weights.sha256}"
         if hub.entry(name).has_open_pin and weights.revision:
             yield f"  revision {weights.revision}, to be pinned in the catalogue"
+        # The sha256 proves the file; only an answer proves that it is read as it should be.
         notes, errors = selftest.check_after_fetch(name, settings)
         yield from notes
         failures += errors
@@ -248,6 +259,7 @@ def _selftest(arguments: argparse.Namespace, settings: Settings) -> Iterator[str
         yield json_text(selftest.as_json(results))
     else:
         yield from [each.sentence for each in results if each.passed] + notes
+    # Last, so that what passed is printed before the error.
     selftest.raise_for_failures(results)
 
 
