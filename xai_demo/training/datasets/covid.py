@@ -115,7 +115,6 @@ def mask_lungs(images: Pixels) -> Pixels:
     height, width = images.shape[1:]
     masked = images.copy()
     rows, columns = _span(height, TOP, BOTTOM), _span(width, LEFT, RIGHT)
-    # Mid-grey of 0 to 255.
     masked[:, rows, columns] = 128
     return masked
 

@@ -127,7 +127,6 @@ def _labels(folder: Path, ledger: Ledger) -> dict[str, int | None]:
         return {}
     labels: dict[str, int | None] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        # Line 1 is the header.
         for number, row in enumerate(csv.DictReader(file), 2):
             label = (row.get("label4") or "").strip().lower()
             if label not in (*LABELS, "other") or not row.get("file"):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # Test samples, and mixtures of each kind; annotated files are several times as many.
 MOST = 24
-# Forward passes that a slow explainer may spend on one window.
+# Forward passes that a slow explainer may spend on one window: the least that the demo allows.
 PASSES = MIN_PASSES
 FILE = model_card.EXPLAINERS_FILE
 
@@ -73,6 +73,7 @@ def evaluate_explainers(
     hub = Hub(settings)
     kind = networks.architecture(hub.model(name)).kind
     names = tuple(dict.fromkeys(only)) or explainers.fitting_names(kind)
+    # Names that do not fit are refused before the network is loaded.
     for each in names:
         explainers.explainer_for(each, kind)
     report(0.0, "loading the network")
@@ -92,6 +93,7 @@ def _network(hub: Hub, name: str) -> Network:
     """The network in torch, for gradients; its forward passes in ONNX Runtime where possible."""
     engine = Engine(hub)
     network = engine.network(name, backend="torch")
+    # Where the deployment has switched exports off, none is made here either.
     if not hub.settings.background_export:
         return network
     try:
@@ -99,6 +101,7 @@ def _network(hub: Hub, name: str) -> Network:
     except UnsuitableError:
         # It cannot be exported here.
         return network
+    # The head in torch could not take activations from another device.
     if exported.in_use.device != network.in_use.device:
         return network
     return dataclasses.replace(network, features=exported.features)
@@ -121,15 +124,19 @@ class _GroundTruthData:
         corpus = ground_truth.read_sprsound(data) if model.task == "stethoscope" else None
         path = None if is_sound else nih.find_box_list(data)
         boxes = nih.read_boxes(path, data) if path else None
+        # Where there is other ground truth, missing samples are a note and no error.
         samples = _read_test_samples(
             data, run, needed=not (corpus or boxes or ground_truth.has_mixtures(model))
         )
         if samples is not None and trained_on is not None and model.task == "chest_xray":
+            # A split by label depends on what else is in the folder; the list of patients does not.
             samples = samples.with_training_groups(trained_on)
         run.notes.extend(boxes.notes if boxes else ())
+        # The notes on the samples include those on the corpus.
         run.notes.extend(corpus.notes if corpus and samples is None else ())
         splits: dict[str, str] = {}
         for group, split in zip(samples.groups, samples.splits, strict=True) if samples else ():
+            # By the number as well, as the boxes of NIH name patients.
             splits[group] = split
             splits.setdefault(ground_truth.patient_number(group), split)
         return cls(
@@ -181,6 +188,7 @@ def _masking_rows(
     if not samples:
         run.notes.append(f"{run.model.name} classifies no test sample correctly.")
         return {}
+    # The same random network for every explainer and sample.
     random = trials.randomise_weights(run.network)
     rows = {}
     for i, name in enumerate(run.names):
@@ -204,6 +212,7 @@ def _pointing_results(
         what = "annotated" if file.part == REAL else f"mixture, {file.part} dB"
         # How many files there are is not known beforehand, so progress only approaches 1.
         report(1 - 0.45 * 0.995**number, f"file {number + 1} with ground truth ({what})")
+        # Analysing a file takes long, so only while some explainer still needs one.
         if any(run.quota(n, file.part) > results.count(n, file.part) for n in run.names):
             evaluate_pointing(run, results, file)
     return results
@@ -237,6 +246,7 @@ def _result(
             name: {
                 "trial": rows[name].n if name in rows else 0,
                 "pointing": len(pointing.tally(name, REAL).rows),
+                # A key of the shipped files, which `explainer_report` reads.
                 "persons": len(set(pointing.tally(name, REAL).groups)),
             }
             for name in run.names
@@ -280,6 +290,7 @@ def write(directory: Path, result: dict[str, Any]) -> tuple[Path, ...]:
     """Write the figures as `explainers.json` and `explainers.md`; return the paths."""
     directory.mkdir(parents=True, exist_ok=True)
     texts = {
+        # NaN is no valid JSON: rather an error than a file that other programs cannot read.
         FILE: json.dumps(result, indent=2, allow_nan=False) + "\n",
         "explainers.md": f"# {result['model']}\n\n" + "\n".join(card_section(result)) + "\n",
     }

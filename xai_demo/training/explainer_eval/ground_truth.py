@@ -44,12 +44,14 @@ class _HasPatient(Protocol):
 
 _File = TypeVar("_File", bound=_HasPatient)
 
+# From events below the level of the breathing to events well above it.
 SNRS_DB = (-5, 0, 5, 10, 15)
 # The part of annotated files; a mixture's part is its ratio, such as "10".
 REAL = "real"
 _MAX_DURATION_S = 60.0
 _CRACKLES, _WHEEZES = (breathing.CRACKLE, breathing.BOTH), (breathing.WHEEZE, breathing.BOTH)
-_KINDS = {  # the annotated classes that a label of a network covers
+# The annotated classes that a label of a network covers.
+_KINDS = {
     "crackle": _CRACKLES,
     "wheeze": _WHEEZES,
     "both": (breathing.CRACKLE, breathing.WHEEZE, breathing.BOTH),
@@ -78,6 +80,7 @@ class HeldOutPatients:
     def __contains__(self, patient: str) -> bool:
         number = patient_number(patient)
         split = self.splits.get(patient) or self.splits.get(number)
+        # A patient whom the recipe has not read goes where its hash would have put them.
         return (split or split_groups([number], seed=self.seed)[0]) == "test"
 
 
@@ -111,6 +114,7 @@ def lung_mixtures(
         for kind in kinds:
             for snr_db in SNRS_DB:
                 try:
+                    # One seed for all ratios: events keep their places, so only the ratio differs.
                     mixture = lung_mixture(breath, kind=kind, snr_db=snr_db, seed=number)
                 except UnsuitableError:
                     # The breathing is too short, or silent where the event would be.
@@ -217,6 +221,7 @@ def _mixture_file(
     if mixture.sample_rate_hz != rate:
         import soxr
 
+        # Mixtures have the rate of the synthesis, not that of the model.
         samples = soxr.resample(samples, mixture.sample_rate_hz, rate).astype(np.float32)
     truth = TimeFrequencyEvents(
         events=tuple((t.start_s, t.end_s, t.low_hz, t.high_hz) for t in mixture.truth)
@@ -225,6 +230,7 @@ def _mixture_file(
         source=Recording(samples=samples, sample_rate_hz=rate, facts={}),
         group=group,
         part=str(snr_db),
+        # All events of a mixture are of one kind.
         truths={mixture.truth[0].label: truth},
     )
 
@@ -238,9 +244,11 @@ def _mask(box: nih.Box, shape: tuple[int, ...], spec: Raster) -> Mask:
     drawn = np.zeros(shape, np.float32)
     rows, columns = shape
     top, left = round(box.y * rows), round(box.x * columns)
+    # At least a pixel high and wide, so that a narrow box does not vanish.
     bottom = max(round((box.y + box.height) * rows), top + 1)
     right = max(round((box.x + box.width) * columns), left + 1)
     drawn[max(top, 0) : bottom, max(left, 0) : right] = 1
+    # Resizing blurs the edge: a pixel half covered is inside.
     mask: Mask = preprocess.resize_for_network(drawn, spec) >= 0.5
     return mask
 
@@ -263,4 +271,5 @@ def _round_robin(files: Sequence[_File]) -> list[_File]:
         patient = files[i].patient
         rank[patient] = rank.get(patient, -1) + 1
         ranked.append((rank[patient], files[i]))
+    # A stable sort, which keeps the random order within each round.
     return [file for _, file in sorted(ranked, key=lambda pair: pair[0])]

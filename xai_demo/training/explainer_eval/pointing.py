@@ -77,7 +77,9 @@ class TimeSpans:
         """The peak, the whole heatmap, chance and the brightest cell against the spans."""
         during = canvas.during(self.spans)
         inside = np.broadcast_to(during, heatmap.shape)
+        # The annotations have no frequency, so the overlap is one of times.
         over_time = heatmap.max(axis=0, keepdims=True)
+        # Stretches without any label may hold events too: a peak there is neither right nor wrong.
         labelled = np.broadcast_to(canvas.during(self.labelled or self.spans), heatmap.shape)
         return _pointing_figures(
             pointing=faithfulness.pointing_hit(heatmap, inside),
@@ -123,6 +125,7 @@ class TimeFrequencyEvents:
         tolerance = BAND_CELLS * canvas.cell[0]
         inside = np.zeros(len(hertz), bool)
         for _, _, low_hz, high_hz in self.events:
+            # In rows, not hertz: the tolerance is a share of a cell, and bands differ in width.
             low, high = np.interp((low_hz, high_hz), hertz, rows)
             inside |= (rows >= low - tolerance) & (rows <= high + tolerance)
         return inside
@@ -138,6 +141,7 @@ class Boxes:
         """The peak against all boxes; the box around the hot region against the best match."""
         inside = np.any(self.masks, axis=0)
         rows, columns = heatmap.shape
+        # A rule that ignores the network: the middle of the radiograph.
         centre = float(inside[rows // 2, columns // 2])
         overlap = max(_iou(hot_box(heatmap), mask) for mask in self.masks)
         return _pointing_figures(
@@ -161,6 +165,7 @@ def hot_box(heatmap: Floats, threshold: float = HOT) -> Mask:
         return box
     _, regions = cv2.connectedComponents((heatmap >= threshold * top).astype(np.uint8))
     peak = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    # The peak exceeds the threshold, so its region is never 0, the background.
     rows, columns = np.nonzero(regions == regions[peak])
     box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
     return box
@@ -172,9 +177,11 @@ def cell_means(values: Floats, cells: tuple[int, int]) -> Floats:
     >>> cell_means(np.array([[1, 3, 5, 7]], np.float32), (1, 2)).tolist()
     [[2.0, 2.0, 6.0, 6.0]]
     """
+    # The cell of every row and column; cells differ in size by at most one.
     row_of, column_of = (
         np.arange(n) * min(k, n) // n for n, k in zip(values.shape, cells, strict=True)
     )
+    # One number for each cell: (rows, columns).
     place = row_of[:, None] * (column_of.max() + 1) + column_of
     total = np.bincount(place.ravel(), values.ravel().astype(np.float64))
     mean: Floats = (total / np.bincount(place.ravel())).astype(np.float32)[place]
@@ -243,6 +250,7 @@ class AnalysedFile:
         """The heatmap as the demo shows it, at the size of the network's input, 0..1."""
         method = explainers.explainer(explainer)
         target = self.network.model.labels.index(label)
+        # 0 passes: the explainer runs the head alone, and needs no limit.
         budget = explainers.Budget(passes=min(method.passes, passes) or None)
         raw = raw_heatmaps(self.network, self.prepared, self.answer, method, [target], budget)
         return self._assemble(raw[:, 0], self.answer.probabilities[:, target])
@@ -251,6 +259,7 @@ class AnalysedFile:
         """What the pixels of the heatmap stand for."""
         model = self.network.model
         rows, columns = networks.feature_maps(model, self.answer.activations[0]).shape[-2:]
+        # Equal weights: brightness knows nothing of probabilities.
         network_input = self._assemble(
             self.prepared.inputs[:, 0], np.ones(len(self.prepared.inputs), np.float32)
         )
@@ -263,6 +272,7 @@ class AnalysedFile:
                 brightness=cell_means(network_input, (rows, columns)),
             )
         step = frames_per_column(self.prepared.decibels.shape[1])
+        # Columns of the canvas for each column of the map.
         wide = self.prepared.inputs.shape[3] / columns / step
         return Canvas(
             shape=(n_rows, n_columns),
@@ -293,5 +303,6 @@ def is_answered(model: Model, probabilities: Floats, label: str, *, pooled: bool
     target = model.labels.index(label)
     if decided_label_index(model, probabilities, pooled=pooled) == target:
         return True
+    # An independent label can be found without being the decision.
     point = model.operating_points.get(label, _DEFAULT_POINT)
     return model.activation == "sigmoid" and float(probabilities[target]) >= point

@@ -98,6 +98,7 @@ def select_samples(network: Network, data: Dataset, most: int) -> list[Sample]:
     model = network.model
     normal = model.labels.index(model.normal_label) if model.normal_label else None
     sample_of: dict[str, Sample] = {}
+    # Not in the order of the files, in which patients of one label often come together.
     for i in np.random.default_rng(0).permutation(data.indices("test")):
         group = data.groups[i]
         if len(sample_of) == most:
@@ -112,6 +113,7 @@ def select_samples(network: Network, data: Dataset, most: int) -> list[Sample]:
             if k != normal and is_answered(model, probabilities, model.labels[k])
         ]
         if correct:
+            # Of several findings, the one that the network is most certain of.
             target = max(correct, key=lambda k: probabilities[k])
             sample_of[group] = Sample(
                 window=window[None],
@@ -133,6 +135,7 @@ def randomise_weights(network: Network, seed: int = 0) -> Network:
     model = network.model
     whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     cut = move_to_device(networks.cut(model, whole, network.layer), available_device())
+    # All parts: the features of `network` may run in ONNX Runtime with the trained weights.
     return dataclasses.replace(
         network,
         features=torch_runner(cut.features),
@@ -156,6 +159,7 @@ def explainer_figures(
         start = time.perf_counter()
         heatmap = _sample_heatmap(trained, explainer, sample, passes)
         times_s.append(time.perf_counter() - start)
+        # Not timed: a user asks for one heatmap, of the trained network.
         other = _sample_heatmap(random, explainer, sample, passes)
         tally.add(sample.group, _figures(trained, sample, heatmap, other))
     return ExplainerFigures(
@@ -200,6 +204,7 @@ def _target_probability(network: Network, sample: Sample) -> Callable[[Floats], 
 
     def answer(inputs: Floats) -> Floats:
         digests = [hashlib.sha256(x.tobytes()).digest() for x in inputs]
+        # By digest, so that equal inputs of one batch also run once.
         new = {d: i for i, d in enumerate(digests) if d not in sample.cache}
         if new:
             logits = runner.logits(inputs[list(new.values())].astype(np.float32))
@@ -287,6 +292,7 @@ def evaluate_pointing(run: Run, results: PointingResults, file: AnnotatedFile) -
         if not analysed.has_answer(label):
             continue
         results.correct[file.part, label] += 1
+        # Not before it is needed: wrong answers are not explained.
         canvas = canvas or analysed.canvas()
         results.cell_size = (canvas.cell[1] * canvas.column_s, canvas.cell[0])
         for name in run.names:

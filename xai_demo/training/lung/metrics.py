@@ -89,7 +89,7 @@ def challenge_scores(counts: Array) -> dict[str, float]:
     specificity = share(correct[0], totals[0])
     average = (sensitivity + specificity) / 2
     total = sensitivity + specificity
-    # Never right is 0, where the formula is 0 / 0; NaN stays NaN.
+    # 0 / 0 counts as 0, the worst score; NaN stays NaN.
     harmonic = 0.0 if total == 0 else 2 * sensitivity * specificity / total
     return {
         "sensitivity": sensitivity,
@@ -106,7 +106,6 @@ def two_classes(counts: Array) -> Array:
     >>> two_classes(np.array([[5, 1, 0], [2, 3, 1], [0, 1, 4]])).tolist()
     [[5, 1], [2, 9]]
     """
-    # Sums of class 0, and of all from 1 on.
     split = [0, 1]
     merged: Array = np.add.reduceat(np.add.reduceat(counts, split, axis=0), split, axis=1)
     return merged

@@ -315,7 +315,7 @@ def _noise(
     ends = np.log([spec.f_min_hz, spec.f_max_hz])
     # A random tilt over the octaves, and the filters that the recording has passed too.
     colour_db = np.interp(np.log(hertz), ends, rng.normal(0, 8, 2)) + stage_gain_db(spec, stage)
-    # Mean 1, deviation 1/2.
+    # Gamma noise of mean 1 and deviation 1/2, so that the level stays as drawn.
     uneven = rng.gamma(4, 0.25, (len(hertz), frames))
     noise: Floats = (10 ** ((level_db + colour_db) / 10)[:, None] * uneven).astype(np.float32)
     return noise
