@@ -161,10 +161,10 @@ def film(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
     """A model directory whose weights, 45 MB, do not come in one piece."""
-    from tests.support.small_models import FILM, model_of, write_model
+    from tests.support.small_models import RASTER, model_of, write_model
 
     directory = tmp_path_factory.mktemp("large") / "large"
-    model = model_of("resnet18", name="large", normal_label="normal", preprocessing=FILM)
+    model = model_of("resnet18", name="large", normal_label="normal", preprocessing=RASTER)
     return write_model(directory, model), directory
 
 
