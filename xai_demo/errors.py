@@ -47,6 +47,7 @@ class UnknownNameError(RequestError):
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        # `known` may be a mapping or an iterator; it is counted and sliced below.
         names = list(known)
         choices = ", ".join(names[:_MAX_NAMES])
         if len(names) > _MAX_NAMES:

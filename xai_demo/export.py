@@ -70,7 +70,6 @@ def report_text(report: Report) -> str:
         bar = "█" * round(_BAR_LENGTH * prediction.probability)
         line = f"  {prediction.label:<{width}} {prediction.probability:5.2f}{interval} {bar}"
         lines.append(line.rstrip())
-    # Explain the ranges printed beside the probabilities.
     if report.uncertainty:
         lines.append(
             f"The ranges: lowest and highest over {report.uncertainty['passes']} slight variations "

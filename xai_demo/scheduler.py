@@ -266,12 +266,10 @@ class MonotonicProgress:
     """
 
     def __init__(self, progress: Progress | None) -> None:
-        # The last report: fraction and step.
         self._progress, self._last = progress, (-1.0, "")
 
     def __call__(self, fraction: float, step: str) -> None:
         """Report the fraction done, 0..1, and the step that starts now."""
-        # The same fraction is reported again if another step starts.
         if self._progress and fraction >= self._last[0] and (fraction, step) != self._last:
             self._last = fraction, step
             self._progress(fraction, step)

@@ -84,7 +84,6 @@ def explain(
     with timer("explain"):
         raw = raw_heatmaps(network, prepared, outputs, method, targets, budget, runner)
         explanations = _explanations(inference, targets, raw, runner.passes - before)
-    # What the explanation had to leave out.
     warnings = skipped_windows_warning(inference.explainer, windows)
     warnings += fewer_passes_warning(allowance, limit_s)
     # A heatmap of zeros has no most important region to mask.
@@ -140,7 +139,6 @@ def _targets(
         return [first]
     positive = findings(model, probabilities, pooled=pooled)
     ranked = sorted(range(len(probabilities)), key=lambda k: -probabilities[k])
-    # Each label once, where it comes first.
     targets = list(dict.fromkeys([first, *positive, *ranked]))
     return targets[: max(MAX_EXPLAINED, len({first, *positive}))]
 

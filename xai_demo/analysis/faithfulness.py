@@ -363,7 +363,6 @@ def _random_blocks(shape: tuple[int, ...], grid: tuple[int, int], seed: int) -> 
     """A map of the given shape whose grid cells have random values."""
     rows, columns = (min(cells, n) for cells, n in zip(grid, shape, strict=True))
     cells = np.random.default_rng(seed).random((rows, columns)).astype(np.float32)
-    # The cell of every row and column.
     row_of, column_of = (np.arange(n) * k // n for n, k in zip(shape, cells.shape, strict=True))
     blocks: Floats = cells[row_of][:, column_of]
     return blocks

@@ -148,7 +148,6 @@ def peak_in_sound(heatmap: Floats, spec: LogMel, step: int) -> Mapping[str, floa
     """Seconds and hertz of the highest point of (mel, columns) with `step` frames a column."""
     row, column = _peak_cell(heatmap)
     return {
-        # The middle of the column.
         "time_s": float((column + 0.5) * step * spec.hop_length / spec.sample_rate_hz),
         "frequency_hz": mel_frequencies_hz(spec)[row],
     }

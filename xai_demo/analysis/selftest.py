@@ -73,7 +73,6 @@ def check_model(
             f"The weights of {name} are not installed. {analyser.hub.describe(name)['note']}"
         )
     published = analyser.hub.entry(name).published_answer
-    # The stored answer first: its example ships with the package.
     results = [_check_stored(analyser, name, backend)]
     if published is not None:
         results.append(_check_published(analyser, name, published, clip, backend))

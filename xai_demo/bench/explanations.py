@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Progress
     from xai_demo.settings import Settings
 
+# As many as NIH ChestX-ray14 has.
 LABELS = tuple(f"label {i}" for i in range(14))
 ROUNDS = 15
 # The threads of one runtime keep spinning for a while, which would slow down the next one.
@@ -180,12 +181,14 @@ def _median_seconds(variants: dict[str, Callable[[], Any]], rounds: int) -> dict
             time.sleep(_REST_S)
             start = time.perf_counter()
             variant()
-            if i:  # the first round warms up
+            # The first round warms up.
+            if i:
                 durations[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in durations.items()}
 
 
 def _ratios(seconds: dict[str, float]) -> dict[str, float]:
+    # The plain forward pass is the unit, and no ratio to itself.
     forward = seconds.pop("forward")
     return {"forward_ms": 1000 * forward} | {k: v / forward for k, v in seconds.items()}
 
@@ -202,9 +205,11 @@ def _pytorch_grad_cam(name: str, whole: nn.Module, inputs: Any) -> Callable[[int
     def explain(n: int) -> Floats:
         whole.requires_grad_(True)
         with GradCAMPlusPlus(whole, [layer], reshape) as cam:
+            # One class a call, as the library explains one target for each input.
             heatmaps = [
                 cam(input_tensor=inputs, targets=[ClassifierOutputTarget(k)])[0] for k in range(n)
             ]
+        # The other variants must not compute gradients of the weights.
         whole.requires_grad_(False)
         return np.stack(heatmaps)
 

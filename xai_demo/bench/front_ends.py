@@ -82,6 +82,7 @@ def difference_db(ours: Floats, original: Floats) -> float:
     >>> difference_db(original + [[0.5], [9.0]], original)
     0.5
     """
+    # Relative to the loudest band of each frame.
     has_energy = original > original.max(axis=0) - ENERGY_DB
     return float(np.abs(ours - original)[has_energy].max())
 
@@ -98,10 +99,12 @@ def _row(model: Model, original: _Original, rounds: int) -> dict[str, Any]:
         "here": lambda: spectrogram.log_mel(samples, spec),
     }
     for i in range(rounds + 1):
-        for variant in sorted(variants, reverse=i % 2 == 0):  # take turns at being first
+        # Take turns at being first.
+        for variant in sorted(variants, reverse=i % 2 == 0):
             start = time.perf_counter()
             variants[variant]()
-            if i:  # the first round warms up
+            # The first round warms up.
+            if i:
                 milliseconds[variant].append(1000 * (time.perf_counter() - start))
     original_ms, here_ms = (statistics.median(milliseconds[k]) for k in ("original", "here"))
     return {
@@ -129,6 +132,7 @@ def _torchlibrosa(spec: LogMel, samples: Floats) -> tuple[str, Callable[[], Floa
         # PANNs do not clip the levels far below the loudest one.
         top_db=None,
     ).eval()
+    # Prepared once: only the front end is timed.
     waveform = torch.from_numpy(samples)[None]
 
     def run_once() -> Floats:
@@ -154,4 +158,5 @@ def _ast_feature_extractor(spec: LogMel, samples: Floats) -> tuple[str, Callable
     return "ASTFeatureExtractor", run_once
 
 
+# The name of a front end and a function that runs it once on the given samples.
 _Original = Callable[[LogMel, "Floats"], tuple[str, Callable[[], "Floats"]]]

@@ -62,14 +62,17 @@ PARTS = {
 class Measurement:
     """One round, in milliseconds."""
 
-    forward: float  # ResNet-50, 224x224, torch, in this process
+    # ResNet-50, 224x224, torch, in this process.
+    forward: float
     client: float  # a request through the Gradio client
     client_timing: Mapping[str, float]  # `timing_ms` of that report
-    upload: float  # the same through plain HTTP, step by step
+    # The same through plain HTTP, step by step.
+    upload: float
     call: float
     call_timing: Mapping[str, float]
     download: float
-    empty: float  # an endpoint that only returns a list, through plain HTTP
+    # An endpoint that only returns a list, through plain HTTP.
+    empty: float
     client_empty: float  # the same through the Gradio client
 
     @property
@@ -95,8 +98,10 @@ class Measurement:
     def parts(self) -> dict[str, float]:
         """`rest` in parts that add up to it."""
         steps = {k: self.call_timing.get(k, 0.0) for k in _OTHER_STEPS}
+        # What a call takes beyond the timed steps and what Gradio takes for an empty one.
         respond = self.call - sum(self.call_timing.values()) - self.empty
         parts = {"upload": self.upload, "queue": self.empty, **steps, "respond": respond}
+        # The remainder, so that the parts add up to `rest`.
         return parts | {"download": self.download, "client": self.rest - self.plain}
 
 
@@ -125,6 +130,7 @@ def run(
                 report((i + 1) / (_WARM_UP_ROUNDS + rounds), f"Round {i + 1}")
         finally:
             client.close()
+    # The first rounds also load networks and open connections.
     return figures(measurements[_WARM_UP_ROUNDS:])
 
 
@@ -140,6 +146,7 @@ def figures(measurements: Sequence[Measurement]) -> dict[str, Any]:
         "rest_ours": statistics.median(m.ours for m in measurements),
         "empty_http": statistics.median(m.empty for m in measurements),
         "empty_client": statistics.median(m.client_empty for m in measurements),
+        # Of the timed steps, those that the command line runs as well.
         "rest_command_line": statistics.median(
             sum(m.call_timing.get(k, 0.0) for k in _OTHER_STEPS) for m in measurements
         ),
@@ -193,6 +200,8 @@ def serve_page() -> Iterator[str]:
     import httpx2
 
     with socket.socket() as listener:
+        # Port 0: the system chooses a free one, which the page takes over once this socket is
+        # closed.
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     program = [
@@ -206,6 +215,7 @@ def serve_page() -> Iterator[str]:
         str(port),
     ]
     address = f"http://127.0.0.1:{port}"
+    # `-m xai_demo` must find this package, whatever the current directory.
     root = Path(__file__).resolve().parents[2]
     silent = subprocess.DEVNULL
     with subprocess.Popen(program, cwd=root, stdout=silent, stderr=silent) as process:  # noqa: S603
@@ -220,6 +230,7 @@ def serve_page() -> Iterator[str]:
                 time.sleep(0.2)
             yield address
         finally:
+            # Leaving the block of Popen waits for the end of the process.
             process.terminate()
 
 
@@ -257,6 +268,7 @@ def _default_arguments(address: str) -> list[Any]:
 
     info = httpx2.get(f"{address}/gradio_api/info", timeout=60).raise_for_status().json()
     parameters = info["named_endpoints"][f"/{TASK}"]["parameters"]
+    # The first parameter is the file.
     return [parameter.get("parameter_default") for parameter in parameters[1:]]
 
 
@@ -273,6 +285,7 @@ def _round(
         client_ms, answer = _time_ms(lambda: client.predict(_example_upload(), api_name=f"/{TASK}"))
         upload_ms, stored = _time_ms(lambda: _upload(http, path))
         file = {"path": stored, "meta": {"_type": "gradio.FileData"}}
+        # The file was uploaded before: the call names where the server has stored it.
         call_ms, (report, figure) = _time_ms(lambda: _call(http, TASK, [file, *defaults]))
         download_ms, _ = _time_ms(lambda: http.get(f"file={figure['path']}").raise_for_status())
         empty_ms, _ = _time_ms(lambda: _call(http, "explainers", []))
@@ -299,6 +312,7 @@ def _upload(http: httpx2.Client, path: Path) -> str:
 
 def _call(http: httpx2.Client, name: str, data: list[Any]) -> Any:
     """The result of one call of an endpoint, as the page's own documentation shows for curl."""
+    # Two requests: one starts the call, the other waits for its result as server-sent events.
     event = http.post(f"call/{name}", json={"data": data}).raise_for_status().json()["event_id"]
     kind = ""
     with http.stream("GET", f"call/{name}/{event}") as stream:
@@ -338,6 +352,7 @@ def _resnet50() -> Callable[[], object]:
         citation="",
     )
     whole = networks.architecture(model).build(model).eval().requires_grad_(False)
+    # Zeros take as long as a radiograph: the operations are the same.
     inputs = torch.from_numpy(np.zeros((1, 1, 224, 224), np.float32))
 
     def forward() -> object:

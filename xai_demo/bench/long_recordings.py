@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SHORT_MINUTES = 5  # the recording to compare a long one with
 LIVE_MINUTES = 10  # the longest that the page listens
+# The usual rate of browsers.
 MICROPHONE_HZ = 48_000
 CHUNK_S = 0.5
 RECENT_S = 5.0  # of sound in each live analysis, as on the page
@@ -57,6 +58,7 @@ def run(settings: Settings, *, minutes: int, progress: Progress | None = None) -
     report = progress or (lambda done, doing: None)
     analyser = Analyser(dataclasses.replace(settings, background_export=False))
     model = analyser.hub.default_model(_TASK)
+    # Once each: both may be the same.
     lengths = dict.fromkeys((SHORT_MINUTES, minutes))
     recordings: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +68,7 @@ def run(settings: Settings, *, minutes: int, progress: Progress | None = None) -
             report(0.4 * i / len(lengths), f"A recording of {length} min")
             path = write_breathing(Path(folder) / f"{length}.wav", 60.0 * length)
             cost = _measure_analysis(analyser, model, path)
+            # An hour is 58 MB at 8 kHz: the folder holds one recording at a time.
             path.unlink()
             recordings[str(length)] = dataclasses.asdict(cost) | {
                 "share_of_its_length": cost.seconds / (60 * length)
@@ -91,6 +94,7 @@ def write_breathing(path: Path, seconds: float) -> Path:
     whole = np.concatenate([samples for samples, _ in sounds])
     missing = round(seconds * rate)
     with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+        # Piece by piece: an hour is never in memory, where it would count.
         while missing > 0:
             file.write(whole[:missing])
             missing -= len(whole)
@@ -99,6 +103,7 @@ def write_breathing(path: Path, seconds: float) -> Path:
 
 def measure_peak(analyse: Callable[[], int], memory_mb: Callable[[], float] = resident_mb) -> Cost:
     """Time an analysis, which returns its number of windows, and sample memory meanwhile."""
+    # In a thread of its own, because the peak lies within the analysis.
     samples, done = [memory_mb()], threading.Event()
 
     def keep_sampling() -> None:
@@ -129,6 +134,7 @@ def listen(
 
     sound = soxr.resample(samples, rate, MICROPHONE_HZ)
     size = round(CHUNK_S * MICROPHONE_HZ)
+    # Whole chunks only; the example is repeated from them without a gap.
     chunks = [sound[at : at + size] for at in range(0, len(sound) - size + 1, size)]
     per_second = round(1 / CHUNK_S)
 
@@ -151,6 +157,7 @@ def live_figures(phase: Phase, answers_ms: list[float]) -> dict[str, Any]:
         "slowest_answer_ms": max(answers_ms),
         "resident_mb": {"start": start, "end": phase.level_mb},
         "growth": phase.level_mb / start - 1,
+        # From 100 samples, one a second, to 60.
         "slope_mb_per_minute": 0.6 * phase.slope_mb,
         "threads": phase.threads,
     }

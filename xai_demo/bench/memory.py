@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 CONCURRENT = 8
 # Libraries fill their memory pools during the first requests, which is no leak.
 WARM_UP = 40
-_LEVEL_FRACTION = 10  # one sample in so many, at the end of a phase, makes its level
+# One sample in so many, at the end of a phase, makes its level.
+_LEVEL_FRACTION = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Phase:
     @property
     def slope_mb(self) -> float:
         """How fast the last half still grows, in megabytes per 100 requests: a leak goes on."""
+        # The first half may still fill caches; two points are the least for a line.
         late = self.resident_mb[len(self.resident_mb) // 2 :]
         if len(late) < 2:
             return 0.0
@@ -61,6 +63,7 @@ class _Results:
         """Compare one report, and note the time it took besides the network's."""
         if not is_same(report, self.first[i % len(self.first)]):
             self.different.append(i)
+        # `list.append` is atomic, so the eight threads need no lock.
         self.rest_ms.append(sum(report.timing_ms[k] for k in ("read", "prepare", "render")))
 
 
@@ -82,7 +85,7 @@ def run(settings: Settings, *, requests: int, progress: Progress | None = None) 
     plan = {"start": (WARM_UP, 1), "in_a_row": (requests, 1), "at_once": (requests, CONCURRENT)}
     total, before, phases = WARM_UP + 2 * requests, 0, {}
     for name, (count, concurrent) in plan.items():
-
+        # Bound as defaults, because the loop changes both names.
         def show(n: int, base: int = before, how: str = f"{concurrent} at a time") -> None:
             report((base + n) / total, f"Request {base + n} of {total}, {how}")
 
@@ -114,6 +117,7 @@ def watch_memory(
             request_and_sample(i)
     else:
         with ThreadPoolExecutor(concurrent) as pool:
+            # `list` waits for all requests and raises what one of them has raised.
             list(pool.map(request_and_sample, range(count)))
     return Phase(resident_mb=samples, threads=thread_count())
 
@@ -124,6 +128,7 @@ def figures(phases: dict[str, Phase], results: _Results) -> dict[str, Any]:
     later = {name: phase for name, phase in phases.items() if name != "start"}
     return {
         "resident_mb": {name: phase.level_mb for name, phase in phases.items()},
+        # Levels for what stays, the maximum for what a machine must have.
         "growth": {name: phase.level_mb / start - 1 for name, phase in later.items()},
         "peak_growth": {n: max(phase.resident_mb) / start - 1 for n, phase in later.items()},
         "slope_mb_per_100": {name: phase.slope_mb for name, phase in later.items()},

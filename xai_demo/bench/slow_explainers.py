@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # Takes what tells whether to stop.
 RunAnalysis = Callable[[Callable[[], bool]], "Report"]
-BEFORE = ("read", "prepare", "predict")  # the steps before explaining
+# The steps before explaining.
+BEFORE = ("read", "prepare", "predict")
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -41,9 +42,11 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 def measure(analyse: RunAnalysis) -> dict[str, Any]:
     """Seconds, windows sent through the network, and seconds from a request to stop to the end."""
-    analyse(lambda: False)  # the first analysis also loads the network
+    # The first analysis also loads the network.
+    analyse(lambda: False)
     report = analyse(lambda: False)
     explain_s = report.timing_ms["explain"] / 1000
+    # So that half-way lies within the explanation, not before it.
     before_s = sum(report.timing_ms.get(step, 0.0) for step in BEFORE) / 1000
     return {
         "explain_s": explain_s,
@@ -86,6 +89,7 @@ def _pairs(analyser: Analyser) -> Iterator[tuple[Model, str]]:
             continue
         model = analyser.hub.model(name)
         for each in explainers.fitting_names(networks.architecture(model).kind):
+            # One pass of its own makes an explainer no slow one.
             if explainers.explainer(each).passes > 1:
                 yield model, each
 

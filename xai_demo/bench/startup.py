@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 TASK = "stethoscope"
+# Shown beside the figures; nothing fails above them.
 LIMITS = {"ratio": 1.3, "first_answer_s": 6.0}
 # The smallest page that Gradio can show.
 BARE = "import gradio\nwith gradio.Blocks() as page:\n    gradio.Markdown('Hello')\npage.launch()\n"
@@ -43,6 +44,7 @@ def run(
     for number in range(rounds):
         if progress:
             progress(number / rounds, f"Starting both pages, round {number + 1} of {rounds}")
+        # In turns, so that a load on the machine affects both pages alike.
         with serve_page([sys.executable, "-c", BARE], _ROOT, quiet) as started:
             bare.append(started.seconds)
         with serve_page([sys.executable, "app.py"], _ROOT, ours) as started:
@@ -67,6 +69,7 @@ def first_answer_s(url: str) -> float:
     from gradio_client import Client, handle_file
 
     name = next(name for name, example in EXAMPLES.items() if example.task == TASK)
+    # Connecting counts: a visitor's browser does so too.
     start = time.perf_counter()
     client = Client(url, verbose=False, analytics_enabled=False)
     client.predict(handle_file(example_path(name)), api_name=f"/{TASK}")

@@ -141,7 +141,6 @@ EXPLAINERS = {
         source="Lundberg & Lee 2017",
         fits=_ALL_KINDS,
         passes=250,
-        # The partition is refined where one label's values are largest.
         labels_share_passes=False,
     ),
     "SHAP gradients": Explainer(

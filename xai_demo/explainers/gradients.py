@@ -69,7 +69,6 @@ def signed_integrated_gradients(subject: Subject, targets: Sequence[int], budget
     attributions = []
     for window in subject.inputs:
         difference = window - np.float32(subject.background)
-        # The sum of the gradients along the path, for each target.
         total = np.zeros((len(targets), *window.shape[-2:]), np.float32)
         # In batches, between which the meter can stop the explanation.
         for batch in np.split(positions, range(base.BATCH_SIZE, steps, base.BATCH_SIZE)):
@@ -120,7 +119,6 @@ def rollout(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
             raise UnsuitableError(
                 "Attention rollout needs a transformer; this network has no attention."
             )
-        # The only window of the batch: (queries, keys).
         attentions = [weights[0] for weights in recorder.weights]
         reached = attention_flow(attentions, patches=rows * columns)
         maps.append(reached.reshape(rows, columns).cpu().numpy())

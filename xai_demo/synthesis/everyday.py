@@ -46,7 +46,6 @@ def clock_tick(rng: np.random.Generator) -> SoundParts:
     starts = np.arange(0.45, DURATION_S - 0.1, 1.0)
     sound = 0.0016 * _background_noise(rng, ((0, 0), (300, 0), (2000, -20), (16000, -40)))
     for number, start_s in enumerate(starts):
-        # The click and its echo.
         for delay_s, height in ((0.0, 1.0), (0.022, 0.45)):
             # Tick and tock differ a little in pitch.
             pitch = 1.0 if number % 2 else 0.93
@@ -82,7 +81,6 @@ def dog(rng: np.random.Generator) -> SoundParts:
         breath = _coloured_noise(
             rng, len(part), ((0, -30), (500, -6), (1500, 0), (4000, -14), (7000, -36), (16000, -60))
         )
-        # A sharp attack and a slow decay.
         shape = np.minimum(part / 0.12, 1) * (1 - part) ** 0.8
         _add_at(
             sound, start_s, rng.uniform(0.8, 1.0) * shape * (stack + 0.45 * breath * stack.std())
@@ -278,6 +276,5 @@ def _add_reverb(rng: np.random.Generator, sound: Samples, decay_s: float, share:
 
 def _add_at(sound: Samples, start_s: float, wave: Samples) -> None:
     start = round(start_s * SAMPLE_RATE_HZ)
-    # A wave that reaches beyond the end is cut off.
     end = min(start + len(wave), len(sound))
     sound[start:end] += wave[: end - start]

@@ -121,7 +121,6 @@ def contact_noise(rng: np.random.Generator) -> Samples:
     """The thump of a stethoscope being placed, as most recordings start: (time,), peak 1."""
     time_s = np.arange(round(_CONTACT_S * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     noise = coloured_noise(rng, len(time_s), SAMPLE_RATE_HZ, _CONTACT_HZ, _CONTACT_DB)
-    # A sudden onset of 2 ms, then an exponential decay.
     wave = noise * np.minimum(time_s / 0.002, 1) * np.exp(-time_s / 0.015)
     return np.asarray(wave / np.abs(wave).max())
 
@@ -175,7 +174,6 @@ def wheeze(rng: np.random.Generator, event: Wheeze) -> tuple[Samples, tuple[floa
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     tone = np.zeros(count)
     for harmonic in range(1, event.harmonics + 1):
-        # Each harmonic has a quarter of the amplitude of the one before.
         tone += 0.25 ** (harmonic - 1) * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi))
     # The amplitude flutters about 15 times a second.
     knots = max(3, round(15 * event.duration_s))

@@ -67,7 +67,6 @@ def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom
     """
     rng = np.random.default_rng(seed)
     lungs = _smooth(_fill_outline(_RIGHT_LUNG), 1.6) + _smooth(_fill_outline(_LEFT_LUNG), 1.6)
-    # Layers of the image, each (SIZE, SIZE).
     body = _soft_tissue(lungs)
     bone = _bones(rng)
     vessels = _vessels(rng) * lungs
@@ -134,7 +133,6 @@ def _bones(rng: np.random.Generator) -> Plane:
         # The lower ribs end in cartilage, which is not visible.
         if rib < 7:
             bone += 0.11 * _tube(front, 0.0100)
-    # Ribs are drawn on one side and mirrored.
     bone = np.maximum(bone, bone[:, ::-1])
     collar = ((0.452, 0.252), (0.41, 0.240), (0.34, 0.206), (0.26, 0.188), (0.185, 0.180))
     blade = ((0.155, 0.20), (0.195, 0.28), (0.205, 0.36), (0.165, 0.44))
@@ -282,7 +280,6 @@ def _band_outline(path: Points, radius: float) -> list[tuple[float, float]]:
     along = np.gradient(middle, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     across = radius * np.stack([-along[:, 1], along[:, 0]], axis=1)
-    # There on one side and back on the other, as one closed outline.
     outline = np.concatenate([middle + across, (middle - across)[::-1]])
     return [(float(px), float(py)) for px, py in outline]
 
