@@ -65,7 +65,9 @@ class Example:
 
 _DIRECTORY = Path(__file__).resolve().parent / "examples"
 
+# In the order of the page's cards; the benches use the first of a task.
 EXAMPLES: dict[str, Example] = {
+    # `synthesis.lung.Breathing`: the first inspiration is at 0.3 s, and a breath lasts 1.5 s.
     "breathing": Example(
         task="stethoscope",
         file="breathing.flac",
@@ -90,6 +92,7 @@ EXAMPLES: dict[str, Example] = {
         title="Crackles and wheeze",
         expectation="Crackles in each inspiration, a wheeze in each expiration, synthesised",
     ),
+    # As if facing the patient: the right lung is on the left of the image.
     "clear-film": Example(
         task="chest_xray",
         file="clear.png",
@@ -108,6 +111,7 @@ EXAMPLES: dict[str, Example] = {
         title="Two opacities",
         expectation="Opacities in the right upper and left lower lung, synthesised",
     ),
+    # The times are those in `synthesis.everyday`.
     "dog": Example(
         task="audioset",
         file="dog.flac",
@@ -137,6 +141,7 @@ EXAMPLES: dict[str, Example] = {
 
 def example_path(name: str) -> Path:
     """The path of an example's file; raises UnknownNameError if there is no such example."""
+    # Only names of the table are joined to the directory, so no path leads out of it.
     if name not in EXAMPLES:
         raise UnknownNameError("example", name, EXAMPLES)
     return _DIRECTORY / EXAMPLES[name].file

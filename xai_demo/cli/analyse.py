@@ -101,6 +101,7 @@ def _band(text: str) -> tuple[float, float] | None:
 
 def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
     """The steps that were chosen, completed with the model's own; None if none was chosen."""
+    # Without a choice, the analysis takes the model's own steps.
     if arguments.band is _MODELS_OWN and arguments.denoise is None:
         return None
     spec = hub.model(arguments.model).preprocessing
@@ -117,6 +118,7 @@ def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
 def analysis_request(arguments: argparse.Namespace, hub: Hub) -> AnalysisRequest:
     """Build the request from the arguments; raises RequestError."""
     return AnalysisRequest(
+        # An unknown model is reported here, before the file is read.
         task=hub.entry(arguments.model).task,
         model=arguments.model,
         explainer=arguments.explainer,
@@ -140,5 +142,6 @@ def analyse_file(
     request = analysis_request(arguments, analyser.hub)
     if request.noise is None:
         return analyser.analyse(request, arguments.file, progress=progress), {}
+    # The file is analysed twice; of the clean answer only the comparison is kept.
     comparison = compare_with_noise(analyser.analyse, request, arguments.file, progress=progress)
     return comparison.noisy, {"noise": comparison.to_json()}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def add_bench(command: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
+    # Without any of these, `bench` measures the analyses themselves.
     kind = command.add_mutually_exclusive_group()
     kind.add_argument(
         "--requests", type=int, metavar="N", help="instead: whether memory grows over N requests"
@@ -64,6 +65,7 @@ def _measure(
         startup,
     )
 
+    # First, so that a wrong number is reported before anything is measured.
     rounds = _rounds(arguments)
     if arguments.requests is not None:
         result = memory.run(settings, requests=arguments.requests, progress=progress)
@@ -93,6 +95,7 @@ def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
         number = getattr(arguments, option)
         if number is not None and number < 1:
             raise RequestError(f"--{option} is {number}; it must be at least 1")
+    # Nothing is passed on then, because each measurement has a default of its own.
     if arguments.rounds is None:
         return {}
     for option in ("slow", "requests", "minutes"):

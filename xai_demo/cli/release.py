@@ -31,12 +31,14 @@ def publish_model(arguments: argparse.Namespace, settings: Settings) -> Iterator
     from xai_demo.hub import publish
 
     directory = settings.weights_dir / arguments.model
+    # A bundled model comes before a directory of the same name.
     if not directory.is_dir():
         directory = Path(arguments.model)
     if not directory.is_dir():
         bundled = sorted(path.name for path in settings.weights_dir.glob("*/"))
         raise UnknownNameError("model directory", arguments.model, bundled)
     planned = publish.plan_publication(directory, repo_id=arguments.repo)
+    # Printed before anything is sent; a dry run ends here.
     yield from planned.lines()
     if arguments.dry_run:
         yield "Nothing was sent."

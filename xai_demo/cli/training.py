@@ -84,6 +84,7 @@ def evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
             out=arguments.out,
             progress=progress,
         )
+    # On stderr, so that stdout holds nothing but the result.
     for note in result.get("notes", ()):
         print_note(note)
     if arguments.write_card:
@@ -143,6 +144,7 @@ def add_evaluate_gate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--most", type=int, metavar="N", help="radiographs from each folder; default: all"
     )
+    # The default is that of `gate_eval.ImageFolders`.
     command.add_argument(
         "--turned",
         type=int,
@@ -223,6 +225,7 @@ def add_evaluate_explainers(command: argparse.ArgumentParser) -> None:
     """The options of `evaluate-explainers`."""
     command.add_argument("model", metavar="MODEL")
     _add_data(command)
+    # The default is `explainer_eval.MOST`, which cannot be imported here without torch.
     command.add_argument(
         "--most", type=int, default=24, metavar="N", help="test samples, one per patient"
     )
@@ -287,6 +290,7 @@ def ablate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     result: dict[str, Any] = {}
     texts = []
     with progress_bar() as progress:
+        # Nothing is trained where only explainers are to be compared.
         if tables or not arguments.table:
             result = ablation.ablate(
                 arguments.recipe,
@@ -319,6 +323,7 @@ def _compare_explainers(
     from xai_demo.training import explainer_eval, explainer_report
 
     name, hub = arguments.recipe, Hub(settings)
+    # An explicit `--table explainers` goes on and fails with the reason.
     if not arguments.table and not (name in hub.names() and hub.is_available(name)):
         return None, (
             f"Explainers were not compared: the weights of {name} are not installed in"
@@ -334,6 +339,7 @@ def _compare_explainers(
         only=[each for each in EXPLAINERS if each in fitting],
         progress=progress,
     )
+    # Named, so that a missing row is not taken for a forgotten one.
     unsuitable = [each for each in EXPLAINERS if each not in fitting]
     note = f"\n\nNot suitable for this network: {', '.join(unsuitable)}." if unsuitable else ""
     return result, explainer_report.table(result) + note
@@ -356,6 +362,7 @@ def compare(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
         return
     yield "| figure | difference | t | p |\n| --- | --- | --- | --- |"
     for name, row in result.items():
+        # t and p are None for a single fold, and where all folds differ by the same amount.
         cells = ("not defined" if row[k] is None else f"{row[k]:.4g}" for k in row)
         yield f"| {name} | " + " | ".join(cells) + " |"
 
