@@ -38,7 +38,7 @@ DOUBTFUL_SHARES: Mapping[quality.Kind, float] = {
     "too short": 1.0,
 }
 
-# Just above the smallest step of 16-bit sound, -90.3 dB: dither alone counts as silence.
+# Just above the smallest step of 16-bit sound, -90.3 dB: no more than that is silence.
 _SILENT_DB = -90.0
 # Decibels below the loudest point at which the spectrogram is drawn black.
 _DRAWN_RANGE_DB = 80

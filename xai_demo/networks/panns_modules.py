@@ -43,7 +43,7 @@ class Panns(nn.Module):
     def __init__(self, n_labels: int, width: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.dropout = dropout
-        # All PANNs have 64 mel bands.
+        # The published networks have 64 mel bands.
         self.bn0 = nn.BatchNorm2d(64)
         self.fc1 = nn.Linear(width, width)
         self.fc_audioset = nn.Linear(width, n_labels)
