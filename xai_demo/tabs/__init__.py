@@ -70,6 +70,8 @@ AUDIOSET = Tab(
 )
 
 
+# In the order in which they stand on the page. The keys are tasks and also the tabs' ids, which
+# page.js opens.
 TABS = {
     "stethoscope": STETHOSCOPE,
     "chest_xray": CHEST_XRAY,
@@ -92,6 +94,7 @@ def build(analyser: Analyser) -> gr.Blocks:
     with page:
         gr.HTML(_HEADER)
         panels: list[Panel] = []
+        # One for all tabs, so that whoever leaves stops the work of each of them.
         jobs = Jobs()
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             for name, tab in TABS.items():
@@ -99,12 +102,14 @@ def build(analyser: Analyser) -> gr.Blocks:
                     panels.append(lay_out(tab, analyser))
                     connect(panels[-1], analyser, jobs)
         publish(analyser, jobs)
+        # A shared link names a tab, a model and an example: first select the model ...
         restored = page.load(
             _make_restore(analyser, panels),
             None,
             [each for p in panels for each in (p.controls.model, *p.model_dependent)],
             **INSTANT,
         )
+        # ... then press the example, which is analysed with the model that is selected.
         restored.then(None, None, None, js="() => { xaiRestore(); }", **PRIVATE)
         page.unload(_make_leave(jobs))
     return page

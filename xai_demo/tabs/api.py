@@ -49,6 +49,7 @@ def _publish_task(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool, ev
     )
     # Free text, so that our own message, with the known names, answers an unknown name.
     names = [gr.Textbox(None, label=label) for label in ("model", "explainer", "target", "layer")]
+    # The inputs stand in the order of the arguments of the endpoint's function.
     settings: list[Any] = []
     if events:
         settings = [gr.JSON(None, label="band"), _boolean_input("denoise")]
@@ -60,6 +61,7 @@ def _publish_task(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool, ev
     settings.append(_boolean_input("faithfulness"))
     if not sound:
         settings.append(_boolean_input("uncertainty"))
+    # JPEG takes a tenth of the time that PNG takes, see `render.overlay_figure`.
     outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="jpeg", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
     outputs += [gr.JSON(label="events")] if events else []
@@ -119,6 +121,7 @@ def _analyse(
     if request.noise is None:
         outcome = run_request(analyser, request, path, progress, stopped)
         if isinstance(outcome, Refusal):
+            # A file that cannot be analysed is worth no traceback in the log.
             raise gr.Error(_refusal_text(outcome), print_exception=False)
         return outcome, {}
     both = noises.compare_with_noise_or_refuse(
@@ -126,6 +129,7 @@ def _analyse(
     )
     if isinstance(both, Refusal):
         raise gr.Error(_refusal_text(both), print_exception=False)
+    # The client asked for the noisy sound; the clean one is only its baseline.
     return both.noisy, {"noise": both.to_json()}
 
 
@@ -246,6 +250,7 @@ def _signal_path(
     if band is None and denoise is None:
         return None
 
+    # The hub and the arguments can both raise; each becomes a message to the client.
     def build() -> SignalPath | None:
         facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
         return signal_path.path_from_arguments(band, denoise, facts)
@@ -254,6 +259,7 @@ def _signal_path(
 
 
 def _refusal_text(refusal: Refusal) -> str:
+    # A server error needs its title; other messages say by themselves what is wrong.
     is_server_error = refusal.title.startswith("Something went wrong")
     return f"{refusal.title}. {refusal.message}" if is_server_error else refusal.message
 

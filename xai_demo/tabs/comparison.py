@@ -16,7 +16,8 @@ from xai_demo.tabs.figure import heatmap_layer, image_uri
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
-# Spearman's rank correlation from which on each phrase holds.
+# Spearman's rank correlation from which on each phrase holds, from high to low: the first one that
+# is reached is used.
 _AGREEMENT = (
     (0.8, "they agree closely"),
     (0.5, "they mostly agree"),
@@ -37,6 +38,7 @@ def comparison_html(one: Analysis, other: Analysis) -> str:
         for each in (one, other)
     ]
     # figure.js fills in the image that the page already has.
+    # Two models may prepare the file differently, so the second one brings its own image.
     bases = (None, image_uri(other.view.pixels) if is_of_models else None)
     panes = "".join(
         heatmap_pane(each.view, explanation, name, base=base)
@@ -56,6 +58,7 @@ def explainer_agreement(one: Explanation, other: Explanation) -> str:
     """Return how similarly two heatmaps of one size rank the regions, as a sentence."""
     label = phrases.mid_sentence(phrases.display_label(one.target))
     names = f"{one.explainer} and {other.explainer}"
+    # A heatmap that is the same everywhere ranks nothing.
     if min(float(one.heatmap.max()), float(other.heatmap.max())) <= 0:
         return f"{names} cannot be compared for {label}: one of the heatmaps is empty."
     agreement = agreement_phrase(rank_correlation(one.heatmap, other.heatmap))
@@ -75,6 +78,7 @@ def model_agreement(one: Analysis, other: Analysis) -> str:
             f"{other.report.model.name} has no label {label}; its heatmap explains its own answer, "
             f"{phrases.mid_sentence(phrases.display_label(second.target))}, and is not compared."
         )
+    # Heatmaps of two networks may differ in size and, for sounds, in their frequencies.
     pair = resample_to_shared_grid((one.view, first.heatmap), (other.view, second.heatmap))
     if pair is None or min(float(each.max()) for each in pair) <= 0:
         return f"{names} cannot be compared for {label}: one of the heatmaps is empty."
@@ -99,6 +103,7 @@ def resample_to_shared_grid(
         return first, heatmap.resize(second, *first.shape)
     hz = np.asarray(view.row_frequencies_hz)
     other_hz = np.asarray(other_view.row_frequencies_hz)
+    # Outside this range np.interp would only repeat the other heatmap's outermost row.
     is_shared = (hz >= other_hz[0]) & (hz <= other_hz[-1])
     if not is_shared.any():
         return None
@@ -108,6 +113,7 @@ def resample_to_shared_grid(
     above = np.minimum(below + 1, len(other_hz) - 1)
     weight = (rows - below)[:, None]
     resampled = (second[below] * (1 - weight) + second[above] * weight).astype(np.float32)
+    # Both cover the same stretch of time, so the columns need no more than a new width.
     return first[is_shared], heatmap.resize(resampled, len(rows), first.shape[1])
 
 

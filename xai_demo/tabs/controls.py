@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 # As shown, and as passed on.
 Choices = list[tuple[str, str]]
 
+# An empty value leaves the default, see `AnalysisRequest.from_choices`.
 _ANSWER = ("The answer", "")
 _NOTHING = ("None", "")
+# The values are those of GATE_MODES.
 _GATE_CHOICES: Choices = [
     ("Warn, and give no answer", "checked"),
     ("Correct it, then analyse", "corrected"),
@@ -46,7 +48,8 @@ class Controls:
     compare_with: gr.Dropdown
     layer: gr.Dropdown
     backend: gr.Dropdown
-    weights: gr.Textbox  # hidden where the deployment does not accept visitors' own models
+    # Hidden where the deployment does not accept visitors' own models.
+    weights: gr.Textbox
     faithfulness: gr.Checkbox
     # These two are for radiographs only.
     film: gr.Dropdown | None = None
@@ -55,6 +58,7 @@ class Controls:
     @property
     def by_name(self) -> dict[str, gr.Dropdown | gr.Textbox | gr.Checkbox]:
         """The widgets of this tab by the names of their fields."""
+        # In the order of the fields, on which `all` and `page_request` rely.
         widgets = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: widget for name, widget in widgets.items() if widget is not None}
 
@@ -71,6 +75,7 @@ class Controls:
     def page_request(self, task: Task, values: Sequence[Any]) -> PageRequest:
         """Return the request that the widgets' values describe; raises RequestError."""
         choices = dict(zip(self.by_name, values, strict=True))
+        # Comparing takes a second analysis and is no part of the request for the first.
         compare_with = choices.pop("compare_with")
         choices["weights"] = (choices["weights"] or "").strip()
         request = AnalysisRequest.from_choices(task, **choices)
@@ -83,6 +88,7 @@ def lay_out(task: Task, analyser: Analyser) -> Controls:
     try:
         chosen: Model | None = hub.model(hub.default_model(task))
     except XaiDemoError:
+        # The page must open even where no model of the task is installed.
         chosen = None
     models = [(_model_title(analyser, name), name) for name in hub.names(task)]
     explainers, layers = explainer_choices(chosen), layer_choices(chosen)
@@ -105,6 +111,7 @@ def lay_out(task: Task, analyser: Analyser) -> Controls:
         layer = _dropdown(
             task, "Layer", "The layer whose activations are explained", layers, _first_value(layers)
         )
+        # Hidden where there is nothing to choose, but still one of the inputs.
         layer.visible = len(layers) > 1
         backend = _dropdown(
             task,
@@ -187,6 +194,7 @@ def model_dependent_updates(
     others = [value for _, value in seconds]
     return [
         gr.update(choices=explainers, value=explainer if explainer in known else known[0]),
+        # Another model has other labels, so the target goes back to the answer.
         gr.update(choices=target_choices(model), value=""),
         gr.update(choices=layers, value=_first_value(layers), visible=len(layers) > 1),
         gr.update(choices=seconds, value=second if second in others else ""),
@@ -195,6 +203,7 @@ def model_dependent_updates(
 
 def explainer_choices(model: Model | None) -> Choices:
     """Return the explainers that fit a model, its default first; all if the model is unknown."""
+    # The first choice is the one that `lay_out` and `model_dependent_updates` select.
     kind = networks.ARCHITECTURES[model.architecture].kind if model else None
     names = fitting_names(kind) if kind else tuple(EXPLAINERS)
     first = default_name(kind, model.usual_explainer) if model and kind else DEFAULT
@@ -208,6 +217,7 @@ def comparison_choices(analyser: Analyser, task: Task, model: Model | None) -> C
     models = [
         (f"Model: {hub.describe(name)['title']}", f"{MODEL_PREFIX}{name}")
         for name in hub.names(task)
+        # A comparison never starts a download.
         if name != own and hub.is_available(name)
     ]
     return [_NOTHING, *explainer_choices(model), *models]
@@ -249,6 +259,7 @@ def _model_title(analyser: Analyser, name: str) -> str:
 def playable_sound(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:
     """Return (time,) samples, -1..1, as Gradio's player takes them: 16-bit integers."""
     # Gradio would normalise floats to full volume; integers stay as quiet as they are.
+    # Clipped, because a sample beyond full scale would wrap round to the opposite sign.
     scaled = np.clip(np.rint(32767 * samples), -32768, 32767).astype(np.int16)
     return sample_rate_hz or 16000, scaled
 
@@ -262,4 +273,5 @@ def pass_upload_path(file: gr.File) -> gr.File:
 
 def progress_callback(progress: gr.Progress) -> Progress:
     """Return a callback that moves Gradio's progress bar as the pipeline advances."""
+    # With no request to report to, Gradio's bar returns the fraction; a `Progress` returns None.
     return lambda fraction, step: progress(fraction, desc=step) and None

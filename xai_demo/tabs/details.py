@@ -23,6 +23,7 @@ from xai_demo.tabs.timeline import download_link
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# The keys of a model's metrics; a metric without an entry is shown by its key.
 _METRICS = {
     "auroc": "AUROC (1 is perfect, 0.5 is chance)",
     "auroc_abnormal": "AUROC, abnormal against normal",
@@ -53,6 +54,7 @@ _UNITS = {
     "dbfs": "dBFS",
     "deg": "degrees",
 }
+# The keys of the report's timing.
 _STEPS = {
     "read": "Time to read the file",
     "prepare": "Time to preprocess it",
@@ -132,6 +134,7 @@ def _fact_name(name: str) -> str:
     >>> _fact_name("sample_rate_hz"), _fact_name("gate turn_deg")
     ('Sample rate (Hz)', 'Gate turn (degrees)')
     """
+    # The keys end in their unit, such as sample_rate_hz.
     stem, _, suffix = name.rpartition("_")
     words = f"{stem} ({_UNITS[suffix]})" if suffix in _UNITS else name
     words = words.replace("_", " ")
@@ -202,6 +205,7 @@ def report_json(analysis: Analysis) -> str:
 
 
 def _heatmap_npy(analysis: Analysis) -> bytes:
+    # At the size of the network's input; the report has the coarse values.
     heatmap = analysis.report.explanations[0].heatmap.astype(np.float32)
     stream = io.BytesIO()
     np.save(stream, heatmap, allow_pickle=False)
@@ -212,6 +216,7 @@ def _snippet(analysis: Analysis) -> str:
     report = analysis.report
     first = report.explanations[0] if report.explanations else None
     # layout.py fills in the page's address, which the server cannot know.
+    # JSON quotes texts as Python does; escaped, a visitor's file name cannot become markup.
     lines = [
         "from gradio_client import Client, handle_file",
         "",
@@ -226,7 +231,10 @@ def _snippet(analysis: Analysis) -> str:
             f"    target={escape(json.dumps(first.target))},",
             f"    layer={escape(json.dumps(first.layer))},",
         ]
+    # Only radiographs have a gate, and only their endpoint knows the argument.
     film = report.input.get("gate", {}).get("film", "checked")
     lines += [f"    film={escape(json.dumps(film))},"] if film != "checked" else []
     lines += [f'    api_name="/{report.task}",', ")", 'print(report["predictions"][0])']
+    # A scrolling area needs a tabindex to be scrolled by keyboard. Before Python 3.12, an f-string
+    # has no backslash in its expressions, hence chr(10).
     return f'<pre tabindex="0"><code>{chr(10).join(lines)}</code></pre>'

@@ -37,7 +37,9 @@ from xai_demo.tabs.result import (
     refusal_html,
 )
 
+# Events of the page only: programs use the endpoints in api.py.
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+# Not behind the analyses in the queue, for what is quick.
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 # Gradio hands in the progress bar of a request where it finds this default.
 _PROGRESS = gr.Progress()
@@ -62,12 +64,14 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
     if controls.film is not None:
         # A choice made for one image does not hold for the next.
         panel.file.change(lambda: GATE_MODES[0], None, controls.film, **INSTANT)
+    # The button, and every choice but the model's, run the analysis.
     events = [panel.analyse.click(answer, inputs, panel.outputs, **working)]
     # "select", because a dropdown sends "input" twice for one choice.
     triggers = {gr.Dropdown: "select", gr.Textbox: "submit", gr.Checkbox: "input"}
     for widget in (each for each in controls.all if each is not controls.model):
         trigger = getattr(widget, triggers[type(widget)])
         events.append(trigger(answer, inputs, panel.outputs, **working))
+    # A new model first gets its own choices, so that the request fits it.
     updated = controls.model.select(
         functools.partial(model_dependent_updates, panel.tab, analyser),
         [controls.model, controls.explainer, controls.compare_with],
@@ -84,6 +88,7 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
         live.connect(panel.live, controls.model, analyser)
     if panel.gate is not None:
         for button, film in ((panel.gate.correct, "corrected"), (panel.gate.as_is, "as-is")):
+            # Not a lambda: both would see the last value of `film`.
             updated = button.click(functools.partial(str, film), None, controls.film, **INSTANT)
             events.append(updated.then(answer, inputs, panel.outputs, **working))
     for name, card in panel.examples.items():
@@ -101,9 +106,11 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
 def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[Any]) -> list[Any]:
     """Run the noise test when a noise is chosen, and again after every new answer."""
     section = panel.noise
+    # For the type checker: `connect` has made sure.
     assert section is not None  # noqa: S101
 
     async def test_noise(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
+        # In the order of `inputs` below.
         *values, kind, snr_db = given
         chosen = page_request(panel, analyser, values, None).request
         chosen = replace(chosen, noise=noise_choice(kind, snr_db if kind else None))
@@ -113,14 +120,17 @@ def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[A
         def work(stopped: Callable[[], bool]) -> list[Any]:
             return noise.section_values(analyser, chosen, path, stopped)
 
+        # In the tab's place, so that a newer request stops this one.
         return await jobs.run(request.session_hash, panel.tab.task, work)
 
     inputs = [panel.file, *panel.inputs, *section.inputs]
+    # While the slider moves, only where it stops is worth an analysis.
     working = {**PRIVATE, "show_progress_on": section.output, "trigger_mode": "always_last"}
     choices = [
         section.kind.select(test_noise, inputs, section.outputs, **working),
         section.snr_db.change(test_noise, inputs, section.outputs, **working),
     ]
+    # A repeat was not asked for, so it shows no progress.
     hidden = {**PRIVATE, "show_progress": "hidden"}
     repeats = [each.then(test_noise, inputs, section.outputs, **hidden) for each in answers]
     return [*choices, *repeats]
@@ -141,9 +151,11 @@ def _make_answer(
     """Return the handler that answers for the uploaded file, or for an example, which it loads."""
     first = [] if example is None else [str(example_path(example))]
 
+    # Gradio hands in the request and the progress bar by position, before the widgets' values.
     async def answer(
         request: gr.Request, progress: gr.Progress = _PROGRESS, *given: Any
     ) -> list[Any]:
+        # The file comes first: the visitor's, or else the example's.
         values: list[Any] = [*first, *given]
         path = values.pop(0)
         unchanged = [gr.skip() for _ in (*first, *panel.outputs)]
@@ -168,6 +180,7 @@ def page_request(
 
     An annotation and the choice about a doubtful image belong to an upload; examples ignore them.
     """
+    # The values are in the order of `Panel.inputs`.
     count = len(panel.controls.all)
     chosen = panel.controls.page_request(panel.tab.task, values[:count])
     if example is not None:
@@ -197,11 +210,13 @@ def _output_values(panel: Panel, analyser: Analyser, comparison: Comparison) -> 
         no_sounds: list[Any] = [None for _ in panel.players]
         rest = [*_signal_path_values(panel, None), *_gate_values(panel, None)]
         return [html, "", gr.update(visible=False), *no_sounds, *rest]
+    # A visitor's own model is not in the hub, so the analysis brings its record.
     model = outcome.model or analyser.hub.model(outcome.report.model.name)
     sounds = [
         playable_sound(outcome.sounds[name], outcome.sample_rate_hz)
         if name in outcome.sounds
         else None
+        # None on a tab for images, which has no players.
         for name in list(PLAYERS)[: len(panel.players)]
     ]
     players_column = gr.update(visible=any(sound is not None for sound in sounds))
@@ -216,6 +231,7 @@ def _gate_values(panel: Panel, analysis: Analysis | None) -> list[Any]:
         return []
     gate = analysis.report.input.get("gate", {}) if analysis else {}
     is_stopped = analysis is not None and analysis.report.decision.kind == "no answer"
+    # Nothing can turn another kind of image into a frontal chest X-ray.
     is_correctable = gate.get("kind") in ("rotated", "inverted")
     notice = gate_notice(analysis) if analysis and is_stopped else ""
     return [gr.update(visible=is_stopped), notice, gr.update(visible=is_correctable)]

@@ -38,12 +38,14 @@ const enlarge = () => {
   const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   const large = element.querySelector(".xai-wipe-frame");
   large.scrollIntoView({ behavior: reducesMotion ? "auto" : "smooth", block: "center" });
+  // Focusing would otherwise jump there and break off the smooth scrolling.
   large.querySelector(".xai-wipe").focus({ preventScroll: true });
 };
 const play = (start, end) => {
   const name = element.closest("[id$='-result']").id.replace(/-result$/, "-original");
   window.xaiPlay(document.getElementById(name), start, end);
 };
+// On the root, because every answer replaces what is inside.
 element.addEventListener("click", (event) => {
   const pressed = event.target.closest("button, tr[data-start], [data-seek]");
   if (!pressed) return;
@@ -67,6 +69,7 @@ const addLane = (field) => {
   const count = bytes[0] + 256 * bytes[1];
   let path = "", start = 0;
   for (let i = 0; i < count; i += 1) {
+    // 65535 is the end of the recording, 1000 the width of the drawing.
     const end = (bytes[2 + 2 * i] + 256 * bytes[3 + 2 * i]) / 65.535;
     const height = 100 - (100 * bytes[2 + 2 * count + index * count + i]) / 255;
     path += `M${start.toFixed(1)} 100V${height.toFixed(1)}H${end.toFixed(1)}V100Z`;
@@ -79,6 +82,7 @@ const addLane = (field) => {
   Object.assign(lane.dataset, { lane: index, seek: axes.querySelector("[data-seek]").dataset.seek });
   lane.style.setProperty("--lane", "var(--xai-accent)");
   lane.innerHTML = `<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true"><path d="${path}"/></svg>`;
+  // Above the time axis, below the other lanes.
   axes.querySelector(":scope > .xai-axis-x").before(name, lane);
   field.value = "";
 };
@@ -88,6 +92,7 @@ element.addEventListener("input", (event) => {
   if (event.target.dataset.zoom !== undefined) {
     const section = event.target.closest(".xai-timeline");
     section.style.setProperty("--zoom", event.target.value);
+    // Half of _CLOSE_ZOOM in timeline.py.
     section.toggleAttribute("data-close", event.target.value >= 4);
     return;
   }
@@ -106,6 +111,7 @@ watch("value", () => {
   const gate = document.getElementById(name);
   const first = gate && gate.offsetParent ? gate : result;
   const top = first.getBoundingClientRect().top;
+  // Do not scroll where the result is in view already.
   if (top < window.innerHeight * 0.7 && top > -40) return;
   const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   first.scrollIntoView({ behavior: reducesMotion ? "auto" : "smooth", block: "start" });

@@ -22,6 +22,7 @@ from xai_demo.tabs import phrases
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Pixels
 
+# From 60 on whole minutes, because `time_axis` then counts in minutes.
 _NICE_STEPS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 _NICE_HZ = (50, 100, 200, 300, 500, 1000, 2000, 3000, 4000, 6000, 8000, 12000, 16000)
 # More time labels than this overlap on a phone of 360 pixels.
@@ -30,6 +31,7 @@ _MAX_TICKS = 9
 _MIN_TICK_GAP = 0.075
 # From this many pixels on, JPEG: a tenth of PNG's size without a visible loss.
 _JPEG_PIXELS = 400_000
+# The same as --heat in page.css, which holds until figure.js has run.
 _START_OPACITY_PERCENT = 60
 
 
@@ -93,6 +95,7 @@ def heatmap_uri(heatmap: Floats) -> str:
     """Return a heatmap (rows, columns), 0..1, row 0 at the top, as a translucent PNG data URI."""
     from PIL import Image
 
+    # (256, 4). An indexed image needs one byte a pixel, where RGBA needs four.
     palette = render.colour_heatmap(np.linspace(0, 1, 256, dtype=np.float32)[None, :])[0]
     levels = np.clip(np.rint(255 * heatmap), 0, 255).astype(np.uint8)
     image = Image.fromarray(levels)
@@ -124,6 +127,7 @@ def heatmap_layer(view: View, explanation: Explanation, index: int) -> str:
     heatmap = explanation.heatmap[::-1] if is_sound else explanation.heatmap
     x, y = _peak_position(view, explanation)
     hidden = " hidden" if index else ""
+    # A heatmap of zeros has no peak, so it gets no ring.
     ring = f'<span class="xai-peak" style="left:{x:.2%};top:{y:.2%}"></span>'
     return (
         f'<div class="xai-layer" data-layer="{index}"{hidden}>'
@@ -142,6 +146,7 @@ def _peak_position(view: View, explanation: Explanation) -> tuple[float, float]:
 
 def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] = ()) -> str:
     title = {"heat": "With heatmap", "bare": "Original"}[name]
+    # A spectrogram fills the width; a radiograph keeps its proportions.
     ratio = "" if view.duration_s is not None else _aspect_ratio(view)
     plot = f'<div class="xai-plot" role="img" aria-label="{escape(alt)}"{ratio}>{images}</div>'
     if view.duration_s is not None:
@@ -162,6 +167,7 @@ def _pane(view: View, images: str, name: str, alt: str, events: Sequence[Event] 
 
 def _aspect_ratio(view: View) -> str:
     rows, columns = view.pixels.shape
+    # From --ratio, page.css limits the width so that the image fits on the screen.
     return f' style="aspect-ratio:{columns}/{rows};--ratio:{columns / rows:.4f}"'
 
 
@@ -181,6 +187,7 @@ def frequency_ticks(view: View) -> list[tuple[float, float]]:
     low, high = view.row_frequencies_hz[0], view.row_frequencies_hz[-1]
     ticks: list[tuple[float, float]] = []
     for frequency in (f for f in _NICE_HZ if low <= f <= high):
+        # The frequencies rise, so only the last label can be too close.
         height = render.frequency_height(view, frequency)
         if not ticks or height - ticks[-1][1] >= _MIN_TICK_GAP:
             ticks.append((float(frequency), height))
@@ -206,12 +213,14 @@ def time_axis(duration_s: float, *, zoom: int = 1) -> str:
     ticks = time_ticks(duration_s, zoom * _MAX_TICKS)
     in_minutes = len(ticks) > 1 and ticks[1] % 60 == 0
     scale, name = (60, " min") if in_minutes else (1, " s")
+    # As many decimals as the tick that needs most, so that all look alike.
     places = max(0, *(len(f"{t / scale:.2f}".rstrip("0").split(".")[1]) for t in ticks))
     parts = []
     for tick in ticks:
         x = f"{tick / duration_s:.2%}"
         # The unit is written once: a phone has no room for more.
         unit = name if tick == ticks[-1] else ""
+        # At both ends the text stays within the plot.
         anchor = "start" if tick == 0 else "end" if tick > 0.985 * duration_s else "middle"
         parts.append(
             f'<line x1="{x}" x2="{x}" y1="0" y2="5"/>'
@@ -224,6 +233,7 @@ def time_axis(duration_s: float, *, zoom: int = 1) -> str:
 def _event_lanes(events: Sequence[Event], duration_s: float) -> str:
     """Return one lane for each label, with a button that plays each of its events."""
     rows = []
+    # A dictionary keeps the labels' first appearance; a set would shuffle them.
     for label in dict.fromkeys(e.label for e in events):
         buttons = "".join(_event_button(e, duration_s) for e in events if e.label == label)
         rows.append(
@@ -254,6 +264,7 @@ def _controls(view: View, has_heatmap: bool) -> str:
         ("both", "Side by side" if view.duration_s is None else "Compare"),
         ("bare", "Original"),
     )
+    # The same as the data-view of `figure_html`.
     initial = "heat" if view.duration_s is not None else "both"
     buttons = "".join(
         f'<button type="button" data-show="{key}" aria-pressed="{str(key == initial).lower()}">'
@@ -271,6 +282,7 @@ def _controls(view: View, has_heatmap: bool) -> str:
 
 
 def _legends(view: View) -> str:
+    # CSS interpolates between the stops, so twelve of the 256 colours suffice.
     stops = render.HEATMAP_COLOURS[np.linspace(0, 255, 12).astype(int)]
     colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in stops.tolist())
     legend = _legend("Heatmap", "low", "high", colours)
@@ -288,6 +300,7 @@ def _legend(name: str, low: str, high: str, colours: str) -> str:
 
 
 def _captions(analysis: Analysis) -> str:
+    # figure.js shows the line of the selected label and copies data-alt to the image.
     lines = "".join(
         f'<p data-layer="{i}"{" hidden" if i else ""} '
         f'data-alt="{escape(_alt_text(analysis, e))}">'

@@ -31,6 +31,7 @@ from xai_demo.tabs.theme import FIGURE_JS
 # within twice this time.
 KEEP_FILES_S = 3600
 _RETENTION = f"Files are deleted from the server within {2 * KEEP_FILES_S // 3600} hours."
+# The keys are those of `Analysis.sounds`.
 PLAYERS = {
     "original": "Original",
     "explanation": "What the network listened to",
@@ -110,6 +111,7 @@ class Panel:
 
 def lay_out(tab: Tab, analyser: Analyser) -> Panel:
     """Add one tab to the page, top to bottom, and return its widgets."""
+    # Gradio lays widgets out in the order in which they are created.
     gr.HTML(_opening(tab, analyser), elem_classes="xai-opening")
     with gr.Row(elem_classes="xai-input", equal_height=False):
         with gr.Column(scale=3, min_width=280):
@@ -150,6 +152,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         signal=signal,
         live=live_widgets,
         noise=noise_widgets,
+        # Created here, between the signal path and the guide.
         **_settings_and_details(tab, analyser),
     )
     gr.HTML(f'<div class="xai-guide"><h3>How to read the heatmap</h3><p>{tab.guide}</p></div>')
@@ -166,6 +169,7 @@ def model_dependent_updates(
     try:
         return [*updates, *signal_path.model_settings(analyser.hub.model(name))]
     except XaiDemoError:
+        # One for each of `SignalWidgets.steps`.
         return [*updates, *(gr.skip() for _ in range(4))]
 
 
@@ -190,6 +194,7 @@ def _stand_in_notice(tab: Tab, analyser: Analyser) -> str:
         chosen = hub.describe(hub.default_model(tab.task))
     except WeightsError as error:
         return f'<p class="xai-notice xai-warning" role="note">{escape(str(error))}</p>'
+    # The hub names the preferred model of a task first.
     first = hub.describe(hub.names(tab.task)[0])
     if chosen["name"] == first["name"]:
         return ""
@@ -228,6 +233,7 @@ def _status_and_stop(tab: Tab) -> tuple[gr.HTML, gr.Button]:
             elem_id=f"{tab.task}-state",
             min_width=160,
         )
+        # page.css shows it while the status line has a progress bar.
         stop = gr.Button(
             "Stop",
             size="sm",
@@ -252,6 +258,7 @@ def _gate_widgets(tab: Tab) -> GateWidgets:
 
 def _example_cards(tab: Tab) -> dict[str, gr.Button]:
     gr.HTML('<p class="xai-examples-title">Or try a synthetic example:</p>')
+    # page.js finds the cards by their ids, for shared links and for the address.
     return {
         name: gr.Button(
             f"{example.title}\n{example.expectation}",
@@ -264,6 +271,7 @@ def _example_cards(tab: Tab) -> dict[str, gr.Button]:
 
 
 def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
+    # A tab for images has the column too, empty: `Panel.outputs` needs it.
     with gr.Column(visible=False, elem_classes="xai-players") as column:
         if tab.input_kind != "sound":
             return column, ()

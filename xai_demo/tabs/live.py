@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 KEEP_S = 10.0  # kept and drawn
 STEP_S = 1.0  # between two answers
-ANSWER_S = 5.0  # what an answer covers, or one window of the network if that is longer
+# What an answer covers, or one window of the network if that is longer.
+ANSWER_S = 5.0
 CHUNK_S = 0.5
+# The invitation promises these ten minutes.
 _LIMIT_S = 600
 # Visitors who listen at the same time; the next one waits.
 _MAX_LISTENERS = 8
@@ -63,6 +65,7 @@ class LiveSession:
 
         Another model than that of the last chunk starts from silence.
         """
+        # A buffer resamples to one rate, that of its model.
         if self.buffer is None or self.model != model.name:
             self.buffer = AudioBuffer(sample_rate_hz=_model_rate_hz(model), keep_s=KEEP_S)
             self.model = model.name
@@ -103,6 +106,7 @@ def lay_out(task: str) -> LiveWidgets:
                 )
             with gr.Column(scale=3, min_width=280):
                 output = gr.HTML(_INVITATION, elem_id=f"{task}-live", apply_default_css=False)
+        # Gradio gives every visitor a deep copy of this one.
         session = gr.State(LiveSession())
     return LiveWidgets(microphone=microphone, output=output, session=session)
 
@@ -144,6 +148,7 @@ def answer_chunk(
         facts = analyser.hub.model(model or analyser.hub.default_model("stethoscope"))
         if not session.add_chunk(chunk, facts) or session.buffer is None:
             return gr.skip()
+        # The spectrogram shows all that is kept, the answer covers the last part of it.
         samples, rate_hz = session.buffer.take(), session.buffer.sample_rate_hz
         recent = samples[-round(_answer_span_s(facts) * rate_hz) :]
         predictions, decision = analyser.live("stethoscope", recent, rate_hz, model=facts.name)
@@ -162,6 +167,7 @@ def live_view(
 ) -> str:
     """Return the answer, a bar for each label in the model's own order, and the last seconds."""
     label = "Uncertain" if decision.label is None else phrases.display_label(decision.label)
+    # In the model's order, so that no bar changes its place from one answer to the next.
     by_label = {p.label: p.probability for p in predictions}
     bars = "".join(_bar(each, by_label[each]) for each in model.labels if each in by_label)
     return (
@@ -179,6 +185,7 @@ def wav_samples(content: bytes) -> tuple[int, NDArray[np.int16]]:
 
     The length in the header is ignored: every chunk carries the header of the first one.
     """
+    # RIFF: a header of 12 bytes, then chunks with an identifier and a size, 8 bytes together.
     start = content.find(b"data", 12)
     if content[:4] != b"RIFF" or content[12:16] != b"fmt " or start < 36:
         raise UnsuitableError(
@@ -192,12 +199,14 @@ def wav_samples(content: bytes) -> tuple[int, NDArray[np.int16]]:
             f"The microphone sent WAV of format {kind} with {bits} bits and {channels} channels; "
             "16-bit PCM is needed."
         )
+    # A chunk may end within a frame: only whole frames are read.
     samples = content[start + 8 :]
     n_frames = len(samples) // (2 * channels)
     return rate_hz, np.frombuffer(samples, "<i2", n_frames * channels).reshape(n_frames, channels)
 
 
 def _recent_spectrogram(samples: Floats, sample_rate_hz: int) -> str:
+    # Silence before the recording began keeps “now” at the right edge.
     missing = round(KEEP_S * sample_rate_hz) - len(samples)
     padded = np.pad(samples, (max(missing, 0), 0))
     view = render.spectrogram_view(padded, sample_rate_hz, columns=400, least_loud_db=_MIN_WHITE_DB)
@@ -285,10 +294,12 @@ class AudioBuffer:
                 f"The microphone records {sample_rate_hz} samples per second; {least} to {most} "
                 "are supported."
             )
+        # The old rate's resampler still holds back some samples, which come before the new ones.
         if sample_rate_hz != self._input_rate_hz:
             self.finish()
             self._input_rate_hz = sample_rate_hz
             self._stream = self._resampler(sample_rate_hz)
+        # In pieces, so that a long chunk does not need memory for all of it as float64.
         piece = round(_PIECE_S * sample_rate_hz)
         for start in range(0, len(chunk), piece):
             mono = _to_mono(chunk[start : start + piece])
@@ -308,7 +319,9 @@ class AudioBuffer:
         """
         self._received_at_take = self.received
         count = min(self.received, len(self._ring))
+        # Sample i since the start is at i modulo the ring's length.
         positions = np.arange(self.received - count, self.received) % len(self._ring)
+        # Indexing by an array copies, so that later chunks do not change what was returned.
         return self._ring[positions]
 
     def _resampler(self, sample_rate_hz: int) -> soxr.ResampleStream | None:
@@ -321,6 +334,7 @@ class AudioBuffer:
         )
 
     def _keep(self, samples: Floats) -> None:
+        # Of a chunk longer than the ring only the end is kept, but all of it is counted.
         kept = samples[-len(self._ring) :]
         first = self.received + len(samples) - len(kept)
         self._ring[np.arange(first, first + len(kept)) % len(self._ring)] = kept
@@ -340,6 +354,7 @@ def _to_mono(chunk: NDArray[Any]) -> Floats:
         # Unsigned samples, as of 8-bit WAV, have silence in the middle of their range.
         samples = (samples - half_range if dtype.kind == "u" else samples) / half_range
     mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    # A filter, such as the resampler's, spreads NaN and infinities to their neighbours.
     return np.nan_to_num(mono, posinf=0, neginf=0).astype(np.float32)
 
 

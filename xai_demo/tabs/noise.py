@@ -22,6 +22,7 @@ from xai_demo.tabs.requests import Analyser, Refusal, run_request
 
 # The range of the slider: from noise that drowns the sound to noise that is hardly audible.
 _LOW_DB, _HIGH_DB = -10, 40
+# The empty value stands for no noise, see `noise_choice`.
 _CHOICES = [("None", ""), *((kind.capitalize(), kind) for kind in KINDS)]
 _INTRODUCTION = (
     "Add noise to the sound to see how robust the answer is: white noise is an even hiss, pink "
@@ -92,6 +93,7 @@ def section_values(
     both = compare_with_noise_or_refuse(analyser, request, path, stopped=stopped)
     if isinstance(both, Refusal):
         if both.stopped:
+            # The section stays as it is until a newer request fills it.
             return [gr.skip(), gr.skip()]
         return [
             '<p class="xai-notice xai-warning" role="note">No comparison is available: '
@@ -118,12 +120,14 @@ def compare_with_noise_or_refuse(
     def analyse(
         each: AnalysisRequest, path: str | Path, *, progress: Progress | None = None
     ) -> Analysis:
+        # `compare_with_noise` knows results and exceptions only, so a refusal travels as one.
         outcome = run_request(analyser, each, str(path), progress, stopped)
         if isinstance(outcome, Refusal):
             raise _RefusedError(outcome)
         return outcome
 
     try:
+        # `run_request` refuses an empty path in words.
         return compare_with_noise(analyse, request, path or "", progress=progress)
     except _RefusedError as error:
         return error.refusal
@@ -155,6 +159,7 @@ def noise_comparison_html(both: NoiseComparison) -> str:
             (both.noisy, after, title),
         )
     )
+    # role="status" makes screen readers announce the section when it is filled.
     return (
         '<section class="xai-comparison xai-noise" role="status">'
         f'<p class="xai-agreement">{escape(_sentence(both))}</p>'

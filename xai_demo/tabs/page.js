@@ -27,6 +27,7 @@ window.xaiAddress = (changes) => {
   for (const [name, value] of Object.entries(changes)) {
     if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
   }
+  // An entry for an unchanged address would make the back button do nothing.
   if (address.search !== before) history.pushState({}, "", address);
 };
 const xaiOpenTab = () => {
@@ -44,6 +45,7 @@ window.xaiRestore = () => {
     // Gradio fills a tab only after it is opened.
     else if (tries > 0) setTimeout(press, 100, tries - 1);
   };
+  // For at most five seconds.
   if (example) press(50);
 };
 window.addEventListener("popstate", xaiOpenTab);
@@ -54,6 +56,7 @@ document.addEventListener("click", (event) => {
 }, true);
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest("button[id]");
+  // Only what the visitor presses changes the address, not what xaiRestore presses.
   if (!pressed || !event.isTrusted) return;
   const tab = pressed.id.match(/^tab-(.+)-button$/);
   if (tab) window.xaiAddress({ tab: tab[1], example: null, model: null });

@@ -53,10 +53,12 @@ def percent(probability: float) -> str:
     >>> percent(0.834), percent(0.0654), percent(0.9999)
     ('83 %', '6.5 %', '> 99 %')
     """
+    # Never 0 % or 100 %: those would claim a certainty that no network has.
     if probability >= 0.995:
         return "> 99 %"
     if probability < 0.001:
         return "< 0.1 %"
+    # From 9.95 % on, rounding leaves two digits without a decimal.
     return f"{100 * probability:.{0 if probability >= 0.0995 else 1}f} %"
 
 
@@ -79,6 +81,7 @@ def clock(value: float) -> str:
     """
     if value < 60:
         return f"{value:.2f} s"
+    # Rounded before it is split, or 119.96 s would become 1:60.0.
     tenths = round(10 * value)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -92,8 +95,10 @@ def hertz(value: float) -> str:
     >>> hertz(412), hertz(1234)
     ('410 Hz', '1.2 kHz')
     """
+    # What rounds to 1,000 Hz is written in kilohertz.
     if value >= 999.5:
         return f"{value / 1000:.2g} kHz" if value < 9950 else f"{value / 1000:.0f} kHz"
+    # Formatted twice, because .2g alone writes 410 as 4.1e+02.
     return f"{float(f'{value:.2g}'):.0f} Hz"
 
 
@@ -119,6 +124,7 @@ def region(x: float, y: float) -> str:
     >>> region(0.1, 0.5), region(0.5, 0.5)
     ('middle left', 'centre')
     """
+    # The far edge, 1, belongs to the last third.
     row = ("upper", "middle", "lower")[min(int(3 * y), 2)]
     column = ("left", "centre", "right")[min(int(3 * x), 2)]
     return {"middle centre": "centre"}.get(f"{row} {column}", f"{row} {column}")
@@ -166,6 +172,7 @@ def _location_in_picture(explanation: Explanation) -> str:
 
 def _location_in_sound(view: View, explanation: Explanation) -> str:
     duration = view.duration_s or 0.0
+    # Maxima, because a mean would dilute a short crackle among the silent frequencies.
     start, end = (duration * f for f in half_maximum_span(explanation.heatmap.max(axis=0)))
     low, high = half_maximum_span(explanation.heatmap.max(axis=1))
     places = 1 if duration >= 5 else 2
@@ -188,6 +195,7 @@ def _location_in_sound(view: View, explanation: Explanation) -> str:
 
 def frequency_at(view: View, height: float) -> float:
     """Return the frequency at a height of the spectrogram: 0 is the bottom edge, 1 the top."""
+    # The inverse of `render.frequency_height`: row i has its centre at i + 0.5.
     rows = np.asarray(view.row_frequencies_hz, dtype=np.float64)
     return float(np.interp(height * len(rows) - 0.5, np.arange(len(rows)), rows))
 
@@ -206,6 +214,7 @@ def radiograph_summary(facts: Mapping[str, Any]) -> str:
     >>> radiograph_summary({"format": "DICOM", "modality": "DX", "view": "PA"})
     'DICOM, modality DX, view PA'
     """
+    # Modality and view are only in the header of a DICOM file.
     parts = [str(facts["format"])] if facts.get("format") else []
     if facts.get("format") == "DICOM":
         parts.append(f"modality {facts['modality']}")
@@ -236,6 +245,7 @@ def stability(prediction: Prediction, operating_point: float | None, passes: int
         f"probability of {mid_sentence(display_label(prediction.label))} ranged from "
         f"{percent(low)} to {percent(high)}."
     )
+    # At its operating point a label is found already, so a range from there on is stable.
     if operating_point is not None and low < operating_point <= high:
         return (
             f"{spread} This range crosses the operating point ({percent(operating_point)}), so the "

@@ -149,6 +149,7 @@ def run_comparison(
     def half_of_progress(start: float) -> Progress:
         return lambda fraction, step: progress(start + fraction / 2, step)
 
+    # First alone: it decides which label both explain, and a refused file is not tried twice.
     first = run_request(analyser, request, path, half_of_progress(0), cancelled)
     if isinstance(first, Refusal):
         return Comparison(first=first)
@@ -173,6 +174,7 @@ def _second_request(
     except XaiDemoError:
         # Running the request raises the same error, which is then shown.
         return replace(request, model=name, weights=None)
+    # Weights and layer belong to the first model; explainer and target stay where they fit.
     used = explanation.explainer if explanation else None
     kind = networks.ARCHITECTURES.get(model.architecture)
     fits = kind is not None and used in fitting_names(kind.kind)
@@ -195,6 +197,7 @@ def run_request(
 ) -> Analysis | Refusal:
     """Run a request; return why not as a `Refusal`, and log unexpected errors by number."""
     try:
+        # Each of our own errors is a XaiDemoError, so the more specific ones must come first.
         return _analyse_upload(analyser, request, path, progress, cancelled)
     except CancelledError as error:
         return Refusal(
@@ -222,6 +225,7 @@ def run_request(
             advice="Try another file, or one of the examples.",
         )
     except Exception:
+        # An error of ours. The details go to the log only: they may name files of the server.
         reference = uuid.uuid4().hex[:8]
         _log.exception("Error %s while running a %s request", reference, request.task)
         return Refusal(
@@ -242,6 +246,7 @@ def _analyse_upload(
         raise RequestError("There is no file yet; add a recording or an image.")
     check_visitor(request, own_models=analyser.hub.own_models)
     if request.task == "chest_xray":
+        # Before the analysis, which may have to wait in the queue.
         remove_patient_data(path)
     analysis = analyser.analyse(request, path, progress=progress, cancelled=cancelled)
     if analysis.report.input.get("format") == "DICOM":
@@ -254,6 +259,7 @@ def remove_patient_data(path: str) -> None:
 
     Files outside the upload folder, other formats and damaged files are left as they are.
     """
+    # Resolved, so that a link out of the folder does not count as inside it.
     place = Path(path).resolve()
     if not place.is_relative_to(Path(get_upload_folder()).resolve()):
         return
@@ -262,6 +268,7 @@ def remove_patient_data(path: str) -> None:
             if detect_format(file) != "DICOM" or is_deidentified(file):
                 return
             content = deidentify(file, display_name(path))
+        # Whoever reads the file meanwhile sees all of the old or all of the new one.
         write_atomically(place, content)
     except (OSError, UnreadableFileError, DamagedError):
         return

@@ -20,6 +20,7 @@ from xai_demo.tabs.figure import figure_html, image_uri
 from xai_demo.tabs.requests import Analyser, Refusal, remove_patient_data
 from xai_demo.tabs.timeline import events_table, has_timeline, timeline_html
 
+# AudioSet has hundreds of labels, most of them near zero.
 _MAX_BARS = 10
 _NO_LABEL = {"nothing found": "No finding", "no answer": "No answer"}
 _RAW_OUTPUT = (
@@ -45,6 +46,7 @@ def answer_html(analysis: Analysis, model: Model, second: Analysis | Refusal | N
 
 
 def _events(analysis: Analysis) -> str:
+    # A lung sound without events is a result too, so its table says that there are none.
     has_table = analysis.report.task == "stethoscope" or has_timeline(analysis)
     return events_table(analysis) if has_table else ""
 
@@ -88,6 +90,7 @@ def gate_notice(analysis: Analysis) -> str:
     if not gate.get("sentence") or gate.get("corrected"):
         return ""
     stopped = analysis.report.decision.kind == "no answer"
+    # An alert interrupts a screen reader: only where there is no answer.
     kind, role = ("refused", "alert") if stopped else ("warning", "note")
     return (
         f'<div class="xai-notice xai-{kind} xai-verdict" role="{role}">'
@@ -97,6 +100,7 @@ def gate_notice(analysis: Analysis) -> str:
 
 def _headline(analysis: Analysis, model: Model) -> str:
     decision = analysis.report.decision
+    # Without an answer no number either: it would read as the answer's probability.
     if decision.label is None:
         kind, number = "uncertain", ""
         label = _NO_LABEL.get(decision.kind, "Uncertain")
@@ -167,6 +171,7 @@ def _stability(analysis: Analysis, model: Model) -> str:
     by_label = operating_points(model)
     label = report.decision.label
     if label is None:
+        # 0.5 where a label has no operating point, as in decision.py.
         nearest = max(report.predictions, key=lambda p: p.probability / by_label.get(p.label, 0.5))
         label = nearest.label
     prediction = next(p for p in report.predictions if p.label == label)
@@ -176,10 +181,13 @@ def _stability(analysis: Analysis, model: Model) -> str:
 
 def _bars(analysis: Analysis, model: Model) -> str:
     predictions = analysis.report.predictions
+    # figure.js finds the heatmap of a bar by this number.
     layers = {e.target: i for i, e in enumerate(analysis.report.explanations)}
     bars = list(predictions[:_MAX_BARS])
+    # A label that was asked for is shown however improbable it is.
     bars += [p for p in predictions[_MAX_BARS:] if p.label in layers]
     line = analysis.timeline
+    # Pooled probabilities of several windows may have operating points of their own.
     by_label = operating_points(model, pooled=line is not None and len(line.starts_s) > 1)
     rows = "".join(_bar(p, by_label.get(p.label), layers.get(p.label)) for p in bars)
     count = len(predictions)
@@ -207,6 +215,7 @@ def _calibration_note(analysis: Analysis) -> list[str]:
         return []
     sentences = []
     temperature = analysis.report.calibration.get("temperature")
+    # Dividing the logits by 1 changes nothing.
     if temperature == 1:
         sentences.append("The probabilities are the network's own and not calibrated.")
     elif temperature is not None:
@@ -237,6 +246,7 @@ def _bar(prediction: Prediction, operating_point: float | None, layer: int | Non
         f"{_interval_mark(prediction)}{tick}</span>"
         f'<span class="xai-bar-number">{number}</span>'
     )
+    # Without a heatmap there is nothing to select, so the bar is no button.
     if layer is None:
         return f'<li><div class="xai-bar">{inside}</div></li>'
     return (
@@ -284,6 +294,7 @@ def preview_html(analyser: Analyser, path: str | None) -> str:
     """Return the uploaded radiograph as the reader sees it, or why it cannot be read."""
     if not path:
         return ""
+    # The preview is the first to read an upload.
     remove_patient_data(path)
     try:
         radiograph = analyser.radiograph(path)

@@ -28,9 +28,11 @@ def launch(settings: Settings, *, host: str | None = None, port: int | None = No
     these, this machine only and the first free port from 7860.
     """
     # timm imports wandb where it is installed, which takes two seconds; the page never uses it.
+    # None in sys.modules makes an import raise ImportError, which timm expects.
     cast(Any, sys.modules).setdefault("wandb", None)
     analyser = wrap_for_zerogpu(Analyser(settings))
     page = serve(build(analyser), settings, host=host, port=port)
+    # A daemon, so that a slow start does not delay the end of the process.
     threading.Thread(target=_warm_up, args=(analyser,), name="warm-up", daemon=True).start()
     page.block_thread()
 
@@ -51,11 +53,15 @@ def serve(
         # Details of unexpected errors stay on the server.
         show_error=False,
         max_file_size=settings.max_upload_bytes,
+        # The examples are in the package, which Gradio does not serve by itself.
         allowed_paths=[str(example_path(next(iter(EXAMPLES))).parent)],
         enable_monitoring=False,
+        # Rendering on the server would need Node.
         ssr_mode=False,
         pwa=False,
+        # A public link would send visitors' files through Gradio's own servers.
         share=False,
+        # `launch` blocks by itself, after it has started the warm-up.
         prevent_thread_lock=True,
     )
     return page

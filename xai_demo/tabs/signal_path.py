@@ -22,6 +22,7 @@ from xai_demo.tabs.timeline import waveform_svg
 if TYPE_CHECKING:
     from xai_demo.records import Floats
 
+# The keys are those of `Analysis.stages`.
 STAGES = {
     "raw": "Original recording",
     "filtered": "After the band-pass filter",
@@ -108,6 +109,7 @@ def model_settings(model: Model | None) -> tuple[bool, float, float, bool]:
     """Return a model's own settings: band-pass on, its edges in hertz, denoising on."""
     spec = model.preprocessing if model else None
     if not isinstance(spec, LogMel):
+        # The edges are shown even while the filter is off, ready to be switched on.
         return False, *BAND_HZ, False
     return spec.band_hz is not None, *(spec.band_hz or BAND_HZ), spec.denoise
 
@@ -117,6 +119,7 @@ def path_from_switches(values: Sequence[Any], model: Model | None) -> SignalPath
 
     An empty edge leaves the band open on that side.
     """
+    # An empty number box arrives as None.
     on, low, high, clean = values
     path = SignalPath(
         band_hz=(float(low or 0), math.inf if high is None else float(high)) if on else None,
@@ -154,6 +157,8 @@ def output_values(analysis: Analysis | None) -> list[Any]:
         hidden = [gr.update(visible=False)] * len(STAGES)
         return [_PLACEHOLDER, *hidden, *([""] * len(STAGES)), *([None] * len(STAGES))]
     rate = analysis.sample_rate_hz or 16000
+    # The raw sound comes first. Its loudest level is white in every stage, so that what a filter
+    # takes away turns darker.
     raw = next(iter(stages.values()))
     top = (render.spectrogram_view(raw, rate).decibels or (0.0, 0.0))[1]
     playing = len(raw) <= _LONGEST_PLAYED_S * rate
@@ -184,6 +189,7 @@ def _stage_figure(name: str, samples: Floats, sample_rate_hz: int, loudest_db: f
     view = render.spectrogram_view(samples, sample_rate_hz, loudest_db=loudest_db)
     duration = phrases.seconds(len(samples) / sample_rate_hz)
     alt_text = escape(f"{STAGES[name]}: waveform and spectrogram of {duration}")
+    # The empty span keeps the column of the frequency axis free beside the waveform.
     return (
         f'<figure class="xai-stage xai-sound" data-stage="{name}">'
         f'<h4>{STAGES[name]}</h4><div class="xai-axes"><span></span>'

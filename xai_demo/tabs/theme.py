@@ -10,6 +10,8 @@ from gradio.themes.utils.colors import Color
 _HERE = Path(__file__).parent
 CSS = (_HERE / "page.css").read_text(encoding="utf-8")
 FIGURE_JS = (_HERE / "figure.js").read_text(encoding="utf-8")
+# The script is part of the page, so it must not contain the end tag of a script. Without a
+# referrer, other sites do not learn the page's address from a link.
 HEAD = (
     '<meta name="referrer" content="no-referrer">'
     f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>"
@@ -29,6 +31,7 @@ _PETROL = Color(
     c900="#133a47",
     c950="#072530",
 )
+# Gradio's variables; a star refers to a shade of the hues below.
 _COLOURS = {
     "body_background_fill": "#f7f9fa",
     "body_background_fill_dark": "#0d1417",

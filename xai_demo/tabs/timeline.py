@@ -83,6 +83,7 @@ def _controls(timeline: Timeline, duration_s: float) -> str:
         f'<option value="{escape(phrases.display_label(label), quote=True)}">'
         for label in sorted(timeline.labels)
     )
+    # In the order of the columns of `probabilities`; no label of the catalogue has a bar.
     names = escape("|".join(map(phrases.display_label, timeline.labels)), quote=True)
     return (
         f'<div class="xai-controls">{zoom}<label class="xai-find"><span>Find a label</span>'
@@ -99,10 +100,13 @@ def _packed_probabilities(timeline: Timeline, duration_s: float) -> str:
     Little-endian: the number of steps (2 bytes), the end of each step (2 bytes each, 65535 is the
     end of the recording), then for each label the probability in each step (1 byte, 255 is 1).
     """
+    # The steps end at the same times for all labels.
     steps = probability_steps(timeline, timeline.labels[0], _SEARCH_COLUMNS)
     ends = np.array([end / duration_s for _, end, _ in steps])
     starts = _group_starts(len(timeline.starts_s), _SEARCH_COLUMNS)
+    # (labels, steps)
     probabilities = np.maximum.reduceat(timeline.probabilities, starts, axis=0).T
+    # Clipped, because anything above 65535 would wrap round.
     head = np.rint(65535 * np.clip(ends, 0, 1)).astype("<u2").tobytes()
     body = np.rint(255 * probabilities).astype(np.uint8).tobytes()
     return base64.b64encode(len(steps).to_bytes(2, "little") + head + body).decode()
@@ -117,6 +121,7 @@ def probability_steps(
     share a step, which takes the highest of their probabilities, so that no peak is lost.
     """
     starts, ends = np.array(timeline.starts_s, float), np.array(timeline.ends_s, float)
+    # A gap between two windows stays a gap.
     middles = (starts + ends) / 2
     halfway = (middles[1:] + middles[:-1]) / 2
     starts[1:] = np.maximum(starts[1:], halfway)
@@ -167,7 +172,9 @@ def waveform_svg(samples: Floats | None) -> str:
     if samples is None or not len(samples):
         return ""
     low, high = render.envelope(samples, _COLUMNS)
+    # Above zero, so that silence does not divide by it.
     tallest = max(float(np.abs(low).max()), float(np.abs(high).max()), 1e-9)
+    # The lower edge lies one unit deeper, so that silence is still drawn as a line.
     upper = [f"{x},{_tenths(-49 * y / tallest)}" for x, y in enumerate(high)]
     lower = [f"{x},{_tenths(1 - 49 * y / tallest)}" for x, y in enumerate(low)]
     return (
@@ -206,6 +213,7 @@ def _lane_name(label: str) -> str:
 
 
 def _steps_svg(steps: Sequence[tuple[float, float, float]], duration_s: float) -> str:
+    # addLane in figure.js draws its lanes in the same way.
     path = "".join(
         f"M{_tenths(1000 * start / duration_s)} 100V{_tenths(100 - 100 * p)}"
         f"H{_tenths(1000 * end / duration_s)}V100Z"
@@ -222,6 +230,7 @@ def _events_lane(analysis: Analysis, duration_s: float) -> str:
     if not events:
         return ""
     colours = _lane_colours(analysis)
+    # The most probable are kept, in the order of time, in which the Tab key visits them.
     marked = sorted(events, key=lambda e: -e.probability)[:_MAX_EVENTS]
     spans = "".join(
         _event_button(e, colours.get(e.label, _OTHER_COLOURS[0]), duration_s)
@@ -248,6 +257,7 @@ def _event_row(event: Event) -> str:
         phrases.percent(event.probability),
     )
     label = escape(phrases.display_label(event.label))
+    # A click anywhere in the row plays the event; the button is for the keyboard.
     play = _play_attributes(event)
     return (
         f'<tr {play}><td><button type="button" {play} '
