@@ -65,11 +65,13 @@ def percent(probability: float) -> str:
 def seconds(value: float) -> str:
     """Return a duration with its unit; below ten seconds, to a hundredth of a second.
 
-    >>> seconds(4.1), seconds(75)
-    ('4.10 s', '1 min 15 s')
+    >>> seconds(4.1), seconds(75), seconds(119.7)
+    ('4.10 s', '1 min 15 s', '2 min 0 s')
     """
     if value >= 60:
-        return f"{int(value // 60)} min {value % 60:.0f} s"
+        # Rounded before it is split, or 119.7 s would read "1 min 60 s".
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes} min {rest} s"
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 
