@@ -100,9 +100,9 @@ def test_a_visitor_can_switch_the_faithfulness_test_and_the_uncertainty_off(
     page.click("#chest_xray-example-clear-film")
     page.wait_for_selector("#chest_xray-result [data-state=answered]")
     page.locator(".xai-accordion:visible button", has_text="Settings and details").click()
-    for switch, name in (("trial", "faithfulness"), ("uncertainty", "uncertainty")):
+    for name in ("faithfulness", "uncertainty"):
         assert analyser.calls[-1][name] is True
-        box = page.locator(f"#chest_xray-{switch} input[type=checkbox]")
+        box = page.locator(f"#chest_xray-{name} input[type=checkbox]")
         assert box.is_checked()
         asked = len(analyser.calls)
         box.uncheck()
