@@ -1,4 +1,4 @@
-"""Log-mel spectrograms as each network was trained on, and the way back to seconds and hertz. Pure.
+"""Log-mel spectrograms as the networks were trained on, and back to seconds and hertz. Pure.
 
 There are two front ends. "librosa" (PANNs and the lung networks): centred frames with reflected
 ends, Slaney mel filters. "kaldi" (AST): equal to
