@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
 
 def measured(folder: Path, **options) -> dict:
     settings = Settings(weights_dir=folder, cache_dir=folder, offline=True)
-    return evaluate_gate(ImageFolders(films=folder / "films", **options), settings=settings)
+    return evaluate_gate(ImageFolders(radiographs=folder / "films", **options), settings=settings)
 
 
 def test_the_interval_is_the_published_one():
@@ -115,6 +115,6 @@ def test_the_command_prints_the_rates_and_refuses_what_is_no_folder(folder, caps
     assert "nowhere is not a folder; a folder of sounds" in capsys.readouterr().err
     with pytest.raises(TrainingError, match="sounds contains no readable radiograph"):
         evaluate_gate(
-            ImageFolders(films=folder / "sounds"),
+            ImageFolders(radiographs=folder / "sounds"),
             settings=Settings(weights_dir=folder, cache_dir=folder, offline=True),
         )

@@ -52,7 +52,7 @@ def settings(folder: Path) -> Settings:
 
 
 def test_the_gate_is_refitted_and_measured_beside_its_literals(radiographs):
-    result = refit.refit_gate(ImageFolders(films=radiographs), settings=settings(radiographs))
+    result = refit.refit_gate(ImageFolders(radiographs=radiographs), settings=settings(radiographs))
     assert result["n"]["radiographs of one"] == 3
     assert result["n"]["radiographs of other"] == 3
     assert result["n"]["spectrograms"] == 4
@@ -98,7 +98,7 @@ def test_the_quality_check_is_refitted_and_measured_beside_its_literals(recordin
 def test_the_literals_are_python_to_paste(recordings, radiographs):
     for result in (
         refit.refit_quality(refit.SoundFolders(recordings=recordings)),
-        refit.refit_gate(ImageFolders(films=radiographs), settings=settings(radiographs)),
+        refit.refit_gate(ImageFolders(radiographs=radiographs), settings=settings(radiographs)),
     ):
         literals, _, rest = refit.table(result).partition("\n\n")
         assert max(map(len, literals.splitlines())) <= 100
@@ -138,4 +138,4 @@ def test_the_command_prints_the_fit_and_refuses_what_is_no_folder(recordings, tm
     assert main([*command, "--speech", str(tmp_path / "empty")]) == 2
     assert "a fit needs windows of each of breath, speech, music, noise" in capsys.readouterr().err
     with pytest.raises(TrainingError, match="empty contains no readable radiograph"):
-        refit.refit_gate(ImageFolders(films=tmp_path / "empty"), settings=settings(tmp_path))
+        refit.refit_gate(ImageFolders(radiographs=tmp_path / "empty"), settings=settings(tmp_path))

@@ -160,7 +160,7 @@ def evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterator
     from xai_demo.training import gate_eval
 
     folders = gate_eval.ImageFolders(
-        films=arguments.data,
+        radiographs=arguments.data,
         others=arguments.others,
         sounds=arguments.sounds,
         most=arguments.most,
@@ -203,7 +203,7 @@ def refit(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     with progress_bar() as progress:
         if arguments.check == "gate":
             images = gate_eval.ImageFolders(
-                films=arguments.data,
+                radiographs=arguments.data,
                 others=arguments.others,
                 sounds=arguments.sounds,
                 most=arguments.most,

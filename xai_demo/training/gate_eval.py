@@ -48,7 +48,7 @@ _SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 class ImageFolders:
     """Where the images to test are."""
 
-    films: Path  # radiographs
+    radiographs: Path
     others: Path | None = None  # other images, one folder per kind
     # For spectrograms; None: of synthetic sounds.
     sounds: Path | None = None
@@ -90,11 +90,11 @@ def evaluate_gate(
     radiographs.
     """
     report = progress or (lambda done, doing: None)
-    films: dict[str, VerdictTally] = {}
+    accepted: dict[str, VerdictTally] = {}
     turned: dict[str, VerdictTally] = {}
     others: dict[str, VerdictTally] = {}
     unread: list[str] = []
-    by_folder = files_by_folder(folders.films, "radiographs", folders.most)
+    by_folder = files_by_folder(folders.radiographs, "radiographs", folders.most)
     for number, (name, paths) in enumerate(by_folder.items()):
         report(0.8 * number / len(by_folder), f"radiographs in {name}")
         for i, path in enumerate(paths):
@@ -102,17 +102,17 @@ def evaluate_gate(
             if image is None:
                 continue
             verdict = gate.classify_image(image[0], colour=image[1])
-            films.setdefault(name, VerdictTally()).count(verdict.kind == "frontal")
+            accepted.setdefault(name, VerdictTally()).count(verdict.kind == "frontal")
             # Only the first of each folder: seven more verdicts each.
             for way, is_right in _orientation_verdicts(image[0]) if i < folders.turned else ():
                 turned.setdefault(way, VerdictTally()).count(is_right)
-    if not films:
-        raise TrainingError(f"{folders.films} contains no readable radiograph.")
+    if not accepted:
+        raise TrainingError(f"{folders.radiographs} contains no readable radiograph.")
     report(0.8, "other images")
     for kind, shown, colour in other_images(folders, settings, unread):
         stopped = gate.classify_image(shown, colour=colour).kind != "frontal"
         others.setdefault(kind, VerdictTally()).count(stopped)
-    return _result(films, turned, others, unread)
+    return _result(accepted, turned, others, unread)
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
@@ -145,12 +145,12 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _result(
-    films: dict[str, VerdictTally],
+    accepted: dict[str, VerdictTally],
     turned: dict[str, VerdictTally],
     others: dict[str, VerdictTally],
     unread: Sequence[str],
 ) -> dict[str, Any]:
-    together = {"films": _sum(films) | {"wanted": RADIOGRAPH_TARGET}}
+    together = {"films": _sum(accepted) | {"wanted": RADIOGRAPH_TARGET}}
     # An empty tally has no rate: it would divide by zero.
     if turned:
         together["turned or inverted films"] = _sum(turned) | {"wanted": OTHERS_TARGET}
@@ -160,7 +160,7 @@ def _result(
     if unread:
         notes.append(f"{len(unread)} files could not be read and are left out: {few}.")
     return {
-        "films": {name: tally.to_json() for name, tally in films.items()},
+        "films": {name: tally.to_json() for name, tally in accepted.items()},
         "turned": {name: tally.to_json() for name, tally in turned.items()},
         "others": {name: tally.to_json() for name, tally in others.items()},
         "together": together,

@@ -68,15 +68,15 @@ def refit_gate(
 ) -> dict[str, Any]:
     """Fit the gate to radiographs and other images, and compare the fit with the literals.
 
-    The source of a radiograph is the first folder below `folders.films`. Raises TrainingError where
-    a folder is missing or has too few readable images.
+    The source of a radiograph is the first folder below `folders.radiographs`. Raises
+    TrainingError where a folder is missing or has too few readable images.
     """
     report = progress or (lambda done, doing: None)
     unread: list[str] = []
     rows: list[NDArray[np.float64]] = []
     kinds: list[str] = []
     groups: list[str] = []
-    by_folder = files_by_folder(folders.films, "radiographs", folders.most)
+    by_folder = files_by_folder(folders.radiographs, "radiographs", folders.most)
     for number, (name, paths) in enumerate(by_folder.items()):
         report(0.6 * number / len(by_folder), f"radiographs in {name}")
         for path in paths:
@@ -86,7 +86,7 @@ def refit_gate(
                 kinds.append(f"radiographs of {Path(name).parts[0]}")
                 groups.append(radiographs.patient_of(path))
     if not rows:
-        raise TrainingError(f"{folders.films} contains no readable radiograph.")
+        raise TrainingError(f"{folders.radiographs} contains no readable radiograph.")
     sources = set(kinds)
     report(0.6, "other images")
     for kind, pixels, colour in other_images(folders, settings, unread):
