@@ -133,10 +133,10 @@ def test_the_two_commands_are_enough_and_ci_runs_the_second() -> None:
     run, test = commands("README.md")[:2]
     assert run == "bash .ci/setup && .venv/bin/python app.py"
     assert test == "bash .ci/setup dev && .venv/bin/python -m pytest"
-    *_, options, last = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert last == f'{test} "${{options[@]}}"'
-    assert "--require-browser --durations=25" in options
-    assert "--cov " in options
+    text = (ROOT / ".ci" / "run").read_text()
+    assert text.splitlines()[-1] == f'{test} "${{options[@]}}"'
+    assert "options=(--require-browser --durations=25" in text
+    assert "options+=(--cov " in text
 
 
 @pytest.mark.parametrize("script", ["setup", "run"])
