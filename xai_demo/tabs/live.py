@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from xai_demo.tabs.requests import Analyser
 
 KEEP_S = 10.0  # kept and drawn
-STEP_S = 1.0  # between two answers
 # What an answer covers, or one window of the network if that is longer.
 ANSWER_S = 5.0
 CHUNK_S = 0.5
