@@ -82,12 +82,15 @@ def display_name(path: str | PathLike[str]) -> str:
 
 
 @contextmanager
-def open_file(path: str | PathLike[str], *, expected: str) -> Iterator[BinaryIO]:
+def open_file(
+    path: str | PathLike[str], *, expected: str, name: str | None = None
+) -> Iterator[BinaryIO]:
     """Open a regular file that is not empty.
 
-    Raises UnreadableFileError, whose message ends with what was `expected`.
+    `name` is shown in messages instead of the file's own. Raises UnreadableFileError, whose
+    message ends with what was `expected`.
     """
-    name = display_name(path)
+    name = display_name(path if name is None else name)
     if "\0" in fspath(path):
         raise UnreadableFileError(f"{name} is not a valid file name; expected {expected}.")
     try:

@@ -106,14 +106,17 @@ _READERS: dict[str, type[ImageFile]] = {
 }
 
 
-def read_image(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
+def read_image(
+    path: str | PathLike[str], *, max_pixels: int, name: str | None = None
+) -> Radiograph:
     """Read a radiograph as pixels, (height, width), 0 to 1.
 
+    `name` is shown in messages instead of the file's own name, which an upload does not keep.
     Raises UnreadableFileError if the file is not a supported image, is damaged, or is too small,
     too elongated or larger than `max_pixels`. The size is checked by the header, before decoding.
     """
-    name = display_name(path)
-    with open_file(path, expected=SUPPORTED_FORMATS) as file:
+    name = display_name(path if name is None else name)
+    with open_file(path, expected=SUPPORTED_FORMATS, name=name) as file:
         detected = detect_format(file)
         if detected == "DICOM":
             return _read_dicom(file, name, max_pixels)
