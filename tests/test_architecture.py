@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[set[str], ...]] = {
             "scheduler",
             "settings",
         },
-        {"audio", "imaging", "export", "synthesis"},
+        {"audio", "imaging", "export", "service", "synthesis"},
         {"hub"},
         {"engine"},
         {"analysis"},
@@ -91,15 +91,16 @@ TOP_LEVEL = {
     "records",
     "render",
     "scheduler",
+    "service",
     "settings",
     "synthesis",
     "tabs",
     "training",
 }
-MOST_MODULES = 145
+MOST_MODULES = 152
 MOST_MODULE_LINES = 400
 SHORT_MODULE_LINES = 40
-MOST_SHORT_MODULES = 14
+MOST_SHORT_MODULES = 15
 MOST_FUNCTION_LINES = 60
 
 # As the whole name of a function these say neither what it does nor what it returns. Regular ones
