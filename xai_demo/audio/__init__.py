@@ -55,15 +55,20 @@ _MIN_FLAT_SAMPLES, _MIN_CLIFF = 3, 0.01
 
 
 def read_audio(
-    path: str | PathLike[str], *, sample_rate_hz: int, max_duration_s: float
+    path: str | PathLike[str],
+    *,
+    sample_rate_hz: int,
+    max_duration_s: float,
+    name: str | None = None,
 ) -> Recording:
     """Read a sound file as mono samples, (time,), at `sample_rate_hz`, between -1 and 1.
 
+    Messages call the file `name`, or by the name it has on disk if that is None.
     Raises UnreadableFileError if the file is not a supported sound file, is damaged, lasts longer
     than `max_duration_s` or holds nothing to analyse.
     """
-    name = display_name(path)
-    with open_file(path, expected=SUPPORTED_FORMATS) as file:
+    name = display_name(path if name is None else name)
+    with open_file(path, expected=SUPPORTED_FORMATS, name=name) as file:
         header = read_container(file, name)
         sample_format = header.sample_format
         # Checked before libsndfile opens the file: its own errors say less about absurd values.

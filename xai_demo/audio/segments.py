@@ -151,14 +151,15 @@ class _AnnotationLine:
 
 
 def read_cycles(
-    path: str | PathLike[str], *, duration_s: float
+    path: str | PathLike[str], *, duration_s: float, name: str | None = None
 ) -> tuple[tuple[Cycle, ...], tuple[str, ...]]:
     """The cycles that lie within a recording of `duration_s`, in order of time, and warnings.
 
+    Messages call the file `name`, or by the name it has on disk if that is None.
     Raises AnnotationError if the file is not a list of cycles or has none within the recording, and
     UnreadableFileError if it cannot be opened or is empty.
     """
-    name = display_name(path)
+    name = display_name(path if name is None else name)
     lines = _parse_lines(_read_text(path, name), name)
     warnings: list[str] = []
     with_commas = [line for line in lines if line.has_commas]
@@ -181,7 +182,7 @@ def read_cycles(
 
 
 def _read_text(path: str | PathLike[str], name: str) -> str:
-    with open_file(path, expected=EXPECTED_FORMAT) as file:
+    with open_file(path, expected=EXPECTED_FORMAT, name=name) as file:
         kind = detect_format(file)
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
