@@ -19,6 +19,7 @@ from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import Entry
 from xai_demo.engine import Engine
 from xai_demo.errors import (
+    AnnotationError,
     CancelledError,
     CheckpointUnavailableError,
     UnknownNameError,
@@ -229,6 +230,20 @@ def test_a_file_that_is_not_a_recording_is_refused_by_name(analyser, tmp_path):
     path.write_text("hello")
     with pytest.raises(UnreadableFileError, match=r"notes\.wav"):
         ask(analyser, "stethoscope", path)
+
+
+def test_a_file_is_called_by_the_name_that_the_request_gives(analyser, breath, tmp_path):
+    asked = AnalysisRequest(task="stethoscope", model="lung", name="my breath.wav")
+    assert analyser.analyse(asked, breath).report.file == "my breath.wav"
+    (tmp_path / "0f3a").write_text("no sound")
+    with pytest.raises(UnreadableFileError, match=r"^my breath\.wav"):
+        analyser.analyse(asked, tmp_path / "0f3a")
+    with pytest.raises(UnreadableFileError, match=r"^my film\.png"):
+        analyser.radiograph(tmp_path / "0f3a", name="my film.png")
+    (tmp_path / "77ab").write_text("none")
+    asked = dataclasses.replace(asked, cycles=tmp_path / "77ab", cycles_name="my cycles.txt")
+    with pytest.raises(AnnotationError, match=r"my cycles\.txt"):
+        analyser.analyse(asked, breath)
 
 
 def test_concurrent_requests_get_the_same_answers_as_single_ones(analyser, breath, film):

@@ -80,7 +80,7 @@ class Analyser:
             networks.explained_layer(model, request.layer)
         report(0.02, "Reading the file")
         source = self._read(model, Path(path), request, timer)
-        cycles, cycle_warnings = _cycles(source, request.cycles)
+        cycles, cycle_warnings = _cycles(source, request)
         report(0.06, "Loading the network")
         network = self.engine.network(
             named.name,
@@ -103,18 +103,20 @@ class Analyser:
         report(0.96, "Drawing")
         return _analysis(
             inference,
-            file=display_name(path),
+            file=display_name(request.name or path),
             explanations=explanations,
             intervals=intervals,
             warnings=cycle_warnings + warnings,
             timer=timer,
         )
 
-    def radiograph(self, path: str | Path) -> Radiograph:
+    def radiograph(self, path: str | Path, *, name: str | None = None) -> Radiograph:
         """Read a radiograph and screen it with the gate; no model is involved."""
         from xai_demo import imaging
 
-        return gate.screen_radiograph(imaging.read_image(path, max_pixels=self.settings.max_pixels))
+        return gate.screen_radiograph(
+            imaging.read_image(path, max_pixels=self.settings.max_pixels, name=name)
+        )
 
     @run_in_queue
     def live(
@@ -159,7 +161,7 @@ class Analyser:
         from xai_demo.analysis import inputs
 
         with timer("read"):
-            source = inputs.read(model, path, self.settings)
+            source = inputs.read(model, path, self.settings, name=request.name)
         if isinstance(source, Recording):
             # Before the signal path, as noise at the stethoscope would be.
             return source if request.noise is None else add_noise(source, request.noise)
@@ -196,15 +198,16 @@ class Analyser:
 
 
 def _cycles(
-    source: Recording | Radiograph, annotation: str | Path | None
+    source: Recording | Radiograph, request: AnalysisRequest
 ) -> tuple[tuple[Cycle, ...], tuple[str, ...]]:
     """The annotated respiratory cycles of a recording, and warnings about them; none without."""
     from xai_demo.audio.segments import read_cycles
 
-    if annotation is None or not isinstance(source, Recording):
+    if request.cycles is None or not isinstance(source, Recording):
         return (), ()
     # To the millisecond, because messages quote the duration.
-    return read_cycles(annotation, duration_s=round(source.duration_s, 3))
+    duration_s = round(source.duration_s, 3)
+    return read_cycles(request.cycles, duration_s=duration_s, name=request.cycles_name)
 
 
 def _infer(

@@ -101,14 +101,22 @@ class PreparedInput(Protocol):
         """The picture that heatmaps are laid over, and the sounds to play."""
 
 
-def read(model: Model, path: Path, settings: Settings) -> Recording | Radiograph:
-    """Read the file as the model's task needs it; raises UnreadableFileError."""
+def read(
+    model: Model, path: Path, settings: Settings, *, name: str | None = None
+) -> Recording | Radiograph:
+    """Read the file as the model's task needs it; raises UnreadableFileError.
+
+    Messages call the file `name`, or by its own.
+    """
     spec = model.preprocessing
     if isinstance(spec, LogMel):
         return audio.read_audio(
-            path, sample_rate_hz=spec.sample_rate_hz, max_duration_s=settings.max_duration_s
+            path,
+            sample_rate_hz=spec.sample_rate_hz,
+            max_duration_s=settings.max_duration_s,
+            name=name,
         )
-    return imaging.read_image(path, max_pixels=settings.max_pixels)
+    return imaging.read_image(path, max_pixels=settings.max_pixels, name=name)
 
 
 def prepare(

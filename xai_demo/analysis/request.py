@@ -34,6 +34,8 @@ class AnalysisRequest:
     """
 
     task: Task
+    # To show for the file, which may lie under another one; None: the file's own.
+    name: str | None = None
     # None: the first of the task that is available.
     model: str | None = None
     explainer: str | None = None
@@ -46,6 +48,7 @@ class AnalysisRequest:
     signal_path: SignalPath | None = None  # stethoscope only
     # Only for stethoscope: an annotation, for one answer a cycle.
     cycles: str | Path | None = None
+    cycles_name: str | None = None  # as `name`, for the annotation
     # Only for chest_xray: what to do if the gate has doubts.
     film: GateMode = "checked"
     # Only for sounds: added before the analysis.

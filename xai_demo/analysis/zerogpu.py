@@ -40,9 +40,9 @@ class ZeroGPUAnalyser:
         """The hub of the wrapped analyser."""
         return self._analyser.hub
 
-    def radiograph(self, path: str | Path) -> Radiograph:
+    def radiograph(self, path: str | Path, *, name: str | None = None) -> Radiograph:
         """See `Analyser.radiograph`; it runs no network and takes no GPU."""
-        return self._analyser.radiograph(path)
+        return self._analyser.radiograph(path, name=name)
 
     def warm_up(self) -> None:
         """Do nothing: `wrap_for_zerogpu` has loaded the networks."""
