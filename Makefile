@@ -1,7 +1,11 @@
 # Shortcuts for contributors. Continuous integration calls .ci/run, not this file.
 PYTHON := .venv/bin/python
+# For the Pythons that continuous integration has; the pins that still fit are kept.
+LOCK := .venv/bin/uv pip compile --quiet --no-header --universal --python-version 3.11 \
+  --generate-hashes --custom-compile-command "make lock"
+MINUTES := 10
 
-.PHONY: help setup check test coverage docs screenshots hooks
+.PHONY: help setup check test coverage docs screenshots hooks lock fuzz
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,3 +34,11 @@ hooks: setup ## run the checks before every commit
 
 coverage: setup ## the suite with coverage
 	$(PYTHON) -m pytest --cov
+
+lock: setup ## write the two lock files again, from requirements.txt and pyproject.toml
+	$(LOCK) --extra dev pyproject.toml --output-file .ci/requirements-dev.lock
+	$(LOCK) --constraint .ci/requirements-dev.lock requirements.txt \
+	  --output-file .ci/requirements.lock
+
+fuzz: setup ## mutated files for every reader, for ten minutes: make fuzz MINUTES=60
+	$(PYTHON) -m tests.fuzz --minutes $(MINUTES)
