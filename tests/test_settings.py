@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from xai_demo.errors import RequestError
-from xai_demo.settings import PRECISIONS, Settings, disable_telemetry
+from xai_demo.settings import (
+    PRECISIONS,
+    ServerSettings,
+    Settings,
+    disable_telemetry,
+    set_upload_folder,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +31,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.max_pixels == 100_000_000
     assert settings.background_export is True
     assert settings.explain_seconds == 8
-    assert settings.own_models is True
+    assert settings.own_models is None
+    assert settings.server == ServerSettings()
     assert settings.hub_cache_dir == Path.home() / ".cache" / "huggingface" / "hub"
 
 
@@ -44,6 +51,21 @@ def test_everything_can_be_chosen() -> None:
             "XAI_DEMO_OWN_MODELS": "off",
             "HF_HUB_CACHE": "/hub",
             "XAI_DEMO_PRECISION": "bfloat16",
+            "XAI_DEMO_OWN_MODEL_MB": "3",
+            "XAI_DEMO_OWN_CACHE_MB": "5",
+            "GRADIO_SERVER_NAME": "0.0.0.0",
+            "GRADIO_SERVER_PORT": "7861",
+            "XAI_DEMO_UPLOADS": "/u",
+            "XAI_DEMO_UPLOADS_MB": "6",
+            "XAI_DEMO_MIN_FREE_MB": "7",
+            "XAI_DEMO_TRUSTED_PROXIES": "10.0.0.0/8, ::1",
+            "XAI_DEMO_ALLOWED_HOSTS": "demo.example.org",
+            "XAI_DEMO_ALLOWED_ORIGINS": "https://example.org",
+            "XAI_DEMO_FRAME_ANCESTORS": "'self' https://example.org",
+            "XAI_DEMO_QUEUE": "8",
+            "XAI_DEMO_RATE": "9",
+            "XAI_DEMO_CONNECTIONS": "10",
+            "XAI_DEMO_LOG": "json",
         }
     )
     assert settings == Settings(
@@ -59,6 +81,23 @@ def test_everything_can_be_chosen() -> None:
         own_models=False,
         hub_cache_dir=Path("/hub"),
         precision="bfloat16",
+        max_own_model_bytes=3_000_000,
+        own_cache_bytes=5_000_000,
+        server=ServerSettings(
+            host="0.0.0.0",
+            port=7861,
+            uploads_dir=Path("/u"),
+            uploads_quota_bytes=6_000_000,
+            min_free_bytes=7_000_000,
+            trusted_proxies=("10.0.0.0/8", "::1"),
+            allowed_hosts=("demo.example.org",),
+            allowed_origins=("https://example.org",),
+            frame_ancestors=("'self'", "https://example.org"),
+            max_queued=8,
+            max_requests_per_minute=9,
+            max_connections=10,
+            log_format="json",
+        ),
     )
 
 
@@ -73,6 +112,48 @@ def test_a_space_runs_no_visitors_models_unless_it_is_switched_on() -> None:
     assert Settings.from_env(space).own_models is False
     assert Settings.from_env(space | {"XAI_DEMO_OWN_MODELS": "on"}).own_models is True
     assert Settings.from_env({"XAI_DEMO_OWN_MODELS": "off"}).own_models is False
+    assert "https://huggingface.co" in Settings.from_env(space).server.frame_ancestors
+    assert "10.0.0.0/8" in Settings.from_env(space).server.trusted_proxies
+
+
+@pytest.mark.parametrize(
+    ("variables", "host", "allowed"),
+    [
+        ({}, None, True),
+        ({}, "127.0.0.1", True),
+        ({}, "localhost", True),
+        ({}, "[::1]", True),
+        ({}, "0.0.0.0", False),
+        ({}, "192.168.1.2", False),
+        ({"GRADIO_SERVER_NAME": "0.0.0.0"}, None, False),
+        ({"XAI_DEMO_TRUSTED_PROXIES": "127.0.0.1"}, None, False),
+        ({"XAI_DEMO_ALLOWED_HOSTS": "demo.example.org"}, None, False),
+        ({"XAI_DEMO_OWN_MODELS": "on"}, "0.0.0.0", True),
+        ({"XAI_DEMO_OWN_MODELS": "off"}, None, False),
+        ({"SPACE_ID": "owner/name"}, "127.0.0.1", False),
+    ],
+)
+def test_own_models_are_for_home(
+    variables: dict[str, str], host: str | None, allowed: bool
+) -> None:
+    assert Settings.from_env(variables).at(host, None).own_models is allowed
+
+
+def test_an_address_that_is_given_goes_before_the_environment() -> None:
+    settings = Settings.from_env({"GRADIO_SERVER_PORT": "7861"})
+    assert settings.at(None, None).server.port == 7861
+    assert settings.at("::1", 99).server == ServerSettings(host="::1", port=99)
+
+
+def test_a_proxy_that_is_no_network_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"XAI_DEMO_TRUSTED_PROXIES has 'caddy'; it must be"):
+        Settings.from_env({"XAI_DEMO_TRUSTED_PROXIES": "127.0.0.1 caddy"})
+
+
+def test_gradio_is_told_where_uploads_lie() -> None:
+    environ: dict[str, str] = {}
+    set_upload_folder(Path("/u"), environ)
+    assert environ == {"GRADIO_TEMP_DIR": "/u"}
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Hub:
     @property
     def own_models(self) -> bool:
         """Whether visitors of this deployment may name a model of their own."""
-        return self.settings.own_models
+        return bool(self.settings.at(None, None).own_models)
 
     def names(self, task: Task | None = None) -> tuple[str, ...]:
         """The models of a task, or all of them, in the catalogue's order of preference."""
