@@ -18,6 +18,15 @@ LOG_FORMATS = ("auto", "json", "text")
 # Usage reports that libraries send by default. A value that is already set is left alone.
 _NO_TELEMETRY = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _ROOT = Path(__file__).resolve().parent.parent
+_WORKER_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TZ")
+# A worker uses one processor, and glibc one arena: each takes 64 MB of address space.
+_WORKER_SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 # Where the proxies of a Space are.
 _SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 _SPACE_FRAMES = ("'self'", "https://huggingface.co", "https://*.hf.space")
@@ -46,6 +55,11 @@ class ServerSettings:
     max_queued: int = 64  # answers that wait or run
     max_requests_per_minute: int = 3000  # from one address, page loads not counted
     max_connections: int = 1000
+    request_seconds: float = 120.0  # after which an answer is given up, waiting not counted
+    # Processes that read files, how long each file may take, and the memory of one process.
+    workers: int = 2
+    read_seconds: float = 60.0
+    worker_bytes: int = 2_000_000_000
     log_format: str = "auto"  # "json" unless the log goes to a terminal
 
     @property
@@ -77,6 +91,10 @@ class ServerSettings:
             max_queued=int(_number(environ, "XAI_DEMO_QUEUE", 64, minimum=1)),
             max_requests_per_minute=int(_number(environ, "XAI_DEMO_RATE", 3000, minimum=1)),
             max_connections=int(_number(environ, "XAI_DEMO_CONNECTIONS", 1000, minimum=1)),
+            request_seconds=_number(environ, "XAI_DEMO_REQUEST_SECONDS", 120, minimum=1),
+            workers=int(_number(environ, "XAI_DEMO_WORKERS", 2, minimum=1)),
+            read_seconds=_number(environ, "XAI_DEMO_READ_SECONDS", 60, minimum=1),
+            worker_bytes=int(1e6 * _number(environ, "XAI_DEMO_WORKER_MB", 2000, minimum=500)),
             log_format=_choice(environ, "XAI_DEMO_LOG", LOG_FORMATS),
         )
 
@@ -128,7 +146,8 @@ class Settings:
         HF_HUB_CACHE and HF_HUB_OFFLINE. For the server: XAI_DEMO_UPLOADS, XAI_DEMO_UPLOADS_MB,
         XAI_DEMO_MIN_FREE_MB, XAI_DEMO_TRUSTED_PROXIES, XAI_DEMO_ALLOWED_HOSTS,
         XAI_DEMO_ALLOWED_ORIGINS, XAI_DEMO_FRAME_ANCESTORS (lists, with commas or spaces),
-        XAI_DEMO_QUEUE, XAI_DEMO_RATE, XAI_DEMO_CONNECTIONS, XAI_DEMO_LOG, Gradio's own
+        XAI_DEMO_QUEUE, XAI_DEMO_RATE, XAI_DEMO_CONNECTIONS, XAI_DEMO_REQUEST_SECONDS,
+        XAI_DEMO_WORKERS, XAI_DEMO_READ_SECONDS, XAI_DEMO_WORKER_MB, XAI_DEMO_LOG, Gradio's own
         GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and GRADIO_TEMP_DIR, and SPACE_ID, which a Space
         sets.
         """
@@ -158,6 +177,15 @@ def disable_telemetry(environ: MutableMapping[str, str] = os.environ) -> None:
     """Turn off the libraries' usage reports; call it before they are imported."""
     for name, value in _NO_TELEMETRY.items():
         environ.setdefault(name, value)
+
+
+def worker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a process which reads hostile files may see: no tokens, no GPU.
+
+    >>> worker_environment({"PATH": "/bin", "HF_TOKEN": "secret"})["PATH"]
+    '/bin'
+    """
+    return {name: environ[name] for name in _WORKER_VARIABLES if name in environ} | _WORKER_SETTINGS
 
 
 def set_upload_folder(folder: Path, environ: MutableMapping[str, str] = os.environ) -> None:
