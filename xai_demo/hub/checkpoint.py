@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xai_demo.audio.spectrogram import mel_filters
 from xai_demo.catalog import hub_models
 from xai_demo.errors import CheckpointMismatchError, UnreadableFileError, UnsuitableError
+from xai_demo.files import display_name
 from xai_demo.records import LogMel, Model, Raster
 
 if TYPE_CHECKING:
@@ -35,7 +36,14 @@ def read_config(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UnreadableFileError(f"{path} cannot be read: {reason}; expected JSON.") from error
+        raise UnreadableFileError(
+            f"{_short_name(path)} cannot be read: {reason}; expected JSON."
+        ) from error
+
+
+def _short_name(path: Path) -> str:
+    """The file and its folder: the folders above are the server's own affair."""
+    return f"{display_name(path.parent)}/{display_name(path)}"
 
 
 def read_model(directory: Path) -> Model:
@@ -45,15 +53,18 @@ def read_model(directory: Path) -> Model:
     try:
         model = Model.from_config(config)
     except KeyError as error:
-        raise UnreadableFileError(f"{path} has no {error.args[0]!r}.") from error
+        raise UnreadableFileError(f"{_short_name(path)} has no {error.args[0]!r}.") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise UnreadableFileError(f"{path} does not describe a model: {error}.") from error
+        raise UnreadableFileError(
+            f"{_short_name(path)} does not describe a model: {_truncate(str(error), 80)}."
+        ) from error
     # A string would have become a tuple of its letters.
     if not isinstance(config["labels"], list) or not 1 < len(set(model.labels)) == len(
         model.labels
     ):
         raise UnreadableFileError(
-            f"{path} has the labels {config['labels']!r}; expected at least two different ones."
+            f"{_short_name(path)} has the labels {_truncate(repr(config['labels']), 80)};"
+            " expected at least two different ones."
         )
     return model
 
@@ -294,5 +305,5 @@ def is_repo_id(repo_id: str) -> bool:
     return repo_id.count("/") == 1
 
 
-def _truncate(uri: str) -> str:
-    return uri if len(uri) <= _MAX_NAME_BYTES else f"{uri[:_MAX_NAME_BYTES]}…"
+def _truncate(text: str, limit: int = _MAX_NAME_BYTES) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
