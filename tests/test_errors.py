@@ -12,6 +12,7 @@ STATUS = {
     errors.XaiDemoError: 1,
     errors.RequestError: 2,
     errors.UnreadableFileError: 2,
+    errors.DeidentificationError: 2,
     errors.AnnotationError: 2,
     errors.UnknownNameError: 2,
     errors.UnsuitableError: 2,

@@ -12,8 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
+_ENCODERS = {
+    RLELossless: "pydicom",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+}
 SECRET = "ZYXWSECRET"  # wherever a patient, a hospital or a device could be named
 
 
@@ -38,9 +51,10 @@ def dicom_radiograph(
     dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
     dataset.Modality, dataset.ViewPosition = "DX", "PA"
     dataset.add_new("PixelData", "OW", pixels.tobytes())
-    if syntax in (RLELossless, JPEG2000Lossless):
-        plugin = "pydicom" if syntax == RLELossless else "pylibjpeg"
-        dataset.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
+    if syntax in _ENCODERS:
+        options = {"jls_error": 2} if syntax == JPEGLSNearLossless else {}
+        plugin = _ENCODERS[syntax]
+        dataset.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False, **options)
     elif syntax == ExplicitVRBigEndian:
         dataset["PixelData"].value = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
     dataset.file_meta.TransferSyntaxUID = syntax

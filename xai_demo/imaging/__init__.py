@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.Image import Exif, Image
+from PIL.Image import Exif, Image, Resampling, fromarray
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -25,7 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import detect_format, display_name, open_file
 from xai_demo.imaging.dicom import read_pixels
-from xai_demo.imaging.dicom.header import read_header
+from xai_demo.imaging.dicom.header import inflate_dataset, read_header
 from xai_demo.records import Radiograph
 
 if TYPE_CHECKING:
@@ -145,11 +145,29 @@ def read_image(
 
 
 def _read_dicom(file: BinaryIO, name: str, max_pixels: int) -> Radiograph:
+    file = inflate_dataset(file, name)
     header = read_header(file, name)
     _check_size(name, header.columns, header.rows, max_pixels)
-    pixels, warnings = read_pixels(file, header, name)
+    # Pixels that are not square are made so by enlarging their longer side.
+    width = round(header.columns / min(1, header.stretch))
+    height = round(header.rows * max(1, header.stretch))
+    _check_size(name, width, height, max_pixels)
+    pixels, warnings, doubt = read_pixels(file, header, name, max_pixels=max_pixels)
+    facts = header.facts
+    if (height, width) != pixels.shape:
+        stretched = fromarray(pixels).resize((width, height), Resampling.BILINEAR)
+        pixels = np.clip(np.asarray(stretched, np.float32), 0, 1)
+        facts |= {"width": width, "height": height}
+        warnings = (
+            *warnings,
+            f"The file's pixels are {header.stretch:.3g} times as tall as wide: the image was"
+            f" stretched from {header.columns} x {header.rows} to {width} x {height}.",
+        )
     return Radiograph(
-        pixels=pixels, facts=header.facts, warnings=(*warnings, *_flat_image_warnings(pixels))
+        pixels=pixels,
+        facts=facts,
+        warnings=(*warnings, *_flat_image_warnings(pixels)),
+        doubt=doubt,
     )
 
 

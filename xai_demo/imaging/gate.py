@@ -137,7 +137,7 @@ def screen_radiograph(radiograph: Radiograph, film: GateMode = "checked") -> Rad
         radiograph,
         facts=facts,
         warnings=(*own_warnings, *radiograph.warnings),
-        doubt="" if film == "as-is" else gate.sentence,
+        doubt="" if film == "as-is" else gate.sentence or radiograph.doubt,
     )
 
 

@@ -9,8 +9,15 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
-from xai_demo.imaging.dicom import read_frame
-from xai_demo.imaging.dicom.header import Header, LookupTable, read_header
+from xai_demo.errors import DeidentificationError, UnreadableFileError
+from xai_demo.imaging.dicom.frames import SYNTAXES, Frame, read_frame
+from xai_demo.imaging.dicom.header import (
+    EXPLICIT,
+    Header,
+    inflate_dataset,
+    read_header,
+)
+from xai_demo.imaging.dicom.values import LookupTable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -18,12 +25,6 @@ if TYPE_CHECKING:
 # Marks the file, so that it is not de-identified again; PS3.10 leaves the preamble to applications.
 _PREAMBLE = b"Without patient's data: written anew by xai_demo".ljust(128, b"\0")
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-_RLE, _EXPLICIT, _IMPLICIT, _BIG_ENDIAN = (
-    "1.2.840.10008.1.2.5",
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.2",
-)
 
 
 def is_deidentified(file: BinaryIO) -> bool:
@@ -35,35 +36,52 @@ def is_deidentified(file: BinaryIO) -> bool:
 def deidentify(file: BinaryIO, name: str) -> bytes:
     """A DICOM radiograph as the bytes of a new file without patient data.
 
-    Raises UnreadableFileError if it is not a readable radiograph, DamagedError if its pixels are
-    not as declared.
+    Pixels are written uncompressed, or as the codestream that they are. Raises
+    DeidentificationError, and nothing else, for every file that cannot be de-identified: it is not
+    a readable radiograph, and whoever holds it should delete it.
     """
+    reason = ""
+    try:
+        return _written_anew(file, name)
+    except UnreadableFileError as error:
+        reason = str(error)
+    # A file that the reader would accept may still hold values that cannot be written.
+    except Exception:
+        reason = f"{name} cannot be written without its patient's data; expected a valid file."
+    # Raised outside of the handler, so that an error that may quote the file is not chained to it.
+    raise DeidentificationError(reason)
+
+
+def _written_anew(file: BinaryIO, name: str) -> bytes:
     from pydicom import FileMetaDataset
+    from pydicom.encaps import encapsulate
     from pydicom.uid import UID
 
+    file = inflate_dataset(file, name)
     header = read_header(file, name)
-    syntax = UID(header.syntax)
-    pixels = read_frame(file, header.pixels, syntax, header.rows, header.columns, header.allocated)
-    is_encapsulated_frame = syntax.is_encapsulated and header.syntax != _RLE
-    if is_encapsulated_frame:
-        # Without the sequence delimiter, which pydicom writes itself.
-        pixels = pixels[:-8]
+    frame = read_frame(file, header, name)
     dataset = _new_dataset(header)
-    dataset.add_new("PixelData", "OB" if header.allocated == 8 else "OW", pixels)
+    is_encapsulated = frame.codestream is not None
+    kind = "OB" if header.allocated == 8 or is_encapsulated else "OW"
+    pixels = encapsulate([frame.data]) if is_encapsulated else frame.data
+    # Values have an even length: PS3.5, 7.1.1.
+    dataset.add_new("PixelData", kind, pixels + b"\0" * (len(pixels) % 2))
     dataset.preamble = _PREAMBLE
     dataset.file_meta = FileMetaDataset()
-    # `read_frame` has unpacked RLE already.
-    dataset.file_meta.TransferSyntaxUID = UID(_EXPLICIT) if header.syntax == _RLE else syntax
-    dataset["PixelData"].is_undefined_length = is_encapsulated_frame
+    dataset.file_meta.TransferSyntaxUID = UID(_transfer_syntax(header, frame))
+    dataset["PixelData"].is_undefined_length = is_encapsulated
     stream = BytesIO()
-    dataset.save_as(
-        stream,
-        implicit_vr=header.syntax == _IMPLICIT,
-        little_endian=header.syntax != _BIG_ENDIAN,
-        # A complete file would need the UIDs of its instance, which lead back to the patient.
-        enforce_file_format=False,
-    )
+    # A complete file would need the UIDs of its instance, which lead back to the patient.
+    dataset.save_as(stream, implicit_vr=False, little_endian=True, enforce_file_format=False)
     return stream.getvalue()
+
+
+def _transfer_syntax(header: Header, frame: Frame) -> str:
+    """The declared one where the codestream is of that kind, as it may say lossless or not."""
+    if frame.codestream is None:
+        return EXPLICIT
+    syntaxes = SYNTAXES[frame.codestream.process]
+    return header.syntax if header.syntax in syntaxes else syntaxes[0]
 
 
 def _new_dataset(header: Header) -> Dataset:
@@ -86,27 +104,33 @@ def _new_dataset(header: Header) -> Dataset:
     # Any other function is free text, and displayed like LINEAR.
     if header.function in _FUNCTIONS:
         dataset.VOILUTFunction = header.function
+    if header.shape:
+        dataset.PresentationLUTShape = header.shape
+    if header.stretch != 1:
+        dataset.PixelSpacing = [_decimal_string(header.stretch), "1"]
     kind = "SS" if header.signed else "US"
     if header.padding:
         dataset.add_new("PixelPaddingValue", kind, header.padding[0])
         dataset.add_new("PixelPaddingRangeLimit", kind, header.padding[1])
     if header.modality_table:
-        dataset.ModalityLUTSequence = [_lookup_table_item(header.modality_table, kind)]
+        dataset.ModalityLUTSequence = [_lookup_table_item(header.modality_table)]
     if header.table:
-        dataset.VOILUTSequence = [_lookup_table_item(header.table, kind)]
+        dataset.VOILUTSequence = [_lookup_table_item(header.table)]
     return dataset
 
 
-def _lookup_table_item(table: LookupTable, kind: str) -> Dataset:
+def _lookup_table_item(table: LookupTable) -> Dataset:
     from pydicom import Dataset
 
     item = Dataset()
-    count = len(table.values)
-    # The descriptor is written as unsigned shorts: a negative first value keeps its bit pattern and
-    # a count of 65536 becomes 0.
-    first = table.first if kind == "US" else table.first % 65536
-    item.add_new("LUTDescriptor", "US", [count % 65536, first, table.bits])
-    item.add_new("LUTData", "US", [int(value) for value in table.values])
+    # All three are signed or none is, so that a count of 40000 is written as its bit pattern.
+    kind = "SS" if table.first < 0 else "US"
+    descriptor = [len(table.values) % 65536, table.first, table.bits]
+    if kind == "SS":
+        descriptor = [value - 65536 if value > 32767 else value for value in descriptor]
+    item.add_new("LUTDescriptor", kind, descriptor)
+    # Not US, whose explicit length has no room for a full table.
+    item.add_new("LUTData", "OW", table.values.astype("<u2").tobytes())
     return item
 
 

@@ -6,41 +6,33 @@ terms are passed on: no name of a patient, a hospital or a device can leave this
 
 from __future__ import annotations
 
-import math
-import struct
-from collections.abc import Mapping
+import zlib
 from dataclasses import dataclass
-from io import SEEK_END
-from typing import TYPE_CHECKING, Any, BinaryIO
+from io import SEEK_END, BytesIO
+from typing import Any, BinaryIO
 
-import numpy as np
-
-from xai_demo.errors import UnreadableFileError
 from xai_demo.imaging.dicom.tags import (
     PIXEL_DATA,
     DamagedError,
     Element,
     ElementWalker,
     has_explicit_vr,
+    is_big_endian,
     read_file_meta,
-    read_value,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from xai_demo.imaging.dicom.values import LookupTable, ValueReader, refusal
 
 EXPECTED_FILE = "a single frontal chest radiograph (modality DX or CR) in shades of grey"
 
-_TAGS = {
-    "modality": 0x00080060, "view": 0x00185101, "frames": 0x00280008, "samples": 0x00280002,
-    "photometric": 0x00280004, "rows": 0x00280010, "columns": 0x00280011, "allocated": 0x00280100,
-    "bits": 0x00280101, "high_bit": 0x00280102, "signed": 0x00280103, "padding": 0x00280120,
-    "padding_limit": 0x00280121, "center": 0x00281050, "width": 0x00281051,
-    "intercept": 0x00281052, "slope": 0x00281053, "function": 0x00281056,
-}  # fmt: skip
-_MODALITY_LUT, _VOI_LUT, _DESCRIPTOR, _LUT_DATA = 0x00283000, 0x00283010, 0x00283002, 0x00283006
-# Code and decimal strings have at most 16 bytes (PS3.5, 6.2), but there may be several values.
-_MAX_TEXT_BYTES = 256
+_MODALITY, _VIEW, _FRAMES = 0x00080060, 0x00185101, 0x00280008
+_SAMPLES, _PHOTOMETRIC, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x00280010, 0x00280011
+_ALLOCATED, _BITS, _HIGH_BIT, _SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
+_PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
+_CENTER, _WIDTH, _FUNCTION = 0x00281050, 0x00281051, 0x00281056
+_INTERCEPT, _SLOPE, _LUT_SHAPE = 0x00281052, 0x00281053, 0x20500020
+_MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
+# The shape of a pixel: stated as a ratio, or as the spacing of pixels in millimetres.
+_ASPECT_RATIO, _SPACINGS = 0x00280034, (0x00280030, 0x00181164)
 
 RADIOGRAPH_MODALITIES = {
     "DX": "digital radiography",
@@ -69,17 +61,14 @@ LATERAL_VIEWS = {
 }
 OBLIQUE_VIEWS = ("LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBLIQUE")
 _KNOWN_VIEWS = {"PA", "AP", "LLD", "RLD", *LATERAL_VIEWS, *OBLIQUE_VIEWS}
-_DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
-_IMPLICIT = "1.2.840.10008.1.2"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LookupTable:
-    """A lookup table: the first input value, and the output for each value from there on."""
-
-    first: int
-    values: NDArray[np.uint16]
-    bits: int
+DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+# 100 megapixels of 16 bits and 32 MB of everything else; deflate reaches a thousand times its size.
+_MAX_INFLATED_BYTES = 232_000_000
+_INFLATE_STEP = 1 << 20
+# Pixels up to this much longer than wide, or the reverse, count as square.
+_SQUARE = 1.01
+_MAX_STRETCH = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +93,20 @@ class Header:
     padding: tuple[int, int] | None  # lowest and highest stored value that is padding
     modality_table: LookupTable | None
     table: LookupTable | None  # the VOI LUT
+    shape: str = ""  # of the presentation LUT: "IDENTITY", "INVERSE" or ""
+    stretch: float = 1.0  # how much taller than wide a pixel is
+    notes: tuple[str, ...] = ()  # what a person should know
+
+    @property
+    def inverted(self) -> bool:
+        """Whether low values are bright: PS3.3, C.7.6.3.1.2 and C.11.6.1.2."""
+        # INVERSE is how a presentation LUT says what MONOCHROME1 says; it does not undo it.
+        return self.photometric == "MONOCHROME1" or self.shape == "INVERSE"
+
+    @property
+    def stored_range(self) -> tuple[float, float]:
+        """The lowest and the highest value that the stored bits can have."""
+        return stored_range(self.bits, self.signed)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -123,8 +126,50 @@ class Header:
         }
 
 
+def stored_range(bits: int, signed: bool) -> tuple[float, float]:
+    """The lowest and the highest value that so many stored bits can have.
+
+    >>> stored_range(12, True)
+    (-2048.0, 2047.0)
+    """
+    lowest = -(2.0 ** (bits - 1)) if signed else 0.0
+    return lowest, lowest + 2.0**bits - 1
+
+
+def inflate_dataset(file: BinaryIO, name: str) -> BinaryIO:
+    """The file itself, or a copy in memory if its dataset is deflated as a whole: PS3.5, A.5.
+
+    Raises UnreadableFileError if it cannot be inflated, or to more than 232 MB.
+    """
+    try:
+        syntax, at = read_file_meta(file, file.seek(0, SEEK_END))
+    except DamagedError:
+        # `read_header` says what is wrong.
+        return file
+    if syntax != DEFLATED:
+        return file
+    file.seek(0)
+    content = bytearray(file.read(at))
+    # Raw deflate, without the header of zlib.
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    problem = ""
+    try:
+        while not inflater.eof and not problem:
+            data = inflater.unconsumed_tail or file.read(_INFLATE_STEP)
+            content += inflater.decompress(data, _INFLATE_STEP) if data else inflater.flush()
+            if not data and not inflater.eof:
+                problem = "ends in the middle of its deflated dataset"
+            if len(content) > _MAX_INFLATED_BYTES:
+                problem = "is a deflated DICOM file of more than 232 MB"
+    except zlib.error:
+        problem = "is a DICOM file whose deflated dataset is damaged"
+    if problem:
+        raise refusal(name, problem, "a complete file of at most 232 MB when inflated")
+    return BytesIO(content)
+
+
 def read_header(file: BinaryIO, name: str) -> Header:
-    """Read the header of a radiograph.
+    """Read the header of a radiograph from a file as `inflate_dataset` returns it.
 
     Raises UnreadableFileError if the file is damaged or is not a single grey-scale radiograph.
     """
@@ -132,154 +177,170 @@ def read_header(file: BinaryIO, name: str) -> Header:
     reason = ""
     try:
         syntax, at = read_file_meta(file, size)
-        # Its elements have no positions in the file, so none could be skipped unread.
-        if syntax == _DEFLATED:
-            raise refusal(name, "is a DICOM file that is deflated as a whole")
-        walker = ElementWalker(
-            file,
-            size,
-            order=">" if syntax == _BIG_ENDIAN else "<",
-            explicit=has_explicit_vr(file, at),
-        )
-        # Without a transfer syntax it is the default one: PS3.5, 10.1.
-        return _HeaderReader(file, walker, walker.dataset(at), name, syntax or _IMPLICIT).header()
+        # What the first element looks like counts, as files without meta information declare
+        # nothing and others declare what is not so.
+        order = ">" if is_big_endian(file, at) else "<"
+        is_explicit = has_explicit_vr(file, at)
+        if syntax in ("", DEFLATED, EXPLICIT, IMPLICIT, BIG_ENDIAN):
+            syntax = BIG_ENDIAN if order == ">" else EXPLICIT if is_explicit else IMPLICIT
+        walker = ElementWalker(file, size, order=order, explicit=is_explicit)
+        elements = walker.dataset(at)
+        values = ValueReader(file, walker, elements, name=name, order=order)
+        return _HeaderReader(values, elements.get(PIXEL_DATA), name, syntax).header()
     except DamagedError as error:
         reason = str(error)
     # Raised outside of the handler, so that an error that may quote the file is not chained to it.
-    raise UnreadableFileError(
-        f"{name} cannot be read as DICOM: {reason}; expected a complete DICOM file with"
-        f" {EXPECTED_FILE}."
+    raise refusal(
+        name,
+        f"cannot be read as DICOM: {reason}",
+        f"a complete DICOM file with {EXPECTED_FILE}",
     )
 
 
 class _HeaderReader:
     """Reads the values of the few elements that are needed."""
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        walker: ElementWalker,
-        elements: Mapping[int, Element],
-        name: str,
-        syntax: str,
-    ) -> None:
-        self._file, self._walker, self._elements = file, walker, elements
+    def __init__(self, values: ValueReader, pixels: Element | None, name: str, syntax: str) -> None:
+        self._values, self._pixels = values, pixels
         self._name, self._syntax = name, syntax
-        self._order = ">" if syntax == _BIG_ENDIAN else "<"
+        self._notes: list[str] = []
 
     def header(self) -> Header:
         # First, because it explains best why a CT or an ultrasound is refused.
         modality = self._modality()
-        frames = self._number("frames", 1)
+        if self._pixels is None:
+            raise refusal(self._name, "is a DICOM file without pixels", EXPECTED_FILE)
+        frames = self._values.number(_FRAMES, "number of frames", 1)
         if frames != 1:
-            raise refusal(self._name, f"contains {frames:g} frames")
-        if PIXEL_DATA not in self._elements:
-            raise refusal(self._name, "is a DICOM file without pixels")
-        photometric = self._text("photometric")
-        samples = self._short("samples", 1)
-        if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-            colour_models = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-            is_colour = photometric in colour_models or samples == 3
-            kind = "in colour" if is_colour else "with an unknown kind of pixels"
-            raise refusal(self._name, f"is a DICOM file {kind}", "MONOCHROME1 or MONOCHROME2")
-        allocated = self._short("allocated", 16)
-        bits = self._short("bits", allocated)
-        high_bit = self._short("high_bit", bits - 1)
+            raise refusal(self._name, f"contains {frames:g} frames", EXPECTED_FILE)
+        photometric = self._photometric()
+        allocated, bits, high_bit = self._bits()
+        signed = self._values.integer(_SIGNED, "pixel representation", 0)
+        if signed not in (0, 1):
+            raise refusal(self._name, f"has {signed} as its pixel representation", "0 or 1")
+        # An unknown view is not passed on as text, because it could hold anything.
+        view = self._values.text(_VIEW)
+        slope = self._values.number(_SLOPE, "rescale slope", 1.0)
+        if slope == 0:
+            raise refusal(self._name, "has 0 as its rescale slope", "any other number")
+        intercept = self._values.number(_INTERCEPT, "rescale intercept", 0.0)
+        stored = stored_range(bits, signed == 1)
+        modality_table = self._values.lookup_table(_MODALITY_LUT, "modality lookup table", stored)
+        ends = sorted(slope * value + intercept for value in stored)
+        if modality_table:
+            ends = [0.0, 2.0**modality_table.bits - 1]
+        return Header(
+            rows=self._values.integer(_ROWS, "number of rows"),
+            columns=self._values.integer(_COLUMNS, "number of columns"),
+            allocated=allocated,
+            bits=bits,
+            high_bit=high_bit,
+            signed=signed == 1,
+            photometric=photometric,
+            modality=modality,
+            view=view if view in _KNOWN_VIEWS else "unknown" if view else "",
+            syntax=self._syntax,
+            pixels=self._pixels,
+            slope=slope,
+            intercept=intercept,
+            window=self._window(),
+            function=self._values.text(_FUNCTION),
+            padding=self._padding(signed == 1),
+            modality_table=modality_table,
+            table=self._values.lookup_table(_VOI_LUT, "VOI lookup table", (ends[0], ends[1])),
+            shape=self._lut_shape(photometric),
+            stretch=self._stretch(),
+            notes=tuple(self._notes),
+        )
+
+    def _modality(self) -> str:
+        modality = self._values.text(_MODALITY)
+        if modality in RADIOGRAPH_MODALITIES or modality in UNSPECIFIED_MODALITIES:
+            return modality
+        # An unknown value is not quoted: it could be anything, even a name.
+        other = _OTHER_MODALITIES.get(modality)
+        kind = f"{modality} ({other})" if other else "unknown"
+        problem = f"is a DICOM file whose modality is {kind}"
+        raise refusal(self._name, problem, EXPECTED_FILE)
+
+    def _photometric(self) -> str:
+        photometric = self._values.text(_PHOTOMETRIC)
+        samples = self._values.integer(_SAMPLES, "number of channels", 1)
+        if samples == 1 and photometric in ("MONOCHROME1", "MONOCHROME2"):
+            return photometric
+        colour_models = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+        is_colour = photometric in colour_models or samples == 3
+        kind = "in colour" if is_colour else "with an unknown kind of pixels"
+        raise refusal(self._name, f"is a DICOM file {kind}", "MONOCHROME1 or MONOCHROME2")
+
+    def _bits(self) -> tuple[int, int, int]:
+        """How many bits a pixel has in the file, how many are used, and the highest of them."""
+        allocated = self._values.integer(_ALLOCATED, "bits per pixel (Bits Allocated)")
+        bits = self._values.integer(_BITS, "number of bits stored", allocated)
+        high_bit = self._values.integer(_HIGH_BIT, "high bit", bits - 1)
         if allocated not in (8, 16) or not 1 < bits <= high_bit + 1 <= allocated:
             raise refusal(
                 self._name,
                 f"stores {bits} bits per pixel in {allocated}, up to bit {high_bit}",
                 "8 to 16 bits stored in 8 or 16",
             )
-        # An unknown view is not passed on as text, because it could hold anything.
-        view = self._text("view")
-        signed = self._short("signed", 0) == 1
-        return Header(
-            rows=self._short("rows", 0),
-            columns=self._short("columns", 0),
-            allocated=allocated,
-            bits=bits,
-            high_bit=high_bit,
-            signed=signed,
-            photometric=photometric,
-            modality=modality,
-            view=view if view in _KNOWN_VIEWS else "unknown" if view else "",
-            syntax=self._syntax,
-            pixels=self._elements[PIXEL_DATA],
-            slope=self._number("slope", 1.0) or 1.0,
-            intercept=self._number("intercept", 0.0),
-            window=self._window(),
-            function=self._text("function"),
-            padding=self._padding(signed),
-            modality_table=self._table(_MODALITY_LUT, signed),
-            table=self._table(_VOI_LUT, signed),
-        )
-
-    def _modality(self) -> str:
-        modality = self._text("modality")
-        if modality in RADIOGRAPH_MODALITIES or modality in UNSPECIFIED_MODALITIES:
-            return modality
-        # An unknown value is not quoted: it could be anything, even a name.
-        other = _OTHER_MODALITIES.get(modality)
-        kind = f"{modality} ({other})" if other else "unknown"
-        raise refusal(self._name, f"is a DICOM file whose modality is {kind}")
+        return allocated, bits, high_bit
 
     def _window(self) -> tuple[float, float] | None:
-        center, width = self._number("center", math.nan), self._number("width", math.nan)
-        return (center, width) if math.isfinite(center) and width > 0 else None
+        centers = self._values.numbers(_CENTER, "window centre", may_be_empty=True)
+        widths = self._values.numbers(_WIDTH, "window width", may_be_empty=True)
+        if bool(centers) != bool(widths):
+            missing, other = ("width", "centre") if centers else ("centre", "width")
+            problem = f"has a window {other} without a window {missing}"
+            raise refusal(self._name, problem, "both or neither")
+        if not centers:
+            if self._values.has(_CENTER):
+                self._notes.append("The file's window is empty: the full range is shown.")
+            return None
+        if widths[0] <= 0:
+            self._notes.append(
+                f"The file's window has a width of {widths[0]:g}, and widths are above 0: the full"
+                " range of its pixels is shown."
+            )
+            return None
+        return centers[0], widths[0]
 
     def _padding(self, signed: bool) -> tuple[int, int] | None:
-        if _TAGS["padding"] not in self._elements:
+        value = self._values.integer(_PADDING, "pixel padding value", -1 << 20)
+        if value == -1 << 20:
             return None
-        value = self._short("padding", 0, signed=signed)
-        limit = self._short("padding_limit", value, signed=signed)
+        limit = self._values.integer(_PADDING_LIMIT, "pixel padding range limit", value)
+        # Both have the sign of the pixels, whatever value representation they were given.
+        wrapped = [
+            (each + 32768) % 65536 - 32768 if signed else each % 65536 for each in (value, limit)
+        ]
         # The limit may be below the value: PS3.3, C.7.5.1.1.2.
-        return min(value, limit), max(value, limit)
+        return min(wrapped), max(wrapped)
 
-    def _table(self, tag: int, signed: bool) -> LookupTable | None:
-        if tag not in self._elements:
-            return None
-        item = self._walker.first_item(self._elements[tag])
-        if _DESCRIPTOR not in item or _LUT_DATA not in item:
-            return None
-        descriptor = read_value(self._file, item[_DESCRIPTOR], limit=6)
-        if len(descriptor) < 6:
-            return None
-        # Count, first input value, bits; the first value has the sign of the pixels.
-        count, _, bits = struct.unpack(f"{self._order}HHH", descriptor)
-        (first,) = struct.unpack_from(f"{self._order}{'h' if signed else 'H'}", descriptor, 2)
-        # The count of a full table does not fit into 16 bits and is stored as 0: PS3.3, C.11.1.1.1.
-        count = count or 65536
-        data = read_value(self._file, item[_LUT_DATA], limit=2 * count)
-        # A table of 8 bits has one or two bytes a value; only its length tells which.
-        is_wide = len(data) >= 2 * count
-        if not 8 <= bits <= 16 or len(data) < count or (bits > 8 and not is_wide):
-            raise DamagedError(f"its lookup table of {count} values has {len(data)} bytes")
-        values = np.frombuffer(data, f"{self._order}u2" if is_wide else np.uint8, count)
-        return LookupTable(first=first, values=values.astype(np.uint16), bits=bits)
+    def _lut_shape(self, photometric: str) -> str:
+        shape = self._values.text(_LUT_SHAPE)
+        if shape not in ("IDENTITY", "INVERSE"):
+            return ""
+        if (shape == "INVERSE") != (photometric == "MONOCHROME1"):
+            self._notes.append(
+                f"The file says {photometric} and presentation LUT shape {shape}, which contradict"
+                " each other: it is shown inverted."
+            )
+        return shape
 
-    def _bytes(self, key: str) -> bytes:
-        element = self._elements.get(_TAGS[key])
-        return b"" if element is None else read_value(self._file, element, limit=_MAX_TEXT_BYTES)
-
-    def _text(self, key: str) -> str:
-        # Several values of one element are separated by backslashes: PS3.5, 6.4.
-        first = self._bytes(key).split(b"\\")[0]
-        return first.decode("ascii", "replace").strip("\0 ").upper()
-
-    def _number(self, key: str, default: float) -> float:
-        try:
-            number = float(self._text(key) or default)
-        except ValueError:
-            return default
-        return number if math.isfinite(number) else default
-
-    def _short(self, key: str, default: int, *, signed: bool = False) -> int:
-        data = self._bytes(key)[:2]
-        kind = "h" if signed else "H"
-        return int(struct.unpack(f"{self._order}{kind}", data)[0]) if len(data) == 2 else default
-
-
-def refusal(name: str, problem: str, expected: str = EXPECTED_FILE) -> UnreadableFileError:
-    """The error for a file that is not accepted, as one sentence that starts with its name."""
-    return UnreadableFileError(f"{name} {problem}; expected {expected}.")
+    def _stretch(self) -> float:
+        """How much taller than wide a pixel is; 1 where the file does not say."""
+        pair = self._values.numbers(_ASPECT_RATIO, "pixel aspect ratio", may_be_empty=True)
+        for tag in _SPACINGS:
+            pair = pair or self._values.numbers(tag, "pixel spacing", may_be_empty=True)
+        # Both are given as vertical, then horizontal: PS3.3, C.7.6.3.1.7 and 10.7.1.3.
+        if len(pair) != 2 or pair[0] == pair[1]:
+            return 1.0
+        if min(pair) <= 0 or max(pair) > _MAX_STRETCH * min(pair):
+            raise refusal(
+                self._name,
+                f"has pixels of {pair[0]:g} x {pair[1]:g} (height x width)",
+                f"positive sizes, one at most {_MAX_STRETCH} times the other",
+            )
+        ratio = pair[0] / pair[1]
+        return 1.0 if 1 / _SQUARE < ratio < _SQUARE else ratio

@@ -19,21 +19,10 @@ TRANSFER_SYNTAX = 0x00020010
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 # Value representations whose length has four bytes: PS3.5, 7.1.2.
-_LONG_VRS = {
-    b"OB",
-    b"OD",
-    b"OF",
-    b"OL",
-    b"OV",
-    b"OW",
-    b"SQ",
-    b"SV",
-    b"UC",
-    b"UN",
-    b"UR",
-    b"UT",
-    b"UV",
-}
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_VRS = _LONG_VRS | frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)
 # Valid as a UID, but not registered as a transfer syntax.
 UNKNOWN_SYNTAX = "2.25"
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
@@ -54,6 +43,7 @@ class Element:
     start: int
     length: int | None  # None: until a delimiter
     explicit: bool  # whether nested elements have value representations
+    vr: bytes = b""  # the value representation; b"" where the file gives none
 
 
 class ElementWalker:
@@ -92,7 +82,7 @@ class ElementWalker:
             raise DamagedError(f"it has more than {_MAX_ELEMENTS} elements")
         head = self._bytes(at, 8)
         group, number = struct.unpack_from(f"{self._order}HH", head)
-        tag, start = group << 16 | number, at + 8
+        tag, start, vr = group << 16 | number, at + 8, b""
         # Items and delimiters never have a value representation: PS3.5, 7.5.
         if group == 0xFFFE or not explicit:
             (length,) = struct.unpack_from(f"{self._order}I", head, 4)
@@ -100,29 +90,40 @@ class ElementWalker:
         else:
             vr = head[4:6]
             if not vr.isalpha() or not vr.isupper():
-                raise DamagedError(f"element {tag:08X} at byte {at} has no value representation")
-            (length,) = struct.unpack_from(f"{self._order}H", head, 6)
+                # Some writers put single elements in implicit VR between explicit ones.
+                vr = b""
+                (length,) = struct.unpack_from(f"{self._order}I", head, 4)
+                if start + length > end:
+                    raise DamagedError(
+                        f"element {tag:08X} at byte {at} has no value representation"
+                    )
+            else:
+                (length,) = struct.unpack_from(f"{self._order}H", head, 6)
             if vr in _LONG_VRS:
                 (length,) = struct.unpack(f"{self._order}I", self._bytes(start, 4))
                 start += 4
             # UN with undefined length is encoded with implicit VR: PS3.5, 6.2.2, note 2.
-            is_explicit = vr != b"UN" or length != _UNDEFINED
+            is_explicit = vr not in (b"UN", b"") or length != _UNDEFINED
         if length != _UNDEFINED and start + length > end:
             raise DamagedError(
                 f"element {tag:08X} declares {length} bytes, but there are only"
                 f" {max(0, end - start)}"
             )
         value_length = None if length == _UNDEFINED else length
-        return Element(tag=tag, start=start, length=value_length, explicit=is_explicit)
+        return Element(tag=tag, start=start, length=value_length, explicit=is_explicit, vr=vr)
 
     def _elements(self, at: int, end: int, explicit: bool, depth: int) -> Iterator[Element]:
-        """The elements up to `end`, to the pixels or to the delimiter of an item, included."""
+        """The elements up to `end`; those of an item (depth 1 and more) up to its delimiter."""
         if depth > _MAX_DEPTH:
             raise DamagedError(f"its sequences are nested more than {_MAX_DEPTH} deep")
+        if depth:
+            # The items of private sequences are encoded either way, whatever the sequence says.
+            explicit = self._item_is_explicit(at, explicit)
         while at < end:
             element = self.element(at, end, explicit)
             yield element
-            if element.tag in (PIXEL_DATA, _ITEM_END):
+            # An icon inside an item has pixels as well, so those end nothing there.
+            if element.tag == (_ITEM_END if depth else PIXEL_DATA):
                 return
             if element.length is None:
                 at = self._sequence_end(element.start, end, element.explicit, depth)
@@ -146,6 +147,14 @@ class ElementWalker:
                 raise DamagedError(f"the item at byte {at} has no end")
             # The delimiter has no value, so this is the position after it.
             at = inside[-1].start
+
+    def _item_is_explicit(self, at: int, explicit: bool) -> bool:
+        """Whether the item that begins at byte `at` has value representations."""
+        self._file.seek(at)
+        head = self._file.read(6)
+        # An empty item begins with its delimiter.
+        is_delimiter = head[:2] in (b"\xfe\xff", b"\xff\xfe")
+        return explicit if is_delimiter or len(head) < 6 else head[4:] in _VRS
 
     def _item(self, at: int) -> tuple[int, int]:
         """The tag and the length of an item or a delimiter."""
@@ -197,5 +206,12 @@ def has_explicit_vr(file: BinaryIO, at: int) -> bool:
     """Whether the element at byte `at` has a value representation, whatever the syntax says."""
     # In implicit VR these bytes begin the length, and two capitals would make it at least 16,705.
     file.seek(at + 4)
-    vr = file.read(2)
-    return len(vr) == 2 and vr.isalpha() and vr.isupper()
+    return file.read(2) in _VRS
+
+
+def is_big_endian(file: BinaryIO, at: int) -> bool:
+    """Whether the dataset that begins at byte `at` is in big-endian, whatever the syntax says."""
+    file.seek(at)
+    group = file.read(2)
+    # A dataset begins with a low group, nearly always 0008.
+    return len(group) == 2 and group < group[::-1]

@@ -1,0 +1,199 @@
+"""The headers of JPEG, JPEG-LS and JPEG 2000 codestreams, read before a decoder trusts them.
+
+A decoder allocates whatever a codestream claims, so its size, its channels and its inner structure
+are bounded here first.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+Process = Literal["baseline", "extended", "progressive", "lossless", "JPEG-LS", "JPEG 2000"]
+
+# Start-of-frame markers by the last byte: ISO 10918-1, table B.1; F7 is JPEG-LS (ISO 14495-1).
+_PROCESSES: dict[int, Process] = {
+    0xC0: "baseline",
+    0xC1: "extended",
+    0xC2: "progressive",
+    0xC3: "lossless",
+    0xF7: "JPEG-LS",
+}
+# C0 to CF are start-of-frame markers except for DHT (C4), JPG (C8) and DAC (CC).
+_OTHER_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC, *_PROCESSES}
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_FRAME = "a frame header"
+# In entropy-coded data FF is followed by 00 or is a restart marker; JPEG-LS stuffs a bit after it.
+_NEXT_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xf7-\xfe]")
+_JPEG_2000_MAGIC, _JP2 = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
+# Markers of a main header: ISO 15444-1, table A.2.
+_COD, _COC, _START_OF_TILE = 0xFF52, 0xFF53, 0xFF90
+# A progressive JPEG decodes the whole image once more for each scan; writers use about ten.
+_MAX_SCANS = 100
+# Code blocks and precincts that a decoder has to administer. At 64 x 64, 100 megapixels have 33,000
+# blocks; at the smallest size, 4 x 4, they would have 8 million.
+_MAX_BLOCKS = 1_000_000
+_MAX_TILES = 65_535
+
+
+class CodestreamError(ValueError):
+    """The codestream is damaged or out of bounds; the message continues "its pixels ..."."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codestream:
+    """What a codestream's header says."""
+
+    process: Process
+    rows: int
+    columns: int
+    components: int
+    bits: int  # per component; the most of them
+    # Whether the stored values are signed; in JPEG 2000 only.
+    signed: bool = False
+    # JPEG: whether the data after the header end with the marker that ends an image.
+    complete: bool = True
+
+
+def read_codestream(data: bytes) -> Codestream | None:
+    """The header of a codestream; None if these bytes are not one that is known.
+
+    Raises CodestreamError if the header is damaged or out of bounds.
+    """
+    try:
+        if data.startswith(_JPEG_2000_MAGIC):
+            return _jpeg_2000(data)
+        return _jpeg(data) if data.startswith(b"\xff\xd8") else None
+    except (struct.error, IndexError):
+        raise CodestreamError("end in the middle of a header") from None
+
+
+def extract_codestream(data: bytes) -> bytes:
+    """The codestream inside a JP2 file; anything else is returned unchanged.
+
+    Raises CodestreamError if there is none.
+    """
+    if not data.startswith(_JP2):
+        return data
+    position = 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"jp2c":
+            # A length of 0 means up to the end of the file: ISO 15444-1, I.4.
+            return data[position + 8 : position + length if length >= 8 else len(data)]
+        if length < 8:
+            break
+        position += length
+    raise CodestreamError("are a JP2 without a codestream")
+
+
+def count_images(fragments: list[bytes]) -> int:
+    """How many of the fragments begin a new image.
+
+    >>> count_images([b"\\xff\\xd8\\xff\\xc0", b"more of it", b"\\xff\\xd8\\xff\\xc0"])
+    2
+    """
+    starts = (b"\xff\xd8\xff", _JPEG_2000_MAGIC, _JP2)
+    return sum(fragment.startswith(starts) for fragment in fragments)
+
+
+def _jpeg(data: bytes) -> Codestream | None:
+    """ISO 10918-1, B.2: the first frame header, then all scans up to the end."""
+    position, frame, scans = 2, None, 0
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            if frame is None:
+                return None
+            raise CodestreamError(f"have no marker at byte {position}")
+        marker = data[position + 1]
+        # Any number of FF bytes may come before a marker.
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker in _OTHER_FRAMES:
+            raise CodestreamError(f"are a JPEG of an unusual process (SOF{marker - 0xC0})")
+        if marker in _PROCESSES and frame is None:
+            bits, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
+            frame = (_PROCESSES[marker], rows, columns, components, bits)
+        elif marker in _PROCESSES:
+            raise CodestreamError("have two frame headers")
+        if marker == _END_OF_IMAGE:
+            break
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        position += 2 + length
+        if marker == _START_OF_SCAN:
+            scans += 1
+            if scans > _MAX_SCANS:
+                raise CodestreamError(f"have more than {_MAX_SCANS} scans")
+            following = _NEXT_MARKER.search(data, position)
+            position = following.start() if following else len(data)
+    if frame is None:
+        return None
+    process, rows, columns, components, bits = frame
+    is_complete = data[position : position + 2] == b"\xff\xd9"
+    return Codestream(
+        process=process,
+        rows=rows,
+        columns=columns,
+        components=components,
+        bits=bits,
+        complete=is_complete,
+    )
+
+
+def _jpeg_2000(data: bytes) -> Codestream:
+    """ISO 15444-1, A.5 and A.6: image and tile size, then the coding style of the main header."""
+    right, bottom, left, top, tile_width, tile_height, tiles_left, tiles_top, components = (
+        struct.unpack_from(">8IH", data, 8)
+    )
+    if not components:
+        raise CodestreamError("have no channel")
+    depths = data[42 : 42 + 3 * components : 3]
+    steps = {*data[43 : 42 + 3 * components : 3], *data[44 : 42 + 3 * components : 3]}
+    if steps != {1}:
+        raise CodestreamError("have a channel of another size than the image")
+    columns, rows = right - left, bottom - top
+    if min(columns, rows, tile_width, tile_height) <= 0 or tiles_left > left or tiles_top > top:
+        raise CodestreamError(f"are {columns} x {rows} in tiles of {tile_width} x {tile_height}")
+    tiles = -(-(right - tiles_left) // tile_width) * -(-(bottom - tiles_top) // tile_height)
+    if tiles > _MAX_TILES:
+        raise CodestreamError(f"have {tiles} tiles, where {_MAX_TILES} are allowed")
+    _check_coding_style(data, columns * rows * components, tiles * components)
+    return Codestream(
+        process="JPEG 2000",
+        rows=rows,
+        columns=columns,
+        components=components,
+        bits=max(depth & 0x7F for depth in depths) + 1,
+        signed=bool(depths[0] & 0x80),
+    )
+
+
+def _check_coding_style(data: bytes, samples: int, tiles: int) -> None:
+    """Raise CodestreamError for more blocks or precincts than `_MAX_BLOCKS`."""
+    (length,) = struct.unpack_from(">H", data, 4)
+    position = 4 + length
+    while position + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, position)
+        if marker == _START_OF_TILE or length < 2:
+            return
+        if marker in (_COD, _COC):
+            # COC begins with the number of the component, in one byte for up to 256 of them.
+            style = data[position + 4 :] if marker == _COD else data[position + 5 :]
+            at = 5 if marker == _COD else 1
+            levels, block_width, block_height = style[at], style[at + 1], style[at + 2]
+            width, height = 2 << (block_width & 15) + 1, 2 << (block_height & 15) + 1
+            blocks = samples // (width * height) + tiles * (3 * levels + 1)
+            if style[0] & 1:
+                # Each resolution has its own size of precincts, as powers of two.
+                sizes = style[at + 5 : at + 6 + levels]
+                smallest = min((1 << (size & 15)) * (1 << (size >> 4)) for size in sizes)
+                blocks = max(blocks, samples // smallest)
+            if levels > 32 or blocks > _MAX_BLOCKS:
+                raise CodestreamError(
+                    f"are in about {blocks} blocks and {levels} levels, where {_MAX_BLOCKS} and 32"
+                    " are allowed"
+                )
+        position += 2 + length
