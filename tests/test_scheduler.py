@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 import time
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from xai_demo.errors import CancelledError
-from xai_demo.scheduler import TaskQueue, run_in_queue
+from xai_demo.scheduler import Jobs, TaskQueue, run_in_queue
 
 _LONG_S = 10.0
 
@@ -162,3 +163,52 @@ def test_an_error_in_a_task_reaches_the_caller_and_frees_the_slot():
         queue.run(lambda: 1 / 0)
     assert queue.run(lambda: queue.run(lambda: "inside")) == "inside"
     assert queue.n_busy == 0
+
+
+def test_the_same_job_twice_is_done_once_and_a_newer_one_stops_it():
+    jobs, done = Jobs(), []
+
+    def work(name: str, is_stopped) -> str:
+        wait_until(lambda: is_stopped() or name == "newer")
+        done.append(name)
+        return name
+
+    async def press() -> list[str | None]:
+        first = asyncio.create_task(
+            jobs.run_once("a visitor", "a tab", "a.wav", "key", lambda stop: work("first", stop))
+        )
+        while not jobs.is_running("a visitor", "a tab"):
+            await asyncio.sleep(0.001)
+        again = await jobs.run_once("a visitor", "a tab", "a.wav", "key", lambda stop: "again")
+        newer = await jobs.run_once(
+            "a visitor", "a tab", "a.wav", "another key", lambda stop: work("newer", stop)
+        )
+        return [again, newer, await first]
+
+    assert asyncio.run(press()) == [None, "newer", "first"]
+    assert sorted(done) == ["first", "newer"]
+    assert len(jobs) == 0
+
+
+def test_another_file_stops_what_the_last_one_waits_for_and_no_job_of_its_own():
+    jobs = Jobs()
+
+    async def about(subject: str) -> bool:
+        async def look() -> bool:
+            await asyncio.sleep(0)
+            return jobs.is_running("a visitor", "a tab")
+
+        running = asyncio.create_task(
+            jobs.run_once("a visitor", "a tab", subject, 1, lambda stop: wait_until(stop))
+        )
+        while not await look():
+            pass
+        assert not jobs.stop_others("a visitor", "a tab", subject)
+        assert jobs.is_running("a visitor", "a tab")
+        is_foreign = jobs.stop_others("a visitor", "a tab", "another.wav")
+        await running
+        return is_foreign
+
+    assert asyncio.run(about("a.wav"))
+    jobs.forget("a visitor")
+    assert jobs.stop_others("a visitor", "a tab", "a.wav")

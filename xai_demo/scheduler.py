@@ -295,6 +295,7 @@ def download_progress(progress: Progress, cancelled: Callable[[], bool]) -> Prog
 class _Job:
     visitor: str
     place: str | None
+    key: object = None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -304,19 +305,23 @@ class Jobs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._jobs: list[_Job] = []
+        # The file that the newest job of a visitor at a place is about.
+        self._subjects: dict[tuple[str, str], str] = {}
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._jobs)
 
     @contextmanager
-    def start(self, visitor: str, place: str | None = None) -> Iterator[Callable[[], bool]]:
+    def start(
+        self, visitor: str, place: str | None = None, key: object = None
+    ) -> Iterator[Callable[[], bool]]:
         """Register a job for the block; yields a function that tells whether it has been stopped.
 
         A visitor has one job at each named place: a new one stops the old one. The job also counts
         as stopped once the block is left, so that a thread left behind gives up.
         """
-        job = _Job(visitor, place)
+        job = _Job(visitor, place, key)
         if place is not None:
             # Before the new job is registered, or it would be stopped as well.
             self.stop(visitor, place)
@@ -334,6 +339,13 @@ class Jobs:
         for job in self._jobs_of(visitor, place):
             job.stop.set()
 
+    def forget(self, visitor: str) -> None:
+        """Stop the jobs of a visitor who has left."""
+        self.stop(visitor)
+        with self._lock:
+            for known in [each for each in self._subjects if each[0] == visitor]:
+                del self._subjects[known]
+
     async def stop_and_wait(self, visitor: str, place: str | None = None) -> bool:
         """Stop the jobs and wait up to three seconds; return whether they have ended."""
         self.stop(visitor, place)
@@ -343,6 +355,21 @@ class Jobs:
             await asyncio.sleep(_STOP_POLL_S)
         return not self._jobs_of(visitor, place)
 
+    def stop_others(self, visitor: str, place: str, subject: str | None) -> bool:
+        """Stop the jobs at a place, unless the newest one there is about this file.
+
+        Returns whether what is shown there belongs to another file.
+        """
+        with self._lock:
+            if subject is not None and self._subjects.get((visitor, place)) == subject:
+                return False
+        self.stop(visitor, place)
+        return True
+
+    def is_running(self, visitor: str, place: str) -> bool:
+        """Whether a job that nobody has stopped runs for a visitor at a place."""
+        return any(not job.stop.is_set() for job in self._jobs_of(visitor, place))
+
     def _jobs_of(self, visitor: str, place: str | None) -> list[_Job]:
         with self._lock:
             return [j for j in self._jobs if j.visitor == visitor and place in (None, j.place)]
@@ -351,4 +378,20 @@ class Jobs:
         """Run `work` in a thread and return its result; cancelling this task stops the job."""
         # Leaving the block stops the job even if this task is cancelled; the thread cannot be.
         with self.start(visitor or "", place) as is_stopped:
+            return await asyncio.to_thread(work, is_stopped)
+
+    async def run_once(
+        self, visitor: str | None, place: str, subject: str, key: object, work: Work[Result]
+    ) -> Result | None:
+        """Run `work` about a file, like `run`; None if the same job, by its key, runs there now.
+
+        So a second press of a button neither starts the work anew nor is held back.
+        """
+        visitor = visitor or ""
+        with self._lock:
+            self._subjects[visitor, place] = subject
+        running = [each for each in self._jobs_of(visitor, place) if not each.stop.is_set()]
+        if any(each.key == key for each in running):
+            return None
+        with self.start(visitor, place, key) as is_stopped:
             return await asyncio.to_thread(work, is_stopped)

@@ -365,6 +365,61 @@ def test_a_newer_question_takes_the_place_of_the_older(
     assert page.inner_text("#stethoscope-result .xai-kicker") == "wheeze.flac"
 
 
+def test_a_press_while_the_last_file_is_still_worked_on_answers_for_the_file_that_is_shown(
+    page: Page, tone: Path, analyser: FakeAnalyser
+) -> None:
+    bring(page, copy_as(tone, "long-closed.wav"))
+    page.click("#stethoscope-analyse")
+    assert begun(analyser, "long-closed.wav", page)
+    page.click("#stethoscope-file button[aria-label=Clear]")
+    page.wait_for_selector("#stethoscope-analyse:disabled")
+    bring(page, copy_as(tone, "second.wav"))
+    ask(page)
+    assert page.inner_text("#stethoscope-result .xai-kicker") == "second.wav"
+    assert stopped(analyser, "long-closed.wav", page)
+
+
+@pytest.mark.parametrize("task", ["stethoscope", "chest_xray"])
+def test_another_file_takes_the_answer_of_the_last_one_away(
+    task: str, page: Page, tone: Path, film: Path
+) -> None:
+    first = tone if task == "stethoscope" else film
+    open_tab(page, task)
+    bring(page, first, task)
+    ask(page, task)
+    page.click(f"#{task}-file button[aria-label^=Clear]")
+    page.wait_for_selector(f"#{task}-result [data-state=empty]")
+    assert not page.is_visible("#stethoscope-original")
+    bring(page, copy_as(first, f"another{first.suffix}"), task)
+    page.wait_for_timeout(1000)
+    assert page.locator(f"#{task}-result [data-state=empty]").is_visible()
+    ask(page, task)
+    assert page.inner_text(f"#{task}-result .xai-kicker").startswith(f"another{first.suffix}")
+
+
+def test_a_press_right_behind_an_answer_is_not_lost(
+    page: Page, tone: Path, analyser: FakeAnalyser
+) -> None:
+    bring(page, tone)
+    before = len(analyser.calls)
+    # In the very moment in which the answer appears, the event behind it has not yet ended.
+    page.evaluate(
+        """() => {
+          const button = document.querySelector("#stethoscope-analyse");
+          const answer = document.querySelector("#stethoscope-result");
+          window.presses = 0;
+          new MutationObserver(() => {
+            if (!answer.querySelector("[data-state=answered]") || window.presses >= 3) return;
+            window.presses += 1;
+            button.click();
+          }).observe(answer, { subtree: true, childList: true });
+        }"""
+    )
+    page.click("#stethoscope-analyse")
+    page.wait_for_function("window.presses >= 1")
+    assert came(page, lambda: len(analyser.calls) >= before + 2)
+
+
 def test_who_leaves_is_no_longer_worked_for(
     browser: Browser, served: gr.Blocks, page: Page, tone: Path, analyser: FakeAnalyser
 ) -> None:

@@ -136,6 +136,6 @@ def _make_restore(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Reque
 def _make_leave(jobs: Jobs) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
         """Stop the work for a visitor, or a program, that has left."""
-        jobs.stop(request.session_hash or "")
+        jobs.forget(request.session_hash or "")
 
     return leave

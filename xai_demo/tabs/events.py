@@ -18,6 +18,7 @@ from xai_demo.tabs import live, noise, signal_path
 from xai_demo.tabs.controls import playable_sound, progress_callback
 from xai_demo.tabs.details import details_html
 from xai_demo.tabs.layout import (
+    DETAILS_INVITATION,
     PLAYERS,
     Panel,
     model_dependent_updates,
@@ -32,6 +33,7 @@ from xai_demo.tabs.requests import (
 )
 from xai_demo.tabs.result import (
     answer_html,
+    empty_html,
     gate_notice,
     preview_html,
     refusal_html,
@@ -47,9 +49,10 @@ _PROGRESS = gr.Progress()
 
 def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
     """Connect the widgets of one tab with what they do."""
-    # "once": the page does not send an event again before it has ended, so a second click does
-    # nothing. Another event of the tab is sent, and stops the analysis that is running.
-    working = {**PRIVATE, "show_progress_on": panel.status, "trigger_mode": "once"}
+    # "multiple": Gradio's "once" drops a click until the page has seen the end of the last event,
+    # which is later than its answer, and later than a change of the file. `Jobs` makes sure that a
+    # newer request stops the older one, and that a repeated one does nothing.
+    working = {**PRIVATE, "show_progress_on": panel.status, "trigger_mode": "multiple"}
     controls = panel.controls
     answer = _make_answer(panel, analyser, jobs)
     inputs = [panel.file, *panel.inputs]
@@ -58,6 +61,8 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
         return gr.update(interactive=bool(path)), status_text(panel.tab, path)
 
     panel.file.change(update_button, panel.file, [panel.analyse, panel.status], **INSTANT)
+    emptied = [*panel.outputs, *(panel.noise.outputs if panel.noise else [])]
+    gr.on(_replacements(panel.file), _make_discard(panel, jobs), panel.file, emptied, **INSTANT)
     if panel.preview is not None:
         show_preview = functools.partial(preview_html, analyser)
         panel.file.change(show_preview, panel.file, panel.preview, **INSTANT)
@@ -123,6 +128,12 @@ def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[A
         # In the tab's place, so that a newer request stops this one.
         return await jobs.run(request.session_hash, panel.tab.task, work)
 
+    async def repeat_noise(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
+        # A newer analysis is running, and its own repeat follows; this one would stop it.
+        if jobs.is_running(request.session_hash or "", panel.tab.task):
+            return [gr.skip() for _ in section.outputs]
+        return await test_noise(request, path, *given)
+
     inputs = [panel.file, *panel.inputs, *section.inputs]
     # While the slider moves, only where it stops is worth an analysis.
     working = {**PRIVATE, "show_progress_on": section.output, "trigger_mode": "always_last"}
@@ -132,8 +143,32 @@ def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[A
     ]
     # A repeat was not asked for, so it shows no progress.
     hidden = {**PRIVATE, "show_progress": "hidden"}
-    repeats = [each.then(test_noise, inputs, section.outputs, **hidden) for each in answers]
+    repeats = [each.then(repeat_noise, inputs, section.outputs, **hidden) for each in answers]
     return [*choices, *repeats]
+
+
+def _replacements(file: gr.Audio | gr.File) -> list[Any]:
+    """Return the triggers by which the visitor, and not an example, changes or removes the file."""
+    if isinstance(file, gr.Audio):
+        return [file.input]
+    return [file.upload, file.clear, file.delete]
+
+
+def _make_discard(panel: Panel, jobs: Jobs) -> Callable[..., Any]:
+    empty: list[Any] = [empty_html(panel.tab.invitation), DETAILS_INVITATION]
+    empty += [gr.update(visible=False)]
+    empty += [None for _ in panel.players]
+    empty += [*_signal_path_values(panel, None), *_gate_values(panel, None)]
+    empty += noise.empty_values() if panel.noise else []
+
+    def discard(path: str | None, request: gr.Request) -> list[Any]:
+        """Stop the analysis of the tab's last file and remove its answer: another file is shown."""
+        # Unless the visitor was so quick that the new file is being analysed already.
+        if jobs.stop_others(request.session_hash or "", panel.tab.task, path):
+            return empty
+        return [gr.skip() for _ in empty]
+
+    return discard
 
 
 def _make_stop(panel: Panel, jobs: Jobs) -> Callable[..., Any]:
@@ -168,7 +203,10 @@ def _make_answer(
             # A stopped analysis must not overwrite the answer to the visitor's newer request.
             return unchanged if stopped() else [*first, *_output_values(panel, analyser, result)]
 
-        return await jobs.run(request.session_hash, panel.tab.task, work)
+        # The same choices for the same file: a second press while the first is worked on.
+        key = (path, example, repr(values))
+        result = await jobs.run_once(request.session_hash, panel.tab.task, path, key, work)
+        return unchanged if result is None else result
 
     return answer
 

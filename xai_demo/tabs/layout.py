@@ -37,6 +37,10 @@ PLAYERS = {
     "explanation": "What the network listened to",
     "remainder": "What it ignored",
 }
+DETAILS_INVITATION = (
+    '<p class="xai-quiet">Model performance, provenance, timing and downloads appear here with the '
+    "result.</p>"
+)
 # Fills the page's address, which the server cannot know, into the Python snippet.
 _HERE_JS = """const fill = () => {
   const place = element.querySelector("[data-here]");
@@ -294,8 +298,7 @@ def _settings_and_details(tab: Tab, analyser: Analyser) -> dict[str, Any]:
     with gr.Accordion("Settings and details", open=False, elem_classes="xai-accordion"):
         tab_controls = controls.lay_out(tab.task, analyser)
         details = gr.HTML(
-            '<p class="xai-quiet">Model performance, provenance, timing and downloads appear here '
-            "with the result.</p>",
+            DETAILS_INVITATION,
             js_on_load=_HERE_JS,
         )
     return {"controls": tab_controls, "details": details}
