@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import stat
+import struct
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -28,27 +29,30 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 _HEAD_BYTES = 1024
+# A recording cut out of a stream starts with a piece of a frame, and some writers pad with zeros.
+_SEARCHED_BYTES = 2**16
+_MAX_ID3_TAGS = 16
 _MAX_NAME_CHARACTERS = 80
 
 # (offset, bytes at that offset, format). The first match wins, so the order matters: the specific
 # ISO base media brands (AVIF, HEIC) come before the bare "ftyp" that they share with MP4.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    # First, because applications may put anything before it, such as the head of a TIFF.
+    (128, b"DICM", "DICOM"),
     (8, b"WAVE", "WAV"),
     (8, b"AIFF", "AIFF"),
     (8, b"AIFC", "AIFF"),
     (0, b"fLaC", "FLAC"),
     (0, b"OggS", "Ogg"),
-    (0, b"ID3", "MP3"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
     (8, b"WEBP", "WebP"),
     (0, b"BM", "BMP"),
     (0, b"%PDF", "PDF"),
-    (128, b"DICM", "DICOM"),
-    # A DICOM file without its preamble starts with the group length of the file meta information.
-    (0, b"\2\0\0\0UL\4\0", "DICOM"),
     (0, b"GIF8", "GIF"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -58,9 +62,14 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftypmsf1", "HEIC"),
     (4, b"ftyp", "MP4 or M4A"),
+    # QuickTime before it had brands.
+    (4, b"moov", "MP4 or M4A"),
+    (4, b"mdat", "MP4 or M4A"),
+    (4, b"wide", "MP4 or M4A"),
     (0, b"\x1a\x45\xdf\xa3", "WebM or Matroska"),
     (0, b"\x30\x26\xb2\x75", "WMA"),
     (0, b"caff", "CAF"),
+    (0, b"riff\x2e\x91\xcf\x11", "W64"),
     (0, b".snd", "AU"),
     (0, b"#!AMR", "AMR"),
     (0, b"\xff\xf1", "AAC"),
@@ -145,16 +154,120 @@ def detect_format(file: BinaryIO) -> str:
     'FLAC'
     """
     file.seek(0)
+    if is_dicom(file.read(_HEAD_BYTES)):
+        file.seek(0)
+        return "DICOM"
+    start = skip_id3_tags(file)
+    file.seek(start)
     head = file.read(_HEAD_BYTES)
+    rest = file.read(_SEARCHED_BYTES)
     file.seek(0)
     for offset, signature, name in _SIGNATURES:
         if head.startswith(signature, offset):
             return name
-    if is_mpeg_audio(head):
+    # Behind an ID3 tag, nothing but sound is expected, so that a damaged MP3 is still called one.
+    if start or is_mpeg_audio(head):
         return "MP3"
     if b"<svg" in head.lower():
         return "SVG"
-    return "plain text" if all(byte >= 32 or byte in b"\t\n\f\r" for byte in head) else ""
+    if all(byte >= 32 or byte in b"\t\n\f\r" for byte in head):
+        return "plain text"
+    return "MP3" if find_mpeg_audio(head + rest) is not None else ""
+
+
+def skip_id3_tags(file: BinaryIO) -> int:
+    """The position after the ID3v2 tags at the start of a file, and after zeros that follow them.
+
+    0 for a file without such a tag. At most 64 KiB of zeros are skipped.
+    """
+    start = 0
+    for _ in range(_MAX_ID3_TAGS):
+        file.seek(start)
+        tag = file.read(10)
+        if len(tag) < 10 or not tag.startswith(b"ID3"):
+            break
+        # The length is in four bytes of seven bits, without the header of ten bytes.
+        length = sum(
+            (byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True)
+        )
+        start += 10 + length
+    if start:
+        file.seek(start)
+        padding = file.read(_SEARCHED_BYTES)
+        start += len(padding) - len(padding.lstrip(b"\0"))
+    return start
+
+
+def find_mpeg_audio(data: bytes) -> int | None:
+    """The position of the first of three MPEG audio frames in a row, or None if there are none.
+
+    Fewer frames are enough where the data end with them.
+    """
+    position = data.find(b"\xff")
+    while 0 <= position < len(data) - 3:
+        at, frames = position, 0
+        while frames < 3 and is_mpeg_audio(data[at : at + 4]):
+            at += mpeg_frame_bytes(data[at : at + 4])
+            frames += 1
+            if at >= len(data) - 3:
+                return position
+        if frames == 3:
+            return position
+        position = data.find(b"\xff", position + 1)
+    return None
+
+
+def mpeg_frame_bytes(head: bytes) -> int:
+    """Bytes of the MPEG audio frame with this valid header; at least 4.
+
+    >>> mpeg_frame_bytes(b"\\xff\\xfb\\x90\\x64")
+    417
+    """
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    # ISO 11172-3, 2.4.2.3, and ISO 13818-3 for the lower sample rates, in kbit/s.
+    first = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
+    second = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+    third = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+    low_first = (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
+    low = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+    full = version == 3
+    table = ((first, second, third) if full else (low_first, low, low))[layer - 1]
+    rate = (44100, 48000, 32000)[head[2] >> 2 & 3] >> (3 - max(version, 1) if not full else 0)
+    index, padding = head[2] >> 4, head[2] >> 1 & 1
+    # The free format does not say its bit rate.
+    bits = 1000 * table[index - 1] if index else 0
+    if layer == 1:
+        return max(4, 4 * (12 * bits // rate + padding))
+    return max(4, (72 if layer == 3 and not full else 144) * bits // rate + padding)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether these bytes start a DICOM file, or a DICOM dataset without file meta information.
+
+    >>> is_dicom(bytes(128) + b"DICM")
+    True
+    """
+    return head.startswith(b"DICM", 128) or any(_has_dicom_elements(head, o) for o in "<>")
+
+
+def _has_dicom_elements(head: bytes, order: str) -> bool:
+    """Whether two elements of ascending tags begin these bytes: PS3.5, 7.1."""
+    at = last = 0
+    for groups in ((2, 4, 8), range(2, 0x30)):
+        if len(head) < at + 12:
+            return False
+        group, number, vr, length = struct.unpack_from(f"{order}HH2sH", head, at)
+        if group not in groups or not last < group << 16 | number:
+            return False
+        last, at = group << 16 | number, at + 8
+        if not (vr.isalpha() and vr.isupper()):
+            # Implicit VR: all four bytes are the length.
+            (length,) = struct.unpack_from(f"{order}I", head, at - 4)
+        elif vr in (b"OB", b"SQ", b"UN", b"UT"):
+            (length,) = struct.unpack_from(f"{order}I", head, at)
+            at += 4
+        at += length
+    return True
 
 
 def is_mpeg_audio(head: bytes) -> bool:

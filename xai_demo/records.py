@@ -171,6 +171,8 @@ class Recording:
     # About the file, for the report's `input`.
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    # Silence, a constant, or channels that cancel each other: there is nothing to explain.
+    is_silent: bool = False
 
     @property
     def duration_s(self) -> float:

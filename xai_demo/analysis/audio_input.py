@@ -390,7 +390,6 @@ def _quality_findings(recording: Recording) -> tuple[str, tuple[str, ...]]:
     findings = quality.check_quality(recording.samples, recording.sample_rate_hz, clipped=clipped)
     files.release_pages(recording.samples)
     severe = [f for f in findings if f.share >= DOUBTFUL_SHARES[f.kind]]
-    is_silent = any("nothing to explain" in warning for warning in recording.warnings)
-    known = (*_DECODER_FINDINGS, "silence") if is_silent else _DECODER_FINDINGS
+    known = (*_DECODER_FINDINGS, "silence") if recording.is_silent else _DECODER_FINDINGS
     warnings = tuple(f.sentence for f in findings if f.kind not in known)
     return (severe[0].sentence if severe else ""), warnings

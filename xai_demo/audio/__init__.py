@@ -1,28 +1,33 @@
 """Reading sound files: mono float32 samples at the requested rate, facts about the file, warnings.
 
 The file is decoded, mixed down, checked and resampled block by block, so that memory is bounded by
-the result. Headers are read by `audio.containers`.
+the result. Headers are read by `audio.containers`, samples by `audio.decoders`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 
 from xai_demo import files
-from xai_demo.audio.containers import (
-    SUPPORTED_FORMATS,
-    Container,
-    SoundStream,
-    open_decoder,
-    read_container,
+from xai_demo.audio.containers import read_container
+from xai_demo.audio.decoders import Block, Decoder, is_floating_point, open_decoder
+from xai_demo.audio.levels import (
+    MAX_OVERSHOOT,
+    MAX_SAMPLE,
+    SILENCE_AMPLITUDE,
+    UNIT_SCALE,
+    FullScale,
+    SampleStatistics,
+    find_full_scale,
 )
+from xai_demo.audio.pcm import SUPPORTED_FORMATS, Container
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import display_name, open_file
 from xai_demo.records import Recording
@@ -33,25 +38,13 @@ if TYPE_CHECKING:
 # The level reported for digital silence: JSON has no minus infinity.
 SILENCE_DBFS = -200.0
 
-_BLOCK_FRAMES = 16384
 _MAX_CHANNELS = 32
 _SAMPLE_RATE_RANGE_HZ = (1000, 768_000)
-# From this many frames on, the length is unknown; libsndfile reports 2^63 - 1.
-_UNKNOWN_FRAMES = 2**48
-# Float samples up to this value may be 32-bit integers that were never scaled down.
-_MAX_SAMPLE = 2.0**31
-# Decoders overshoot full scale a little; a float file beyond this uses another scale.
-_MAX_OVERSHOOT = 2.0
-# Two steps of 16 bits: the noise of an analogue-to-digital converter without a signal.
-_SILENCE_AMPLITUDE = 2.0**-14
+# Channels times rate times seconds: an hour of two channels at 192 kHz.
+_MAX_VALUES = 1_400_000_000
 _SHORT_S = 0.5  # shorter than any breath
-# A lossy encoder's padding may make the decoded sound this much shorter than the header says.
+# A file that falls short of its header by more than this is called truncated.
 _MISSING_S, _MISSING_SHARE = 0.1, 0.01
-# A sine that just touches full scale stays below this share.
-_MIN_CLIPPED_SHARE = 1e-3
-_MIN_FLAT_SHARE = 5e-4
-# Consecutive samples that make a flat top, and how far it must rise above its neighbours.
-_MIN_FLAT_SAMPLES, _MIN_CLIFF = 3, 0.01
 
 
 def read_audio(
@@ -68,23 +61,31 @@ def read_audio(
     than `max_duration_s` or holds nothing to analyse.
     """
     name = display_name(path if name is None else name)
+    limits = _Limits(name=name, sample_rate_hz=sample_rate_hz, max_duration_s=max_duration_s)
     with open_file(path, expected=SUPPORTED_FORMATS, name=name) as file:
         header = read_container(file, name)
         sample_format = header.sample_format
-        # Checked before libsndfile opens the file: its own errors say less about absurd values.
+        # Checked before a decoder opens the file: its own errors say less about absurd values.
         if sample_format:
             _check_shape(name, sample_format.sample_rate_hz, sample_format.channels)
-        try:
-            with open_decoder(file, header) as sound:
-                _check_shape(name, sound.samplerate, sound.channels)
-                if sound.frames < _UNKNOWN_FRAMES:
-                    _check_duration(name, sound.frames / sound.samplerate, max_duration_s)
-                return _decode_recording(sound, header, name, sample_rate_hz, max_duration_s)
-        except soundfile.LibsndfileError as error:
-            raise UnreadableFileError(
-                f"{name} cannot be decoded as {header.format}"
-                f" ({error.error_string.strip().rstrip('.')}); expected {SUPPORTED_FORMATS}."
-            ) from error
+        return _decode_recording(file, header, limits)
+
+
+def measure_duration_s(path: str | PathLike[str]) -> float | None:
+    """The length of the sound in a file in seconds; None if it is no sound or an empty one.
+
+    Uncompressed sound is measured by its bytes, and anything else is decoded.
+    """
+    try:
+        with open_file(path, expected=SUPPORTED_FORMATS) as file:
+            header = read_container(file, "")
+            if header.sample_format:
+                return header.sound_bytes_s or None
+            with open_decoder(file, header, "") as decoder:
+                blocks = decoder.blocks()
+                return sum(len(block.samples) / block.sample_rate_hz for block in blocks) or None
+    except UnreadableFileError:
+        return None
 
 
 def peak_dbfs(samples: Floats) -> float:
@@ -120,127 +121,142 @@ def _decibels(amplitude: float) -> float:
     return max(20 * math.log10(amplitude), SILENCE_DBFS) if amplitude > 0 else SILENCE_DBFS
 
 
-class _SampleStatistics:
-    """Statistics of the decoded samples, collected block by block."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """What is asked for, and the name for messages."""
 
-    def __init__(self, step: float) -> None:
-        self.step = step  # between two quantisation levels near full scale
-        self.frames = self.clipped = self.not_finite = 0
-        self.first_not_finite = 0  # index of a frame
-        self.peak = self.squares = 0.0
-        self.low, self.high = math.inf, -math.inf  # of the mono mix
-        # Height and number of samples of the flat tops of each block, positive and negative ones
-        # in turn: which height is the overall extreme is known only at the end.
-        self._tops: list[tuple[float, int]] = []
-
-    @property
-    def flat(self) -> int:
-        """Number of samples on flat tops at the overall highest or lowest value."""
-        total = 0
-        for sign in (0, 1):
-            tops = self._tops[sign::2]
-            top = max((height for height, _ in tops), default=0.0)
-            total += sum(count for height, count in tops if height >= top * (1 - 1e-6))
-        return total
-
-    def add(self, block: Floats, mix: Floats) -> None:
-        """Add a block: (frames, channels) as decoded and (frames,) mixed to mono."""
-        finite = np.isfinite(block)
-        not_finite = finite.size - int(np.count_nonzero(finite))
-        if not_finite and not self.not_finite:
-            self.first_not_finite = self.frames + int(np.argmin(finite.all(axis=1)))
-        self.not_finite += not_finite
-        self.frames += len(block)
-        if self.not_finite:
-            return
-        loudness = np.abs(block)
-        self.peak = max(self.peak, float(loudness.max()))
-        self.clipped += int(np.count_nonzero(np.abs(loudness - 1) <= self.step))
-        self.squares += float(np.square(mix, dtype=np.float64).sum())
-        self.low, self.high = min(self.low, float(mix.min())), max(self.high, float(mix.max()))
-        self._tops += [_count_flat_top(block, self.step), _count_flat_top(-block, self.step)]
+    name: str
+    sample_rate_hz: int
+    max_duration_s: float
 
 
-def _count_flat_top(block: Floats, step: float) -> tuple[float, int]:
-    """The highest value of a block, (frames, channels), and how many samples lie on its flat tops.
+def _decode_recording(file: BinaryIO, header: Container, limits: _Limits) -> Recording:
+    """Decode the file; twice, if its samples are floats on a scale that has to be found first."""
+    name = limits.name
+    scale = UNIT_SCALE
+    with open_decoder(file, header, name) as decoder:
+        _check_shape(name, decoder.sample_rate_hz, decoder.channels)
+        # Of uncompressed sound, no more is read than there is.
+        seconds = header.sound_bytes_s or decoder.declared_s or 0
+        _check_duration(name, seconds, limits.max_duration_s)
+        _check_size(name, round(seconds * decoder.sample_rate_hz * decoder.channels))
+        resampled = _Resampler(decoder, limits)
+        if not _resample(decoder, resampled):
+            with open_decoder(file, header, name) as again:
+                scale = find_full_scale(block.samples for block in again.blocks())
+            with open_decoder(file, header, name) as again:
+                resampled = _Resampler(again, limits, scale)
+                for block in again.blocks():
+                    resampled.add(block)
+        return _recording(decoder, header, resampled, scale, limits)
 
-    Uses the criterion of `quality.clipped_share`: three or more equal samples with a cliff beside.
-    """
-    top = float(block.max())
-    count = 0
-    if top > 0 and np.count_nonzero(block >= top * (1 - 1e-6)) >= _MIN_FLAT_SAMPLES:
-        for sound in block.T:
-            edges = np.flatnonzero(np.diff(np.pad(sound >= top * (1 - 1e-6), 1).astype(np.int8)))
-            for start, end in zip(edges[::2], edges[1::2], strict=True):
-                neighbours = [sound[i] for i in (start - 1, end) if 0 <= i < len(sound)]
-                cliff = max(_MIN_CLIFF * top, 4 * step)
-                has_cliff = bool(neighbours) and top - min(neighbours) >= cliff
-                count += (end - start) * (end - start >= _MIN_FLAT_SAMPLES and has_cliff)
-    return top, int(count)
+
+def _resample(decoder: Decoder, resampled: _Resampler) -> bool:
+    """Resample the whole file; False once it turns out to be floats on another scale than 1."""
+    is_float = is_floating_point(decoder)
+    for block in decoder.blocks():
+        resampled.add(block)
+        if is_float and MAX_OVERSHOOT < resampled.statistics.peak <= MAX_SAMPLE:
+            return False
+    return True
 
 
-def _decode_recording(
-    sound: SoundStream, header: Container, name: str, rate_hz: int, max_duration_s: float
-) -> Recording:
-    # A little more than one step of 8 or 16 bits, for the rounding of float32.
-    step = 1.001 * (2.0**-7 if sound.subtype.endswith("8") else 2.0**-15)
-    statistics = _SampleStatistics(step)
-    expected_size = round(rate_hz * min(sound.frames / sound.samplerate, max_duration_s)) + 1
-    resampled = files.GrowingArray(expected_size)
-    resampler = soxr.ResampleStream(sound.samplerate, rate_hz, 1, dtype="float32", quality="HQ")
-    for block in _decoded_blocks(sound):
+class _Resampler:
+    """Mixes blocks to mono, collects their statistics and resamples them to the rate asked for."""
+
+    def __init__(self, decoder: Decoder, limits: _Limits, scale: FullScale = UNIT_SCALE) -> None:
+        self._limits, self._scale = limits, scale
+        # A little more than one step of 8 or 16 bits, for the rounding of float32.
+        is_8_bit = decoder.subtype.endswith(("S8", "U8"))
+        self.statistics = SampleStatistics(
+            1.001 * (2.0**-7 if is_8_bit else 2.0**-15),
+            has_full_scale=scale == UNIT_SCALE or scale.bits is not None,
+        )
+        expected_s = min(decoder.declared_s or 0, limits.max_duration_s)
+        self._output = files.GrowingArray(round(limits.sample_rate_hz * expected_s) + 1)
+        self._stream: soxr.ResampleStream | None = None
+        self._shape = (decoder.sample_rate_hz, decoder.channels)
+        # Seconds at which the sample rate or the number of channels changes, and to what.
+        self.changes: list[tuple[float, int, int]] = []
+
+    def add(self, block: Block) -> None:
+        """Add a block; raises UnreadableFileError beyond a limit."""
+        statistics, name = self.statistics, self._limits.name
+        shape = (block.sample_rate_hz, block.samples.shape[1])
+        if shape != self._shape:
+            _check_shape(name, *shape)
+            self.changes.append((statistics.duration_s, *shape))
+            if shape[0] != self._shape[0]:
+                self._flush()
+            self._shape = shape
         # NaN and infinity are counted and reported, so numpy need not warn about them.
         with np.errstate(over="ignore", invalid="ignore"):
-            mix = block.mean(axis=1, dtype=np.float32)
-            statistics.add(block, mix)
-        _check_duration(name, statistics.frames / sound.samplerate, max_duration_s)
-        if not statistics.not_finite:
-            resampled.append(resampler.resample_chunk(mix))
-    declared_s = _declared_duration_s(sound, header)
-    _check_content(name, statistics, sound.samplerate, declared_s)
-    resampled.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    samples = resampled.view()
+            samples = block.samples
+            if self._scale != UNIT_SCALE:
+                samples = samples / np.float32(self._scale.value)
+            mix = samples.mean(axis=1, dtype=np.float32)
+            statistics.add(samples, mix, shape[0])
+        _check_duration(name, statistics.duration_s, self._limits.max_duration_s)
+        _check_size(name, statistics.values)
+        if statistics.not_finite:
+            return
+        if self._stream is None:
+            self._stream = soxr.ResampleStream(
+                shape[0], self._limits.sample_rate_hz, 1, dtype="float32", quality="HQ"
+            )
+        self._output.append(self._stream.resample_chunk(mix))
+
+    def samples(self) -> Floats:
+        """Everything that was added, (time,)."""
+        self._flush()
+        return self._output.view()
+
+    def _flush(self) -> None:
+        if self._stream is not None:
+            self._output.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        self._stream = None
+
+
+def _recording(
+    decoder: Decoder, header: Container, resampled: _Resampler, scale: FullScale, limits: _Limits
+) -> Recording:
+    statistics, name = resampled.statistics, limits.name
+    _check_content(name, statistics, decoder.declared_s)
+    samples = resampled.samples()
     if not samples.size:
         raise UnreadableFileError(
-            f"{name} holds {statistics.frames} samples, too few to make one sample at {rate_hz} Hz."
+            f"{name} holds {statistics.frames} samples, too few to make one sample at"
+            f" {limits.sample_rate_hz} Hz."
         )
     for chunk in files.chunks(samples):
         np.divide(samples[chunk], max(1.0, statistics.peak), out=samples[chunk])
         # The resampling filter overshoots at the edges of clipped peaks.
         np.clip(samples[chunk], -1, 1, out=samples[chunk])
+    channels = decoder.channels
     facts = {
-        "duration_s": round(statistics.frames / sound.samplerate, 6),
-        "sample_rate_hz": sound.samplerate,
-        "channels": sound.channels,
-        "downmix": f"mean of {sound.channels} channels" if sound.channels > 1 else "none",
+        "duration_s": round(statistics.duration_s, 6),
+        "sample_rate_hz": decoder.sample_rate_hz,
+        "channels": channels,
+        "downmix": f"mean of {channels} channels" if channels > 1 else "none",
         "format": header.format,
-        "subtype": sound.subtype,
+        "subtype": decoder.subtype,
         "peak_dbfs": round(_decibels(statistics.peak), 2),
         "rms_dbfs": round(_decibels(math.sqrt(statistics.squares / statistics.frames)), 2),
-        "clipped_share": round(_clipped_share(statistics, sound.channels), 5),
+        "clipped_share": round(statistics.clipped_share, 5),
     }
-    warnings = tuple(_warnings(statistics, facts, declared_s, rate_hz))
-    return Recording(samples=samples, sample_rate_hz=rate_hz, facts=facts, warnings=warnings)
-
-
-def _decoded_blocks(sound: SoundStream) -> Iterator[Floats]:
-    """Blocks of (frames, channels), up to where the file can be decoded."""
-    while True:
-        try:
-            block: Floats = sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        # A truncated file: what was decoded so far is good, and a warning says what is missing.
-        except soundfile.LibsndfileError:
-            return
-        if not len(block):
-            return
-        yield block
-
-
-def _declared_duration_s(sound: SoundStream, header: Container) -> float | None:
-    """The duration that the header declares, which the data may fall short of; None: unknown."""
-    sample_format = header.sample_format
-    frames = sample_format.declared_frames if sample_format else sound.frames
-    return None if frames is None or frames >= _UNKNOWN_FRAMES else frames / sound.samplerate
+    warnings = (
+        *header.warnings,
+        *_damage_warnings(decoder, header, resampled),
+        *_scale_warnings(statistics, scale),
+        *_warnings(statistics, facts, limits.sample_rate_hz),
+    )
+    return Recording(
+        samples=samples,
+        sample_rate_hz=limits.sample_rate_hz,
+        facts=facts,
+        warnings=warnings,
+        is_silent=statistics.is_silent,
+    )
 
 
 def _check_shape(name: str, rate_hz: int, channels: int) -> None:
@@ -261,9 +277,15 @@ def _check_duration(name: str, duration_s: float, max_duration_s: float) -> None
         )
 
 
-def _check_content(
-    name: str, statistics: _SampleStatistics, rate_hz: int, declared_s: float | None
-) -> None:
+def _check_size(name: str, values: int) -> None:
+    if values > _MAX_VALUES:
+        raise UnreadableFileError(
+            f"{name} holds {values / 1e6:,.0f} million samples in all channels or more;"
+            f" expected at most {_MAX_VALUES / 1e6:,.0f} million."
+        )
+
+
+def _check_content(name: str, statistics: SampleStatistics, declared_s: float | None) -> None:
     if not statistics.frames and declared_s:
         raise UnreadableFileError(
             f"{name} declares {format_duration(declared_s)} of sound in its header, but none can be"
@@ -273,38 +295,61 @@ def _check_content(
         raise UnreadableFileError(f"{name} holds 0 samples; expected a sound.")
     if statistics.not_finite:
         count = f"{statistics.not_finite} sample{'s' if statistics.not_finite > 1 else ''}"
-        where = format_duration(statistics.first_not_finite / rate_hz)
+        where = format_duration(statistics.first_not_finite_s)
         raise UnreadableFileError(
             f"{name} has {count} that are not finite numbers (NaN or infinite), the first at"
             f" {where}; expected finite samples between -1 and 1."
         )
-    if statistics.peak > _MAX_SAMPLE:
+    if statistics.peak > MAX_SAMPLE:
         raise UnreadableFileError(
             f"{name} has samples of up to {statistics.peak:.3g}; expected samples between -1 and 1."
         )
 
 
-def _warnings(
-    statistics: _SampleStatistics, facts: Mapping[str, Any], declared_s: float | None, rate_hz: int
-) -> Iterator[str]:
-    duration_s = facts["duration_s"]
-    missing_s = (declared_s or 0) - duration_s
-    if missing_s > min(_MISSING_S, _MISSING_SHARE * (declared_s or 0)):
+def _damage_warnings(decoder: Decoder, header: Container, resampled: _Resampler) -> Iterator[str]:
+    duration_s, declared_s = resampled.statistics.duration_s, decoder.declared_s or 0.0
+    # An encoder's padding may make compressed sound this much shorter than its header says.
+    slack_s = min(_MISSING_S, _MISSING_SHARE * declared_s) if header.sample_format else _MISSING_S
+    if declared_s - duration_s > slack_s:
         yield (
-            f"The file is truncated: its header declares {format_duration(declared_s or 0)},"
+            f"The file is truncated: its header declares {format_duration(declared_s)},"
             f" but only {format_duration(duration_s)} could be read."
         )
-    if statistics.high - statistics.low <= 2 * _SILENCE_AMPLITUDE:
+    if decoder.lost:
+        parts = "1 part" if decoder.lost == 1 else f"{decoder.lost} parts"
+        yield f"The file is damaged: {parts} of it could not be decoded and were left out."
+    for at_s, rate_hz, channels in resampled.changes[:1]:
+        more = len(resampled.changes) - 1
+        yield (
+            f"The recording changes from {decoder.sample_rate_hz} Hz and {decoder.channels}"
+            f" channel(s) to {rate_hz} Hz and {channels} at {format_duration(at_s)}"
+            f"{f', and {more} more times' if more else ''}; all of it was read."
+        )
+
+
+def _scale_warnings(statistics: SampleStatistics, scale: FullScale) -> Iterator[str]:
+    if scale.bits:
+        yield (
+            f"The samples are floating-point numbers on the scale of {scale.bits}-bit integers,"
+            f" although 1 should be full scale; they were divided by {scale.value:.0f}."
+        )
+    elif scale.value > MAX_OVERSHOOT or statistics.peak > MAX_OVERSHOOT:
+        peak = max(scale.value, statistics.peak)
+        yield (
+            f"The samples reach {peak:.3g}, although 1 is full scale; they were scaled down to 1."
+        )
+
+
+def _warnings(
+    statistics: SampleStatistics, facts: Mapping[str, Any], rate_hz: int
+) -> Iterator[str]:
+    duration_s = facts["duration_s"]
+    if statistics.is_silent:
         yield _silence_warning(statistics)
-    elif share := _clipped_share(statistics, facts["channels"]):
+    elif share := statistics.clipped_share:
         yield (
             f"The recording is clipped: {100 * share:.2g} % of its samples are at full scale or on"
             " flat tops. Distortion can look like a finding; record at a lower level."
-        )
-    if statistics.peak > _MAX_OVERSHOOT:
-        yield (
-            f"The samples reach {statistics.peak:.3g}, although 1 is full scale;"
-            " they were scaled down to 1."
         )
     if facts["sample_rate_hz"] < rate_hz:
         yield (
@@ -318,22 +363,13 @@ def _warnings(
         )
 
 
-def _clipped_share(statistics: _SampleStatistics, channels: int) -> float:
-    """The share of clipped samples at the file's own rate; 0 if it is too small to mention."""
-    count = statistics.frames * channels
-    if statistics.high - statistics.low <= 2 * _SILENCE_AMPLITUDE:
-        return 0.0
-    full, flat = statistics.clipped / count, statistics.flat / count
-    return max(full if full > _MIN_CLIPPED_SHARE else 0.0, flat if flat >= _MIN_FLAT_SHARE else 0.0)
-
-
-def _silence_warning(statistics: _SampleStatistics) -> str:
+def _silence_warning(statistics: SampleStatistics) -> str:
     level = (statistics.high + statistics.low) / 2
-    if abs(level) > _SILENCE_AMPLITUDE:
+    if abs(level) > SILENCE_AMPLITUDE:
         return (
             f"The recording is constant at {level:.2g} of full scale: there is nothing to explain."
         )
-    if statistics.peak > 4 * _SILENCE_AMPLITUDE:
+    if statistics.peak > 4 * SILENCE_AMPLITUDE:
         return (
             "The channels cancel each other out when mixed to mono: the result is silent and there"
             " is nothing to explain."

@@ -1,279 +1,185 @@
-"""Headers of sound files (WAV, AIFF, FLAC, Ogg, MP3), read before a decoder sees a byte.
+"""Which sound file this is, where its sound starts, and which decoder reads it.
 
-WAV and AIFF headers are parsed here, and libsndfile only gets their samples as raw PCM or float:
-libsndfile 1.2.2 decodes the first block of an ADPCM file as soon as it is opened, and overflows.
+WAV and AIFF headers are read by `audio.pcm`, and the streams of an Ogg file and the start of an MP3
+are found here. Everything else goes to `audio.decoders` with the name of one FFmpeg demuxer.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-from io import SEEK_CUR, SEEK_END, SEEK_SET
+import re
+from dataclasses import replace
+from io import SEEK_END
 from typing import BinaryIO
 
-import soundfile
-
+from xai_demo.audio.pcm import (
+    SUPPORTED_FORMATS,
+    Container,
+    FileSlice,
+    SeekableFile,
+    read_aiff,
+    read_bytes,
+    read_wav,
+)
 from xai_demo.errors import UnreadableFileError
-from xai_demo.files import detect_format, is_mpeg_audio
+from xai_demo.files import detect_format, find_mpeg_audio, mpeg_frame_bytes, skip_id3_tags
 
-SUPPORTED_FORMATS = "a WAV, AIFF, FLAC, Ogg (Vorbis or Opus) or MP3 recording"
-
+# Streams in a row in one Ogg file; a radio recording has one for each song.
+_MAX_LINKS = 1000
+_SEARCHED_BYTES = 2**16
 # Bounds the walk through a malicious file; ordinary files have fewer than twenty chunks.
 _MAX_CHUNKS = 1000
-# When writing to a pipe, sox and ffmpeg do not know the size yet and write this value or more.
-_UNKNOWN_SIZE = 0x7FFFF000
-_WAV_PCM, _WAV_FLOAT, _WAV_EXTENSIBLE = 1, 3, 0xFFFE
-# Names for the message that rejects them: RFC 2361 and mmreg.h.
-_WAV_CODECS = {
-    0x02: "Microsoft ADPCM",
-    0x06: "A-law",
-    0x07: "mu-law",
-    0x11: "IMA ADPCM",
-    0x31: "GSM 6.10",
-    0x50: "MPEG",
-    0x55: "MP3 inside a WAV",
+_UNKNOWN_LENGTH = 2**62
+# By what `files.detect_format` finds: the name for the report, and FFmpeg's demuxer.
+_DEMUXERS = {
+    "FLAC": ("FLAC", "flac"),
+    "MP4 or M4A": ("MP4", "mov"),
+    "WebM or Matroska": ("Matroska", "matroska"),
+    "WMA": ("WMA", "asf"),
+    "CAF": ("CAF", "caf"),
+    "AU": ("AU", "au"),
+    "W64": ("W64", "w64"),
+    "AMR": ("AMR", "amr"),
+    "AAC": ("AAC", "aac"),
 }
-_AIFF_PCM = {b"NONE": "BIG", b"twos": "BIG", b"in24": "BIG", b"in32": "BIG", b"sowt": "LITTLE"}
-_AIFF_FLOAT = (b"fl32", b"FL32", b"fl64", b"FL64")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleFormat:
-    """How uncompressed samples are stored."""
-
-    subtype: str  # libsndfile's name, such as PCM_16
-    endian: str
-    sample_rate_hz: int
-    channels: int
-    declared_frames: int | None  # by the header; None: the writer did not know
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """The format of a file and the range of bytes that the decoder may read."""
-
-    format: str
-    start: int
-    size: int
-    sample_format: SampleFormat | None = None  # None: the decoder reads the header itself
-
-
-class FileSlice:
-    """A range of bytes of a file, presented as a file of its own to libsndfile's virtual I/O."""
-
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._position = file, start, size, 0
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer as far as the slice goes and return the number of bytes read."""
-        self._file.seek(self._start + self._position)
-        data = self._file.read(min(len(buffer), max(0, self._size - self._position)))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def read(self, count: int) -> bytes:
-        """Return up to `count` of the next bytes."""
-        buffer = bytearray(count)
-        return bytes(buffer[: self.readinto(memoryview(buffer))])
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move to a position, at the lowest 0, and return it."""
-        origin = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: self._size}[whence]
-        # Clamped instead of refused: libsndfile's C callback would swallow an exception.
-        self._position = max(0, origin + offset)
-        return self._position
-
-    def tell(self) -> int:
-        """Return the position of the next byte to read."""
-        return self._position
-
-
-class SoundStream(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file that is read from front to back.
-
-    After every read, soundfile seeks to the current position. In an MP3 this discards the bit
-    reservoir, the bits that the next frame borrows from earlier ones, and leaves a gap per block.
-    """
-
-    def seekable(self) -> bool:
-        """Return False, so that soundfile does not seek."""
-        return False
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+# The first page of a Vorbis or Opus stream holds one packet: RFC 3533, section 6.
+_OGG_START = re.compile(rb"OggS\x00[\x02\x06].{20}\x01(.)(?:\x01vorbis|OpusHead)", re.DOTALL)
 
 
 def read_container(file: BinaryIO, name: str) -> Container:
     """Read the header of a sound file; raises UnreadableFileError for an unsupported format."""
     detected = detect_format(file)
-    size = file.seek(0, SEEK_END)
+    start = skip_id3_tags(file)
+    size = file.seek(0, SEEK_END) - start
+    # What lies behind a tag is read as a file of its own.
+    sound = FileSlice(file, start, size) if start else file
     match detected:
         case "WAV":
-            return _read_wav(file, size, name)
+            header = read_wav(sound, size, name)
         case "AIFF":
-            return _read_aiff(file, size, name)
-        case "FLAC":
-            return Container(format="FLAC", start=0, size=size)
+            header = read_aiff(sound, size, name)
         case "Ogg":
-            return _read_ogg(file, size, name)
+            header = _read_ogg(sound, size)
         case "MP3":
-            return _read_mp3(file, size, name)
-    kind = f"a file of type {detected}" if detected else "a file of an unknown type"
-    raise UnreadableFileError(
-        f"{name} is {kind}, not a supported sound file; expected {SUPPORTED_FORMATS}."
-    )
+            header = _read_mp3(sound, size, name)
+        case _ if detected in _DEMUXERS:
+            kind, demuxer = _DEMUXERS[detected]
+            # The document type is within the first bytes of the EBML header: RFC 8794.
+            if demuxer == "matroska" and b"webm" in read_bytes(sound, 0, 64):
+                kind = "WebM"
+            header = Container(
+                format=kind,
+                start=0,
+                size=size,
+                demuxer=demuxer,
+                has_length=_has_length(demuxer, read_bytes(sound, 0, _SEARCHED_BYTES)),
+                warnings=_truncation_warnings(demuxer, sound, size),
+            )
+        case _:
+            kind = f"a file of type {detected}" if detected else "a file of an unknown type"
+            raise UnreadableFileError(
+                f"{name} is {kind}, not a supported sound file; expected {SUPPORTED_FORMATS}."
+            )
+    return replace(header, start=header.start + start)
 
 
-def open_decoder(file: BinaryIO, header: Container) -> SoundStream:
-    """Open libsndfile on the samples of a file; raises its LibsndfileError."""
-    data = FileSlice(file, header.start, header.size)
-    if not header.sample_format:
-        return SoundStream(data)
-    return SoundStream(
-        data,
-        format="RAW",
-        subtype=header.sample_format.subtype,
-        endian=header.sample_format.endian,
-        samplerate=header.sample_format.sample_rate_hz,
-        channels=header.sample_format.channels,
-    )
+def _has_length(demuxer: str, head: bytes) -> bool:
+    """Whether the header of a Matroska or WMA file gives a length; without, FFmpeg guesses one."""
+    if demuxer == "matroska":
+        # The element Duration, a float of 4 or 8 bytes: RFC 9559, section 5.1.2.
+        return bool(re.search(rb"\x15\x49\xa9\x66.{0,400}\x44\x89[\x84\x88]", head, re.DOTALL))
+    at = head.find(_ASF_FILE_PROPERTIES)
+    # Its play duration lies behind the object's size, a file ID, a size, a date and a count.
+    return demuxer == "asf" and at >= 0 and any(head[at + 64 : at + 72])
 
 
-def _read_wav(file: BinaryIO, size: int, name: str) -> Container:
-    order = ">" if _read_bytes(file, 0, 4) == b"RIFX" else "<"
-    chunks = _find_chunks(file, order, needed={b"fmt ", b"data"})
-    fmt = _read_bytes(file, *chunks.get(b"fmt ", (0, 0)), limit=40)
-    if len(fmt) < 16 or b"data" not in chunks:
-        missing = "format" if len(fmt) < 16 else "data"
-        raise UnreadableFileError(
-            f"{name} is a WAV file without a {missing} chunk; expected {SUPPORTED_FORMATS}."
+def _truncation_warnings(demuxer: str, file: SeekableFile, size: int) -> tuple[str, ...]:
+    """A warning if a CAF or W64 file ends within its samples, of which FFmpeg says nothing."""
+    position = {"caf": 8, "w64": 40}.get(demuxer, size)
+    for _ in range(_MAX_CHUNKS):
+        head = read_bytes(file, position, 24)
+        if len(head) < 24:
+            break
+        if demuxer == "caf":
+            end = position + 12 + int.from_bytes(head[4:12], "big", signed=True)
+        else:
+            end = position + -(-int.from_bytes(head[16:24], "little") // 8) * 8
+        if head.startswith(b"data"):
+            there, declared = size - position, end - position
+            # Of the last samples, the padding may be missing.
+            if there + 8 < declared < _UNKNOWN_LENGTH:
+                return (
+                    f"The file is truncated: its header declares {declared / 1e6:.3g} MB of"
+                    f" sound, but there are {there / 1e6:.3g} MB.",
+                )
+            break
+        if end <= position:
+            break
+        position = end
+    return ()
+
+
+def _read_ogg(file: SeekableFile, size: int) -> Container:
+    links, end = [], -1
+    for position, length in _ogg_starts(file):
+        # Streams whose first pages touch are played together, and only one of them is read.
+        if position != end:
+            links.append(position)
+        end = position + length
+    if not links:
+        return Container(format="Ogg", start=0, size=size, demuxer="ogg")
+    warnings: tuple[str, ...] = ()
+    if len(links) > _MAX_LINKS:
+        warnings = (
+            f"The file is a chain of {len(links)} streams, of which {_MAX_LINKS} were read.",
         )
-    tag, channels, rate, _, frame_bytes, bits = struct.unpack_from(f"{order}HHIIHH", fmt)
-    # WAVE_FORMAT_EXTENSIBLE keeps the actual format tag in the first bytes of the subformat GUID.
-    if tag == _WAV_EXTENSIBLE and len(fmt) >= 26:
-        (tag,) = struct.unpack_from(f"{order}H", fmt, 24)
-    if tag not in (_WAV_PCM, _WAV_FLOAT):
-        raise _unsupported_codec(name, "WAV", _WAV_CODECS.get(tag, f"format {tag:#06x}"))
-    start, declared = chunks[b"data"]
-    # RF64 (EBU Tech 3306): sizes beyond 4 GB are in the ds64 chunk.
-    if b"ds64" in chunks and declared == 0xFFFFFFFF:
-        (declared,) = struct.unpack_from(
-            "<Q", _read_bytes(file, *chunks[b"ds64"], limit=16).ljust(16), 8
-        )
-    subtype = _libsndfile_subtype(bits, is_float=tag == _WAV_FLOAT, unsigned_byte=True)
-    if not subtype or frame_bytes != channels * ((bits + 7) // 8):
-        raise _unsupported_codec(name, "WAV", f"{bits} bits in {frame_bytes} bytes per frame")
-    remaining = size - start
-    # A program that writes to a pipe cannot go back to correct the placeholder in both sizes.
-    unknown = declared > remaining and declared >= _UNKNOWN_SIZE
-    unknown |= declared == 0 and _read_bytes(file, 4, 4) in (b"\0\0\0\0", b"\xff\xff\xff\xff")
+        size = links[_MAX_LINKS]
     return Container(
-        format="WAV",
-        start=start,
-        size=remaining if unknown else min(declared, remaining),
-        sample_format=SampleFormat(
-            subtype=subtype,
-            endian="BIG" if order == ">" else "LITTLE",
-            sample_rate_hz=rate,
-            channels=channels,
-            declared_frames=None if unknown else declared // max(1, frame_bytes),
-        ),
+        format="Ogg", start=0, size=size, links=tuple(links[:_MAX_LINKS]), warnings=warnings
     )
 
 
-def _read_aiff(file: BinaryIO, size: int, name: str) -> Container:
-    chunks = _find_chunks(file, ">", needed={b"COMM", b"SSND"})
-    comm = _read_bytes(file, *chunks.get(b"COMM", (0, 0)), limit=22)
-    if len(comm) < 18 or b"SSND" not in chunks:
-        missing = "COMM" if len(comm) < 18 else "SSND"
-        raise UnreadableFileError(
-            f"{name} is an AIFF file without a {missing} chunk; expected {SUPPORTED_FORMATS}."
-        )
-    channels, frames, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", comm)
-    codec = comm[18:22] if _read_bytes(file, 8, 4) == b"AIFC" and len(comm) == 22 else b"NONE"
-    subtype = _libsndfile_subtype(bits, is_float=codec in _AIFF_FLOAT, unsigned_byte=False)
-    if not subtype or codec not in (*_AIFF_PCM, *_AIFF_FLOAT):
-        text = codec.decode("ascii", "replace").strip()
-        codec_name = f"{text} of {bits} bits" if text.isprintable() else "unknown"
-        raise _unsupported_codec(name, "AIFF", codec_name)
-    # The SSND chunk starts with an offset and a block size, of four bytes each.
-    start, declared = chunks[b"SSND"]
-    offset = int.from_bytes(_read_bytes(file, start, 4), "big")
-    start = min(size, start + 8 + offset)
-    frame_bytes = channels * ((bits + 7) // 8)
-    return Container(
-        format="AIFF",
-        start=start,
-        size=min(max(0, declared - 8 - offset), size - start, frames * frame_bytes),
-        sample_format=SampleFormat(
-            subtype=subtype,
-            endian=_AIFF_PCM.get(codec, "BIG"),
-            # An 80-bit float whose mantissa has 63 bits after the point: value = mantissa
-            # * 2^(exponent - 16383 - 63). Rates from 2^21 Hz on become 0, which is rejected.
-            sample_rate_hz=mantissa >> (16446 - exponent) if 16383 <= exponent <= 16403 else 0,
-            channels=channels,
-            declared_frames=frames,
-        ),
-    )
+def _ogg_starts(file: SeekableFile) -> list[tuple[int, int]]:
+    """Position and length of every first page of a Vorbis or Opus stream."""
+    starts, before, base = [], b"", 0
+    file.seek(0)
+    while block := file.read(2**20):
+        data = before + block
+        for match in _OGG_START.finditer(data):
+            starts.append((base + match.start(), 28 + match[1][0]))
+        # A page may begin in one block and end in the next.
+        overlap = len(data) - 63 if len(data) > 63 else 0
+        if starts and starts[-1][0] >= base + overlap:
+            overlap = starts[-1][0] - base + 1
+        before, base = data[overlap:], base + overlap
+    return starts
 
 
-def _read_ogg(file: BinaryIO, size: int, name: str) -> Container:
-    segments = int.from_bytes(_read_bytes(file, 26, 1), "big")
-    # The first packet follows the page header and its segment table: RFC 3533, section 6.
-    packet = _read_bytes(file, 27 + segments, 8)
-    if not packet.startswith((b"\x01vorbis", b"OpusHead")):
-        raise _unsupported_codec(name, "Ogg", "neither Vorbis nor Opus")
-    return Container(format="Ogg", start=0, size=size)
-
-
-def _read_mp3(file: BinaryIO, size: int, name: str) -> Container:
-    start = 0
-    # ID3v2 tags give their length in four bytes of seven bits, without the header of ten bytes.
-    while (tag := _read_bytes(file, start, 10)).startswith(b"ID3") and len(tag) == 10:
-        length = sum(
-            (byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True)
-        )
-        start += 10 + length
-    head = _read_bytes(file, start, 4)
-    if head == b"fLaC":
-        return Container(format="FLAC", start=start, size=size - start)
-    if not is_mpeg_audio(head):
+def _read_mp3(file: SeekableFile, size: int, name: str) -> Container:
+    head = read_bytes(file, 0, _SEARCHED_BYTES)
+    start = find_mpeg_audio(head)
+    if start is None:
         raise UnreadableFileError(
             f"{name} has an ID3 tag but no MP3 data after it; expected {SUPPORTED_FORMATS}."
         )
-    return Container(format="MP3", start=start, size=size - start)
-
-
-def _find_chunks(file: BinaryIO, order: str, *, needed: set[bytes]) -> dict[bytes, tuple[int, int]]:
-    """Start and size of the first chunk of each name, read until every needed one is found."""
-    chunks: dict[bytes, tuple[int, int]] = {}
-    position = 12
-    for _ in range(_MAX_CHUNKS):
-        head = _read_bytes(file, position, 8)
-        if len(head) < 8 or needed <= chunks.keys():
-            break
-        chunk, size = struct.unpack(f"{order}4sI", head)
-        chunks.setdefault(chunk, (position + 8, size))
-        # Chunks of odd size are padded to an even one.
-        position += 8 + size + size % 2
-    return chunks
-
-
-def _libsndfile_subtype(bits: int, *, is_float: bool, unsigned_byte: bool) -> str:
-    """libsndfile's name of a sample format, or "" if it has none."""
-    if is_float:
-        return {32: "FLOAT", 64: "DOUBLE"}.get(bits, "")
-    byte = "PCM_U8" if unsigned_byte else "PCM_S8"
-    return {1: byte, 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}.get((bits + 7) // 8, "")
-
-
-def _unsupported_codec(name: str, container: str, codec: str) -> UnreadableFileError:
-    article = "an" if container[0] in "AO" else "a"
-    return UnreadableFileError(
-        f"{name} is {article} {container} file whose samples are {codec}; expected PCM of 8 to 32"
-        f" bits or float, or {SUPPORTED_FORMATS}."
+    return Container(
+        format="MP3",
+        start=start,
+        size=size - start,
+        demuxer="mp3",
+        declared_s=_xing_duration_s(head[start : start + 4096]),
     )
 
 
-def _read_bytes(file: BinaryIO, start: int, size: int, *, limit: int | None = None) -> bytes:
-    """Read `size` bytes, but no more than `limit`; fewer where the file ends."""
-    file.seek(start)
-    return file.read(size if limit is None else min(size, limit))
+def _xing_duration_s(frame: bytes) -> float | None:
+    """What the Xing or Info header in the first frame declares; None without one."""
+    first = frame[: mpeg_frame_bytes(frame)]
+    at = max(first.find(b"Xing"), first.find(b"Info"))
+    # Of the flags, the lowest says whether the number of frames follows.
+    if at < 0 or len(first) < at + 12 or not first[at + 7] & 1:
+        return None
+    frames = int.from_bytes(first[at + 8 : at + 12], "big")
+    version, layer = frame[1] >> 3 & 3, 4 - (frame[1] >> 1 & 3)
+    rate = (44100, 48000, 32000)[frame[2] >> 2 & 3] >> (0 if version == 3 else 2 - version // 2)
+    samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
+    return frames * samples / rate or None
