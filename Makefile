@@ -5,7 +5,7 @@ LOCK := .venv/bin/uv pip compile --quiet --no-header --universal --python-versio
   --generate-hashes --custom-compile-command "make lock"
 MINUTES := 10
 
-.PHONY: help setup check test coverage docs screenshots hooks lock fuzz
+.PHONY: help setup check test coverage docs screenshots hooks lock fuzz audit
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,3 +42,7 @@ lock: setup ## write the two lock files again, from requirements.txt and pyproje
 
 fuzz: setup ## mutated files for every reader, for ten minutes: make fuzz MINUTES=60
 	$(PYTHON) -m tests.fuzz --minutes $(MINUTES)
+
+audit: setup ## known weaknesses of the code and of the packages in the lock file
+	.venv/bin/bandit --quiet --recursive --configfile pyproject.toml xai_demo app.py
+	.venv/bin/pip-audit --require-hashes --disable-pip --requirement .ci/requirements.lock

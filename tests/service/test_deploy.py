@@ -411,3 +411,39 @@ def test_a_flood_from_one_address_is_slowed(proxy: Proxy) -> None:
     assert len(statuses) > 60
     # For the other tests, which come from the same address: thirty requests are free again.
     time.sleep(1)
+
+
+# The workflow
+
+
+def test_the_workflow_looks_for_known_weaknesses_every_time() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert {"run": "make audit"} in workflow["jobs"]["audit"]["steps"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = makefile[makefile.index("\naudit:") :]
+    assert "bandit" in recipe
+    assert "pip-audit --require-hashes" in recipe
+
+
+def test_bandit_finds_nothing() -> None:
+    command = [sys.executable, "-m", "bandit", "--quiet", "--recursive"]
+    command += ["--configfile", "pyproject.toml", "xai_demo", "app.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_action_is_pinned_by_its_commit() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for use in re.findall(r"uses: (\S+)", path.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", use)
+
+
+def test_dependabot_follows_everything_that_is_pinned() -> None:
+    config = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())
+    followed = {(each["package-ecosystem"], each["directory"]) for each in config["updates"]}
+    assert followed == {
+        ("pip", "/"),
+        ("docker", "/"),
+        ("docker-compose", "/docs/deploy"),
+        ("github-actions", "/"),
+    }

@@ -288,7 +288,7 @@ def _free_port() -> int:
 
 def _is_answering(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - this machine
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - this machine  # nosec B310
             return bool(response.status == 200)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
