@@ -48,7 +48,7 @@ def comparison_html(one: Analysis, other: Analysis) -> str:
     )
     sentence = model_agreement(one, other) if is_of_models else explainer_agreement(first, second)
     return (
-        f'<section class="xai-comparison"><h3 class="xai-title">{title}</h3>'
+        f'<section class="xai-comparison"><h2 class="xai-title">{title}</h2>'
         f'<p class="xai-agreement">{escape(sentence)}</p>'
         f'<div class="xai-pair">{panes}</div></section>'
     )

@@ -81,7 +81,7 @@ def details_html(analysis: Analysis, model: Model) -> str:
 
 
 def _section(title: str, inside: str) -> str:
-    return f"<section><h3>{title}</h3>{inside}</section>"
+    return f"<section><h2>{title}</h2>{inside}</section>"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

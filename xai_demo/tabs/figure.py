@@ -73,7 +73,7 @@ def findings_gallery(analysis: Analysis) -> str:
     if len(thumbs) < 2:
         return ""
     return (
-        '<section class="xai-gallery"><h3 class="xai-title">One heatmap for each finding</h3>'
+        '<section class="xai-gallery"><h2 class="xai-title">One heatmap for each finding</h2>'
         '<p class="xai-quiet">Select one to enlarge it, then drag the handle to compare it with '
         f'the radiograph.</p><div class="xai-thumbs">{"".join(thumbs)}</div></section>'
     )

@@ -159,7 +159,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         # Created here, between the signal path and the guide.
         **_settings_and_details(tab, analyser),
     )
-    gr.HTML(f'<div class="xai-guide"><h3>How to read the heatmap</h3><p>{tab.guide}</p></div>')
+    gr.HTML(f'<div class="xai-guide"><h2>How to read the heatmap</h2><p>{tab.guide}</p></div>')
     return panel
 
 
@@ -279,7 +279,7 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
     with gr.Column(visible=False, elem_classes="xai-players") as column:
         if tab.input_kind != "sound":
             return column, ()
-        gr.HTML('<h3 class="xai-title">Listen</h3>')
+        gr.HTML('<h2 class="xai-title">Listen</h2>')
         with gr.Row():
             players = tuple(
                 gr.Audio(

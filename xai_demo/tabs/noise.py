@@ -53,7 +53,7 @@ class NoiseWidgets:
 def lay_out(task: Task) -> NoiseWidgets:
     """Add the noise test to the page."""
     gr.HTML(
-        f'<h3 class="xai-title" id="{task}-noise-title">Noise test</h3>'
+        f'<h2 class="xai-title" id="{task}-noise-title">Noise test</h2>'
         f'<p class="xai-quiet">{_INTRODUCTION}</p>'
     )
     with gr.Row(elem_classes="xai-noise-picks", equal_height=False):

@@ -74,7 +74,7 @@ def refusal_html(message: str, *, advice: str, title: str = "This could not be a
     """Return why there is no answer, and what to try instead."""
     return (
         '<div class="xai-result" data-state="refused"><div class="xai-notice xai-refused" '
-        f'role="alert"><h3>{escape(title)}</h3><p>{escape(message)}</p>'
+        f'role="alert"><h2>{escape(title)}</h2><p>{escape(message)}</p>'
         f'<p class="xai-quiet">{escape(advice)}</p></div></div>'
     )
 

@@ -192,7 +192,7 @@ def _stage_figure(name: str, samples: Floats, sample_rate_hz: int, loudest_db: f
     # The empty span keeps the column of the frequency axis free beside the waveform.
     return (
         f'<figure class="xai-stage xai-sound" data-stage="{name}">'
-        f'<h4>{STAGES[name]}</h4><div class="xai-axes"><span></span>'
+        f'<h3>{STAGES[name]}</h3><div class="xai-axes"><span></span>'
         f'<div class="xai-wave">{waveform_svg(samples)}</div>{frequency_axis(view)}'
         f'<div class="xai-plot" role="img" aria-label="{alt_text}">'
         f'<img alt="" src="{image_uri(view.pixels)}"></div>'

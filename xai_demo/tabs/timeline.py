@@ -56,7 +56,7 @@ def timeline_html(analysis: Analysis) -> str:
         for label, colour in _lane_colours(analysis).items()
     )
     return (
-        '<section class="xai-timeline xai-sound"><h3 class="xai-title">Timeline</h3>'
+        '<section class="xai-timeline xai-sound"><h2 class="xai-title">Timeline</h2>'
         f"{_controls(analysis.timeline, duration_s)}"
         '<div class="xai-zoomed" tabindex="0" role="group" aria-label="Timeline of the recording">'
         f'<div class="xai-axes"><span class="xai-lane-name">Waveform</span>'
@@ -139,7 +139,7 @@ def probability_steps(
 def events_table(analysis: Analysis) -> str:
     """Return the table of events, each of which can be played, with its downloads."""
     events = analysis.report.events
-    title = '<h3 class="xai-title">Events</h3>'
+    title = '<h2 class="xai-title">Events</h2>'
     if not events:
         return (
             f'<section class="xai-events">{title}<p>No events detected: at no point in this '
