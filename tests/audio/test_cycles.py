@@ -40,6 +40,12 @@ def test_the_published_form_is_read_as_it_is(file: Path) -> None:
         "﻿0.5\t1.5\t0\t1\n",
         "start\tend\tcrackles\twheezes\n0.5\t1.5\t0\t1\n",
         "start, end, crackles, wheezes\n0.5,1.5,0,1\n",
+        "start,end,crackles,wheezes\r\n0.5,1.5,0,1\r\n",
+        "\nstart;end;crackles;wheezes\n0.5;1.5;0;1\n",
+        "Start_s\tEnd_s\tCrackles\tWheezes\n0.5\t1.5\t0\t1\n",
+        '"start","end","crackles","wheezes"\n"0.5","1.5","0","1"\n',
+        "file,wheezes,crackles,start,end\na.wav,1,0,0.5,1.5\n",
+        "onset ; offset ; crackles ; wheezes\n0.5 ; 1.5 ; 0 ; 1\n",
     ],
 )
 def test_other_ways_to_write_the_same_are_read(file: Path, text: str) -> None:
@@ -92,6 +98,32 @@ def test_a_cycle_that_reaches_out_is_cut_and_named(file: Path) -> None:
         "Line 1 of the annotation ('-1 2 0 0')",
         "Line 2 of the annotation ('8 12 1 0')",
     ]
+
+
+def test_cycles_of_more_than_twice_the_recording_are_refused(file: Path) -> None:
+    file.write_text("0 3600 0 0\n" * 2)
+    assert len(read_cycles(file, duration_s=9)[0]) == 2
+    file.write_text("0 3600 0 0\n" * 200)
+    with pytest.raises(AnnotationError, match=r"200 cycles of 1800\.0 s .* at most twice"):
+        read_cycles(file, duration_s=9)
+
+
+def test_more_cycles_than_anybody_breathes_are_refused(file: Path) -> None:
+    file.write_text("".join(f"{k / 10} {k / 10 + 0.1} 0 0\n" for k in range(80)))
+    with pytest.raises(AnnotationError, match=r"80 cycles .* expected at most 45, 5 a second"):
+        read_cycles(file, duration_s=9)
+
+
+def test_more_lines_than_anybody_annotates_are_refused_before_they_are_parsed(file: Path) -> None:
+    file.write_text("0 9 0 0\n" * 180_000)
+    with pytest.raises(AnnotationError, match=r"180000 lines; expected at most 10000"):
+        read_cycles(file, duration_s=9)
+
+
+def test_a_file_is_called_as_it_was_uploaded(file: Path) -> None:
+    file.write_text("1 2 zero 0\n")
+    with pytest.raises(AnnotationError, match=r"^breaths\.csv, line 1, is"):
+        read_cycles(file, duration_s=9, name="breaths.csv")
 
 
 def test_a_few_hundredths_beyond_the_end_are_cut_without_a_word(file: Path) -> None:

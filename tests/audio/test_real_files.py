@@ -331,6 +331,41 @@ def test_a_video_is_heard_and_a_silent_one_is_refused(tmp_path: Path) -> None:
         read(file.getvalue(), tmp_path)
 
 
+@pytest.mark.parametrize("channels", [2, 6, 8])
+@pytest.mark.parametrize(("container", "codec"), [("flac", "flac"), ("matroska", "pcm_s16le")])
+def test_every_channel_is_read(tmp_path: Path, container: str, codec: str, channels: int) -> None:
+    layout = {2: "stereo", 6: "5.1", 8: "7.1"}[channels]
+    values = np.zeros((4 * 4096, channels), np.int16)
+    values[:, -1] = 8000
+    file = BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=RATE_HZ, layout=layout)
+        for part in np.split(values, 4):
+            frame = av.AudioFrame.from_ndarray(part.reshape(1, -1), format="s16", layout=layout)
+            frame.sample_rate = RATE_HZ
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    recording = read(file.getvalue(), tmp_path)
+    assert recording.facts["channels"] == channels
+    assert recording.samples[8000] == pytest.approx(8000 / 2**15 / channels, abs=1e-4)
+
+
+def test_eight_planes_are_eight(tmp_path: Path) -> None:
+    samples = np.zeros((8, 48000), np.float32)
+    samples[7] = 0.5 * tone(1, 48000)
+    file = BytesIO()
+    with av.open(file, "w", format="adts") as output:
+        stream = output.add_stream("aac", rate=48000, layout="7.1")
+        for part in np.split(samples[:, : 46 * 1024].copy(), 46, axis=1):
+            frame = av.AudioFrame(format="fltp", layout="7.1", samples=1024)
+            frame.sample_rate = 48000
+            for plane, values in zip(frame.planes, part, strict=False):
+                plane.update(np.ascontiguousarray(values).tobytes())
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    assert read(file.getvalue(), tmp_path).facts["channels"] == 8
+
+
 def test_a_name_is_shown_in_place_of_the_files_own(tmp_path: Path) -> None:
     (tmp_path / "3f9a").write_bytes(b"nonsense")
     with pytest.raises(UnreadableFileError, match=r"^breath\.m4a is a file of type plain text"):

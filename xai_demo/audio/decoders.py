@@ -34,6 +34,8 @@ _CODEC_NAMES = (
 )
 _CODECS = frozenset(_CODEC_NAMES.split())
 _SUBTYPES = {"mp1": "MPEG_LAYER_I", "mp2": "MPEG_LAYER_II", "mp3": "MPEG_LAYER_III"}
+# FFmpeg's sample formats; those that end in "p" have one plane for each channel.
+_FRAME_TYPES = {"u8": "u1", "s16": "<i2", "s32": "<i4", "s64": "<i8", "flt": "<f4", "dbl": "<f8"}
 # Demuxers whose header gives the length. Others estimate it from the bit rate.
 _LENGTH_IN_STREAM = ("mov", "caf", "au", "w64", "flac")
 
@@ -241,12 +243,17 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> None:
 
 def _frame_samples(frame: Any) -> Floats:
     """The samples of a decoded frame, (frames, channels), at full scale 1."""
-    values = frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
-    if values.dtype.kind == "f":
-        return np.asarray(values, np.float32)
-    bits = 8 * values.dtype.itemsize
-    zero = 2 ** (bits - 1) if values.dtype.kind == "u" else 0
+    channels, is_planar = frame.layout.nb_channels, frame.format.is_planar
+    dtype = np.dtype(_FRAME_TYPES[frame.format.name.removesuffix("p")])
+    # Not `frame.to_ndarray()`: PyAV 18 takes what follows the eighth pointer for more planes.
+    planes = frame.planes[: channels if is_planar else 1]
+    count = frame.samples * (1 if is_planar else channels)
+    values = np.stack([np.frombuffer(plane, dtype, count) for plane in planes])
+    values = values.T if is_planar else values.reshape(frame.samples, channels)
+    if dtype.kind == "f":
+        return np.array(values, np.float32)
+    bits = 8 * dtype.itemsize
+    zero = 2 ** (bits - 1) if dtype.kind == "u" else 0
     return np.asarray((values.astype(np.float64) - zero) / 2 ** (bits - 1), np.float32)
 
 

@@ -21,6 +21,7 @@ SUPPORTED_FORMATS = (
 
 # Bounds the walk through a malicious file; ordinary files have fewer than twenty chunks.
 _MAX_CHUNKS = 1000
+_END = 2**40
 # When writing to a pipe, sox and ffmpeg do not know the size yet and write this value or more.
 _UNKNOWN_SIZE = 0x7FFFF000
 _WAV_PCM, _WAV_FLOAT, _WAV_EXTENSIBLE = 1, 3, 0xFFFE
@@ -112,7 +113,10 @@ class FileSlice:
 
     def read(self, count: int = -1) -> bytes:
         """Return up to `count` of the next bytes, all of them if it is negative."""
-        left = max(0, self._size - self._position)
+        left = self._size - self._position
+        # A header may send a decoder to where no file reaches, and where seeking would fail.
+        if left <= 0:
+            return b""
         self._file.seek(self._start + self._position)
         data = self._file.read(left if count < 0 else min(count, left))
         self._position += len(data)
@@ -326,5 +330,6 @@ def _unsupported_codec(name: str, container: str, codec: str) -> UnreadableFileE
 
 def read_bytes(file: SeekableFile, start: int, size: int, *, limit: int | None = None) -> bytes:
     """Read `size` bytes, but no more than `limit`; fewer where the file ends."""
-    file.seek(start)
-    return file.read(size if limit is None else min(size, limit))
+    # Sizes of 64 bits in a header may point beyond what a file can have.
+    file.seek(min(start, _END))
+    return file.read(min(size, _END if limit is None else limit))

@@ -118,7 +118,19 @@ _MAX_WARNINGS = 20
 _MAX_QUOTED_CHARACTERS = 60
 # Published annotations end up to this much after their recording.
 _TOLERANCE_S = 0.05
-_HEADINGS = {"start", "start_s", "begin", "onset"}
+# An hour of breathing has about a thousand cycles.
+_MAX_LINES = 10_000
+# Annotated cycles overlap a little; all of them together last no longer than the recording twice.
+_MAX_OVERLAP = 2.0
+# Each cycle costs a run of the network, however short it is; infants breathe once a second.
+_MAX_CYCLES_PER_S = 5
+# What a heading may call each of the four columns.
+_COLUMNS = (
+    {"start", "start_s", "start_time", "begin", "onset"},
+    {"end", "end_s", "end_time", "stop", "offset"},
+    {"crackles", "crackle"},
+    {"wheezes", "wheeze"},
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +180,7 @@ def read_cycles(
             f"{name} has decimal commas in {len(with_commas)} lines, the first in line"
             f" {with_commas[0].number} ({with_commas[0].text}); they were read as decimal points."
         )
+    _check_total(lines, duration_s, name)
     cycles = tuple(_usable_cycles(lines, duration_s, warnings))
     if not cycles:
         first = lines[0]
@@ -208,25 +221,58 @@ def _read_text(path: str | PathLike[str], name: str) -> str:
 
 
 def _parse_lines(text: str, name: str) -> list[_AnnotationLine]:
-    lines = []
-    for number, line in enumerate(text.splitlines(), 1):
-        fields = line.split()
-        if not fields or (number == 1 and fields[0].strip(",;").lower() in _HEADINGS):
-            continue
-        lines.append(_parse_line(number, line, fields, name))
+    rows = text.splitlines()
+    if len(rows) > _MAX_LINES:
+        raise AnnotationError(
+            f"{name} has {len(rows)} lines; expected at most {_MAX_LINES} of {EXPECTED_FORMAT}."
+        )
+    lines: list[_AnnotationLine] = []
+    columns: tuple[int, ...] = (0, 1, 2, 3)
+    for number, line in enumerate(rows, 1):
+        fields = _split_fields(line)
+        if not lines and (named := _named_columns(fields)):
+            columns = named
+        elif fields:
+            lines.append(_parse_line(number, line, fields, columns, name))
     if not lines:
         raise AnnotationError(f"{name} has no line with a cycle; expected {EXPECTED_FORMAT}.")
     return lines
 
 
-def _parse_line(number: int, line: str, fields: list[str], name: str) -> _AnnotationLine:
-    quoted = _quote_line(line)
-    # "0.5,1.5,0,1" and "0.5, 1.5, 0, 1" are accepted as well as tabs and blanks, and so are decimal
-    # commas where they cannot be separators.
+def _split_fields(line: str) -> list[str]:
+    """The fields of a line, separated by blanks, tabs, semicolons or commas.
+
+    Decimal commas stay where they cannot be separators.
+
+    >>> _split_fields("0.5, 1.5;0\\t1"), _split_fields("0,5 1,5 0 1")
+    (['0.5', '1.5', '0', '1'], ['0,5', '1,5', '0', '1'])
+    """
+    text = line.replace('"', " ").replace(";", " ; ")
+    fields = [field for field in text.split() if field != ";"]
     if len(fields) == 1:
-        fields = fields[0].split(";" if ";" in fields[0] else ",")
-    elif all(field.endswith((",", ";")) for field in fields[:-1]):
-        fields = [field.rstrip(",;") for field in fields]
+        return [field for field in fields[0].split(",") if field]
+    if any(field.endswith(",") for field in fields[:-1]):
+        return [field for field in ",".join(fields).split(",") if field]
+    return fields
+
+
+def _named_columns(fields: list[str]) -> tuple[int, ...] | None:
+    """Where a heading has the four columns: in their usual order unless it names all of them."""
+    names = [field.lower() for field in fields]
+    places = [[i for i, name in enumerate(names) if name in known] for known in _COLUMNS]
+    if all(places):
+        return tuple(place[0] for place in places)
+    return (0, 1, 2, 3) if names and names[0] in _COLUMNS[0] else None
+
+
+def _parse_line(
+    number: int, line: str, fields: list[str], columns: tuple[int, ...], name: str
+) -> _AnnotationLine:
+    quoted = _quote_line(line)
+    usual = columns == (0, 1, 2, 3)
+    # Columns beyond the four are ignored only where a heading says which are which.
+    if not usual and max(columns) < len(fields):
+        fields = [fields[column] for column in columns]
     points = [field.replace(",", ".") for field in fields]
     try:
         start_s, end_s, crackles, wheezes = (float(point) for point in points)
@@ -242,6 +288,23 @@ def _parse_line(number: int, line: str, fields: list[str], name: str) -> _Annota
         )
     cycle = Cycle(start_s=start_s, end_s=end_s, crackles=crackles == 1, wheezes=wheezes == 1)
     return _AnnotationLine(number=number, text=quoted, cycle=cycle, has_commas=points != fields)
+
+
+def _check_total(lines: list[_AnnotationLine], duration_s: float, name: str) -> None:
+    """Raise AnnotationError for more or longer cycles than the recording has room for."""
+    spans_s = [min(line.cycle.end_s, duration_s) - max(line.cycle.start_s, 0.0) for line in lines]
+    count, total_s = sum(span_s > 0 for span_s in spans_s), sum(max(0.0, s) for s in spans_s)
+    most = max(_MAX_CYCLES_PER_S, math.ceil(_MAX_CYCLES_PER_S * duration_s))
+    if total_s > _MAX_OVERLAP * duration_s + _TOLERANCE_S:
+        raise AnnotationError(
+            f"{name} has {count} cycles of {total_s:.1f} s in all within a recording of"
+            f" {duration_s:g} s; expected at most twice the recording."
+        )
+    if count > most:
+        raise AnnotationError(
+            f"{name} has {count} cycles within a recording of {duration_s:g} s; expected at most"
+            f" {most}, {_MAX_CYCLES_PER_S} a second."
+        )
 
 
 def _usable_cycles(
