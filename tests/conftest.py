@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a browser test that failed what its pages showed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        arguments = getattr(item, "funcargs", {})
+        for name in ("page", "visitor"):
+            if name in arguments:
+                report.sections.append((f"what `{name}` shows", _visible_state(arguments[name])))
+    return report
+
+
+def _visible_state(page: Page) -> str:
+    """The visible text, the values of the boxes, and the errors that Gradio shows as toasts."""
+    try:
+        boxes = page.evaluate(
+            """() => [...document.querySelectorAll("input, textarea, [data-state], .toast-body")]
+            .filter((part) => part.offsetParent)
+            .map((part) => `${part.tagName} ${part.id} ${part.dataset.state ?? part.value ?? ""}`
+              + (part.classList.contains("toast-body") ? part.innerText : ""))"""
+        )
+        return "\n".join([page.url, *boxes, page.inner_text("body")[:4000]])
+    # The page may be closed, or its browser gone: then that is what there is to say.
+    except Exception as error:
+        return f"The page cannot be read: {error}"
 
 
 @pytest.fixture(scope="session")
