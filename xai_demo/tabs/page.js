@@ -1,3 +1,14 @@
+// Gradio's drop zone takes what browsers call audio/*, but they call a .webm or .3gp video and an
+// .amr nothing. The server looks into the file, whatever it is called.
+const xaiSound = /\.(wav|wave|aiff?|aifc|flac|og[ga]|opus|mp3|m4a|mp4|mov|3gp|webm|mk[av]|amr|aac|caf|au|w64|wma)$/i;
+const xaiType = Object.getOwnPropertyDescriptor(Blob.prototype, "type");
+Object.defineProperty(File.prototype, "type", {
+  get() {
+    const type = xaiType.get.call(this);
+    return type.startsWith("audio/") || !xaiSound.test(this.name) ? type : "audio/x-unknown";
+  },
+});
+
 // Play a stretch of a player's sound. Gradio's <audio> element is in the waveform's shadow tree.
 const xaiAudioOf = (player) => {
   const roots = [...player.querySelectorAll("*")].map((node) => node.shadowRoot).filter(Boolean);

@@ -82,8 +82,8 @@ def lay_out(task: str, model: Model | None) -> SignalWidgets:
             with gr.Column(scale=2, min_width=280):
                 cycles = pass_upload_path(
                     gr.File(
-                        label="Respiratory cycles: ICBHI .txt (optional)",
-                        file_types=[".txt"],
+                        label="Respiratory cycles: ICBHI .txt or .csv (optional)",
+                        file_types=[".txt", ".csv", ".tsv"],
                         elem_id=f"{task}-cycles",
                         height=150,
                     )
