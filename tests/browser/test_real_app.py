@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.test_accessibility import violations
 from tests.conftest import visiting
 from xai_demo.examples import EXAMPLES
 from xai_demo.tabs import TABS
@@ -35,6 +36,8 @@ def test_every_tab_answers_an_example(task: str, browser: Browser, real_app: gr.
     assert result.locator(".xai-heat").count() >= 1
     assert result.locator(".xai-plot").first.get_attribute("aria-label")
     assert faults == []
+    page.wait_for_timeout(1000)  # a colour that still fades in would be measured
+    assert violations(page) == []
     own = (real_app.local_url, "data:", "blob:")
     assert [url for url in asked if not url.startswith(own)] == []
     assert len(asked) > 10  # the watch was kept
