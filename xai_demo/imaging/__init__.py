@@ -1,15 +1,13 @@
 """Reading radiographs: one grey channel, 0 to 1, upright, with facts about the file and warnings.
 
-PNG, JPEG, TIFF, WebP and BMP are decoded by Pillow, DICOM by `imaging.dicom`. The directories of
-TIFF and EXIF are checked here first, because Pillow allocates whatever they claim to hold.
+PNG, JPEG, TIFF, WebP and BMP are decoded by Pillow, once `imaging.containers` and
+`imaging.codestreams` have checked their structure; DICOM by `imaging.dicom`.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from io import SEEK_END
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,7 +22,19 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from xai_demo.errors import UnreadableFileError
 from xai_demo.files import detect_format, display_name, open_file
+from xai_demo.imaging.codestreams import CodestreamError, read_codestream
+from xai_demo.imaging.containers import (
+    ContainerError,
+    check_png,
+    choose_page,
+    png_is_complete,
+    read_orientation,
+    read_tiff_pages,
+    tiff_from_page,
+    webp_size,
+)
 from xai_demo.imaging.dicom import read_pixels
+from xai_demo.imaging.dicom.frames import missing_rows_note
 from xai_demo.imaging.dicom.header import inflate_dataset, read_header
 from xai_demo.records import Radiograph
 
@@ -37,6 +47,10 @@ _MIN_SIDE = 32
 _MAX_ASPECT_RATIO = 10
 # Pixels converted at once, to bound the memory used beside the image and the result.
 _STRIP_PIXELS = 1 << 20
+# Memory for each of `max_pixels` that reading may take at its peak, and what Pillow's decoder for
+# WebP takes, which holds the image several times.
+_MAX_BYTES_PER_PIXEL = 12
+_BYTES_PER_PIXEL = {"WebP": 20}
 # ITU-R BT.601, which Pillow's own conversion to grey uses as well.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -49,8 +63,9 @@ _DARK_SHARE = 1 / 8
 # One step of 8 bits, which JPEG may leave on a constant image.
 _FLAT_RANGE = 1.5 / 255
 
-# TIFF 6.0: BitsPerSample and PhotometricInterpretation.
-_BITS, _PHOTOMETRIC = 258, 262
+# TIFF 6.0: BitsPerSample, Compression and PhotometricInterpretation.
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
+_JPEG_COMPRESSION = 7
 
 _HINTS = {
     "PDF": "a PDF: export the page as PNG or JPEG",
@@ -58,6 +73,7 @@ _HINTS = {
     "HEIC": "a HEIC image: export it as JPEG or PNG",
     "AVIF": "an AVIF image: export it as JPEG or PNG",
     "GIF": "a GIF: export it as PNG",
+    "JPEG 2000": "a JPEG 2000 image: export it as PNG",
 }
 # Pillow's mode -> the mode in which `_convert_to_grey` can calculate.
 _TARGET_MODES = {
@@ -82,11 +98,11 @@ class _NoExif:
     """Keeps Pillow from parsing EXIF, which takes gigabytes if many tags share one value."""
 
     def getexif(self) -> Exif:
-        """Return an empty block; `exif_orientation` reads the only tag that matters."""
+        """Return an empty block; `read_orientation` reads the only tag that matters."""
         return Exif()
 
 
-# TIFF keeps Pillow's `getexif`, which turns it upright: `check_tiff_directories` protects it.
+# TIFF keeps Pillow's `getexif`, which turns it upright: `read_tiff_pages` protects it.
 class _Png(_NoExif, PngImageFile): ...
 
 
@@ -124,24 +140,87 @@ def read_image(
             kind = f"type {detected}" if detected else "an unknown type"
             hint = _HINTS.get(detected, f"a file of {kind}, not an image")
             raise UnreadableFileError(f"{name} is {hint}; expected {SUPPORTED_FORMATS}.")
+        problem = ""
         try:
-            if detected == "TIFF":
-                check_tiff_directories(file)
-            file.seek(0)
-            with _READERS[detected](file) as image:
-                _check_size(name, image.width, image.height, max_pixels)
-                return _convert_image(image, name, detected)
+            return _read_picture(file, name, detected, max_pixels)
         except UnreadableFileError:
             raise
+        except (ContainerError, CodestreamError) as error:
+            subject = "its pixels" if isinstance(error, CodestreamError) else "it"
+            problem = f"{subject} {error}"
         # On damaged files Pillow's parsers raise almost anything: OSError, SyntaxError, ValueError,
         # KeyError, TypeError, EOFError, struct.error, zlib.error, MemoryError, ...
         except Exception as error:
             is_truncated = "truncated" in str(error).lower()
-            reason = "it is truncated" if is_truncated else "it is damaged or of an unusual kind"
-            raise UnreadableFileError(
-                f"{name} cannot be decoded as {detected}: {reason}; expected a complete {detected}"
-                " file."
-            ) from error
+            problem = "it is truncated" if is_truncated else "it is damaged or of an unusual kind"
+        raise UnreadableFileError(
+            f"{name} cannot be decoded as {detected}: {problem}; expected a complete {detected}"
+            " file."
+        )
+
+
+def _read_picture(file: BinaryIO, name: str, detected: str, max_pixels: int) -> Radiograph:
+    others, is_first, cost = 0, True, _BYTES_PER_PIXEL.get(detected, 0)
+    if detected == "TIFF":
+        pages = read_tiff_pages(file)
+        page, others = choose_page(pages)
+        is_first = page == next((each for each in pages if not each.is_auxiliary), page)
+        file = tiff_from_page(file, page)
+    elif detected == "PNG":
+        check_png(file)
+    elif detected == "WebP":
+        file.seek(0)
+        width, height = webp_size(file.read(30)) or (0, 0)
+        _check_size(name, width, height, max_pixels)
+        _check_memory(name, width, height, cost, max_pixels)
+    elif detected == "JPEG":
+        file.seek(0)
+        cost = _check_jpeg(file.read(), name)
+    file.seek(0)
+    with _READERS[detected](file) as image:
+        _check_size(name, image.width, image.height, max_pixels)
+        _check_memory(name, image.width, image.height, cost, max_pixels)
+        frames = others or getattr(image, "n_frames", 1)
+        used = "first" if is_first else "largest"
+        picture = _convert_image(image, name, detected)
+        edges = (picture.pixels[[0, -1]], picture.pixels[:, [0, -1]].T)
+        has_black_edge = any(not edge.any() for pair in edges for edge in pair)
+        # Only then may rows be missing, and inflating the whole file once more costs time.
+        if detected == "PNG" and has_black_edge and not png_is_complete(file):
+            raise ContainerError("is truncated")
+        if frames == 1:
+            return picture
+        warning = f"The file contains {frames} images: the {used} is used."
+        return replace(picture, warnings=(warning, *picture.warnings))
+
+
+def _check_jpeg(content: bytes, name: str) -> int:
+    """Refuse what Pillow cannot decode; returns the bytes of memory that a pixel takes."""
+    header = read_codestream(content)
+    if header is None:
+        raise ContainerError("is damaged: it has no frame header")
+    if header.process in ("lossless", "JPEG-LS"):
+        problem = f"is a {header.process} image".replace("a lossless", "a lossless JPEG")
+        raise UnreadableFileError(f"{name} {problem}; expected {SUPPORTED_FORMATS}.")
+    if header.bits != 8 or header.components not in (1, 3, 4):
+        raise UnreadableFileError(
+            f"{name} is a JPEG with {header.components} channels of {header.bits} bits;"
+            " expected 1, 3 or 4 channels of 8 bits."
+        )
+    # All coefficients are kept until the last scan.
+    coefficients = 2 * header.components if header.process == "progressive" else 0
+    return (1 if header.components == 1 else 4) + 4 + coefficients
+
+
+def _check_memory(name: str, width: int, height: int, cost: int, max_pixels: int) -> None:
+    """Refuse an image whose decoder would take more than twelve bytes for each of `max_pixels`."""
+    most = max_pixels * _MAX_BYTES_PER_PIXEL / max(cost, _MAX_BYTES_PER_PIXEL)
+    if width * height > most:
+        raise UnreadableFileError(
+            f"{name} has {width} x {height} pixels ({width * height / 1e6:.3g} megapixels), whose"
+            f" decoding takes {cost} bytes each; expected at most {most / 1e6:.3g} megapixels of"
+            " this kind."
+        )
 
 
 def _read_dicom(file: BinaryIO, name: str, max_pixels: int) -> Radiograph:
@@ -189,7 +268,6 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
 
 
 def _convert_image(image: ImageFile, name: str, image_format: str) -> Radiograph:
-    frames = getattr(image, "n_frames", 1)
     mode = image.mode
     if mode not in _TARGET_MODES:
         raise UnreadableFileError(
@@ -198,7 +276,7 @@ def _convert_image(image: ImageFile, name: str, image_format: str) -> Radiograph
     image.load()
     grey = _convert_to_grey(image, name)
     # Pillow applies the orientation of a TIFF while loading it.
-    orientation = 1 if image_format == "TIFF" else exif_orientation(image.info.get("exif", b""))
+    orientation = 1 if image_format == "TIFF" else read_orientation(image.info)
     pixels = np.ascontiguousarray(_EXIF_TRANSFORMS.get(orientation, np.asarray)(grey.pixels))
     facts = {
         "width": pixels.shape[1],
@@ -210,8 +288,10 @@ def _convert_image(image: ImageFile, name: str, image_format: str) -> Radiograph
         "window": None,
         "colour": grey.chroma > _COLOUR_CHROMA,
     }
-    warnings = tuple(_warnings(grey, frames, mode))
-    return Radiograph(pixels=pixels, facts=facts, warnings=warnings)
+    is_jpeg = image_format == "JPEG" or _tiff_tag(image, _COMPRESSION, 1) == _JPEG_COMPRESSION
+    lost = missing_rows_note(grey.pixels, 128 / 255) if is_jpeg else ""
+    warnings = (*((lost,) if lost else ()), *_warnings(grey, mode))
+    return Radiograph(pixels=pixels, facts=facts, warnings=warnings, doubt=lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,9 +362,7 @@ def _horizontal_strips(image: ImageFile) -> Iterator[tuple[int, Image]]:
         yield top, image.crop((0, top, image.width, bottom))
 
 
-def _warnings(grey: _GreyImage, frames: int, mode: str) -> Iterator[str]:
-    if frames > 1:
-        yield f"The file contains {frames} images: the first is used."
+def _warnings(grey: _GreyImage, mode: str) -> Iterator[str]:
     high = float(grey.pixels.max())
     flat = [*_flat_image_warnings(grey.pixels)]
     if flat:
@@ -308,63 +386,3 @@ def _flat_image_warnings(pixels: Floats) -> Iterator[str]:
             f"The image is the same grey everywhere ({low:.2f} of white): there is nothing to"
             " explain."
         )
-
-
-_MAX_DIRECTORIES = 1000
-# Bytes per value, by the TIFF field type.
-_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-# Tags that point to further directories: EXIF, GPS and interoperability.
-_TIFF_POINTERS = (0x8769, 0x8825, 0xA005)
-_ORIENTATION = 274
-
-
-def check_tiff_directories(file: BinaryIO) -> None:
-    """Raise ValueError for a TIFF with cyclic directories or with more data than the file has.
-
-    Pillow would read everything that the directories point at, however often.
-    """
-    size = file.seek(0, SEEK_END)
-    file.seek(0)
-    order, first = _directory_start(file.read(8))
-    pending, visited, claimed_bytes = [first], set[int](), 0
-    while pending:
-        position = pending.pop()
-        if position in visited or len(visited) > _MAX_DIRECTORIES:
-            raise ValueError("endless directories")
-        visited.add(position)
-        file.seek(position)
-        (entries,) = struct.unpack(f"{order}H", file.read(2))
-        directory = file.read(12 * entries)
-        for tag, field_type, count, value in struct.iter_unpack(f"{order}HHII", directory):
-            claimed_bytes += count * _TIFF_BYTES.get(field_type, 0)
-            if tag in _TIFF_POINTERS and count == 1:
-                pending.append(value)
-        # Values may legitimately be shared, but not to several times the size of the file.
-        if claimed_bytes > 2 * size:
-            raise ValueError("directories that claim more than the file holds")
-        following = file.read(4)
-        if len(following) == 4 and any(following):
-            pending.append(struct.unpack(f"{order}I", following)[0])
-
-
-def _directory_start(head: bytes) -> tuple[str, int]:
-    """The byte order of a TIFF and the position of its first directory."""
-    order = "<" if head.startswith(b"II") else ">"
-    return order, struct.unpack_from(f"{order}I", head, 4)[0]
-
-
-def exif_orientation(exif: bytes) -> int:
-    """The orientation in an EXIF block; 1, which is upright, if there is none."""
-    # A block is laid out like a TIFF; Pillow keeps the prefix for JPEG and PNG.
-    block = exif.removeprefix(b"Exif\0\0")
-    try:
-        order, start = _directory_start(block)
-        (count,) = struct.unpack_from(f"{order}H", block, start)
-        for entry in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, start + 2 + 12 * entry)
-            if tag == _ORIENTATION:
-                return int(value)
-    # A damaged block is treated like a missing one.
-    except struct.error:
-        pass
-    return 1

@@ -104,9 +104,10 @@ def _jpeg(data: bytes) -> Codestream | None:
     position, frame, scans = 2, None, 0
     while position + 4 <= len(data):
         if data[position] != 0xFF:
-            if frame is None:
-                return None
-            raise CodestreamError(f"have no marker at byte {position}")
+            # Decoders skip to the next marker.
+            following = data.find(b"\xff", position)
+            position = len(data) if following < 0 else following
+            continue
         marker = data[position + 1]
         # Any number of FF bytes may come before a marker.
         if marker == 0xFF:
@@ -127,8 +128,8 @@ def _jpeg(data: bytes) -> Codestream | None:
             scans += 1
             if scans > _MAX_SCANS:
                 raise CodestreamError(f"have more than {_MAX_SCANS} scans")
-            following = _NEXT_MARKER.search(data, position)
-            position = following.start() if following else len(data)
+            marker_after = _NEXT_MARKER.search(data, position)
+            position = marker_after.start() if marker_after else len(data)
     if frame is None:
         return None
     process, rows, columns, components, bits = frame

@@ -93,7 +93,7 @@ def _display_values(stored: NDArray[Any], header: Header, bits: int) -> Floats:
     else:
         grey = (values - low) / max(high - low, 1e-9)
     grey = np.clip(grey, 0, 1)
-    if header.inverted:
+    if header.is_inverted:
         grey = 1 - grey
     # Last, because padding is given in stored values and is black in either photometric.
     if header.padding:

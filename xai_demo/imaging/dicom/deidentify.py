@@ -42,7 +42,7 @@ def deidentify(file: BinaryIO, name: str) -> bytes:
     """
     reason = ""
     try:
-        return _written_anew(file, name)
+        return _write_anew(file, name)
     except UnreadableFileError as error:
         reason = str(error)
     # A file that the reader would accept may still hold values that cannot be written.
@@ -52,7 +52,7 @@ def deidentify(file: BinaryIO, name: str) -> bytes:
     raise DeidentificationError(reason)
 
 
-def _written_anew(file: BinaryIO, name: str) -> bytes:
+def _write_anew(file: BinaryIO, name: str) -> bytes:
     from pydicom import FileMetaDataset
     from pydicom.encaps import encapsulate
     from pydicom.uid import UID

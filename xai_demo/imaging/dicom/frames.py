@@ -104,15 +104,16 @@ def decode_frame(frame: Frame, header: Header, name: str) -> tuple[Stored, int, 
     return values, codestream.bits, note
 
 
-def missing_rows_note(values: Stored, fill: int) -> str:
+def missing_rows_note(values: Stored, fill: float) -> str:
     """A warning if the lowest rows, (rows, columns), all have the value that fills a lost end.
 
     A JPEG decoder continues with the middle grey where data are missing, and tells nobody.
     """
     rows = len(values)
     lost = 0
-    while lost < rows and (values[rows - 1 - lost] == fill).all():
+    while lost < rows and np.allclose(values[rows - 1 - lost], fill, rtol=0, atol=1e-4):
         lost += 1
+    # JPEG has blocks of eight rows. An image of a single grey has a warning of its own.
     if lost < 8 or lost == rows:
         return ""
     return (

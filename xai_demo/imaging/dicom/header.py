@@ -98,7 +98,7 @@ class Header:
     notes: tuple[str, ...] = ()  # what a person should know
 
     @property
-    def inverted(self) -> bool:
+    def is_inverted(self) -> bool:
         """Whether low values are bright: PS3.3, C.7.6.3.1.2 and C.11.6.1.2."""
         # INVERSE is how a presentation LUT says what MONOCHROME1 says; it does not undo it.
         return self.photometric == "MONOCHROME1" or self.shape == "INVERSE"
