@@ -1,6 +1,7 @@
 """Fuzzes the readers for as long as is asked: `python -m tests.fuzz --minutes 10`.
 
-`--file` reads one file again, as a finding's message says. Exit status 1: there are findings.
+`--file` reads one file again, as a finding's message says; `--files 10000` counts what becomes of
+so many in a server's workers. Exit status 1: there are findings.
 """
 
 from __future__ import annotations
@@ -69,6 +70,24 @@ def description(run: Run, seed: int) -> str:
     )
 
 
+def count(files: int, seed: int) -> int:
+    """Read so many files in workers, and print what became of them."""
+    from tests.fuzz.counted import HANG_S, count_files
+
+    began = time.monotonic()
+    tally, workers = count_files(files, seed=seed)
+    for finding in tally.findings:
+        print(finding)
+    print(
+        f"{files} files, seed {seed}, {time.monotonic() - began:.0f} s: {tally.outcomes['read']}"
+        f" read, {tally.outcomes['refused']} refused, {tally.outcomes['fault']} tracebacks;"
+        f" the longest took {tally.longest_s:.1f} s, {workers.timed_out} more than {HANG_S:g} s;"
+        f" workers lost: {workers.lost}, over their limit: {workers.over_limit};"
+        f" findings: {len(tally.findings)}"
+    )
+    return int(bool(tally.findings or workers.lost or workers.timed_out or workers.over_limit))
+
+
 def main() -> int:
     """Parse the arguments, fuzz, and print what came of it."""
     from tests.fuzz.readers import READERS, read_bytes
@@ -78,11 +97,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="in all")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--file", type=Path, help="instead: read this one file")
+    parser.add_argument("--files", type=int, help="instead: so many files through the workers")
     arguments = parser.parse_args()
     names = arguments.reader or list(READERS)
     if arguments.file:
         print(*(f"{n}: {read_bytes(READERS[n], arguments.file.read_bytes())}" for n in names))
         return 0
+    if arguments.files:
+        return count(arguments.files, arguments.seed)
     out = Path(tempfile.mkdtemp(prefix="fuzz-"))
     seconds = max(1, round(60 * arguments.minutes / len(names)))
     findings = 0

@@ -155,16 +155,16 @@ def _read_own_model(path: Path) -> None:
 
 
 def _read_tiff_directories(path: Path) -> None:
-    from xai_demo.imaging import check_tiff_directories
+    from xai_demo.imaging.containers import read_tiff_pages
 
     with path.open("rb") as file:
-        check_tiff_directories(file)
+        assert all(page.width >= 0 <= page.height for page in read_tiff_pages(file))
 
 
 def _read_exif(path: Path) -> None:
-    from xai_demo.imaging import exif_orientation
+    from xai_demo.imaging.containers import exif_orientation
 
-    assert isinstance(exif_orientation(path.read_bytes()), int)
+    assert exif_orientation(path.read_bytes()) in {None, *range(1, 9)}
 
 
 def _check_values(values: Any, low: float, high: float) -> None:
