@@ -13,6 +13,7 @@ STATUS = {
     errors.RequestError: 2,
     errors.UnreadableFileError: 2,
     errors.DeidentificationError: 2,
+    errors.DeadlineError: 2,
     errors.AnnotationError: 2,
     errors.UnknownNameError: 2,
     errors.UnsuitableError: 2,

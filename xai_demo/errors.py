@@ -4,6 +4,7 @@ XaiDemoError                      exit status 1
 ├── RequestError                  exit status 2: the request or the file is at fault
 │   ├── UnreadableFileError       the file cannot be read, or contains nothing to analyse
 │   │   └── DeidentificationError a DICOM file cannot be written without its patient's data
+│   ├── DeadlineError             the request took longer than this server allows
 │   ├── AnnotationError           the annotation that came with a recording is at fault
 │   ├── UnknownNameError          no model, explainer, label or backend has that name
 │   └── UnsuitableError           the name is known, but does not fit what it is used for
@@ -38,6 +39,10 @@ class UnreadableFileError(RequestError):
 
 class DeidentificationError(UnreadableFileError):
     """A DICOM file cannot be written without its patient's data, so it must not be kept."""
+
+
+class DeadlineError(RequestError):
+    """The request took longer than this server allows."""
 
 
 class AnnotationError(RequestError):

@@ -196,9 +196,7 @@ def test_the_timeline_has_a_row_for_every_window(analyser, hiss):
 
 @pytest.mark.parametrize("name", ["breathing", "wheeze", "crackles", "crackles-and-wheeze"])
 def test_breath_sounds_are_not_doubtful(analyser, name):
-    prepared = inputs.prepare(
-        MODELS[0], inputs.read(MODELS[0], example_path(name), analyser.settings)
-    )
+    prepared = inputs.prepare(MODELS[0], analyser.reader.read(MODELS[0], example_path(name)))
     assert prepared.doubt == ""
 
 

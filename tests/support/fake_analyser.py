@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from xai_demo.analysis.reading import write_deidentified
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.errors import (
     AnnotationError,
@@ -179,8 +180,10 @@ class FakeAnalyser:
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        source: None = None,
     ) -> Analysis:
-        name, cycles = Path(path).name, request.cycles and Path(request.cycles).name
+        name = request.name or Path(path).name
+        cycles = request.cycles and (request.cycles_name or Path(request.cycles).name)
         choices = {field.name: getattr(request, field.name) for field in fields(request)}
         self.calls.append({"file": name, **choices, "cycles": cycles})
         if "long" in name:
@@ -207,7 +210,14 @@ class FakeAnalyser:
         explainer = request.explainer or "Grad-CAM++"
         return gated(answer(chosen, name, explainer, request.target), request.film)
 
-    def radiograph(self, path: str | Path) -> Radiograph:
+    def read(self, request: AnalysisRequest, path: str | Path, **_options: object) -> None:
+        """Nothing: the answer depends on the name alone."""
+
+    def deidentify(self, path: str | Path, *, name: str) -> bytes | None:
+        """As the real one does it."""
+        return write_deidentified(Path(path), name=name)
+
+    def radiograph(self, path: str | Path, *, name: str | None = None) -> Radiograph:
         """The radiograph below; "inverted" in the name is doubtful and "refuse" is refused."""
         name = Path(path).name
         if "refuse" in name or name.endswith(".txt"):

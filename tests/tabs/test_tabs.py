@@ -392,6 +392,7 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
         {
             "task": "audioset",
             "file": "clip.wav",
+            "name": None,
             "model": "everyday-cnn6",
             "explainer": "LayerCAM",
             "target": "Dog",
@@ -399,6 +400,7 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
             "weights": None,
             "signal_path": None,
             "cycles": None,
+            "cycles_name": None,
             "backend": "auto",
             "film": "checked",
             "noise": None,

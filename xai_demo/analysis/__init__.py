@@ -1,18 +1,21 @@
 """The pipeline from a file to its report: read, prepare, predict, explain, draw.
 
 `Analyser.analyse` runs it for one `AnalysisRequest`. The steps are in the other modules of this
-folder, in this order: `inputs` and `audio_input`, `inference`, `explain`.
+folder, in this order: `reading`, `inputs` and `audio_input`, `inference`, `explain`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xai_demo import explainers, networks
 from xai_demo.analysis.explain import Inference, explain, uncertainty_intervals
 from xai_demo.analysis.inference import ModelRunner, run_network
+from xai_demo.analysis.reading import Reader, Source
+from xai_demo.analysis.request import AnalysisRequest, TimeLimit
 from xai_demo.audio.noise import add_noise
 from xai_demo.decision import decide
 from xai_demo.engine import Engine
@@ -37,22 +40,32 @@ from xai_demo.scheduler import MonotonicProgress, StepTimer, download_progress, 
 
 if TYPE_CHECKING:
     from xai_demo.analysis.inputs import PreparedInput
-    from xai_demo.analysis.request import AnalysisRequest
-    from xai_demo.audio.segments import Cycle
     from xai_demo.engine.backends import Network
     from xai_demo.records import Floats
+    from xai_demo.service.workers import WorkerPool
     from xai_demo.settings import Settings
 
 
 class Analyser:
-    """Analyses files with the models of one deployment; safe to call from many threads."""
+    """Analyses files with the models of one deployment; safe to call from many threads.
 
-    def __init__(self, settings: Settings) -> None:
+    A server hands in a `pool` of workers that read the files, and `request_seconds`, after which an
+    analysis is given up.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        pool: WorkerPool | None = None,
+        request_seconds: float | None = None,
+    ) -> None:
         self.settings = settings
         self.hub = Hub(settings)
         self.engine = Engine(self.hub)
+        self.reader = Reader(settings, pool)
+        self._request_seconds = request_seconds
 
-    @run_in_queue
     def analyse(
         self,
         request: AnalysisRequest,
@@ -60,63 +73,108 @@ class Analyser:
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        source: Source | None = None,
     ) -> Analysis:
         """Answer for one file and explain the answer.
 
         One forward pass serves the answer and, with most explainers, the heatmaps of the target and
-        of the other probable labels. Raises RequestError for a faulty request or file, WeightsError
-        for missing weights, and CancelledError soon after `cancelled()` becomes true.
+        of the other probable labels. `source` is what `read` has read, None: it is read here. Only
+        what follows takes a slot of the engine's queue. Raises RequestError for a faulty request or
+        file, WeightsError for missing weights, DeadlineError, and CancelledError soon after
+        `cancelled()` becomes true.
         """
-        from xai_demo.analysis import inputs
+        job = self._job(request, path, progress, cancelled)
+        if source is None:
+            source = self._read(job)
+        # Waiting for others does not count.
+        job.limit.pause()
+        return self.engine.queue.run(
+            lambda: self._answer(job, source), progress=progress, cancelled=job.limit
+        )
 
-        is_cancelled = cancelled or (lambda: False)
-        report, timer = MonotonicProgress(progress), StepTimer()
-        report_download = download_progress(report, is_cancelled)
-        named, model = self._models(request, report_download)
+    def read(
+        self,
+        request: AnalysisRequest,
+        path: str | Path,
+        *,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Source:
+        """Read what a request needs, for `analyse` in another process; raises what that raises."""
+        return self._read(self._job(request, path, None, cancelled))
+
+    def _job(
+        self,
+        request: AnalysisRequest,
+        path: str | Path,
+        progress: Progress | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> _Job:
+        """A request whose names exist and fit each other; fetches the weights that it brings."""
+        report = MonotonicProgress(progress)
+        named, model = self._models(request, download_progress(report, TimeLimit(None, cancelled)))
         explainer = request.explainer or default_explainer(model)
-        backend = _backend(model, explainer, request.backend)
         # A misspelt layer is refused before the file is read. Other weights bring their own layers.
         if request.weights is None:
             networks.explained_layer(model, request.layer)
-        report(0.02, "Reading the file")
-        source = self._read(model, Path(path), request, timer)
-        cycles, cycle_warnings = _cycles(source, request)
+        return _Job(
+            request=request,
+            path=Path(path),
+            named=named,
+            model=model,
+            explainer=explainer,
+            backend=_backend(model, explainer, request.backend),
+            report=report,
+            limit=TimeLimit(self._request_seconds, cancelled),
+        )
+
+    def _answer(self, job: _Job, source: Source) -> Analysis:
+        """Answer for what was read; runs in a slot of the engine's queue."""
+        from xai_demo.analysis import inputs
+
+        request, report, limit = job.request, job.report, job.limit
+        timer = StepTimer(dict(source.timing_ms))
         report(0.06, "Loading the network")
+        # The clock of the request still stands, because this may have to download.
         network = self.engine.network(
-            named.name,
-            backend=backend,
+            job.named.name,
+            backend=job.backend,
             weights=request.weights,
             layer=request.layer,
-            progress=report_download,
+            progress=download_progress(report, limit),
         )
-        runner = ModelRunner(network, is_cancelled)
+        limit.resume()
+        runner = ModelRunner(network, limit)
         with timer("prepare"):
             prepared = inputs.prepare(
-                network.model, source, signal_path=request.signal_path, cycles=cycles
+                network.model,
+                source.content,
+                signal_path=request.signal_path,
+                cycles=source.cycles,
+                check=limit.check,
             )
         report(0.32, "Predicting")
         with timer("predict"):
-            inference = _infer(request, explainer, network, prepared, runner)
+            inference = _infer(request, job.explainer, network, prepared, runner)
         intervals = uncertainty_intervals(inference, report, timer)
         limit_s = self.settings.explain_seconds
         explanations, warnings = explain(inference, report, timer, limit_s=limit_s)
         report(0.96, "Drawing")
         return _analysis(
             inference,
-            file=display_name(request.name or path),
+            file=display_name(request.name or job.path),
             explanations=explanations,
             intervals=intervals,
-            warnings=cycle_warnings + warnings,
+            warnings=source.warnings + warnings,
             timer=timer,
         )
 
     def radiograph(self, path: str | Path, *, name: str | None = None) -> Radiograph:
-        """Read a radiograph and screen it with the gate; no model is involved."""
-        from xai_demo import imaging
+        """Read a radiograph for a preview and screen it with the gate; no model is involved."""
+        return self.reader.preview(path, name=name)
 
-        return gate.screen_radiograph(
-            imaging.read_image(path, max_pixels=self.settings.max_pixels, name=name)
-        )
+    def deidentify(self, path: str | Path, *, name: str) -> bytes | None:
+        """A DICOM file's content without patient data, see `Reader.deidentify`."""
+        return self.reader.deidentify(path, name=name)
 
     @run_in_queue
     def live(
@@ -154,19 +212,31 @@ class Analyser:
                 continue
             explainers.warm_up()
 
-    def _read(
-        self, model: Model, path: Path, request: AnalysisRequest, timer: StepTimer
-    ) -> Recording | Radiograph:
-        """Read the file and add the noise, or screen it with the gate."""
-        from xai_demo.analysis import inputs
-
+    def _read(self, job: _Job) -> Source:
+        """Read the file and add the noise, or screen it with the gate; read the cycles."""
+        request, timer = job.request, StepTimer()
+        job.report(0.02, "Reading the file")
         with timer("read"):
-            source = inputs.read(model, path, self.settings, name=request.name)
-        if isinstance(source, Recording):
-            # Before the signal path, as noise at the stethoscope would be.
-            return source if request.noise is None else add_noise(source, request.noise)
-        with timer("gate"):
-            return gate.screen_radiograph(source, request.film)
+            content = self.reader.read(job.model, job.path, name=request.name, cancelled=job.limit)
+        job.limit.check()
+        if isinstance(content, Radiograph):
+            with timer("gate"):
+                content = gate.screen_radiograph(content, request.film)
+            return Source(content=content, timing_ms=timer.elapsed_ms)
+        # Before the signal path, as noise at the stethoscope would be.
+        if request.noise is not None:
+            content = add_noise(content, request.noise)
+        if request.cycles is None:
+            return Source(content=content, timing_ms=timer.elapsed_ms)
+        # To the millisecond, because messages quote the duration.
+        cycles, warnings = self.reader.cycles(
+            request.cycles,
+            duration_s=round(content.duration_s, 3),
+            name=request.cycles_name,
+            cancelled=job.limit,
+        )
+        job.limit.check()
+        return Source(content=content, cycles=cycles, warnings=warnings, timing_ms=timer.elapsed_ms)
 
     def _models(self, request: AnalysisRequest, progress: Progress) -> tuple[Model, Model]:
         """The model that the request names, and the model of the weights that it names, if any.
@@ -175,11 +245,7 @@ class Analyser:
         """
         named = model = self._model(request.task, request.model)
         if request.weights is not None:
-            # They may have to be downloaded; meanwhile other requests go first.
-            with self.engine.queue.step_aside():
-                model, _ = self.hub.fetch_custom_weights(
-                    request.weights, like=named, progress=progress
-                )
+            model, _ = self.hub.fetch_custom_weights(request.weights, like=named, progress=progress)
         if request.target is not None and request.target not in model.labels:
             raise UnknownNameError(f"label of {model.name}", request.target, model.labels)
         return named, model
@@ -197,17 +263,18 @@ class Analyser:
         return model
 
 
-def _cycles(
-    source: Recording | Radiograph, request: AnalysisRequest
-) -> tuple[tuple[Cycle, ...], tuple[str, ...]]:
-    """The annotated respiratory cycles of a recording, and warnings about them; none without."""
-    from xai_demo.audio.segments import read_cycles
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """A request on its way."""
 
-    if request.cycles is None or not isinstance(source, Recording):
-        return (), ()
-    # To the millisecond, because messages quote the duration.
-    duration_s = round(source.duration_s, 3)
-    return read_cycles(request.cycles, duration_s=duration_s, name=request.cycles_name)
+    request: AnalysisRequest
+    path: Path
+    named: Model  # by the request
+    model: Model  # of the weights that the request names, else the same
+    explainer: str
+    backend: str
+    report: Progress
+    limit: TimeLimit
 
 
 def _infer(

@@ -6,15 +6,15 @@ events, and the sound of the explanation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xai_demo import decision, files
-from xai_demo.analysis import heatmap
-from xai_demo.audio import quality, spectrogram
+from xai_demo.analysis import heatmap, recording_checks
+from xai_demo.audio import spectrogram
 from xai_demo.audio.events import detect_events, event_probabilities_over_time, evidence_over_time
 from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.segments import LogMelWindows, Span, cycle_windows, sliding_windows
@@ -28,25 +28,12 @@ if TYPE_CHECKING:
 STEP_FRAMES = 32
 # Longer recordings are analysed, but not turned back into sound.
 MAX_PLAYED_S = 300.0
-# From these shares of a recording on, there is too little breath sound in it to trust an answer.
-DOUBTFUL_SHARES: Mapping[quality.Kind, float] = {
-    "silence": 0.9,
-    "clipping": 0.1,
-    "speech": 0.5,
-    "music": 0.5,
-    "noise": 0.5,
-    "too short": 1.0,
-}
 
-# Just above the smallest step of 16-bit sound, -90.3 dB: no more than that is silence.
-_SILENT_DB = -90.0
 # Decibels below the loudest point at which the spectrogram is drawn black.
 _DRAWN_RANGE_DB = 80
 # Long recordings are filtered in chunks, each with some of the sound before and after it.
 _FILTER_CHUNK_S = 300.0
 _FILTER_OVERLAP_S = 4.0
-# The decoder warns of these itself, at the sample rate of the file.
-_DECODER_FINDINGS: tuple[quality.Kind, ...] = ("clipping", "too short")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +96,11 @@ class AudioInput:
             return self._step_timeline(model, steps)
         rows = probabilities
         if self.has_cycles:
-            cycles = np.array([span.segment for span in self.inputs.spans])
-            rows = np.stack(
-                [
-                    decision.pool_windows(model, probabilities[cycles == i])
-                    for i in range(len(self.segments_s))
-                ]
-            )
+            # The windows of a cycle follow each other, and cycles are in order.
+            cycles = [span.segment for span in self.inputs.spans]
+            edges = np.searchsorted(cycles, range(1, len(self.segments_s)))
+            parts = np.split(probabilities, edges)
+            rows = np.stack([decision.pool_windows(model, part) for part in parts])
         return Timeline(
             starts_s=tuple(start for start, _ in self.segments_s),
             ends_s=tuple(end for _, end in self.segments_s),
@@ -278,28 +263,36 @@ def model_signal_path(spec: LogMel) -> SignalPath:
 
 
 def prepare_audio(
-    recording: Recording, model: Model, path: SignalPath | None, cycles: tuple[Cycle, ...]
+    recording: Recording,
+    model: Model,
+    path: SignalPath | None,
+    cycles: tuple[Cycle, ...],
+    check: Callable[[], None] = lambda: None,
 ) -> AudioInput:
     """Filter a recording, compute its spectrogram and cut it into windows or cycles.
 
-    Raises TypeError for a model of images, and UnsuitableError for a band that the filter refuses.
+    `check` is called every few minutes of sound, and may raise. Raises TypeError for a model of
+    images, and UnsuitableError for a band that the filter refuses.
     """
     spec = model.preprocessing
     if not isinstance(spec, LogMel):
         raise TypeError(f"{model.name} is not a model of sounds")
     path = model_signal_path(spec) if path is None else path
-    stages, samples = _run_signal_path(recording, path)
+    stages, samples = _run_signal_path(recording, path, check)
     min_samples = round(max(spec.min_s, 0) * spec.sample_rate_hz)
-    decibels = _decibels(spectrogram.repeat_to_length(samples, min_samples), spec)
+    decibels = _decibels(spectrogram.repeat_to_length(samples, min_samples), spec, check)
     window = min(spectrogram.window_frames(spec), decibels.shape[1])
     # Repeated sound is analysed, but neither drawn nor timed.
     n_frames = spectrogram.frame_count(len(samples), spec)
     spans = cycle_windows(cycles, window, n_frames, spec)
     spans = spans or sliding_windows(decibels.shape[1], window, spec)
-    doubt, warnings = "", recording.warnings + _padding_warning(recording, min_samples, spec)
+    doubt, warnings = (
+        "",
+        recording.warnings + recording_checks.padding_warning(recording, min_samples, spec),
+    )
     facts = dict(recording.facts)
     if model.task == "stethoscope":
-        doubt, quality_warnings = _quality_findings(recording)
+        doubt, quality_warnings = recording_checks.quality_findings(recording)
         warnings += quality_warnings
         band = None if path.band_hz is None else list(path.band_hz)
         facts["signal_path"] = {"band_hz": band, "denoise": path.denoise}
@@ -314,7 +307,7 @@ def prepare_audio(
         ),
         facts=facts,
         warnings=warnings,
-        blank=_blank_reason(recording),
+        blank=recording_checks.blank_reason(recording),
         sample_rate_hz=spec.sample_rate_hz,
         spec=spec,
         raw=recording.samples,
@@ -327,7 +320,9 @@ def prepare_audio(
     )
 
 
-def _run_signal_path(recording: Recording, path: SignalPath) -> tuple[Mapping[str, Floats], Floats]:
+def _run_signal_path(
+    recording: Recording, path: SignalPath, check: Callable[[], None]
+) -> tuple[Mapping[str, Floats], Floats]:
     """The sound after each step, none for a long recording; and the sound after the last step."""
     rate, raw = recording.sample_rate_hz, recording.samples
     if len(raw) <= MAX_PLAYED_S * rate:
@@ -338,6 +333,7 @@ def _run_signal_path(recording: Recording, path: SignalPath) -> tuple[Mapping[st
     size, overlap = round(_FILTER_CHUNK_S * rate), round(_FILTER_OVERLAP_S * rate)
     samples = files.allocate_array(raw.shape)
     for first in range(0, len(raw), size):
+        check()
         end, start = min(first + size, len(raw)), max(first - overlap, 0)
         stage = path.run(raw[start : end + overlap], rate)[-1]
         samples[first:end] = stage.samples[first - start : end - start]
@@ -347,10 +343,11 @@ def _run_signal_path(recording: Recording, path: SignalPath) -> tuple[Mapping[st
     return {}, samples
 
 
-def _decibels(samples: Floats, spec: LogMel) -> Floats:
+def _decibels(samples: Floats, spec: LogMel, check: Callable[[], None]) -> Floats:
     """The log-mel spectrogram, (mel, frames); memory-mapped if it is large."""
     frames = files.allocate_array((spectrogram.frame_count(len(samples), spec), spec.n_mels))
     for first, piece in spectrogram.log_mel_chunks(samples, spec):
+        check()
         frames[first : first + piece.shape[1]] = piece.T
         files.release_pages(samples)
         files.release_pages(frames)
@@ -364,32 +361,3 @@ def _spans_s(
     """Start and end of each span in seconds, none beyond the end of the recording."""
     frame_s, duration_s = spec.hop_length / spec.sample_rate_hz, n_samples / spec.sample_rate_hz
     return tuple((span.first * frame_s, min(span.last * frame_s, duration_s)) for span in spans)
-
-
-def _blank_reason(recording: Recording) -> str:
-    samples = recording.samples
-    peak = max(float(np.abs(samples[part]).max()) for part in files.chunks(samples))
-    if 20 * np.log10(max(peak, 1e-12)) < _SILENT_DB:
-        return "The recording is silent: there is nothing to explain."
-    return ""
-
-
-def _padding_warning(recording: Recording, min_samples: int, spec: LogMel) -> tuple[str, ...]:
-    if len(recording.samples) >= min_samples:
-        return ()
-    return (
-        f"The recording lasts {recording.duration_s:.2f} s. It was repeated to fill the "
-        f"{spec.min_s:g} s that this network needs.",
-    )
-
-
-def _quality_findings(recording: Recording) -> tuple[str, tuple[str, ...]]:
-    """Why no answer can be trusted, empty if it can; and warnings beyond those of the decoder."""
-    # Measured at the file's own sample rate: resampling blurs clipped peaks.
-    clipped = recording.facts.get("clipped_share")
-    findings = quality.check_quality(recording.samples, recording.sample_rate_hz, clipped=clipped)
-    files.release_pages(recording.samples)
-    severe = [f for f in findings if f.share >= DOUBTFUL_SHARES[f.kind]]
-    known = (*_DECODER_FINDINGS, "silence") if recording.is_silent else _DECODER_FINDINGS
-    warnings = tuple(f.sentence for f in findings if f.kind not in known)
-    return (severe[0].sentence if severe else ""), warnings

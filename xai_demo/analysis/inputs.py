@@ -1,18 +1,16 @@
-"""A file as one model's input: read, prepared, and the network's outputs laid over it again.
+"""A file as one model's input: prepared, and the network's outputs laid over it again.
 
 `PreparedInput` is what recordings (`audio_input`) and radiographs (here) have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xai_demo import audio, imaging
 from xai_demo.analysis import audio_input, heatmap
 from xai_demo.errors import UnsuitableError
 from xai_demo.imaging import preprocess
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from xai_demo.audio.filters import SignalPath
     from xai_demo.audio.segments import Cycle, LogMelWindows
     from xai_demo.records import Floats
-    from xai_demo.settings import Settings
 
 
 class PreparedInput(Protocol):
@@ -101,39 +98,23 @@ class PreparedInput(Protocol):
         """The picture that heatmaps are laid over, and the sounds to play."""
 
 
-def read(
-    model: Model, path: Path, settings: Settings, *, name: str | None = None
-) -> Recording | Radiograph:
-    """Read the file as the model's task needs it; raises UnreadableFileError.
-
-    Messages call the file `name`, or by its own.
-    """
-    spec = model.preprocessing
-    if isinstance(spec, LogMel):
-        return audio.read_audio(
-            path,
-            sample_rate_hz=spec.sample_rate_hz,
-            max_duration_s=settings.max_duration_s,
-            name=name,
-        )
-    return imaging.read_image(path, max_pixels=settings.max_pixels, name=name)
-
-
 def prepare(
     model: Model,
     source: Recording | Radiograph,
     *,
     signal_path: SignalPath | None = None,
     cycles: tuple[Cycle, ...] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> PreparedInput:
     """Prepare what was read for a model's network; with `cycles`, one answer for each of them.
 
-    Raises UnsuitableError for a recording and a model of images, or the other way round.
+    `check` is called between steps and may raise. Raises UnsuitableError for a recording and a
+    model of images, or the other way round.
     """
     spec = model.preprocessing
     # Both are checked, because a source can be prepared for a model that it was not read for.
     if isinstance(spec, LogMel) and isinstance(source, Recording):
-        return audio_input.prepare_audio(source, model, signal_path, cycles)
+        return audio_input.prepare_audio(source, model, signal_path, cycles, check)
     if isinstance(spec, Raster) and isinstance(source, Radiograph):
         return prepare_image(source, spec)
     raise UnsuitableError(

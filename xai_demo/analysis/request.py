@@ -7,13 +7,21 @@ to judge (unknown models, labels and layers, explainers that do not fit) the pip
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_demo.audio.noise import KINDS, Noise
 from xai_demo.engine.backends import BACKENDS
-from xai_demo.errors import RequestError, UnknownNameError, UnsuitableError
+from xai_demo.errors import (
+    CancelledError,
+    DeadlineError,
+    RequestError,
+    UnknownNameError,
+    UnsuitableError,
+)
 from xai_demo.records import GATE_MODES, TASKS, GateMode, Task
 
 if TYPE_CHECKING:
@@ -98,6 +106,46 @@ class AnalysisRequest:
         # Compared, not tested for truth: False is a choice.
         chosen = {name: value for name, value in choices.items() if value not in (None, "")}
         return cls(task=task, **chosen)
+
+
+class TimeLimit:
+    """Whether a request has been cancelled, asked between its steps, and its deadline.
+
+    Calling it returns what `cancelled` says, and raises DeadlineError once the request has taken
+    `seconds`; None: it may take as long as it does.
+    """
+
+    def __init__(
+        self, seconds: float | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> None:
+        self._seconds, self._cancelled = seconds, cancelled
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._paused_at: float | None = None
+
+    def __call__(self) -> bool:
+        """Whether the request has been cancelled; raises DeadlineError."""
+        is_running = self._end is not None and self._paused_at is None
+        if is_running and time.monotonic() > (self._end or 0):
+            raise DeadlineError(
+                f"The analysis took longer than the {self._seconds:g} s that are allowed here; try "
+                "a shorter recording or a quicker explainer."
+            )
+        return self._cancelled is not None and self._cancelled()
+
+    def check(self) -> None:
+        """Raise CancelledError or DeadlineError where the request has to end."""
+        if self():
+            raise CancelledError("Cancelled on request.")
+
+    def pause(self) -> None:
+        """Stop counting: the request waits for others, or for a download."""
+        self._paused_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Count again."""
+        if self._end is not None and self._paused_at is not None:
+            self._end += time.monotonic() - self._paused_at
+        self._paused_at = None
 
 
 def check_visitor(request: AnalysisRequest, *, own_models: bool) -> None:

@@ -16,6 +16,7 @@ from xai_demo.explainers import EXPLAINERS
 
 if TYPE_CHECKING:
     from xai_demo.analysis import Analyser
+    from xai_demo.analysis.reading import Source
     from xai_demo.analysis.request import AnalysisRequest
     from xai_demo.hub import Hub
     from xai_demo.records import Analysis, Decision, Floats, Prediction, Progress, Radiograph, Task
@@ -44,6 +45,10 @@ class ZeroGPUAnalyser:
         """See `Analyser.radiograph`; it runs no network and takes no GPU."""
         return self._analyser.radiograph(path, name=name)
 
+    def deidentify(self, path: str | Path, *, name: str) -> bytes | None:
+        """See `Analyser.deidentify`."""
+        return self._analyser.deidentify(path, name=name)
+
     def warm_up(self) -> None:
         """Do nothing: `wrap_for_zerogpu` has loaded the networks."""
 
@@ -65,19 +70,24 @@ class ZeroGPUAnalyser:
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Analysis:
-        """See `Analyser.analyse`; a call that has started cannot be cancelled."""
+        """See `Analyser.analyse`; a call that has started cannot be cancelled.
+
+        The file is read before, in the server and its workers: no GPU second is spent on it, and
+        the forked process has no workers.
+        """
+        source = self._analyser.read(request, path, cancelled=cancelled)
         if progress:
             # The only report: callbacks cannot be pickled into the other process.
             progress(0.05, "Waiting for a GPU")
-        outcome = self._analyse_on_gpu(request, str(path))
+        outcome = self._analyse_on_gpu(request, str(path), source)
         if isinstance(outcome, XaiDemoError):
             raise outcome
         analysis: Analysis = outcome
         return analysis
 
-    def _analyse(self, request: AnalysisRequest, path: str) -> Any:
+    def _analyse(self, request: AnalysisRequest, path: str, source: Source) -> Any:
         """Runs in the forked process."""
-        return _result_or_error(lambda: self._analyser.analyse(request, path))
+        return _result_or_error(lambda: self._analyser.analyse(request, path, source=source))
 
     def _live(self, task: Task, samples: Floats, sample_rate_hz: int, model: str | None) -> Any:
         """Runs in the forked process."""
@@ -85,7 +95,7 @@ class ZeroGPUAnalyser:
             lambda: self._analyser.live(task, samples, sample_rate_hz, model=model)
         )
 
-    def _max_seconds(self, request: AnalysisRequest, path: str) -> int:
+    def _max_seconds(self, request: AnalysisRequest, path: str, source: Source) -> int:
         """The longest time that the analysis may take; ZeroGPU serves short calls first."""
         from xai_demo import networks
 

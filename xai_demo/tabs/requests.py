@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gradio.utils import get_upload_folder
 
 from xai_demo import networks
+from xai_demo.analysis.reading import write_deidentified
 from xai_demo.analysis.request import AnalysisRequest, check_visitor
 from xai_demo.errors import (
     AnnotationError,
@@ -26,9 +27,7 @@ from xai_demo.errors import (
     XaiDemoError,
 )
 from xai_demo.explainers import fitting_names
-from xai_demo.files import detect_format, display_name, write_atomically
-from xai_demo.imaging.dicom.deidentify import deidentify, is_deidentified
-from xai_demo.imaging.dicom.tags import DamagedError
+from xai_demo.files import display_name, write_atomically
 from xai_demo.records import (
     Analysis,
     Decision,
@@ -93,8 +92,14 @@ class Analyser(Protocol):
     ) -> Analysis:
         """Read one file, predict and explain."""
 
-    def radiograph(self, path: str | Path) -> Radiograph:
-        """Read a radiograph and check it with the gate, without a model."""
+    def radiograph(self, path: str | Path, *, name: str | None = None) -> Radiograph:
+        """Read a radiograph at the size of a preview and check it with the gate."""
+
+    def deidentify(self, path: str | Path, *, name: str) -> bytes | None:
+        """Return a DICOM file's content without patient data, None if there is none to remove.
+
+        Raises UnreadableFileError if it cannot be written without.
+        """
 
     def live(
         self, task: Task, samples: Floats, sample_rate_hz: int, *, model: str | None = None
@@ -247,28 +252,28 @@ def _analyse_upload(
     check_visitor(request, own_models=analyser.hub.own_models)
     if request.task == "chest_xray":
         # Before the analysis, which may have to wait in the queue.
-        remove_patient_data(path)
+        remove_patient_data(path, analyser)
     analysis = analyser.analyse(request, path, progress=progress, cancelled=cancelled)
     if analysis.report.input.get("format") == "DICOM":
         return replace(analysis, report=replace(analysis.report, file=DICOM_NAME))
     return analysis
 
 
-def remove_patient_data(path: str) -> None:
+def remove_patient_data(path: str, analyser: Analyser | None = None) -> None:
     """Overwrite an uploaded DICOM file with a copy without patient data.
 
-    Files outside the upload folder, other formats and damaged files are left as they are.
+    The analyser's workers read it; without one, this process does. Files outside the upload folder,
+    other formats and damaged files are left as they are.
     """
     # Resolved, so that a link out of the folder does not count as inside it.
     place = Path(path).resolve()
     if not place.is_relative_to(Path(get_upload_folder()).resolve()):
         return
     try:
-        with place.open("rb") as file:
-            if detect_format(file) != "DICOM" or is_deidentified(file):
-                return
-            content = deidentify(file, display_name(path))
+        write_anew = analyser.deidentify if analyser else write_deidentified
+        content = write_anew(place, name=display_name(path))
         # Whoever reads the file meanwhile sees all of the old or all of the new one.
-        write_atomically(place, content)
-    except (OSError, UnreadableFileError, DamagedError):
+        if content is not None:
+            write_atomically(place, content)
+    except (OSError, UnreadableFileError):
         return

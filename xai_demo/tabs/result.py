@@ -295,7 +295,7 @@ def preview_html(analyser: Analyser, path: str | None) -> str:
     if not path:
         return ""
     # The preview is the first to read an upload.
-    remove_patient_data(path)
+    remove_patient_data(path, analyser)
     try:
         radiograph = analyser.radiograph(path)
     except XaiDemoError as error:
