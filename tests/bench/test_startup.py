@@ -72,16 +72,18 @@ def test_the_page_imports_no_experiment_tracker(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import sys
-    from types import SimpleNamespace
 
     from xai_demo.tabs import server
 
+    def stop(_settings: Settings) -> None:
+        raise KeyboardInterrupt
+
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    shown = SimpleNamespace(block_thread=lambda: None)
-    monkeypatch.setattr(server, "build", lambda _analyser: shown)
-    monkeypatch.setattr(server, "serve", lambda page, *_given, **_options: page)
-    monkeypatch.setattr(server, "_warm_up", lambda _analyser: None)
-    server.launch(Settings(weights_dir=tmp_path, cache_dir=tmp_path))
+    monkeypatch.setattr(server, "configure_logging", lambda _format: None)
+    # The first of what a start does after that.
+    monkeypatch.setattr(server, "start_workers", stop)
+    with pytest.raises(KeyboardInterrupt):
+        server.launch(Settings(weights_dir=tmp_path, cache_dir=tmp_path))
     with pytest.raises(ImportError):
         __import__("wandb")
     del sys.modules["wandb"]  # for the tests after this one

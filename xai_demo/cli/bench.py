@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 def add_bench(command: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
+    command.add_argument(
+        "load",
+        nargs="?",
+        choices=("visitors", "requests"),
+        help="what many visitors at once, or many requests in a row, do to the served page",
+    )
     # Without any of these, `bench` measures the analyses themselves.
     kind = command.add_mutually_exclusive_group()
     kind.add_argument(
@@ -37,8 +43,13 @@ def add_bench(command: argparse.ArgumentParser) -> None:
         help="instead: how long slow explainers take, and how soon they stop",
     )
     kind.add_argument(
-        "--minutes", type=int, metavar="N", help="instead: a recording of N minutes, and live sound"
+        "--minutes",
+        type=int,
+        metavar="N",
+        help="instead: a recording of N minutes, and live sound; with visitors: how long they stay",
     )
+    command.add_argument("--visitors", type=int, metavar="N", help="how many visitors there are")
+    command.add_argument("--count", type=int, metavar="N", help="how many requests in a row")
     command.add_argument("--rounds", type=int, metavar="N", help="to take the medians of")
     add_json(command)
 
@@ -59,6 +70,7 @@ def _measure(
         explanations,
         front_ends,
         http,
+        load,
         long_recordings,
         memory,
         slow_explainers,
@@ -67,6 +79,13 @@ def _measure(
 
     # First, so that a wrong number is reported before anything is measured.
     rounds = _rounds(arguments)
+    if arguments.load == "visitors":
+        given = _given(arguments, "visitors", "minutes")
+        result = load.run_visitors(settings, progress=progress, **given)
+        return result, load.visitor_text(result)
+    if arguments.load == "requests":
+        result = load.run_requests(settings, progress=progress, **_given(arguments, "count"))
+        return result, load.request_text(result)
     if arguments.requests is not None:
         result = memory.run(settings, requests=arguments.requests, progress=progress)
         return result, memory.text(result)
@@ -89,12 +108,20 @@ def _measure(
     return result, explanations.table(result)
 
 
+def _given(arguments: argparse.Namespace, *options: str) -> dict[str, int]:
+    """The options that were given; each measurement has defaults of its own."""
+    return {name: value for name in options if (value := getattr(arguments, name)) is not None}
+
+
 def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
     """`rounds` as a keyword argument, where it was given; raises RequestError for bad numbers."""
-    for option in ("rounds", "requests", "minutes"):
+    for option in ("rounds", "requests", "minutes", "visitors", "count"):
         number = getattr(arguments, option)
         if number is not None and number < 1:
             raise RequestError(f"--{option} is {number}; it must be at least 1")
+    for option, load in (("visitors", "visitors"), ("count", "requests")):
+        if getattr(arguments, option) is not None and arguments.load != load:
+            raise RequestError(f"--{option} belongs to `bench {load}`; use both, or neither")
     # Nothing is passed on then, because each measurement has a default of its own.
     if arguments.rounds is None:
         return {}

@@ -243,6 +243,7 @@ class RunningPage:
 
     url: str
     seconds: float  # from the start of its process to its first response
+    pid: int = 0
 
 
 @contextmanager
@@ -258,21 +259,28 @@ def serve_page(
     variables = (*environ, "GRADIO_SERVER_NAME=127.0.0.1", f"GRADIO_SERVER_PORT={port}")
     start_s, url = time.perf_counter(), f"http://127.0.0.1:{port}/"
     # Variables are added by env(1), because only `settings` reads the environment of this process.
-    with subprocess.Popen(  # noqa: S603 - our own program
-        ["/usr/bin/env", *variables, *command],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as process:
+    # The log goes to a file: a pipe that nobody reads would stop the page once it is full.
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(  # noqa: S603 - our own program
+            ["/usr/bin/env", *variables, *command],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        ) as process,
+    ):
         try:
             while not _is_answering(url):
                 if process.poll() is not None or time.perf_counter() - start_s > START_TIMEOUT_S:
                     process.kill()
-                    errors = process.communicate()[1].decode(errors="replace").strip()
+                    process.wait()
+                    log.seek(0)
+                    errors = log.read().decode(errors="replace").strip()
                     last = (errors.splitlines() or ["nothing"])[-1]
                     raise XaiDemoError(f"The page did not start; the last line of its log: {last}")
                 time.sleep(_POLL_INTERVAL_S)
-            yield RunningPage(url=url, seconds=time.perf_counter() - start_s)
+            seconds = time.perf_counter() - start_s
+            yield RunningPage(url=url, seconds=seconds, pid=process.pid)
         finally:
             # A server never ends by itself, and leaving the `with` block waits for its end.
             process.kill()
