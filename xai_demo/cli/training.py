@@ -73,14 +73,15 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 def evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure a model on its test data"""
     from xai_demo.export import evaluation_text
+    from xai_demo.training.datasets.archive import unpack_dataset
     from xai_demo.training.evaluate import evaluate_model
     from xai_demo.training.model_card import write_card
 
-    with progress_bar() as progress:
+    with unpack_dataset(arguments.data) as data, progress_bar() as progress:
         result = evaluate_model(
             arguments.model,
             settings=settings,
-            data=arguments.data,
+            data=data,
             out=arguments.out,
             progress=progress,
         )
@@ -384,7 +385,13 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set")
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the data set: a folder, or a zip archive for `evaluate`",
+    )
 
 
 def _add_balance(command: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from xai_demo.audio import measure_duration_s
 from xai_demo.errors import TrainingError
 from xai_demo.training.datasets import (
     breathing,
@@ -133,9 +134,9 @@ def test_the_class_of_what_is_heard(crackles, wheezes, kind):
 
 def test_a_file_that_is_no_sound_has_no_duration(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF, or so it says")
-    assert breathing.sound_duration_s(tmp_path / "a.wav") is None
-    assert breathing.sound_duration_s(write_sound(tmp_path / "none.wav", seconds=0)) is None
-    assert breathing.sound_duration_s(write_sound(tmp_path / "b.wav", seconds=2.5)) == 2.5
+    assert measure_duration_s(tmp_path / "a.wav") is None
+    assert measure_duration_s(write_sound(tmp_path / "none.wav", seconds=0)) is None
+    assert measure_duration_s(write_sound(tmp_path / "b.wav", seconds=2.5)) == 2.5
 
 
 # Any mixture
@@ -274,7 +275,7 @@ def test_sprsound_files_without_their_counterpart_are_counted_and_named(tmp_path
     [
         ("", "empty annotations, left out (1): bad.json."),
         ("{", "files that are not SPRSound annotations, left out (1): bad.json (JSONDecodeError"),
-        ("[]", "files that are not SPRSound annotations, left out (1): bad.json (StopIteration"),
+        ("[]", "files that are not SPRSound annotations, left out (1): bad.json (TypeError"),
         (
             '{"record_annotation": "Normal"}',
             "files that are not SPRSound annotations, left out (1):",

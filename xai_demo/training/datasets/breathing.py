@@ -12,11 +12,12 @@ or "-".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from xai_demo.audio import measure_duration_s
 from xai_demo.errors import TrainingError
 
 # BOTH is CRACKLE + WHEEZE, which `kind_of` relies on, and the last, so that figures of three
@@ -27,8 +28,10 @@ SOUND_SUFFIXES = {".wav", ".flac"}
 # An event that reaches this far beyond its sound is cut to it.
 LEEWAY_S = 0.05
 # Label folders hold sounds from anywhere, so compressed ones are read there too.
-FOLDER_SUFFIXES = SOUND_SUFFIXES | {".ogg", ".mp3"}
+FOLDER_SUFFIXES = SOUND_SUFFIXES | {".ogg", ".opus", ".mp3", ".m4a", ".webm", ".amr", ".3gp"}
 _PATIENT_PREFIX = re.compile(r"[^_-]+")
+# An unpacked archive has a folder or two of its own around its layout.
+_DEPTH = 3
 _MOST_NAMED = 5  # examples in one note
 
 Site = Literal["sprsound", "icbhi", "fraiwan", "folders"]
@@ -92,7 +95,7 @@ class Ledger:
 
 
 def read(folder: Path) -> Corpus:
-    """Read every layout in `folder` or one folder below it.
+    """Read every layout in `folder` or up to three folders below it.
 
     Raises TrainingError where `folder` is no directory or holds no annotated lung sounds.
     """
@@ -111,7 +114,7 @@ def read(folder: Path) -> Corpus:
     )
     for has_layout, read_layout in layouts:
         # The folder itself comes first: `_outermost` must meet it before the folders in it.
-        candidates = (folder, *sorted(p for p in folder.iterdir() if p.is_dir()))
+        candidates = _folders(folder, 1 if has_layout is has_label_folders else _DEPTH)
         corpora += [read_layout(place) for place in _outermost(filter(has_layout, candidates))]
     takes = tuple(take for corpus in corpora for take in corpus.takes)
     notes = tuple(note for corpus in corpora for note in corpus.notes)
@@ -161,15 +164,12 @@ def check_splits(groups: Sequence[str], splits: Sequence[str]) -> None:
             )
 
 
-def sound_duration_s(path: Path) -> float | None:
-    """Duration according to the file's header; None where it is unreadable or empty."""
-    import soundfile
+def visible_files(places: Iterable[Path], suffixes: set[str]) -> list[Path]:
+    """The files with one of these suffixes, in order.
 
-    try:
-        seconds = float(soundfile.info(path).duration)
-    except soundfile.LibsndfileError:
-        return None
-    return seconds or None
+    Hidden ones, such as the `._` companions in an archive made on a Mac, are left out.
+    """
+    return sorted(p for p in places if p.suffix.lower() in suffixes and not p.name.startswith("."))
 
 
 def kind_of(*, crackles: bool, wheezes: bool) -> int:
@@ -179,6 +179,16 @@ def kind_of(*, crackles: bool, wheezes: bool) -> int:
     'crackle'
     """
     return (NORMAL, CRACKLE, WHEEZE, BOTH)[crackles + 2 * wheezes]
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """The folder and those in it down to a depth, each before what it contains."""
+    yield folder
+    if depth:
+        for below in sorted(p for p in folder.iterdir() if p.is_dir()):
+            # An archive made on a Mac has a folder of metadata with the names of all files.
+            if not below.name.startswith((".", "__MACOSX")):
+                yield from _folders(below, depth - 1)
 
 
 def _outermost(folders: Iterable[Path]) -> list[Path]:
@@ -211,7 +221,7 @@ def read_label_folders(folder: Path) -> Corpus:
             patient = _PATIENT_PREFIX.match(path.stem)
             if patient is None:
                 ledger.add("files whose name does not begin with a patient, left out", path.name)
-            elif sound_duration_s(path) is None:
+            elif measure_duration_s(path) is None:
                 ledger.add("sounds that cannot be read, left out", path.name)
             else:
                 takes.append(
@@ -241,4 +251,4 @@ def _label_folders(folder: Path) -> list[tuple[Path, int]]:
 
 
 def _sound_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES)
+    return visible_files(folder.rglob("*"), FOLDER_SUFFIXES)

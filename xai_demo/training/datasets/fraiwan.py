@@ -11,6 +11,7 @@ import csv
 import re
 from pathlib import Path
 
+from xai_demo.audio import measure_duration_s
 from xai_demo.training.datasets.breathing import (
     LABELS,
     SOUND_SUFFIXES,
@@ -18,7 +19,7 @@ from xai_demo.training.datasets.breathing import (
     Ledger,
     Take,
     kind_of,
-    sound_duration_s,
+    visible_files,
 )
 
 FOLDER = "Audio Files"
@@ -55,7 +56,7 @@ def read(folder: Path) -> Corpus:
         # `_kind` has told the ledger why.
         if kind == _UNKNOWN:
             continue
-        if sound_duration_s(path) is None:
+        if measure_duration_s(path) is None:
             ledger.add("sounds that cannot be read, left out", path.name)
             continue
         takes.append(
@@ -140,7 +141,7 @@ def _labels(folder: Path, ledger: Ledger) -> dict[str, int | None]:
 
 def _sound_files(folder: Path) -> list[Path]:
     place = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    return sorted(p for p in place.iterdir() if p.suffix.lower() in SOUND_SUFFIXES)
+    return visible_files(place.iterdir(), SOUND_SUFFIXES)
 
 
 def _key(stem: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from xai_demo.audio import measure_duration_s
 from xai_demo.training.datasets.breathing import (
     SOUND_SUFFIXES,
     Annotation,
@@ -20,11 +21,12 @@ from xai_demo.training.datasets.breathing import (
     Ledger,
     Take,
     kind_of,
-    sound_duration_s,
     usable_events,
+    visible_files,
 )
 
 DATABASE = "ICBHI_final_database"
+KAGGLE = "audio_and_txt_files"  # in the copy on Kaggle, without the official split
 SPLITS = "ICBHI_challenge_train_test.txt"
 CYCLES = "cycles.csv"
 # The mode is sc, one place after another, or mc, several places at once.
@@ -65,7 +67,7 @@ def _recordings(folder: Path, database: Path, ledger: Ledger) -> Iterator[Take]:
     paths = sorted(database.iterdir())
     # A text with any other name is no annotation.
     texts = {p.stem: p for p in paths if p.suffix == ".txt" and _NAME.fullmatch(p.stem)}
-    sounds = {p.stem: p for p in paths if p.suffix.lower() in SOUND_SUFFIXES}
+    sounds = {p.stem: p for p in visible_files(paths, SOUND_SUFFIXES)}
     for stem in sorted(set(texts) | set(sounds)):
         if stem not in sounds:
             ledger.add("annotations without a sound, left out", texts[stem].name)
@@ -97,7 +99,7 @@ def _excerpts(folder: Path, ledger: Ledger) -> Iterator[Take]:
                 )
             fields = [(row[column] or "").strip() for column in _COLUMNS]
             sound_of[name].rows.append((f"{CYCLES} line {number}", fields))
-    sounds = {p.name for p in folder.iterdir() if p.suffix.lower() in SOUND_SUFFIXES}
+    sounds = {p.name for p in visible_files(folder.iterdir(), SOUND_SUFFIXES)}
     for name in sorted(sounds - set(sound_of)):
         ledger.add(f"sounds without a row in {CYCLES}, left out", name)
     for name, annotated_sound in sound_of.items():
@@ -123,7 +125,7 @@ def _take(sound: _AnnotatedSound, ledger: Ledger) -> Iterator[Take]:
     if not patient:
         ledger.add("files whose name does not give the patient, left out", sound.path.name)
         return
-    duration_s = sound_duration_s(sound.path)
+    duration_s = measure_duration_s(sound.path)
     if duration_s is None:
         ledger.add("sounds that cannot be read, left out", sound.path.name)
         return
@@ -211,8 +213,8 @@ def _official_splits(folder: Path, database: Path, ledger: Ledger) -> dict[str, 
 
 
 def _database(folder: Path) -> Path | None:
-    """The folder of annotations: ICBHI_final_database, perhaps nested twice, or `folder`."""
-    for place in (folder / DATABASE / DATABASE, folder / DATABASE, folder):
+    """The folder of annotations: one of the published names, perhaps nested twice, or `folder`."""
+    for place in (folder / DATABASE / DATABASE, folder / DATABASE, folder / KAGGLE, folder):
         if place.is_dir() and any(_NAME.fullmatch(p.stem) for p in place.glob("*.txt")):
             return place
     return None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xai_demo.audio import measure_duration_s
 from xai_demo.training.datasets.breathing import (
     BOTH,
     CRACKLE,
@@ -21,8 +22,8 @@ from xai_demo.training.datasets.breathing import (
     Corpus,
     Ledger,
     Take,
-    sound_duration_s,
     usable_events,
+    visible_files,
 )
 
 # Rhonchi and stridor are continuous sounds as wheezes are; no model here tells them apart.
@@ -46,12 +47,12 @@ RECORD_KINDS = {
 DEVICE = "Yunting II"  # the stethoscope of all recordings
 # The published files have the first key, their README describes the second.
 _RECORD_KEYS = ("record_annotation", "recording_annotation")
-# Levels down to, for example, sprsound/BioCAS2022/train2022_json.
-_DEPTH = 3
+# Levels down to, for example, sprsound/SPRSound-main/releases/BioCAS2022/train2022_json.
+_DEPTH = 5
 
 
 def has_layout(folder: Path) -> bool:
-    """Whether `folder` contains a folder of annotations, up to three levels down."""
+    """Whether `folder` contains a folder of annotations, up to five levels down."""
     return any(_annotation_folders(folder, _DEPTH))
 
 
@@ -85,26 +86,27 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
     try:
         # Some editors begin a file with a byte order mark, which json.loads refuses.
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-        record = next(str(content[key]) for key in _RECORD_KEYS if key in content)
+        # From 2024 on, recordings have no class of their own, only events.
+        record = next((str(content[key]) for key in _RECORD_KEYS if key in content), None)
         rows = [(str(e["type"]), e["start"], e["end"]) for e in content["event_annotation"]]
-    # ValueError: not JSON, or not UTF-8. StopIteration: neither of `_RECORD_KEYS`.
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    # ValueError: not JSON, or not UTF-8.
+    except (ValueError, KeyError, TypeError) as error:
         problem = f"{path.name} ({type(error).__name__}: {error})"
         ledger.add("files that are not SPRSound annotations, left out", problem)
         return None
-    duration_s = sound_duration_s(sound)
+    duration_s = measure_duration_s(sound)
     if duration_s is None:
         ledger.add("sounds that cannot be read, left out", sound.name)
         return None
-    if record not in RECORD_KINDS:
+    if record is not None and record not in RECORD_KINDS:
         # Only the class of the whole recording is unknown; its events are still used.
         ledger.add("recordings with an unknown record_annotation", f"{path.name} ({record!r})")
     return Take(
         path=sound,
         name=path.stem,
         site="sprsound",
-        patient=f"sprsound:{path.stem.split('_')[0]}",
-        kind=RECORD_KINDS.get(record),
+        patient=f"sprsound:{_patient(path.stem)}",
+        kind=None if record is None else RECORD_KINDS.get(record),
         quality="poor" if record == "Poor Quality" else "",
         annotations=usable_events(
             _events(path, rows, ledger), duration_s=duration_s, ledger=ledger
@@ -112,6 +114,16 @@ def _take(path: Path, sound: Path, split: str, ledger: Ledger) -> Take | None:
         official_split=split,
         device=DEVICE,
     )
+
+
+def _patient(stem: str) -> str:
+    """The patient's number or, where it was removed from the name, age and sex.
+
+    >>> _patient("65058931_3.4_1_p2_1086"), _patient("_5.3_0_p8_34877")
+    ('65058931', '_5.3_0')
+    """
+    fields = stem.split("_")
+    return fields[0] or "_".join(fields[:3])
 
 
 def _events(
@@ -138,7 +150,7 @@ def _events(
 def _annotations(folder: Path) -> Iterator[tuple[Path, str]]:
     """Every annotation file with its official split, given by the names of its folders."""
     for root in _annotation_folders(folder, _DEPTH):
-        for path in sorted(root.rglob("*.json")):
+        for path in visible_files(root.rglob("*.json"), {".json"}):
             # From the folder of annotations down: those above it need not name a split.
             names = " ".join(path.relative_to(root.parent).parts[:-1]).lower()
             yield path, _split_of(names)
@@ -163,9 +175,7 @@ def _annotation_folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _sound_files(folder: Path, ledger: Ledger) -> dict[str, Path]:
     sound_of: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*_wav/**/*")):
-        if path.suffix.lower() not in SOUND_SUFFIXES:
-            continue
+    for path in visible_files(folder.rglob("*_wav/**/*"), SOUND_SUFFIXES):
         if sound_of.setdefault(path.stem, path) != path:
             ledger.add("sounds with the same name as another one, left out", path.name)
     return sound_of
