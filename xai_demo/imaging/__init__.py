@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.Image import Exif, Image, Resampling, fromarray
+from PIL.Image import Exif, Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -47,10 +47,9 @@ _MIN_SIDE = 32
 _MAX_ASPECT_RATIO = 10
 # Pixels converted at once, to bound the memory used beside the image and the result.
 _STRIP_PIXELS = 1 << 20
-# Memory for each of `max_pixels` that reading may take at its peak, and what Pillow's decoder for
-# WebP takes, which holds the image several times.
-_MAX_BYTES_PER_PIXEL = 12
-_BYTES_PER_PIXEL = {"WebP": 20}
+# Pillow's decoder for WebP takes 20 bytes of memory for a pixel, all others take at most 12: so of
+# a WebP's pixels fewer are allowed.
+_WEBP_SHARE = 12 / 20
 # ITU-R BT.601, which Pillow's own conversion to grey uses as well.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -82,15 +81,15 @@ _TARGET_MODES = {
     "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I", "F": "F",
 }  # fmt: skip
 _NUMERIC_MODES = ("I;16", "I", "F")
-# By EXIF orientation; 1 is upright.
-_EXIF_TRANSFORMS: dict[int, Callable[[Floats], Floats]] = {
+# By EXIF orientation, 1 being upright: the image as it is stored, as a view of the upright one.
+_EXIF_VIEWS: dict[int, Callable[[Floats], Floats]] = {
     2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
+    3: lambda upright: np.rot90(upright, 2),
     4: np.flipud,
     5: np.transpose,
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: np.rot90(pixels, 2).T,
-    8: np.rot90,
+    6: np.rot90,
+    7: lambda upright: np.rot90(upright, 2).T,
+    8: lambda upright: np.rot90(upright, -1),
 }
 
 
@@ -160,7 +159,7 @@ def read_image(
 
 
 def _read_picture(file: BinaryIO, name: str, detected: str, max_pixels: int) -> Radiograph:
-    others, is_first, cost = 0, True, _BYTES_PER_PIXEL.get(detected, 0)
+    others, is_first = 0, True
     if detected == "TIFF":
         pages = read_tiff_pages(file)
         page, others = choose_page(pages)
@@ -172,14 +171,13 @@ def _read_picture(file: BinaryIO, name: str, detected: str, max_pixels: int) -> 
         file.seek(0)
         width, height = webp_size(file.read(30)) or (0, 0)
         _check_size(name, width, height, max_pixels)
-        _check_memory(name, width, height, cost, max_pixels)
+        _check_size(name, width, height, int(max_pixels * _WEBP_SHARE))
     elif detected == "JPEG":
         file.seek(0)
-        cost = _check_jpeg(file.read(), name)
+        _check_jpeg(file.read(), name)
     file.seek(0)
     with _READERS[detected](file) as image:
         _check_size(name, image.width, image.height, max_pixels)
-        _check_memory(name, image.width, image.height, cost, max_pixels)
         frames = others or getattr(image, "n_frames", 1)
         used = "first" if is_first else "largest"
         picture = _convert_image(image, name, detected)
@@ -194,32 +192,18 @@ def _read_picture(file: BinaryIO, name: str, detected: str, max_pixels: int) -> 
         return replace(picture, warnings=(warning, *picture.warnings))
 
 
-def _check_jpeg(content: bytes, name: str) -> int:
-    """Refuse what Pillow cannot decode; returns the bytes of memory that a pixel takes."""
+def _check_jpeg(content: bytes, name: str) -> None:
+    """Refuse a JPEG that Pillow cannot decode or that has too many scans."""
     header = read_codestream(content)
     if header is None:
         raise ContainerError("is damaged: it has no frame header")
     if header.process in ("lossless", "JPEG-LS"):
-        problem = f"is a {header.process} image".replace("a lossless", "a lossless JPEG")
-        raise UnreadableFileError(f"{name} {problem}; expected {SUPPORTED_FORMATS}.")
+        kind = "lossless JPEG" if header.process == "lossless" else header.process
+        raise UnreadableFileError(f"{name} is a {kind} image; expected {SUPPORTED_FORMATS}.")
     if header.bits != 8 or header.components not in (1, 3, 4):
         raise UnreadableFileError(
             f"{name} is a JPEG with {header.components} channels of {header.bits} bits;"
             " expected 1, 3 or 4 channels of 8 bits."
-        )
-    # All coefficients are kept until the last scan.
-    coefficients = 2 * header.components if header.process == "progressive" else 0
-    return (1 if header.components == 1 else 4) + 4 + coefficients
-
-
-def _check_memory(name: str, width: int, height: int, cost: int, max_pixels: int) -> None:
-    """Refuse an image whose decoder would take more than twelve bytes for each of `max_pixels`."""
-    most = max_pixels * _MAX_BYTES_PER_PIXEL / max(cost, _MAX_BYTES_PER_PIXEL)
-    if width * height > most:
-        raise UnreadableFileError(
-            f"{name} has {width} x {height} pixels ({width * height / 1e6:.3g} megapixels), whose"
-            f" decoding takes {cost} bytes each; expected at most {most / 1e6:.3g} megapixels of"
-            " this kind."
         )
 
 
@@ -231,11 +215,12 @@ def _read_dicom(file: BinaryIO, name: str, max_pixels: int) -> Radiograph:
     width = round(header.columns / min(1, header.stretch))
     height = round(header.rows * max(1, header.stretch))
     _check_size(name, width, height, max_pixels)
-    pixels, warnings, doubt = read_pixels(file, header, name, max_pixels=max_pixels)
+    pixels, warnings, doubt = read_pixels(file, header, name)
     facts = header.facts
     if (height, width) != pixels.shape:
-        stretched = fromarray(pixels).resize((width, height), Resampling.BILINEAR)
-        pixels = np.clip(np.asarray(stretched, np.float32), 0, 1)
+        import cv2
+
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         facts |= {"width": width, "height": height}
         warnings = (
             *warnings,
@@ -274,13 +259,15 @@ def _convert_image(image: ImageFile, name: str, image_format: str) -> Radiograph
             f"{name} is in colour mode {mode}; expected grey, RGB, CMYK or a palette."
         )
     image.load()
-    grey = _convert_to_grey(image, name)
     # Pillow applies the orientation of a TIFF while loading it.
     orientation = 1 if image_format == "TIFF" else read_orientation(image.info)
-    pixels = np.ascontiguousarray(_EXIF_TRANSFORMS.get(orientation, np.asarray)(grey.pixels))
+    shape = (image.height, image.width) if orientation < 5 else (image.width, image.height)
+    # Written in place, because turning a copy would cost as much memory again.
+    upright = np.empty(shape, np.float32)
+    grey = _convert_to_grey(image, name, _EXIF_VIEWS.get(orientation, np.asarray)(upright))
     facts = {
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
+        "width": shape[1],
+        "height": shape[0],
         "mode": mode,
         "format": image_format,
         "modality": "radiograph (picture)",
@@ -291,7 +278,7 @@ def _convert_image(image: ImageFile, name: str, image_format: str) -> Radiograph
     is_jpeg = image_format == "JPEG" or _tiff_tag(image, _COMPRESSION, 1) == _JPEG_COMPRESSION
     lost = missing_rows_note(grey.pixels, 128 / 255) if is_jpeg else ""
     warnings = (*((lost,) if lost else ()), *_warnings(grey, mode))
-    return Radiograph(pixels=pixels, facts=facts, warnings=warnings, doubt=lost)
+    return Radiograph(pixels=upright, facts=facts, warnings=warnings, doubt=lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,13 +289,13 @@ class _GreyImage:
     high: float  # the value shown as white
 
 
-def _convert_to_grey(image: ImageFile, name: str) -> _GreyImage:
+def _convert_to_grey(image: ImageFile, name: str, pixels: Floats) -> _GreyImage:
+    """Fill `pixels`, (height, width), with the image's greys, 0 to 1."""
     target = _TARGET_MODES[image.mode]
     # A PNG may declare one grey or colour transparent instead of having an alpha channel.
     if target in ("L", "RGB") and image.has_transparency_data:
         target = "RGBA"
     low, high = _value_range(image, target, name)
-    pixels = np.empty((image.height, image.width), np.float32)
     chroma = 0.0
     for top, strip in _horizontal_strips(image):
         if target in _NUMERIC_MODES:
@@ -327,7 +314,7 @@ def _convert_to_grey(image: ImageFile, name: str) -> _GreyImage:
         pixels[top : top + len(rows)] = rows
     # WhiteIsZero: Pillow inverts 8-bit images itself, but not those of 16 or 32 bits.
     if target in _NUMERIC_MODES and _tiff_tag(image, _PHOTOMETRIC, 1) == 0:
-        pixels = 1 - pixels
+        np.subtract(1, pixels, out=pixels)
     return _GreyImage(pixels=pixels, chroma=chroma / pixels.size, low=low, high=high)
 
 

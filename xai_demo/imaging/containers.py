@@ -129,7 +129,10 @@ class _TiffDirectories:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._size = file, file.seek(0, SEEK_END)
         file.seek(0)
-        self._order, self._is_big, self.first = _directory_start(file.read(16))
+        try:
+            self._order, self._is_big, self.first = _directory_start(file.read(16))
+        except struct.error:
+            raise ContainerError("is truncated") from None
         self._visited: set[int] = set()
         self._claimed_bytes = 0
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from xai_demo.imaging.dicom.frames import check_memory, decode_frame, read_frame
+from xai_demo.imaging.dicom.frames import decode_frame, read_frame
 from xai_demo.imaging.dicom.header import (
     LATERAL_VIEWS,
     OBLIQUE_VIEWS,
@@ -37,9 +37,7 @@ _LOW_CONTRAST, _TAIL = 1 / 8, 1.0
 _SAMPLED_SIDE = 512
 
 
-def read_pixels(
-    file: BinaryIO, header: Header, name: str, *, max_pixels: int
-) -> tuple[Floats, tuple[str, ...], str]:
+def read_pixels(file: BinaryIO, header: Header, name: str) -> tuple[Floats, tuple[str, ...], str]:
     """The image as it is meant to be displayed, (rows, columns), 0 to 1, warnings and a doubt.
 
     Rescale slope and intercept, then the VOI lookup table, or the first window, or the full range
@@ -48,7 +46,6 @@ def read_pixels(
     pixels cannot be decoded.
     """
     frame = read_frame(file, header, name)
-    check_memory(header, frame, name, max_pixels)
     stored, bits, note = decode_frame(frame, header, name)
     is_native = frame.codestream is None
     del frame

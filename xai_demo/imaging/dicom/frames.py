@@ -44,8 +44,6 @@ SYNTAXES: dict[Process, tuple[str, ...]] = {
     "JPEG 2000": tuple(f"{_JPEG_SYNTAX}{ending}" for ending in (91, 90, 201, 202, 203)),
 }
 _READABLE = "uncompressed pixels, RLE, JPEG, JPEG-LS or JPEG 2000"
-# Bytes of memory per pixel that reading takes at its peak, measured; `max_pixels` allows twelve.
-_BYTES_PER_PIXEL: dict[Process, int] = {"JPEG 2000": 14, "lossless": 16, "extended": 16}
 # Tags FFFE,E000 and FFFE,E0DD in little-endian byte order: PS3.5, A.4.
 _ITEM = b"\xfe\xff\x00\xe0"
 _MAX_FRAGMENTS = 100_000
@@ -173,18 +171,6 @@ def _check_codestream(codestream: Codestream, header: Header, name: str) -> None
         raise refusal(name, f"has {codestream.bits} bits in its {process}", "2 to 16 bits")
     if not codestream.complete:
         raise CodestreamError(f"({process}) break off before the end of the image")
-
-
-def check_memory(header: Header, frame: Frame, name: str, max_pixels: int) -> None:
-    """Refuse a frame whose decoder would take more than twelve bytes for each of `max_pixels`."""
-    process = frame.codestream.process if frame.codestream else None
-    most = max_pixels * 12 / (_BYTES_PER_PIXEL.get(process, 12) if process else 12)
-    if header.rows * header.columns > most:
-        raise refusal(
-            name,
-            f"has {header.columns} x {header.rows} pixels compressed as {process}",
-            f"at most {most / 1e6:.3g} megapixels with this compression",
-        )
 
 
 def _native_frame(file: BinaryIO, header: Header, size: int) -> Frame:
