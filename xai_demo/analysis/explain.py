@@ -148,22 +148,22 @@ def _explanations(
 ) -> tuple[Explanation, ...]:
     """One explanation a target, from raw heatmaps (windows, targets, rows, columns)."""
     network, prepared = inference.network, inference.prepared
-    return tuple(
-        dataclasses.replace(
-            prepared.explanation(
-                # A blank input explains nothing, whatever the gradients are.
-                raw[:, i] * (not prepared.blank),
-                # Of every window, as weights for joining their heatmaps.
-                inference.outputs.probabilities[:, k],
-                explainer=inference.explainer,
-                target=network.model.labels[k],
-                probability=float(inference.probabilities[k]),
-                layer=network.layer,
-            ),
-            passes=passes,
+    explanations = []
+    for i, k in enumerate(targets):
+        # Joining the windows of an hour takes a while for each label.
+        inference.runner.check()
+        explanation = prepared.explanation(
+            # A blank input explains nothing, whatever the gradients are.
+            raw[:, i] * (not prepared.blank),
+            # Of every window, as weights for joining their heatmaps.
+            inference.outputs.probabilities[:, k],
+            explainer=inference.explainer,
+            target=network.model.labels[k],
+            probability=float(inference.probabilities[k]),
+            layer=network.layer,
         )
-        for i, k in enumerate(targets)
-    )
+        explanations.append(dataclasses.replace(explanation, passes=passes))
+    return tuple(explanations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
