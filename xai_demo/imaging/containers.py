@@ -193,7 +193,8 @@ class _TiffDirectories:
         return "little" if self._order == "<" else "big"
 
     def _unpack(self, layout: str, position: int) -> tuple[Any, ...]:
-        self._file.seek(position)
+        # A BigTIFF may name a position that no system can seek.
+        self._file.seek(min(position, self._size))
         data = self._file.read(struct.calcsize(f"{self._order}{layout}"))
         try:
             return struct.unpack(f"{self._order}{layout}", data)
