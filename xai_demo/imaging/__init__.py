@@ -220,7 +220,8 @@ def _read_dicom(file: BinaryIO, name: str, max_pixels: int) -> Radiograph:
     if (height, width) != pixels.shape:
         import cv2
 
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        stretched = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        pixels = np.asarray(stretched, np.float32)
         facts |= {"width": width, "height": height}
         warnings = (
             *warnings,

@@ -49,9 +49,7 @@ def evaluate_model(
         evaluation = recipe.evaluate(network, record, data, patients, progress)
     else:
         progress(0.0, "reading the dataset")
-        dataset = recipe.read(data, record)
-        if patients is not None:
-            dataset = dataset.with_training_groups(patients)
+        dataset = recipe.read(data, record).held_out(patients)
         check_split(dataset, "test", 1)
         progress(0.3, "running the network")
         evaluation = predict.evaluate_test_split(network, record, dataset)

@@ -123,3 +123,57 @@ def test_a_network_learns_from_folders_and_is_asked_about_others(tmp_path, monke
     assert (result["data"], result["n"], result["groups"]) == ("folders", 20, 20)
     own = evaluate_model(name, settings=settings, data=tmp_path / "mine")
     assert 0 < own["n"] < 40  # those that it neither learnt from nor was tuned on
+
+
+def test_without_a_list_of_patients_every_own_file_counts_and_the_others_are_noted(
+    tmp_path, monkeypatch
+):
+    name = "pneumonia-resnet18"
+    monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
+    model = dataclasses.replace(model_of(name), architecture="tiny")
+    schedule = dataclasses.replace(
+        RECIPES[name].schedule, epochs=1, batch_size=8, low_resolution_share=0.0
+    )
+    recipe = dataclasses.replace(RECIPES[name], model=model, schedule=schedule)
+    monkeypatch.setitem(RECIPES, name, recipe)
+    for i in range(40):
+        label, level = (("Normal", 60), ("Pneumonia", 170))[i % 2]
+        picture(tmp_path / "data" / label / f"{i}.png", level, i)
+    train_model(name, data=tmp_path / "data", out=tmp_path / "weights" / name)
+    settings = Settings(weights_dir=tmp_path / "weights", cache_dir=tmp_path, offline=True)
+    known = evaluate_model(name, settings=settings, data=tmp_path / "data")
+    assert 0 < known["n"] < 40
+    left = f"Left out: {40 - known['n']} of 40 samples, of {40 - known['n']} patients or sources"
+    assert any(f"{left}: the network was trained on them." in note for note in known["notes"])
+
+    (tmp_path / "weights" / name / "persons.json").unlink()
+    unknown = evaluate_model(name, settings=settings, data=tmp_path / "data")
+    assert unknown["n"] == 40
+    assert not any("Left out" in note for note in unknown["notes"])
+
+    for i in range(30):
+        picture(tmp_path / "named" / "Normal" / f"{i:08}_000.png", 60, i)
+    picture(tmp_path / "named" / "Pneumonia" / "mine.png", 170)
+    named = evaluate_model(name, settings=settings, data=tmp_path / "named")
+    assert 1 < named["n"] < 31
+    assert any(
+        f"Left out: {31 - named['n']} of 31" in note and "without a list" in note
+        for note in named["notes"]
+    )
+
+
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
+    for i, name in enumerate(("Normal", "Pneumonia")):
+        picture(tmp_path / name / f"{i}.png", 90 * i, i)
+    (tmp_path / "Normal" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "Normal" / "names.txt").write_text("no image")
+    data = kermany.read(tmp_path, model_of("pneumonia-resnet18"))
+    assert len(data.groups) == 2
+    counts, unreadable = data.notes
+    assert "2 radiographs of 2 patients" in counts
+    assert counts.endswith("Left out, no image by their names: 1 (names.txt).")
+    assert unreadable.startswith("Left out, unreadable: 1 (broken.png cannot be decoded as PNG")
+    (tmp_path / "Normal" / "0.png").unlink()
+    (tmp_path / "Pneumonia" / "1.png").unlink()
+    with pytest.raises(TrainingError, match=r"None of 1 radiographs can be read: broken\.png"):
+        kermany.read(tmp_path, model_of("pneumonia-resnet18"))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 FoldRule = Literal["iterative", "group k-fold"]
 
+# Begins the group of a file whose name says nothing of a patient: such files are nobody's dataset.
+OWN_FILES = "folders:"
 # In the order of SHARES: the number of a part is its index here.
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SHARES = (0.70, 0.15, 0.15)
@@ -81,6 +83,33 @@ class Dataset:
             "train" if group in groups else "test" for group in self.groups
         )
         return dataclasses.replace(self, splits=splits)
+
+    def held_out(self, trained_on: frozenset[str] | None) -> Dataset:
+        """The same dataset with all that a network was not trained on in the test split.
+
+        `trained_on` are the groups that it was trained on. None: not known; then groups of a
+        published dataset keep their split, and all of the user's own files are in the test. A note
+        says how many samples are left out of the test, and why.
+        """
+        if trained_on is None:
+            splits: tuple[Split, ...] = tuple(
+                "test" if group.startswith(OWN_FILES) else split
+                for group, split in zip(self.groups, self.splits, strict=True)
+            )
+            data = dataclasses.replace(self, splits=splits)
+            reason = (
+                "the weights come without a list of those they were trained on, and these are not "
+                "in the recipe's test split"
+            )
+        else:
+            data = self.with_training_groups(trained_on)
+            reason = "the network was trained on them"
+        omitted = [g for g, s in zip(data.groups, data.splits, strict=True) if s != "test"]
+        note = (
+            f"Left out: {len(omitted)} of {len(data.groups)} samples, of {len(set(omitted))} "
+            f"patients or sources: {reason}."
+        )
+        return dataclasses.replace(data, notes=(*self.notes, *((note,) if omitted else ())))
 
     def without_augmentation(self) -> Dataset:
         """The same dataset, whose samples are never augmented."""

@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xai_demo import imaging
-from xai_demo.errors import TrainingError
+from xai_demo.errors import TrainingError, UnreadableFileError
+from xai_demo.files import display_name
 from xai_demo.imaging import preprocess
 from xai_demo.records import Model, Raster
-from xai_demo.training.datasets import Dataset, one_hot, split_groups
+from xai_demo.training.datasets import OWN_FILES, Dataset, one_hot, split_groups
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, Pixels
 
     Augment = Callable[[Floats, np.random.Generator], Floats]
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom"}
 NO_FINDING = "No Finding"
 # As in `kermany`, which cannot be imported here because it imports this module.
 _KERMANY = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-")
@@ -123,19 +124,20 @@ def read(
 
     `preprocess_all` is applied once to all images, (radiographs, height, width).
     """
-    listed = _list_radiographs(data, model)
+    listed, others = _list_radiographs(data, model)
     if not listed:
         return None
     spec = spec_of(model)
+    listed, images, refusals = _read_all(listed, spec)
     independent = model.activation == "sigmoid"
     # (radiographs, labels); of exclusive labels, exactly one is true in each row.
     each = np.array([[label in file.labels for label in model.labels] for file in listed])
     rows = each.astype(np.float32)
     if not independent:
         rows = np.stack([one_hot(int(row.argmax()), len(model.labels)) for row in each])
-    images = pixels(listed, spec)
     groups = tuple(file.patient for file in listed)
-    identified = len({group for group in groups if not group.startswith("folders:")})
+    identified = len({group for group in groups if not group.startswith(OWN_FILES)})
+    no_images = f" Left out, no image by their names: {_sample(others)}." if others else ""
     return Dataset(
         name="folders",
         labels=model.labels,
@@ -146,7 +148,8 @@ def read(
         notes=(
             f"Folders named after labels: {len(listed)} radiographs of {len(set(groups))} "
             f"patients; {identified} are identified by file names, every other file counts as "
-            "one patient.",
+            f"one patient.{no_images}",
+            *([f"Left out, unreadable: {_sample(refusals)}."] if refusals else []),
         ),
     )
 
@@ -162,10 +165,37 @@ def patient_of(path: Path) -> str:
     if match := _NIH.match(path.stem):
         return f"nih:{int(match[1])}"
     # The content and not the path: copies of a file must not get into two splits.
-    return f"folders:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    return f"{OWN_FILES}{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
-def _list_radiographs(data: Path, model: Model) -> Sequence[RadiographFile]:
+def _read_all(
+    listed: Sequence[RadiographFile], spec: Raster
+) -> tuple[list[RadiographFile], Pixels, list[str]]:
+    """The files that can be read, their images, and what is said of the others."""
+    kept, images, refusals = list[RadiographFile](), list["Pixels"](), list[str]()
+    for file in listed:
+        try:
+            images.append(_pixels(file.path, spec))
+            kept.append(file)
+        except UnreadableFileError as error:
+            refusals.append(str(error).rstrip("."))
+    if not kept:
+        raise TrainingError(f"None of {len(listed)} radiographs can be read: {refusals[0]}.")
+    return kept, np.stack(images), refusals
+
+
+def _sample(texts: Sequence[str]) -> str:
+    """How many there are, and the first five.
+
+    >>> _sample(["a.txt", "b.txt"])
+    '2 (a.txt; b.txt)'
+    """
+    more = f"; and {len(texts) - 5} more" if len(texts) > 5 else ""
+    return f"{len(texts)} ({'; '.join(texts[:5])}{more})"
+
+
+def _list_radiographs(data: Path, model: Model) -> tuple[list[RadiographFile], list[str]]:
+    """The images in folders named after labels, and the names of the other files there."""
     labels_of: dict[str, tuple[str, ...]] = {
         _normalise_name(label): (label,) for label in model.labels
     }
@@ -174,14 +204,15 @@ def _list_radiographs(data: Path, model: Model) -> Sequence[RadiographFile]:
     places = sorted(
         p for p in data.rglob("*") if p.is_dir() and _normalise_name(p.name) in labels_of
     )
-    return [
-        RadiographFile(
-            path=path, patient=patient_of(path), labels=labels_of[_normalise_name(place.name)]
-        )
-        for place in places
-        for path in sorted(place.iterdir())
-        if path.suffix.lower() in SUFFIXES
-    ]
+    listed, others = list[RadiographFile](), list[str]()
+    for place in places:
+        labels = labels_of[_normalise_name(place.name)]
+        for path in sorted(each for each in place.iterdir() if each.is_file()):
+            if path.suffix.lower() not in SUFFIXES:
+                others.append(display_name(path))
+                continue
+            listed.append(RadiographFile(path=path, patient=patient_of(path), labels=labels))
+    return listed, others
 
 
 def _normalise_name(name: str) -> str:

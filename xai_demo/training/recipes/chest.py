@@ -51,10 +51,10 @@ def evaluate_covid(
 ) -> Evaluation:
     """The internal figures, with the other three as `parts`.
 
-    `patients` are those that the network was trained on; None: those of the recipe's split.
+    `patients` are those that the network was trained on; None: not known.
     """
     progress(0.0, "reading the dataset")
-    whole, masked = (_held_out(covid.read(data, model, masked=m), patients) for m in (False, True))
+    whole, masked = (covid.read(data, model, masked=m).held_out(patients) for m in (False, True))
     if not len(whole.indices("test")):
         raise TrainingError(
             f"{data} holds no radiograph of a patient that {model.name} was not trained on."
@@ -105,10 +105,6 @@ def _thumbnails(data: Dataset, split: Split) -> Array:
         for i in data.indices(split)
     ]
     return np.stack(rows).reshape(len(rows), -1).astype(np.float64)
-
-
-def _held_out(data: Dataset, patients: frozenset[str] | None) -> Dataset:
-    return data if patients is None else data.with_training_groups(patients)
 
 
 def _part_figures(result: dict[str, Any]) -> dict[str, Any]:
