@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,6 +323,31 @@ def test_a_repository_that_the_hub_does_not_show_is_named(
 def test_a_branch_that_is_not_there_is_said(settings: Settings, hub_server: HubServer) -> None:
     with pytest.raises(CheckpointUnavailableError, match="owner/name has no such revision"):
         a_hub(settings, hub_server).fetch_custom_weights(f"hf://owner/name@dev/{FILE}", like=LIKE)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<html>Please log in</html>",
+        b"",
+        b"[]",
+        b"7",
+        b"null",
+        b'{"id": 1',
+        b'{"id": "owner/name", "sha": 7}',
+    ],
+)
+@pytest.mark.parametrize("revision", [None, COMMIT])
+def test_a_server_that_answers_otherwise_than_the_hub_is_not_called_unreachable(
+    settings: Settings, hub_server: HubServer, page: bytes, revision: str | None
+) -> None:
+    hub_server.page = page
+    with pytest.raises(CheckpointUnavailableError) as caught:
+        a_hub(settings, hub_server, revision=revision).fetch_weights("large")
+    message = str(caught.value)
+    assert "cannot be reached" not in message
+    assert re.search(r"answered for owner/name, but not as the Hub does|names '7' as the", message)
+    assert "log in" not in message
 
 
 def test_a_hub_that_is_down_is_said_and_the_cache_still_answers(

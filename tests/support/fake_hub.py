@@ -48,6 +48,7 @@ class HubServer:
     storage_statuses: list[int] = field(
         default_factory=list
     )  # of the responses to the next uploads
+    page: bytes | None = None  # what every question is answered with, as a login page does
     large: str | None = None  # files with this suffix are to be uploaded to the other server
     uploaded: dict[str, bytes] = field(default_factory=dict)  # to large file storage, by sha256
     verified: list[dict[str, Any]] = field(
@@ -186,6 +187,9 @@ def _handler(hub_server: HubServer) -> type[BaseHTTPRequestHandler]:
             if stored := _STORED.fullmatch(path):
                 return self._stored(stored, with_body)
             hub_server.requests.append(f"{self.command} {path}")
+            if hub_server.page is not None:
+                html = {"Content-Type": "text/html"}
+                return self._send(200, html, hub_server.page, with_body)
             if hub_server.status or hub_server.statuses:
                 status = (
                     hub_server.statuses.pop(0) if hub_server.statuses else hub_server.status or 0

@@ -82,9 +82,10 @@ class HubClient:
             repo_id,
             on_wait=_at_start(progress),
         )
-        if not COMMIT.fullmatch(commit or ""):
+        if not COMMIT.fullmatch(str(commit or "")):
             raise CheckpointUnavailableError(
-                f"The Hub names {commit!r} as the commit of {repo_id}; expected 40 hex digits."
+                f"The Hub names {str(commit)[:80]!r} as the commit of {repo_id}; expected 40 hex"
+                " digits."
             )
         return str(commit)
 
@@ -322,6 +323,7 @@ def failure_reason(error: Exception, repo_id: str, filename: str = "") -> str:
 
     The client's own messages span lines, give advice on its options, and may contain addresses.
     """
+    import httpx2
     from huggingface_hub import constants, errors
 
     sentences: tuple[tuple[type[Exception], str], ...] = (
@@ -352,6 +354,10 @@ def failure_reason(error: Exception, repo_id: str, filename: str = "") -> str:
         )
     if isinstance(error, OSError) and error.strerror:
         return f"The download from {repo_id} failed: {error.strerror}."
+    # Whatever else the client fails on is an answer that it cannot make sense of, such as a page
+    # where JSON should be.
+    if not isinstance(error, httpx2.TransportError | OSError):
+        return _not_the_hub(repo_id)
     # The messages of what is left may contain addresses, so only the class is named.
     host = urlsplit(constants.ENDPOINT).hostname
     return f"{repo_id} cannot be reached on {host} ({type(error).__name__})."
@@ -372,4 +378,10 @@ def access_hint(error: Exception) -> str:
 
 
 def _not_the_hub(repo_id: str) -> str:
-    return f"The server that answered for {repo_id} is not the Hub."
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    return (
+        f"{host} answered for {repo_id}, but not as the Hub does; expected JSON with the commit of"
+        " the repository. A login page or a proxy may stand in between."
+    )
