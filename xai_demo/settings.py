@@ -25,6 +25,11 @@ _WORKER_SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
+    # So that one array after the other uses the same pages: a page costs a young process more than
+    # what is computed in it.
+    "MALLOC_MMAP_THRESHOLD_": "67108864",
+    "MALLOC_TRIM_THRESHOLD_": "134217728",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "CUDA_VISIBLE_DEVICES": "",
 }
 # Where the proxies of a Space are.

@@ -1,7 +1,7 @@
 """The server's end of the nursery and its workers: forking, talking, killing.
 
 Whatever arrives from a worker may be a lie: lengths are bounded, sizes compared with the file, and
-a file is only mapped into memory once the process that could shorten it is dead.
+a file is only mapped into memory if nobody can shorten it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from xai_demo.service.transfer import parse
 _POLL_S = 0.05
 # An answer without its arrays is small; this is ten times the largest.
 _MAX_MESSAGE_BYTES = 2**24
-# From here on arrays stay in their file, and the system may page them out.
-_MAPPED_FROM_BYTES = 2**24
+# From here on mapping a file is cheaper than copying it.
+_MAPPED_FROM_BYTES = 2**20
 
 
 class Nursery:
@@ -137,7 +137,11 @@ class Worker:
             content = bytearray(size)
             os.preadv(descriptor, [content], 0)
             return content
-        # Whoever maps a file dies if another one shortens it: not before the worker is dead.
+        if place == 0:
+            # All pages at once: each by itself would take longer than what is done with it.
+            return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        # Whoever maps a file dies if another one shortens it. The one in memory is sealed against
+        # that; the one on the disk is mapped when the worker is dead.
         self.kill()
         self._wait_for_end()
         # Raises ValueError if the file has become shorter in its last moment.
