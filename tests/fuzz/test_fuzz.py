@@ -85,3 +85,8 @@ def test_files_are_counted_through_the_workers_of_a_server() -> None:
     assert tally.outcomes["read"] + tally.outcomes["refused"] == 60
     assert tally.outcomes["read"] > 5
     assert (workers.lost, workers.timed_out, workers.over_limit) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("reader", ["exif", "tiff", "image"])
+def test_a_bigtiff_that_points_beyond_all_memory_is_no_fault(reader: str) -> None:
+    assert read_bytes(READERS[reader], b"II+\0\x08\0\0\0" + b"\xff" * 24) in ("read", "refused")

@@ -347,8 +347,8 @@ def exif_orientation(exif: bytes) -> int | None:
                 letter = "I" if kind == 4 else "H"
                 (value,) = struct.unpack_from(f"{order}{letter}", block, at + 8)
                 return int(value) if 1 <= value <= 8 else None
-    # A damaged block is treated like a missing one.
-    except struct.error:
+    # A damaged block is treated like a missing one; one of 64 bits may point beyond all memory.
+    except (struct.error, OverflowError):
         pass
     return None
 
