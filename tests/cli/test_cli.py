@@ -489,6 +489,7 @@ def test_bench_prints_its_table(
         (["--http", "--rounds", "2"], "http", {"rounds": 2}),
         (["--frontend", "--rounds", "2"], "front_ends", {"rounds": 2}),
         (["--start", "--rounds", "2"], "startup", {"rounds": 2}),
+        (["--workers", "--rounds", "2"], "workers", {"rounds": 2}),
         (["--slow"], "slow_explainers", {}),
         (["--requests", "3"], "memory", {"requests": 3}),
         (["--minutes", "3"], "long_recordings", {"minutes": 3}),

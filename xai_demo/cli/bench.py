@@ -43,6 +43,9 @@ def add_bench(command: argparse.ArgumentParser) -> None:
         help="instead: how long slow explainers take, and how soon they stop",
     )
     kind.add_argument(
+        "--workers", action="store_true", help="instead: what reading files in workers costs"
+    )
+    kind.add_argument(
         "--minutes",
         type=int,
         metavar="N",
@@ -75,6 +78,7 @@ def _measure(
         memory,
         slow_explainers,
         startup,
+        workers,
     )
 
     # First, so that a wrong number is reported before anything is measured.
@@ -101,6 +105,9 @@ def _measure(
     if arguments.http:
         result = http.run(settings, progress=progress, **rounds)
         return result, http.table(result)
+    if arguments.workers:
+        result = workers.run(settings, progress=progress, **rounds)
+        return result, workers.table(result)
     if arguments.frontend:
         result = front_ends.run(progress=progress, **rounds)
         return result, front_ends.table(result)
@@ -129,6 +136,6 @@ def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
         if getattr(arguments, option):
             raise RequestError(
                 f"--rounds is {arguments.rounds}, but --{option} takes no medians; use it alone, or"
-                " with --http, --frontend or --start"
+                " with --http, --frontend, --start or --workers"
             )
     return {"rounds": arguments.rounds}
