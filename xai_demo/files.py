@@ -253,7 +253,8 @@ def is_dicom(head: bytes) -> bool:
 def _has_dicom_elements(head: bytes, order: str) -> bool:
     """Whether two elements of ascending tags begin these bytes: PS3.5, 7.1."""
     at = last = 0
-    for groups in ((2, 4, 8), range(2, 0x30)):
+    # Behind the meta information of a big-endian file, group 0008 reads as 0800.
+    for groups in ((2, 4, 8), (*range(2, 0x30), 0x800)):
         if len(head) < at + 12:
             return False
         group, number, vr, length = struct.unpack_from(f"{order}HH2sH", head, at)

@@ -198,8 +198,7 @@ def _check_jpeg(content: bytes, name: str) -> None:
     if header is None:
         raise ContainerError("is damaged: it has no frame header")
     if header.process in ("lossless", "JPEG-LS"):
-        kind = "lossless JPEG" if header.process == "lossless" else header.process
-        raise UnreadableFileError(f"{name} is a {kind} image; expected {SUPPORTED_FORMATS}.")
+        raise UnreadableFileError(f"{name} is a {header.name}; expected {SUPPORTED_FORMATS}.")
     if header.bits != 8 or header.components not in (1, 3, 4):
         raise UnreadableFileError(
             f"{name} is a JPEG with {header.components} channels of {header.bits} bits;"

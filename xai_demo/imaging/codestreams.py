@@ -56,6 +56,11 @@ class Codestream:
     # JPEG: whether the data after the header end with the marker that ends an image.
     complete: bool = True
 
+    @property
+    def name(self) -> str:
+        """The process for a message: "lossless JPEG", "JPEG 2000"."""
+        return self.process if self.process.startswith("JPEG") else f"{self.process} JPEG"
+
 
 def read_codestream(data: bytes) -> Codestream | None:
     """The header of a codestream; None if these bytes are not one that is known.
@@ -161,7 +166,7 @@ def _jpeg_2000(data: bytes) -> Codestream:
     tiles = -(-(right - tiles_left) // tile_width) * -(-(bottom - tiles_top) // tile_height)
     if tiles > _MAX_TILES:
         raise CodestreamError(f"have {tiles} tiles, where {_MAX_TILES} are allowed")
-    _check_coding_style(data, columns * rows * components, tiles * components)
+    _check_coding_style(data, columns * rows, tiles)
     return Codestream(
         process="JPEG 2000",
         rows=rows,
@@ -172,8 +177,8 @@ def _jpeg_2000(data: bytes) -> Codestream:
     )
 
 
-def _check_coding_style(data: bytes, samples: int, tiles: int) -> None:
-    """Raise CodestreamError for more blocks or precincts than `_MAX_BLOCKS`."""
+def _check_coding_style(data: bytes, pixels: int, tiles: int) -> None:
+    """Raise CodestreamError for more blocks or precincts in a channel than `_MAX_BLOCKS`."""
     (length,) = struct.unpack_from(">H", data, 4)
     position = 4 + length
     while position + 4 <= len(data):
@@ -186,12 +191,12 @@ def _check_coding_style(data: bytes, samples: int, tiles: int) -> None:
             at = 5 if marker == _COD else 1
             levels, block_width, block_height = style[at], style[at + 1], style[at + 2]
             width, height = 2 << (block_width & 15) + 1, 2 << (block_height & 15) + 1
-            blocks = samples // (width * height) + tiles * (3 * levels + 1)
+            blocks = pixels // (width * height) + tiles * (3 * levels + 1)
             if style[0] & 1:
                 # Each resolution has its own size of precincts, as powers of two.
                 sizes = style[at + 5 : at + 6 + levels]
                 smallest = min((1 << (size & 15)) * (1 << (size >> 4)) for size in sizes)
-                blocks = max(blocks, samples // smallest)
+                blocks = max(blocks, pixels // smallest)
             if levels > 32 or blocks > _MAX_BLOCKS:
                 raise CodestreamError(
                     f"are in about {blocks} blocks and {levels} levels, where {_MAX_BLOCKS} and 32"

@@ -82,9 +82,9 @@ def decode_frame(frame: Frame, header: Header, name: str) -> tuple[Stored, int, 
     if codestream is None:
         kind = np.dtype("u1" if header.allocated == 8 else "<u2")
         return np.frombuffer(frame.data, kind).reshape(shape), header.bits, frame.note
-    process, missing, values = codestream.process, "", None
+    process, missing, values = codestream.name, "", None
     try:
-        values = _DECODERS[process](frame.data, codestream).reshape(shape)
+        values = _DECODERS[codestream.process](frame.data, codestream).reshape(shape)
     except ImportError as error:
         missing = (error.name or "for it").partition(".")[0]
     # Codecs raise almost anything. Their messages may quote the file, so they are not passed on.
@@ -97,7 +97,7 @@ def decode_frame(frame: Frame, header: Header, name: str) -> tuple[Stored, int, 
         problem = f"its pixels, {process}, are damaged or of an unusual kind"
         raise refusal(name, f"cannot be decoded as DICOM: {problem}", "a complete file")
     note = frame.note
-    if codestream.process in ("baseline", "extended", "progressive"):
+    if not process.startswith("JPEG"):
         note = note or missing_rows_note(values, 1 << codestream.bits - 1)
     return values, codestream.bits, note
 
@@ -158,7 +158,7 @@ def _is_jpeg_family(syntax: UID) -> bool:
 
 def _check_codestream(codestream: Codestream, header: Header, name: str) -> None:
     """Refuse a codestream that is not the one grey image of the size that the header declares."""
-    process = codestream.process
+    process = codestream.name
     if (codestream.rows, codestream.columns) != (header.rows, header.columns):
         raise DamagedError(
             f"its header declares {header.columns} x {header.rows} pixels, but its {process}"
