@@ -17,11 +17,13 @@ from tests.support.fake_analyser import FakeAnalyser
 from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.analysis import zerogpu
+from xai_demo.analysis.reading import Source
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.analysis.zerogpu import GPU_SECONDS, ZeroGPUAnalyser, wrap_for_zerogpu
 from xai_demo.engine import backends
 from xai_demo.engine.backends import CPU, CUDA, Placement, torch_runner
 from xai_demo.errors import RequestError, UnknownNameError, UnreadableFileError
+from xai_demo.records import Recording
 from xai_demo.settings import Settings
 
 HALVES = {"bfloat16": 0.03, "float16": 0.004}  # 8 and 11 bits, over some fifty layers
@@ -156,6 +158,34 @@ def test_networks_are_placed_before_any_call_and_answers_come_out_of_it(
     on_gpu.analyse(AnalysisRequest(task="stethoscope"), "tone.wav")
     assert spaces.durations == [GPU_SECONDS["transformer"] + zerogpu._SLOW_EXPLAINER_S, 30]
     assert on_gpu.hub is analyser.hub
+
+
+def test_a_file_is_read_before_a_gpu_is_asked_for(
+    spaces: Spaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyser: Any = FakeAnalyser()
+    source = Source(
+        content=Recording(samples=np.ones(8, np.float32), sample_rate_hz=8000, facts={}),
+        timing_ms={"read": 3.0},
+    )
+    order: list[Any] = []
+
+    def read(*_given: Any, **_options: Any) -> Source:
+        order.append("read")
+        return source
+
+    def analyse(*_given: Any, source: Source) -> str:
+        # Into the forked process it goes as a pickle.
+        order.append(pickle.loads(pickle.dumps(source)).timing_ms)
+        return "answer"
+
+    monkeypatch.setattr(analyser, "read", read)
+    monkeypatch.setattr(analyser, "analyse", analyse)
+    answer: Any = ZeroGPUAnalyser(analyser, spaces).analyse(
+        AnalysisRequest(task="stethoscope"), "tone.wav"
+    )
+    assert answer == "answer"
+    assert order == ["read", {"read": 3.0}]
 
 
 def test_live_sound_is_answered_on_it_too(spaces: Spaces) -> None:
