@@ -219,7 +219,7 @@ class FakeAnalyser:
 
     def radiograph(self, path: str | Path, *, name: str | None = None) -> Radiograph:
         """The radiograph below; "inverted" in the name is doubtful and "refuse" is refused."""
-        name = Path(path).name
+        name = name or Path(path).name
         if "refuse" in name or name.endswith(".txt"):
             raise UnreadableFileError(f"{name} is plain text, not a picture; wanted: a picture.")
         doubt = INVERTED if "inverted" in name else ""

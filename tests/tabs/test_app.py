@@ -246,19 +246,13 @@ def test_a_file_of_the_servers_own_cannot_be_asked_for(
 ) -> None:
     secret = copy_as(film, "secret.png")  # a fine picture, but nobody uploaded it
     data = [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, None, None, None, None]
-    events = posted(f"{real_app.local_url}gradio_api/call/chest_xray", data)
-    assert "event: error" in events
-    assert "predictions" not in events
-
-
-def posted(url: str, data: list[Any]) -> str:
-    """What the queue answers to a request made by hand."""
     body = json.dumps({"data": data}).encode()
+    url = f"{real_app.local_url}gradio_api/call/chest_xray"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{url}/{event}", timeout=60) as stream:
-        return str(stream.read().decode())
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=60)
+    assert error.value.code == 400
+    assert "Please add it again" in error.value.read().decode()
 
 
 def test_lists_are_those_of_the_command_line(client: Client) -> None:
@@ -361,7 +355,8 @@ def test_a_layer_can_be_named(client: Client) -> None:
 
 
 def test_several_callers_at_once_get_their_own_answers(client: Client) -> None:
-    names = [name for name, example in EXAMPLES.items() if example.task == "stethoscope"]
+    # As many as one visitor may have in the queue.
+    names = [name for name, example in EXAMPLES.items() if example.task == "stethoscope"][:3]
     with ThreadPoolExecutor(len(names)) as pool:
         answers = list(
             pool.map(lambda name: ask(client, "stethoscope", example_path(name))[0], names)

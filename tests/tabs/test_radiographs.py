@@ -18,10 +18,10 @@ from tests.support.fake_analyser import (
 )
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.imaging import read_image
-from xai_demo.records import Analysis, Decision, Model, Prediction
+from xai_demo.records import Analysis, Decision, Model, Prediction, Task
 from xai_demo.tabs import phrases
 from xai_demo.tabs.figure import findings_gallery
-from xai_demo.tabs.requests import remove_patient_data, run_request
+from xai_demo.tabs.requests import Refusal, remove_patient_data, run_request
 from xai_demo.tabs.result import answer_html, gate_notice, preview_html
 
 
@@ -144,15 +144,31 @@ def test_an_upload_is_written_anew_and_a_file_elsewhere_is_not(
     assert places[1].read_bytes() == content
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(40), bytes(128) + b"DICMxx"])
-def test_an_upload_that_is_no_readable_dicom_stays_as_it_is(
-    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_upload_that_is_no_dicom_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    content = b"\x89PNG\r\n\x1a\n" + bytes(40)
     (tmp_path / "film").write_bytes(content)
     remove_patient_data(str(tmp_path / "film"))
     remove_patient_data(str(tmp_path / "absent"))
     assert (tmp_path / "film").read_bytes() == content
+
+
+@pytest.mark.parametrize("task", ["chest_xray", "stethoscope", "audioset"])
+def test_a_dicom_that_cannot_be_written_anew_is_deleted_on_every_tab(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    path = tmp_path / "ab12.dcm"
+    path.write_bytes(dicom_radiograph(PatientName=SECRET)[:600])
+    assert SECRET.encode() in path.read_bytes()
+    request = AnalysisRequest(task=task, name="film.dcm")
+    outcome = run_request(FakeAnalyser(), request, str(path))
+    assert isinstance(outcome, Refusal)
+    assert "The file was deleted at once" in outcome.message
+    assert SECRET.encode() not in path.read_bytes()
+    assert "deleted at once" in preview_html(FakeAnalyser(), str(path))
 
 
 def test_the_preview_says_what_the_film_is_or_why_it_is_none() -> None:

@@ -21,7 +21,7 @@ from xai_demo.audio.filters import SignalPath
 from xai_demo.errors import RequestError, UnsuitableError
 from xai_demo.records import Analysis, Event, Timeline
 from xai_demo.tabs import live, phrases, signal_path
-from xai_demo.tabs.controls import pass_upload_path
+from xai_demo.tabs.controls import Upload, pass_upload_path, shown_name, with_shown_names
 from xai_demo.tabs.figure import time_axis
 from xai_demo.tabs.live import LiveSession, answer_chunk, wav_samples
 from xai_demo.tabs.requests import Refusal, run_request
@@ -229,9 +229,30 @@ def test_a_file_box_hands_on_the_path_and_leaves_nothing_behind(
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     box = pass_upload_path(gr.File())
     payload = gr.FileData(path=str(tmp_path / "film.png"))
-    assert box.preprocess(payload) == str(tmp_path / "film.png")
+    upload = box.preprocess(payload)
+    assert upload == str(tmp_path / "film.png")
+    assert shown_name(upload) == "upload.png"
     assert box.preprocess(None) is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("breath.wav", "breath.wav"),
+        ("C:\\Users\\Max\\breath.wav", "breath.wav"),
+        ("/home/max/breath.wav", "breath.wav"),
+        ("a\nb\x1b[0m.wav", "a?b?[0m.wav"),
+        ("x" * 200, "x" * 79 + "…"),
+        (None, "upload.wav"),
+        ("", "upload.wav"),
+    ],
+)
+def test_an_upload_is_called_as_its_visitor_calls_it(sent: str | None, shown: str) -> None:
+    request = AnalysisRequest(task="stethoscope", cycles=Upload("/u/12.txt", "cycles.txt"))
+    named = with_shown_names(request, Upload("/u/34.wav", sent))
+    assert (named.name, named.cycles_name) == (shown, "cycles.txt")
+    assert with_shown_names(replace(request, cycles=None), "/examples/a.wav").name is None
 
 
 # Live
@@ -256,7 +277,8 @@ class Microphone:
     def chunk(self, seconds: float = 0.5) -> str:
         count = round(seconds * self.rate)
         samples = np.arange(self.sent, self.sent + count) % 20000
-        path = self.folder / f"{self.chunks}.wav"
+        # As an upload is called.
+        path = self.folder / f"{self.chunks:032x}.wav"
         path.write_bytes(wav(samples, self.rate))
         self.sent, self.chunks = self.sent + count, self.chunks + 1
         return str(path)
@@ -299,6 +321,7 @@ def test_ten_minutes_lose_no_sample_and_memory_and_disk_stay_flat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "live_view", lambda *given: "")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     analyser, session, microphone = FakeAnalyser(), LiveSession(), Microphone(tmp_path)
 
     def minutes(count: int) -> int:

@@ -53,7 +53,8 @@ def _bind(host: str, port: int) -> socket.socket:
     name = host.strip("[]")
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
     with contextlib.ExitStack() as stack:
-        bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        # Without the protocol asyncio does not set TCP_NODELAY, and an answer takes 40 ms longer.
+        bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
         # A port that a server has just left can be taken at once.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((name, port))

@@ -24,17 +24,27 @@ _request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", 
 _MAX_CHARACTERS = 2000
 # A path with at least two parts, or a drive. Addresses on the network are left.
 _PATH = re.compile(r"(?<![\w:/.])(?:/[\w.+@~-]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
-_LONG_WORD = re.compile(r"\S{81,}")
+# What a visitor sent: in quotes, or in one word. The quotes of a plural's genitive do not count.
+_QUOTED = re.compile(r"""(?<![\w])(['"])(.*?)\1(?!\w)""", re.DOTALL)
+_WORD = re.compile(r"\S{81,}")
+_MOST_QUOTED = 80
 
 
 def hide_paths(text: str) -> str:
-    """Return a message without absolute paths, and with at most 80 characters of a word.
+    """Return a message without absolute paths, and with at most 80 characters of what it quotes.
 
     >>> hide_paths("Cannot move /tmp/gradio/a.wav, see https://a.org/b/c")
-    'Cannot move (a file), see https://a.org/b/c'
+    'Cannot move (a path of the server), see https://a.org/b/c'
+    >>> len(hide_paths("There is no label named '" + "ab " * 100 + "'."))
+    107
     """
-    shorter = _LONG_WORD.sub(lambda word: f"{word[0][:79]}…", text)
-    return _PATH.sub("(a file)", shorter)
+    shorter = _QUOTED.sub(lambda found: f"{found[1]}{_shorten(found[2])}{found[1]}", text)
+    shorter = _WORD.sub(lambda found: _shorten(found[0]), shorter)
+    return _PATH.sub("(a path of the server)", shorter)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 1]}…"
 
 
 @contextmanager
@@ -53,7 +63,6 @@ def log_answer(
     model: str,
     revision: str | None,
     decision: str,
-    elapsed_ms: float,
     timing_ms: Mapping[str, float],
 ) -> None:
     """Log one line for an answer: enough to know what was answered by which weights, not for whom.
@@ -66,7 +75,7 @@ def log_answer(
         model=model,
         revision=revision,
         decision=decision,
-        ms=round(elapsed_ms),
+        ms=round(sum(timing_ms.values())),
         timing_ms={step: round(value, 1) for step, value in timing_ms.items()},
     )
 

@@ -14,9 +14,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from xai_demo.files import display_name
 from xai_demo.service.health import Metrics, Readiness
 from xai_demo.service.logs import bind_request, hide_paths, log_refusal
 from xai_demo.service.multipart import (
@@ -82,8 +83,8 @@ class Service:
     listeners: Listeners = field(default_factory=Listeners)
     # Besides uploads: folders whose files may be fetched.
     public_folders: tuple[Path, ...] = ()
-    # Is called with every upload, in a thread; raises HTTPRefusalError if it may not be kept.
-    check_upload: Callable[[Path], None] = lambda path: None
+    # Is called with every upload and the name that its visitor gave it, in a thread.
+    prepare_upload: Callable[[Path, str], None] = lambda path, name: None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -294,7 +295,8 @@ class Door:
         )
         try:
             service.limits.count_upload(request.network, progress.n_bytes)
-            await asyncio.to_thread(service.check_upload, path)
+            shown = display_name(PureWindowsPath(progress.name).name)
+            await asyncio.to_thread(service.prepare_upload, path, shown)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

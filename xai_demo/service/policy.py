@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -130,8 +129,10 @@ class PagePolicy:
     It has to see the page before it is compressed.
     """
 
-    def __init__(self, app: Application, frame_ancestors: tuple[str, ...]) -> None:
+    def __init__(self, app: Application, frame_ancestors: tuple[str, ...], head: str) -> None:
+        """Allow the inline scripts of `head` too, which Gradio adds to the page in the browser."""
         self._app, self._frame_ancestors = app, frame_ancestors
+        self._head = head.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and hold the page back until it is whole."""
@@ -148,7 +149,7 @@ class PagePolicy:
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            policy = page_policy(bytes(body), self._frame_ancestors)
+            policy = page_policy(bytes(body) + self._head, self._frame_ancestors)
             headers = [
                 (b"content-security-policy", policy.encode()),
                 (b"cache-control", b"no-cache"),
@@ -195,7 +196,7 @@ def clean_error(body: bytes) -> bytes:
     """Return the JSON of an error with short texts and without paths.
 
     >>> clean_error(b'{"detail": "File not allowed: /root/secret/a.wav."}')
-    b'{"detail": "File not allowed: (a file)"}'
+    b'{"detail": "File not allowed: (a path of the server)"}'
     >>> clean_error(b'{"detail": [{"input": "all that was sent"}]}')
     b'{"detail": "The server did not understand the request."}'
     """
@@ -251,8 +252,15 @@ def host_name(host: str) -> str:
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a host's name is one of the patterns, in which a star stands for anything."""
-    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns)
+    """Whether a host's name is one of the patterns: a name, "*.a.org" for all below it, or "*".
+
+    >>> matches("x.hf.space", ("*.hf.space",)), matches("hf.space", ("*.hf.space",))
+    (True, False)
+    """
+    return any(
+        pattern in ("*", name) or (pattern.startswith("*.") and name.endswith(pattern[1:]))
+        for pattern in (each.lower() for each in patterns)
+    )
 
 
 def query_value(scope: Scope, name: str) -> str:

@@ -154,11 +154,11 @@ class AddressLimits:
         """Count the upload as running for the block; raises HTTPRefusalError if many are."""
         full = self.n_uploads >= _MAX_ALL_UPLOADS
         if full or self._uploads[network] >= _MAX_UPLOADS:
-            limit = f"{_MAX_ALL_UPLOADS}" if full else f"{_MAX_UPLOADS} from your address"
+            most = f"{_MAX_ALL_UPLOADS}" if full else f"{_MAX_UPLOADS} from your address"
             raise HTTPRefusalError(
                 429,
                 "uploads",
-                f"There are {limit} uploads already. Please try again in a moment.",
+                f"Too many uploads are running already: {most}. Please try again in a moment.",
                 retry_after_s=10,
             )
         with _count(self._uploads, network):

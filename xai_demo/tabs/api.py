@@ -16,11 +16,17 @@ from xai_demo.audio.filters import SignalPath
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis, Progress, Task
 from xai_demo.scheduler import Jobs
+from xai_demo.service.logs import hide_paths
 from xai_demo.tabs import noise as noises
 from xai_demo.tabs import signal_path
-from xai_demo.tabs.controls import pass_upload_path, playable_sound, progress_callback
+from xai_demo.tabs.controls import (
+    pass_upload_path,
+    playable_sound,
+    progress_callback,
+    with_shown_names,
+)
 from xai_demo.tabs.details import overlay
-from xai_demo.tabs.requests import Analyser, Refusal, run_request
+from xai_demo.tabs.requests import Analyser, Refusal, in_request, run_request
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -43,7 +49,7 @@ def publish(analyser: Analyser, jobs: Jobs) -> None:
 def _publish_task(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool, events: bool) -> None:
     # These pass on the path of the upload, so that only our own readers decode the file.
     file = (
-        gr.Audio(type="filepath", label="audio")
+        pass_upload_path(gr.Audio(type="filepath", label="audio"))
         if sound
         else pass_upload_path(gr.File(label="image"))
     )
@@ -72,6 +78,7 @@ def _publish_task(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool, ev
         [file, *names, *settings],
         outputs,
         api_name=task,
+        concurrency_id="answers",
         api_description=f"Analyse one file and explain the answer (task {task}).",
     )
 
@@ -92,9 +99,11 @@ def _make_answer(
     async def answer(
         path: str | None, chosen: AnalysisRequest, request: gr.Request, progress: gr.Progress
     ) -> list[Any]:
+        named = with_shown_names(chosen, path)
+
         def work(stopped: Callable[[], bool]) -> list[Any]:
             analysis, additions = _analyse(
-                analyser, chosen, path, progress_callback(progress), stopped
+                analyser, named, path, progress_callback(progress), stopped
             )
             report = analysis.report.to_json() | additions
             return [
@@ -105,7 +114,8 @@ def _make_answer(
             ]
 
         # Without a place, because a program may analyse several files at once.
-        return await jobs.run(request.session_hash, None, work)
+        request_id = request.headers.get("x-request-id")
+        return await jobs.run(request.session_hash, None, in_request(request_id, work))
 
     return answer
 
@@ -228,7 +238,8 @@ def _boolean(label: str, value: Any) -> bool | None:
     """Return the value of an argument; raises gr.Error unless it is true, false or null."""
     if value is None or isinstance(value, bool):
         return value
-    raise gr.Error(f"{label} must be true or false, not {value!r}.", print_exception=False)
+    message = hide_paths(f"{label} must be true or false, not {value!r}.")
+    raise gr.Error(message, print_exception=False)
 
 
 def _request(task: Task, **choices: Any) -> AnalysisRequest:
@@ -241,7 +252,7 @@ def _with_client_errors(build: Callable[_P, _T], *args: _P.args, **kwargs: _P.kw
     try:
         return build(*args, **kwargs)
     except XaiDemoError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise gr.Error(hide_paths(str(error)), print_exception=False) from error
 
 
 def _signal_path(

@@ -6,8 +6,9 @@ Also how files, sounds and progress pass between Gradio and the pipeline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from pathlib import PurePath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
 import numpy as np
@@ -17,12 +18,15 @@ from xai_demo.analysis.request import HUB_ADDRESS, AnalysisRequest
 from xai_demo.engine.backends import BACKENDS
 from xai_demo.errors import XaiDemoError
 from xai_demo.explainers import DEFAULT, EXPLAINERS, default_name, fitting_names
+from xai_demo.files import display_name
 from xai_demo.records import GATE_MODES, Model, Progress, Task
 from xai_demo.tabs import phrases
 from xai_demo.tabs.requests import MODEL_PREFIX, Analyser, PageRequest
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
+
+_File = TypeVar("_File", gr.File, gr.Audio)
 
 # As shown, and as passed on.
 Choices = list[tuple[str, str]]
@@ -264,11 +268,43 @@ def playable_sound(samples: Floats, sample_rate_hz: int | None) -> tuple[int, An
     return sample_rate_hz or 16000, scaled
 
 
-def pass_upload_path(file: gr.File) -> gr.File:
-    """Make a file box pass on the path of its upload."""
-    # Gradio's own way of passing on the path also leaves an empty file on the server each time.
-    file.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign,union-attr]
+class Upload(str):
+    """The path of an upload, and the name that its visitor gave it: for messages, never on disk."""
+
+    shown_name: str | None
+
+    def __new__(cls, path: str, name: str | None) -> Upload:
+        """Keep the base name, printable and at most 80 characters; None: there is none."""
+        upload = super().__new__(cls, path)
+        # Of either system: a browser may send a whole path.
+        upload.shown_name = display_name(PureWindowsPath(name).name) if name else None
+        return upload
+
+
+def pass_upload_path(file: _File) -> _File:
+    """Make a file box or a player pass on an `Upload`."""
+
+    # A file box's own way of passing on the path also leaves an empty file on the server each time.
+    def upload(payload: Any) -> Upload | None:
+        return Upload(payload.path, payload.orig_name) if payload else None
+
+    file.preprocess = upload  # type: ignore[method-assign]
     return file
+
+
+def shown_name(path: object) -> str | None:
+    """Return the name of an upload for messages, None if the file's own is to be shown.
+
+    An upload has a random name, which means nothing to anybody.
+    """
+    if not isinstance(path, Upload):
+        return None
+    return path.shown_name or f"upload{PurePath(path).suffix}"
+
+
+def with_shown_names(request: AnalysisRequest, path: str | None) -> AnalysisRequest:
+    """Return the request with the names that the visitor gave the file and the annotation."""
+    return replace(request, name=shown_name(path), cycles_name=shown_name(request.cycles))
 
 
 def progress_callback(progress: gr.Progress) -> Progress:

@@ -15,7 +15,7 @@ from xai_demo.examples import example_path
 from xai_demo.records import GATE_MODES, Analysis
 from xai_demo.scheduler import Jobs
 from xai_demo.tabs import live, noise, signal_path
-from xai_demo.tabs.controls import playable_sound, progress_callback
+from xai_demo.tabs.controls import playable_sound, progress_callback, with_shown_names
 from xai_demo.tabs.details import details_html
 from xai_demo.tabs.layout import (
     DETAILS_INVITATION,
@@ -29,6 +29,7 @@ from xai_demo.tabs.requests import (
     Comparison,
     PageRequest,
     Refusal,
+    in_request,
     run_comparison,
 )
 from xai_demo.tabs.result import (
@@ -41,6 +42,9 @@ from xai_demo.tabs.result import (
 
 # Events of the page only: programs use the endpoints in api.py.
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+# The lanes of the queue, see tabs/queue.py.
+ANSWERS: dict[str, Any] = {**PRIVATE, "concurrency_id": "answers"}
+PREVIEWS: dict[str, Any] = {**PRIVATE, "concurrency_id": "previews", "show_progress": "hidden"}
 # Not behind the analyses in the queue, for what is quick.
 INSTANT: dict[str, Any] = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 # Gradio hands in the progress bar of a request where it finds this default.
@@ -52,7 +56,7 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
     # "multiple": Gradio's "once" drops a click until the page has seen the end of the last event,
     # which is later than its answer, and later than a change of the file. `Jobs` makes sure that a
     # newer request stops the older one, and that a repeated one does nothing.
-    working = {**PRIVATE, "show_progress_on": panel.status, "trigger_mode": "multiple"}
+    working = {**ANSWERS, "show_progress_on": panel.status, "trigger_mode": "multiple"}
     controls = panel.controls
     answer = _make_answer(panel, analyser, jobs)
     inputs = [panel.file, *panel.inputs]
@@ -65,7 +69,7 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
     gr.on(_replacements(panel.file), _make_discard(panel, jobs), panel.file, emptied, **INSTANT)
     if panel.preview is not None:
         show_preview = functools.partial(preview_html, analyser)
-        panel.file.change(show_preview, panel.file, panel.preview, **INSTANT)
+        panel.file.change(show_preview, panel.file, panel.preview, **PREVIEWS)
     if controls.film is not None:
         # A choice made for one image does not hold for the next.
         panel.file.change(lambda: GATE_MODES[0], None, controls.film, **INSTANT)
@@ -117,7 +121,7 @@ def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[A
     async def test_noise(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
         # In the order of `inputs` below.
         *values, kind, snr_db = given
-        chosen = page_request(panel, analyser, values, None).request
+        chosen = with_shown_names(page_request(panel, analyser, values, None).request, path)
         chosen = replace(chosen, noise=noise_choice(kind, snr_db if kind else None))
         if chosen.noise is None:
             return noise.empty_values()
@@ -126,7 +130,8 @@ def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[A
             return noise.section_values(analyser, chosen, path, stopped)
 
         # In the tab's place, so that a newer request stops this one.
-        return await jobs.run(request.session_hash, panel.tab.task, work)
+        done = in_request(request.headers.get("x-request-id"), work)
+        return await jobs.run(request.session_hash, panel.tab.task, done)
 
     async def repeat_noise(request: gr.Request, path: str | None, *given: Any) -> list[Any]:
         # A newer analysis is running, and its own repeat follows; this one would stop it.
@@ -136,13 +141,13 @@ def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[A
 
     inputs = [panel.file, *panel.inputs, *section.inputs]
     # While the slider moves, only where it stops is worth an analysis.
-    working = {**PRIVATE, "show_progress_on": section.output, "trigger_mode": "always_last"}
+    working = {**ANSWERS, "show_progress_on": section.output, "trigger_mode": "always_last"}
     choices = [
         section.kind.select(test_noise, inputs, section.outputs, **working),
         section.snr_db.change(test_noise, inputs, section.outputs, **working),
     ]
     # A repeat was not asked for, so it shows no progress.
-    hidden = {**PRIVATE, "show_progress": "hidden"}
+    hidden = {**ANSWERS, "show_progress": "hidden"}
     repeats = [each.then(repeat_noise, inputs, section.outputs, **hidden) for each in answers]
     return [*choices, *repeats]
 
@@ -199,13 +204,15 @@ def _make_answer(
 
         def work(stopped: Callable[[], bool]) -> list[Any]:
             chosen = page_request(panel, analyser, values, example)
+            chosen = replace(chosen, request=with_shown_names(chosen.request, path))
             result = run_comparison(analyser, chosen, path, progress_callback(progress), stopped)
             # A stopped analysis must not overwrite the answer to the visitor's newer request.
             return unchanged if stopped() else [*first, *_output_values(panel, analyser, result)]
 
         # The same choices for the same file: a second press while the first is worked on.
         key = (path, example, repr(values))
-        result = await jobs.run_once(request.session_hash, panel.tab.task, path, key, work)
+        done = in_request(request.headers.get("x-request-id"), work)
+        result = await jobs.run_once(request.session_hash, panel.tab.task, path, key, done)
         return unchanged if result is None else result
 
     return answer

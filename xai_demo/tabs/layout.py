@@ -218,7 +218,7 @@ def _drop_zone(tab: Tab) -> tuple[gr.Audio | gr.File, gr.HTML | None]:
             elem_id=f"{tab.task}-file",
             buttons=[],
         )
-        return sound, None
+        return pass_upload_path(sound), None
     # Not gr.Image: it decodes the image itself, and accepts only what browsers call an image.
     image = gr.File(
         label="Your chest X-ray (PNG, JPEG, TIFF, WebP or DICOM)",

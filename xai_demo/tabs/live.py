@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
+from gradio.utils import get_upload_folder
 
 from xai_demo import render
 from xai_demo.errors import UnsuitableError, XaiDemoError
 from xai_demo.records import Decision, LogMel, Model, Prediction
+from xai_demo.service.logs import hide_paths
+from xai_demo.service.uploads import discard_upload
 from xai_demo.tabs import phrases
 from xai_demo.tabs.figure import frequency_axis, image_uri
 
@@ -38,9 +41,10 @@ CHUNK_S = 0.5
 _LIMIT_S = 600
 # Visitors who listen at the same time; the next one waits.
 _MAX_LISTENERS = 8
-# Chunks left on the server behind the newest. Gradio names a file after its content, so two equal
-# chunks, of digital silence say, share one file.
+# Chunks left on the server behind the newest, which the page may still play.
 _KEPT_CHUNKS = 20
+# A minute and a half of stereo at 48 kHz, which may have waited for a slow answer.
+_MAX_CHUNK_BYTES = 20_000_000
 # The loudest level is drawn at least this white, so that a silent room stays dark.
 _MIN_WHITE_DB = -50.0
 
@@ -68,12 +72,17 @@ class LiveSession:
         if self.buffer is None or self.model != model.name:
             self.buffer = AudioBuffer(sample_rate_hz=_model_rate_hz(model), keep_s=KEEP_S)
             self.model = model.name
+        size = Path(path).stat().st_size
+        if size > _MAX_CHUNK_BYTES:
+            raise UnsuitableError(
+                f"The microphone sent {size:,} bytes at once; at most {_MAX_CHUNK_BYTES:,} are "
+                "taken."
+            )
         rate_hz, samples = wav_samples(Path(path).read_bytes())
         self._files.append(path)
         if len(self._files) > _KEPT_CHUNKS:
-            oldest = self._files.popleft()
-            if oldest not in self._files:
-                Path(oldest).unlink(missing_ok=True)
+            # Only what was uploaded, whatever path the visitor has named.
+            discard_upload(self._files.popleft(), Path(get_upload_folder()))
         return self.buffer.add(rate_hz, samples)
 
     def restart(self) -> None:
@@ -152,8 +161,12 @@ def answer_chunk(
         recent = samples[-round(_answer_span_s(facts) * rate_hz) :]
         predictions, decision = analyser.live("stethoscope", recent, rate_hz, model=facts.name)
         return live_view(facts, predictions, decision, samples, rate_hz, session.buffer.received_s)
+    except FileNotFoundError:
+        # It was deleted, or never there: the next chunk is a new chance.
+        return gr.skip()
     except XaiDemoError as error:
-        return f'<p class="xai-notice xai-warning" role="note">{escape(str(error))}</p>'
+        message = escape(hide_paths(str(error)))
+        return f'<p class="xai-notice xai-warning" role="note">{message}</p>'
 
 
 def live_view(

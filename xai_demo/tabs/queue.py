@@ -173,6 +173,15 @@ class VisitorQueue(Queue):
         self._move(event, lane)
         return is_taken, event_id, state
 
+    def create_event_queue_for_fn(self, block_fn: BlockFunction) -> None:
+        """Make a line for the events of a function: that of its lane if it has one."""
+        lane = block_fn.concurrency_id
+        if lane in self.lanes and lane not in self.event_queue_per_concurrency_id:
+            line = EventQueue(lane, self.lanes[lane].running)
+            self.event_queue_per_concurrency_id[lane] = line
+        elif lane not in self.lanes:
+            super().create_event_queue_for_fn(block_fn)
+
     def get_events(self) -> tuple[list[Event], bool, str] | None:
         """Return the events whose turn it is."""
         for queue in self.event_queue_per_concurrency_id.values():

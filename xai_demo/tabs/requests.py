@@ -27,7 +27,7 @@ from xai_demo.errors import (
     XaiDemoError,
 )
 from xai_demo.explainers import fitting_names
-from xai_demo.files import display_name, write_atomically
+from xai_demo.files import detect_format, display_name, write_atomically
 from xai_demo.records import (
     Analysis,
     Decision,
@@ -37,6 +37,8 @@ from xai_demo.records import (
     Radiograph,
     Task,
 )
+from xai_demo.scheduler import Result, Work
+from xai_demo.service.logs import bind_request, hide_paths, log_answer, log_refusal
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
 MODEL_PREFIX = "model: "
 # The name of every uploaded DICOM file in reports: its own may contain the patient's name.
 DICOM_NAME = "film.dcm"
+
+# What a file begins with that was deleted, and how long the reason after it may be.
+_DELETED = b"xai_demo: deleted, because it cannot be de-identified\n"
+_MAX_REASON_BYTES = 1000
 
 _log = logging.getLogger(__name__)
 
@@ -201,6 +207,21 @@ def run_request(
     cancelled: Callable[[], bool] | None = None,
 ) -> Analysis | Refusal:
     """Run a request; return why not as a `Refusal`, and log unexpected errors by number."""
+    outcome = _run_request(analyser, request, path, progress, cancelled)
+    if isinstance(outcome, Refusal):
+        log_refusal("stopped" if outcome.stopped else outcome.title, task=request.task)
+        # A message may name folders of the server, and quote what the visitor sent.
+        return replace(outcome, message=hide_paths(outcome.message))
+    return outcome
+
+
+def _run_request(
+    analyser: Analyser,
+    request: AnalysisRequest,
+    path: str | None,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> Analysis | Refusal:
     try:
         # Each of our own errors is a XaiDemoError, so the more specific ones must come first.
         return _analyse_upload(analyser, request, path, progress, cancelled)
@@ -250,30 +271,90 @@ def _analyse_upload(
     if not path:
         raise RequestError("There is no file yet; add a recording or an image.")
     check_visitor(request, own_models=analyser.hub.own_models)
-    if request.task == "chest_xray":
-        # Before the analysis, which may have to wait in the queue.
-        remove_patient_data(path, analyser)
+    # Before the analysis, which may have to wait in the queue; on every tab, because a DICOM file
+    # may come to any.
+    remove_patient_data(path, analyser)
+    raise_if_deleted(path)
     analysis = analyser.analyse(request, path, progress=progress, cancelled=cancelled)
+    _log_analysis(request, analysis)
     if analysis.report.input.get("format") == "DICOM":
         return replace(analysis, report=replace(analysis.report, file=DICOM_NAME))
     return analysis
 
 
-def remove_patient_data(path: str, analyser: Analyser | None = None) -> None:
+def remove_patient_data(
+    path: str, analyser: Analyser | None = None, *, name: str | None = None
+) -> None:
     """Overwrite an uploaded DICOM file with a copy without patient data.
 
-    The analyser's workers read it; without one, this process does. Files outside the upload folder,
-    other formats and damaged files are left as they are.
+    If that is impossible, the reason is all that is left of it, see `raise_if_deleted`; it calls
+    the file `name`. The analyser's workers read the file; without one, this process does. Files
+    outside the upload folder and other formats are left as they are.
     """
     # Resolved, so that a link out of the folder does not count as inside it.
     place = Path(path).resolve()
     if not place.is_relative_to(Path(get_upload_folder()).resolve()):
         return
+    write_anew = analyser.deidentify if analyser else write_deidentified
     try:
-        write_anew = analyser.deidentify if analyser else write_deidentified
-        content = write_anew(place, name=display_name(path))
-        # Whoever reads the file meanwhile sees all of the old or all of the new one.
-        if content is not None:
-            write_atomically(place, content)
-    except (OSError, UnreadableFileError):
+        with place.open("rb") as file:
+            # Quick enough to be done here, so that no other file has to wait for a worker.
+            if detect_format(file) != "DICOM":
+                return
+        content = write_anew(place, name=name or display_name(path))
+    except OSError:
         return
+    except UnreadableFileError as error:
+        content = _DELETED + _reading_error(place, analyser, name, error).encode()
+    # Whoever reads the file meanwhile sees all of the old or all of the new one.
+    if content is not None:
+        write_atomically(place, content)
+
+
+def _reading_error(
+    place: Path, analyser: Analyser | None, name: str | None, error: UnreadableFileError
+) -> str:
+    """Return why a file cannot be read, rather than why it cannot be written, if it cannot."""
+    try:
+        if analyser is not None:
+            analyser.radiograph(place, name=name)
+    except XaiDemoError as reading_error:
+        return str(reading_error)
+    return str(error)
+
+
+def raise_if_deleted(path: str) -> None:
+    """Raise UnreadableFileError if an upload was deleted because of its patient data."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(_MAX_REASON_BYTES)
+    except (OSError, ValueError):
+        # The reader says what is wrong with it.
+        return
+    if head.startswith(_DELETED):
+        reason = head.removeprefix(_DELETED).decode("utf-8", "replace")
+        raise UnreadableFileError(
+            f"{reason} The file was deleted at once, because it may hold a patient's data."
+        )
+
+
+def in_request(request_id: str | None, work: Work[Result]) -> Work[Result]:
+    """Return work whose log has the id of the request that it is done for."""
+
+    def work_in_request(is_stopped: Callable[[], bool]) -> Result:
+        with bind_request(request_id):
+            return work(is_stopped)
+
+    return work_in_request
+
+
+def _log_analysis(request: AnalysisRequest, analysis: Analysis) -> None:
+    report = analysis.report
+    log_answer(
+        task=request.task,
+        # The name of a visitor's own model is the visitor's affair.
+        model="own model" if request.weights else report.model.name,
+        revision=report.model.revision or report.model.sha256[:12],
+        decision=report.decision.kind if report.decision else "answer",
+        timing_ms=report.timing_ms,
+    )

@@ -14,10 +14,12 @@ from xai_demo.catalog import MODELS
 from xai_demo.decision import operating_points
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis, Model, Prediction, Radiograph
+from xai_demo.service.logs import hide_paths
 from xai_demo.tabs import phrases
 from xai_demo.tabs.comparison import comparison_html
+from xai_demo.tabs.controls import shown_name
 from xai_demo.tabs.figure import figure_html, image_uri
-from xai_demo.tabs.requests import Analyser, Refusal, remove_patient_data
+from xai_demo.tabs.requests import Analyser, Refusal, raise_if_deleted, remove_patient_data
 from xai_demo.tabs.timeline import events_table, has_timeline, timeline_html
 
 # AudioSet has hundreds of labels, most of them near zero.
@@ -297,9 +299,11 @@ def preview_html(analyser: Analyser, path: str | None) -> str:
     # The preview is the first to read an upload.
     remove_patient_data(path, analyser)
     try:
-        radiograph = analyser.radiograph(path)
+        raise_if_deleted(path)
+        radiograph = analyser.radiograph(path, name=shown_name(path))
     except XaiDemoError as error:
-        return f'<p class="xai-notice xai-refused" role="alert">{escape(str(error))}</p>'
+        message = escape(hide_paths(str(error)))
+        return f'<p class="xai-notice xai-refused" role="alert">{message}</p>'
     summary = escape(phrases.radiograph_summary(radiograph.facts))
     doubt = (
         f'<p class="xai-notice xai-warning">{escape(radiograph.doubt)}</p>'
