@@ -119,6 +119,14 @@ def attempts(folder: str) -> dict[str, str]:
     return outcomes
 
 
+def read_both(mine: Path, others: str) -> tuple[str, str]:
+    """The visitor's own file, which the job is about, and one that it only knows the name of."""
+    try:
+        return mine.read_text(), Path(others).read_text()
+    except PermissionError:
+        return mine.read_text(), "refused"
+
+
 def circumstances() -> dict[str, Any]:
     """What a worker sees of the server, and how it may run."""
     heavy = {"torch", "gradio", "pytest", "onnxruntime", "matplotlib", "__mp_main__"}

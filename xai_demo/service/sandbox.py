@@ -2,8 +2,9 @@
 
 The nursery has imported the readers once, so that a worker costs a fork. A worker runs one job and
 ends: nothing of a visitor's file outlives it, and a decoder that was taken over meets no second
-file. Before it reads anything it gives up the network, other programs, writing files, its priority
-and all memory and time beyond the limits. The main module is never imported here.
+file. Before it reads anything it gives up the network, other programs, writing files, all files but
+its own and the libraries', and all memory and time beyond the limits. The main module is never
+imported here.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from xai_demo.errors import XaiDemoError
+from xai_demo.service.landlock import ReadOnlyFiles
 from xai_demo.service.transfer import Encoder, decode, parse
 
 # A frame is its length and that many bytes.
@@ -118,15 +121,25 @@ def _work(descriptors: list[int], limits: Limits, load_filter: Callable[[], None
     channel, *files = descriptors
     _give_up_priority(limits)
     _prepare_pages(files[0])
+    readable = ReadOnlyFiles() if ReadOnlyFiles.is_supported() else None
     isolation = "seccomp" if load_filter else "audit hook"
+    isolation += " and Landlock" if readable else ""
     write_frame(channel, json.dumps({"pid": os.getpid(), "isolation": isolation}).encode())
     if load_filter:
         load_filter()
-    else:
-        sys.addaudithook(_refuse_event)
     job = _read_frame(channel)
     if job is not None:
-        write_frame(channel, _reply(job, files))
+        call = decode(parse(job))
+        # While its module can still be read.
+        function = _function(call["function"])
+        if readable:
+            # The file that the job is about, and no other visitor's.
+            given = [*call["args"], *call["kwargs"].values()]
+            readable.add(each for each in given if isinstance(each, Path))
+            readable.restrict()
+        if not load_filter:
+            sys.addaudithook(_refuse_event)
+        write_frame(channel, _reply(function, call, files))
     os._exit(0)
 
 
@@ -139,11 +152,9 @@ def _prepare_pages(file: int) -> None:
         os.posix_fallocate(file, 0, _READY_BYTES)
 
 
-def _reply(job: bytes, files: list[int]) -> bytes:
+def _reply(function: Callable[..., Any], call: dict[str, Any], files: list[int]) -> bytes:
     encoder = Encoder()
     try:
-        call = decode(parse(job))
-        function = _function(call["function"])
         result = encoder.encode(function(*call["args"], **call["kwargs"]))
         file = _write_result(encoder, files)
         return b'{"file":%d,"size":%d,"value":%s}' % (file, encoder.size, result)

@@ -137,6 +137,7 @@ class WorkerPool:
     ) -> _T:
         """Call a module-level function in a worker and return its result.
 
+        Files are given as `Path`: the worker can read these, and no others but the libraries.
         Raises what the function raises, if that is an `XaiDemoError`; UnreadableFileError if the
         worker died, took more than it may or longer than `deadline_s` (None: the pool's);
         CancelledError soon after `cancelled()` becomes true; RuntimeError for an error of ours.
