@@ -72,6 +72,10 @@ def read_tiff_pages(file: BinaryIO) -> tuple[TiffPage, ...]:
     Raises ContainerError for cyclic directories, and for more data than the file has: Pillow would
     read everything that the directories point at, however often.
     """
+    file.seek(0)
+    if file.read(4) == b"MM\0+":
+        # Pillow takes it for an ordinary TIFF and looks for the directory in the wrong place.
+        raise ContainerError("is a BigTIFF in big-endian; save it in little-endian")
     directories = _TiffDirectories(file)
     pages: list[TiffPage] = []
     positions = [directories.first]
