@@ -162,6 +162,17 @@ def test_workers_have_room_for_the_largest_files() -> None:
     assert EXAMPLES["clear-film"].task == "chest_xray"
 
 
+def test_a_server_says_at_its_start_what_confines_its_workers(
+    served: Reader, local: Reader, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    local.check_workers()
+    assert caplog.messages == []
+    served.check_workers()
+    assert served.pool is not None
+    assert caplog.messages == [f"Files are read by 2 workers, confined by {served.pool.isolation}"]
+
+
 def slow_preview(path: Path, *, max_pixels: int, name: str | None = None) -> Radiograph:
     time.sleep(0.5)
     return read_image(path, max_pixels=max_pixels, name=name)

@@ -203,7 +203,11 @@ class Analyser:
         return _predictions(network.model, probabilities), decided
 
     def warm_up(self) -> None:
-        """Load the default model of each task, and with them the heavy libraries."""
+        """Load the default model of each task, and with them the heavy libraries.
+
+        The workers read a file first, so that a deployment where they cannot run is told at once.
+        """
+        self.reader.check_workers()
         for task in TASKS:
             try:
                 self.engine.network(self.hub.default_model(task))

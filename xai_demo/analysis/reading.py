@@ -10,6 +10,7 @@ file, by which its format is detected.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from xai_demo.settings import Settings
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 # Rows or columns of a preview at least, more than twice as many as the page shows.
 PREVIEW_SIDE = 512
@@ -149,6 +151,14 @@ class Reader:
         Raises UnreadableFileError for a DICOM file that cannot be written anew: delete it.
         """
         return self._run(write_deidentified, Path(path), name=name, cancelled=cancelled)
+
+    def check_workers(self) -> None:
+        """Read an example in a worker and log what confines it; does nothing without workers."""
+        if self.pool is None:
+            return
+        self.preview(example_path("clear-film"))
+        size, isolation = self.pool.size, self.pool.isolation
+        _log.info("Files are read by %d workers, confined by %s", size, isolation)
 
     def _run(
         self,

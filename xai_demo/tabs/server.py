@@ -73,7 +73,10 @@ def launch(settings: Settings, *, host: str | None = None, port: int | None = No
         signal.signal(signal.SIGTERM, lambda *_: end.set())
     served = _Served(
         settings,
-        checks={"models": lambda: "" if is_warm.is_set() else "The models are being loaded."},
+        checks={
+            "models": lambda: "" if is_warm.is_set() else "The models are being loaded.",
+            "workers": lambda: "" if pool.isolation else "No worker has read a file yet.",
+        },
         gauges=_worker_gauges(pool),
         # Its workers read what strangers send; this process does not.
         analyser=analyser,
