@@ -265,13 +265,19 @@ def test_padding_has_the_sign_of_the_pixels(tmp_path: Path, vr: str, signed: boo
         ("32768", "65536", "is nearly black"),
         ("-9000", "20000", "is nearly white"),
         ("2048", "60000", "uses only 5.1 % of the grey levels"),
+        # 14 bits, and 8 bits.
+        ("8192", "16384", "uses only 19 % of the grey levels"),
+        ("128", "256", "is nearly white"),
+        ("5000", "4000", "is nearly black"),
     ],
 )
 def test_a_window_that_is_not_of_these_pixels_makes_the_answer_doubtful(
     tmp_path: Path, center: str, width: str, look: str
 ) -> None:
     tags = {"WindowCenter": center, "WindowWidth": width}
-    stored = np.where(RAMP % 2, 0, 1024 if "white" in look else 3071).astype(np.uint16)
+    stored = np.where(RAMP % 10, 3071, 0).astype(np.uint16)
+    if center == "-9000":
+        stored[stored > 0] = 1024
     picture = read(dicom_radiograph(stored, bits=12, **tags), tmp_path)
     assert f"does not fit its 12-bit pixels: the image {look}" in picture.doubt
     assert picture.doubt in picture.warnings

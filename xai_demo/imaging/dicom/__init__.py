@@ -31,8 +31,8 @@ _STRIP_PIXELS = 1 << 20
 # 12-bit values in a file that declares 16 bits reach only 1/16 of the range.
 _DARK_SHARE = 1 / 8
 # An image whose greys, without the darkest and brightest hundredth, are closer together than this
-# share of the range can hardly be seen.
-_LOW_CONTRAST, _TAIL = 1 / 8, 1.0
+# share of the range can hardly be seen; neither can one of which less than 15 % is grey.
+_LOW_CONTRAST, _TAIL, _SATURATED = 0.3, 1.0, 15.0
 # A window is judged on about this many pixels along the shorter side.
 _SAMPLED_SIDE = 512
 
@@ -119,20 +119,24 @@ def _window_doubt(pixels: Floats, header: Header) -> str:
     if not (header.window or header.table):
         return ""
     step = max(1, min(pixels.shape) // _SAMPLED_SIDE)
-    low, high = np.percentile(pixels[::step, ::step], (_TAIL, 100 - _TAIL))
-    # An image of a single value has a warning of its own.
-    if high - low >= _LOW_CONTRAST or np.ptp(pixels) == 0:
-        return ""
-    look = "nearly black" if high < _DARK_SHARE else "nearly white" if low > 1 - _DARK_SHARE else ""
-    if header.table:
-        source = "The file's lookup table does"
-    else:
-        center, width = header.window or (0.0, 0.0)
-        source = f"The file's window (centre {center:g}, width {width:g}) does"
-    return (
-        f"{source} not fit its {header.bits}-bit pixels: the image"
-        f" {f'is {look}' if look else f'uses only {100 * (high - low):.2g} % of the grey levels'}."
+    low, mostly_low, mostly_high, high = np.percentile(
+        pixels[::step, ::step], (_TAIL, _SATURATED, 100 - _SATURATED, 100 - _TAIL)
     )
+    # An image of a single value has a warning of its own.
+    if np.ptp(pixels) == 0:
+        return ""
+    if high < _DARK_SHARE or mostly_high == 0:
+        look = "is nearly black"
+    elif low > 1 - _DARK_SHARE or mostly_low == 1:
+        look = "is nearly white"
+    elif high - low < _LOW_CONTRAST:
+        look = f"uses only {100 * (high - low):.2g} % of the grey levels"
+    else:
+        return ""
+    source = "lookup table"
+    if header.window and not header.table:
+        source = f"window (centre {header.window[0]:g}, width {header.window[1]:g})"
+    return f"The file's {source} does not fit its {header.bits}-bit pixels: the image {look}."
 
 
 def _warnings(header: Header, brightest: float, bits: int) -> Iterator[str]:

@@ -179,7 +179,8 @@ def read_header(file: BinaryIO, name: str) -> Header:
         syntax, at = read_file_meta(file, size)
         # What the first element looks like counts, as files without meta information declare
         # nothing and others declare what is not so.
-        order = ">" if is_big_endian(file, at) else "<"
+        is_big = is_big_endian(file, at, is_declared=syntax == BIG_ENDIAN)
+        order = ">" if is_big else "<"
         is_explicit = has_explicit_vr(file, at)
         if syntax in ("", DEFLATED, EXPLICIT, IMPLICIT, BIG_ENDIAN):
             syntax = BIG_ENDIAN if order == ">" else EXPLICIT if is_explicit else IMPLICIT

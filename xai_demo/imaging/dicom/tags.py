@@ -209,9 +209,11 @@ def has_explicit_vr(file: BinaryIO, at: int) -> bool:
     return file.read(2) in _VRS
 
 
-def is_big_endian(file: BinaryIO, at: int) -> bool:
+def is_big_endian(file: BinaryIO, at: int, *, is_declared: bool) -> bool:
     """Whether the dataset that begins at byte `at` is in big-endian, whatever the syntax says."""
     file.seek(at)
     group = file.read(2)
     # A dataset begins with a low group, nearly always 0008.
-    return len(group) == 2 and group < group[::-1]
+    if len(group) < 2 or (0 in group) == (group == b"\0\0"):
+        return is_declared
+    return group[0] == 0
