@@ -547,6 +547,21 @@ def test_nothing_is_fetched_from_elsewhere(browser: Browser, served: gr.Blocks) 
     context.close()
 
 
+@pytest.mark.parametrize("task", TABS)
+def test_the_console_stays_clean_while_a_file_is_sent_and_answered(
+    task: str, page: Page, tone: Path, film: Path
+) -> None:
+    lines: list[str] = []
+    page.on("console", lambda line: lines.append(f"{line.type}: {line.text}"))
+    page.on("pageerror", lambda error: lines.append(f"error: {error}"))
+    page.reload()
+    open_tab(page, task)
+    bring(page, film if task == "chest_xray" else tone, task)
+    ask(page, task)
+    page.wait_for_timeout(1000)
+    assert [line for line in lines if line.startswith(("error", "warning"))] == []
+
+
 def wide_enough(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 

@@ -94,3 +94,9 @@ window.addEventListener("unhandledrejection", (event) => {
 document.addEventListener("click", (event) => {
   if (event.isTrusted && event.target.closest(xaiMicrophone)) clearTimeout(xaiRetry);
 }, true);
+
+// Gradio's own script warns of this after every upload, though nothing is missing.
+const xaiWarn = console.warn.bind(console);
+console.warn = (...words) => {
+  if (words[0] !== "Method not implemented.") xaiWarn(...words);
+};
