@@ -31,6 +31,8 @@ RUN /venv/bin/python -m compileall -q xai_demo
 
 # /cache outlives the container; everything of a visitor is under /tmp, a tmpfs.
 ENV PATH=/venv/bin:$PATH \
+    HOME=/cache \
+    USER=xai \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     GRADIO_SERVER_NAME=0.0.0.0 \

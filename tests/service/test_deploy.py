@@ -94,6 +94,13 @@ def test_every_setting_that_is_set_exists() -> None:
     assert set(re.findall(r"\b(XAI_DEMO_[A-Z_]+|HF_[A-Z_]+)\b", text)) <= known
 
 
+def test_libraries_find_a_home_and_a_name_without_asking_the_system() -> None:
+    # The container's user and the unit's are in no list of users that Python could read.
+    for text in (DOCKERFILE, (DEPLOY / "xai_demo.service").read_text(encoding="utf-8")):
+        for name in ("HOME", "USER", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "HF_HOME"):
+            assert re.search(rf"\b{name}=\S+", text)
+
+
 def test_it_is_given_the_time_that_it_needs_to_end() -> None:
     unit = read_unit()
     assert int(unit["Service"]["TimeoutStopSec"]) > 25

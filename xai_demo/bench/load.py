@@ -181,6 +181,10 @@ def visitor_figures(outcomes: Sequence[Outcome], memory_mb: Sequence[float]) -> 
         "rank_highest": max((each.rank for each in outcomes), default=0),
         "memory_first_minute_mb": statistics.median(first) if first else 0.0,
         "memory_last_minute_mb": statistics.median(last) if last else 0.0,
+        "memory_by_minute_mb": [
+            round(statistics.median(memory_mb[start : start + 60]))
+            for start in range(0, len(memory_mb), 60)
+        ],
         "memory_peak_mb": max(memory_mb, default=0.0),
     }
 

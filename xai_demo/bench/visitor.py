@@ -117,7 +117,7 @@ async def ask(
     try:
         kind, text = await _ask(http, page, task, session, path or _example(task), listening)
     except httpx2.HTTPError as error:
-        kind, text = "failed", f"{type(error).__name__}"
+        kind, text = "failed", f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - began
     return Outcome(
         visitor=visitor, task=task, seconds=seconds, kind=kind, text=text, rank=listening.rank
