@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DOUBTFUL_SHARES: Mapping[quality.Kind, float] = {
     "silence": 0.9,
     "clipping": 0.1,
+    "cough": 0.5,
     "speech": 0.5,
     "music": 0.5,
     "noise": 0.5,

@@ -1,4 +1,4 @@
-"""Quality check of a recording: silence, clipping, speech, music and everyday noise. Pure.
+"""Quality check of a recording: silence, clipping, coughs, speech, music, everyday noise. Pure.
 
 Speech, music and noise are distinguished from breath by a multinomial logistic regression on a few
 statistics of the sound below 2 kHz, which is all that a stethoscope passes on.
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from xai_demo.audio import cough
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float64]
 
-Kind = Literal["silence", "clipping", "speech", "music", "noise", "too short"]
-KINDS: tuple[Kind, ...] = ("silence", "clipping", "speech", "music", "noise", "too short")
+Kind = Literal["silence", "clipping", "cough", "speech", "music", "noise", "too short"]
+KINDS: tuple[Kind, ...] = ("silence", "clipping", "cough", "speech", "music", "noise", "too short")
 
 NON_BREATH_KINDS: tuple[Kind, ...] = ("speech", "music", "noise")
 MIN_DURATION_S = 0.5  # shorter than any breath
@@ -95,6 +97,7 @@ _MIN_FLAT_SAMPLES, _MIN_CLIFF, _MIN_CLIFF_STEPS = 3, 0.01, 4
 _MIN_RATE_HZ = 3500
 _MAX_WINDOWS = 120
 _NO_BREATH = "The models know breath sounds only, so their answer to other sounds is meaningless."
+_COUGH = "There seems to be a cough, or another short burst of sound, and no breathing."
 _SENTENCE_STARTS: dict[Kind, str] = {
     "speech": "There seems to be speech",
     "music": "There seems to be music",
@@ -146,6 +149,10 @@ def check_quality(
             f" Distortion can sound like crackles; record at a lower level."
         )
         findings.append(Finding(kind="clipping", share=clipped, sentence=sentence))
+    if cough.cough_probability(samples, sample_rate_hz) >= cough.MIN_PROBABILITY:
+        findings.append(Finding(kind="cough", share=1.0, sentence=f"{_COUGH} {_NO_BREATH}"))
+        # Whatever else a cough resembles would only say the same again.
+        return tuple(findings)
     for kind, share in non_breath_shares(samples, sample_rate_hz).items():
         if share >= _MIN_NON_BREATH_SHARE:
             sentence = (

@@ -174,7 +174,7 @@ def evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterator
 
 def add_refit(command: argparse.ArgumentParser) -> None:
     """The options of `refit`."""
-    command.add_argument("check", choices=("gate", "quality"), help="of radiographs, of sounds")
+    command.add_argument("check", choices=("gate", "quality", "cough"))
     command.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="radiographs, or lung sounds"
     )
@@ -184,9 +184,8 @@ def add_refit(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--speech", type=Path, metavar="DIR", help="quality: speech; default: imitated here"
     )
-    command.add_argument(
-        "--music", type=Path, metavar="DIR", help="quality: music; default: imitated here"
-    )
+    command.add_argument("--music", type=Path, metavar="DIR", help="quality: default: imitated")
+    command.add_argument("--coughs", type=Path, metavar="DIR", help="cough: beside imitated ones")
     command.add_argument(
         "--sounds", type=Path, metavar="DIR", help="everyday sounds; default: synthesised here"
     )
@@ -198,7 +197,7 @@ def add_refit(command: argparse.ArgumentParser) -> None:
 
 def refit(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """refit the coefficients of an input check; part of what they were fitted on was not kept"""
-    from xai_demo.training import gate_eval
+    from xai_demo.training import cough_fit, gate_eval
     from xai_demo.training import refit as fits
 
     with progress_bar() as progress:
@@ -210,6 +209,10 @@ def refit(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
                 most=arguments.most,
             )
             result = fits.refit_gate(images, settings=settings, progress=progress)
+        elif arguments.check == "cough":
+            result = cough_fit.refit_cough(
+                arguments.data, coughs=arguments.coughs, most=arguments.most, progress=progress
+            )
         else:
             sounds = fits.SoundFolders(
                 recordings=arguments.data,
@@ -385,13 +388,8 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the data set: a folder, or a zip archive for `evaluate`",
-    )
+    text = "the data set; for `evaluate`, its zip archive too"
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help=text)
 
 
 def _add_balance(command: argparse.ArgumentParser) -> None:

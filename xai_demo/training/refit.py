@@ -109,7 +109,7 @@ def refit_gate(
         "n": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
         "intercept": fitted.intercept,
         "weights": list(fitted.weights),
-        "difference": _difference(
+        "difference": coefficient_differences(
             np.array([fitted.intercept, *fitted.weights]),
             np.array([gate.INTERCEPT, *gate.WEIGHTS]),
             fitted.log_odds(statistics),
@@ -117,7 +117,7 @@ def refit_gate(
         ),
         "refitted": _gate_rates(held_out, kinds, sources),
         "shipped": _gate_rates(shipped.log_odds(statistics), kinds, sources),
-        "notes": _notes(unread),
+        "notes": fit_notes(unread),
     }
 
 
@@ -152,7 +152,7 @@ def refit_quality(folders: SoundFolders, *, progress: Progress | None = None) ->
         "n": {kind: kinds.count(kind) for kind in CLASSES},
         "intercepts": list(fitted.intercepts),
         "coefficients": {name: list(row) for name, row in fitted.coefficients.items()},
-        "difference": _difference(
+        "difference": coefficient_differences(
             np.ravel([fitted.intercepts, *(fitted.coefficients[n] for n in FEATURES)]),
             np.ravel([quality.INTERCEPTS, *(quality.COEFFICIENTS[n] for n in FEATURES)]),
             fitted.log_odds(statistics),
@@ -160,7 +160,7 @@ def refit_quality(folders: SoundFolders, *, progress: Progress | None = None) ->
         ),
         "refitted": _quality_rates(held_out, kinds),
         "shipped": _quality_rates(shipped.log_odds(statistics), kinds),
-        "notes": _notes(unread),
+        "notes": fit_notes(unread),
     }
 
 
@@ -183,7 +183,7 @@ def table(result: dict[str, Any]) -> str:
 
 def _literals(result: dict[str, Any]) -> str:
     """The coefficients as they stand in `imaging.gate` or `audio.quality`."""
-    if result["check"] == "gate":
+    if result["check"] != "quality":
         lines, line = [], "   "
         for weight in result["weights"]:
             if len(line) + len(f" {weight},") > 99:
@@ -216,7 +216,7 @@ def _held_out_log_odds(
     return result
 
 
-def _difference(
+def coefficient_differences(
     fitted: NDArray[np.float64],
     shipped: NDArray[np.float64],
     fitted_log_odds: NDArray[np.float64],
@@ -268,7 +268,8 @@ def _quality_rates(log_odds: NDArray[np.float64], kinds: Sequence[str]) -> dict[
     return {name: tally.to_json() for name, tally in tallies.items()}
 
 
-def _notes(unread: Sequence[str]) -> list[str]:
+def fit_notes(unread: Sequence[str]) -> list[str]:
+    """What the report of a refit says below its tables."""
     notes = [
         "The literals may have been fitted on some of these data, and on others that were not "
         "kept: they cannot be reproduced to the digit."
