@@ -49,6 +49,7 @@ class ServerSettings:
     uploads_dir: Path | None = None
     uploads_quota_bytes: int = 5_000_000_000
     min_free_bytes: int = 500_000_000  # of the disk, which uploads leave alone
+    keep_seconds: float = 3600.0  # uploads and results
     # Networks whose X-Forwarded-For header is believed.
     trusted_proxies: tuple[str, ...] = ()
     # Empty: this machine's own names if `host` is a loopback address, otherwise any.
@@ -88,6 +89,7 @@ class ServerSettings:
             uploads_dir=Path(uploads) if uploads else None,
             uploads_quota_bytes=int(1e6 * _number(environ, "XAI_DEMO_UPLOADS_MB", 5000, minimum=1)),
             min_free_bytes=int(1e6 * _number(environ, "XAI_DEMO_MIN_FREE_MB", 500, minimum=1)),
+            keep_seconds=60 * _number(environ, "XAI_DEMO_KEEP_MINUTES", 60, minimum=0.1),
             trusted_proxies=_networks(environ, "XAI_DEMO_TRUSTED_PROXIES", space_proxies),
             allowed_hosts=_words(environ, "XAI_DEMO_ALLOWED_HOSTS"),
             allowed_origins=_words(environ, "XAI_DEMO_ALLOWED_ORIGINS"),
@@ -149,8 +151,9 @@ class Settings:
         XAI_DEMO_EXPLAIN_SECONDS, XAI_DEMO_OWN_MODELS (by default on at home only),
         XAI_DEMO_OWN_MODEL_MB, XAI_DEMO_OWN_CACHE_MB, XAI_DEMO_PRECISION, and the Hub's own HF_HOME,
         HF_HUB_CACHE and HF_HUB_OFFLINE. For the server: XAI_DEMO_UPLOADS, XAI_DEMO_UPLOADS_MB,
-        XAI_DEMO_MIN_FREE_MB, XAI_DEMO_TRUSTED_PROXIES, XAI_DEMO_ALLOWED_HOSTS,
-        XAI_DEMO_ALLOWED_ORIGINS, XAI_DEMO_FRAME_ANCESTORS (lists, with commas or spaces),
+        XAI_DEMO_MIN_FREE_MB, XAI_DEMO_KEEP_MINUTES, XAI_DEMO_TRUSTED_PROXIES,
+        XAI_DEMO_ALLOWED_HOSTS, XAI_DEMO_ALLOWED_ORIGINS, XAI_DEMO_FRAME_ANCESTORS (lists, with
+        commas or spaces),
         XAI_DEMO_QUEUE, XAI_DEMO_RATE, XAI_DEMO_CONNECTIONS, XAI_DEMO_REQUEST_SECONDS,
         XAI_DEMO_WORKERS, XAI_DEMO_READ_SECONDS, XAI_DEMO_WORKER_MB, XAI_DEMO_LOG, Gradio's own
         GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and GRADIO_TEMP_DIR, and SPACE_ID, which a Space

@@ -139,3 +139,17 @@ def test_a_process_that_ends_leaves_nothing(tmp_path: Path) -> None:
     program += "f.new_path('a.wav').write_bytes(b'1'); f.start(); f.delete()"
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, env=os.environ)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_files_that_are_kept_shortly_are_swept_more_often(tmp_path: Path) -> None:
+    folder = UploadFolder(tmp_path, quota_bytes=10**6, min_free_bytes=1, keep_s=0.2)
+    upload = folder.new_path("a.wav")
+    upload.write_bytes(b"1")
+    folder.start()
+    try:
+        end = time.monotonic() + 30
+        while upload.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not upload.exists()
+    finally:
+        folder.stop()

@@ -118,7 +118,7 @@ class UploadFolder:
         return count
 
     def start(self) -> None:
-        """Sweep now and every ten minutes, until `stop`."""
+        """Sweep now and every ten minutes, or more often if files are kept for less than twenty."""
 
         def sweep_on_schedule() -> None:
             while True:
@@ -126,7 +126,7 @@ class UploadFolder:
                     self.sweep()
                 except OSError:
                     _log.exception("The uploads could not be swept")
-                if self._stop.wait(SWEEP_EVERY_S):
+                if self._stop.wait(min(SWEEP_EVERY_S, self.keep_s / 2)):
                     return
 
         self._stop.clear()

@@ -120,6 +120,7 @@ class _Served:
             server.uploads_dir,
             quota_bytes=server.uploads_quota_bytes,
             min_free_bytes=server.min_free_bytes,
+            keep_s=server.keep_seconds,
         )
         set_upload_folder(self.folder.path)
         self.queue: VisitorQueue | None = None
