@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -280,6 +282,23 @@ def test_extended_jpeg_has_twelve_bits(tmp_path: Path) -> None:
     stream = twelve_bit_jpeg_bytes(large)
     content = dicom_with_codestream(stream, stored, JPEGExtended12Bit, bits=12)
     np.testing.assert_allclose(read(content, tmp_path).pixels, stored / 4095, atol=1e-6)
+
+
+def test_a_codestream_that_aborts_its_decoder_ends_in_one_sentence(tmp_path: Path) -> None:
+    # Without its Huffman table, for which GDCM calls `abort`.
+    stream = lossless_jpeg_bytes(RAMP, 12)
+    at = stream.index(b"\xff\xc4")
+    broken = stream[:at] + b"\xff\xfe" + stream[at + 2 :]
+    message = refusal(dicom_with_codestream(broken, RAMP, JPEGLossless, bits=12), tmp_path)
+    assert "lossless JPEG, are damaged or of an unusual kind" in message
+    program = (
+        "import xai_demo.imaging.dicom.gdcm_decoder as g, sys;"
+        "g._decode(sys.stdin.buffer.read(), 64, 48, 12, '1.2.840.10008.1.2.4.57')"
+    )
+    command = [sys.executable, "-c", program]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, input=broken, capture_output=True, cwd=root, check=False)
+    assert done.returncode
 
 
 def test_pixels_without_fragments_are_read_although_the_file_declares_a_codec(

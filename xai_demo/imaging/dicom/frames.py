@@ -22,6 +22,7 @@ from xai_demo.imaging.codestreams import (
     extract_codestream,
     read_codestream,
 )
+from xai_demo.imaging.dicom import gdcm_decoder
 from xai_demo.imaging.dicom.header import BIG_ENDIAN, EXPECTED_FILE, Header
 from xai_demo.imaging.dicom.tags import DamagedError, Element
 from xai_demo.imaging.dicom.values import refusal, swap_bytes
@@ -264,29 +265,15 @@ def _decode_jpeg(data: bytes, codestream: Codestream) -> Stored:
 
 
 def _decode_jpeg_of_many_bits(data: bytes, codestream: Codestream) -> Stored:
-    """JPEG of 12 bits, and lossless JPEG, by GDCM."""
-    import gdcm
-
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(data)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((codestream.columns, codestream.rows, 1))
-    image.SetDataElement(element)
-    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
-    syntax = gdcm.TransferSyntax.GetTSType(SYNTAXES[codestream.process][0])
-    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    size = 8 if codestream.bits <= 8 else 16
-    pixel_format = (1, size, codestream.bits, codestream.bits - 1, 0)
-    image.SetPixelFormat(gdcm.PixelFormat(*pixel_format))
-    # The binding returns the pixels as a text.
-    decoded = image.GetBuffer().encode("utf-8", "surrogateescape")
-    return np.frombuffer(decoded, f"<u{size // 8}")
+    """JPEG of 12 bits, and lossless JPEG."""
+    pixels = gdcm_decoder.decode(
+        data,
+        rows=codestream.rows,
+        columns=codestream.columns,
+        bits=codestream.bits,
+        syntax=SYNTAXES[codestream.process][0],
+    )
+    return np.frombuffer(pixels, np.uint8 if codestream.bits <= 8 else "<u2")
 
 
 def _decode_jpeg_ls(data: bytes, codestream: Codestream) -> Stored:
