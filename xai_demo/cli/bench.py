@@ -84,11 +84,11 @@ def _measure(
     # First, so that a wrong number is reported before anything is measured.
     rounds = _rounds(arguments)
     if arguments.load == "visitors":
-        given = _given(arguments, "visitors", "minutes")
+        given = _numbers(arguments, "visitors", "minutes")
         result = load.run_visitors(settings, progress=progress, **given)
         return result, load.visitor_text(result)
     if arguments.load == "requests":
-        result = load.run_requests(settings, progress=progress, **_given(arguments, "count"))
+        result = load.run_requests(settings, progress=progress, **_numbers(arguments, "count"))
         return result, load.request_text(result)
     if arguments.requests is not None:
         result = memory.run(settings, requests=arguments.requests, progress=progress)
@@ -115,7 +115,7 @@ def _measure(
     return result, explanations.table(result)
 
 
-def _given(arguments: argparse.Namespace, *options: str) -> dict[str, int]:
+def _numbers(arguments: argparse.Namespace, *options: str) -> dict[str, int]:
     """The options that were given; each measurement has defaults of its own."""
     return {name: value for name in options if (value := getattr(arguments, name)) is not None}
 
