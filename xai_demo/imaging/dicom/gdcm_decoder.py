@@ -6,7 +6,6 @@ is there to be lost; everywhere else the decoder is this module, run as a progra
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 
@@ -21,14 +20,15 @@ def decode(data: bytes, *, rows: int, columns: int, bits: int, syntax: str) -> b
     # Only named here: a missing library is told from a damaged file before a process is started.
     import gdcm  # noqa: F401
 
-    # A worker may not start processes, and has nothing to lose but its own.
-    if multiprocessing.parent_process() is not None:
-        return _decode(data, rows, columns, bits, syntax)
     # Isolated (-I), so that nothing in the current folder is taken for a library.
     command = [sys.executable, "-I", __file__, str(rows), str(columns), str(bits), syntax]
-    finished = subprocess.run(  # noqa: S603
-        command, input=data, capture_output=True, timeout=_TIMEOUT_S, check=False
-    )
+    try:
+        finished = subprocess.run(  # noqa: S603
+            command, input=data, capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
+    # A worker may not start processes, and has nothing to lose but its own.
+    except PermissionError:
+        return _decode(data, rows, columns, bits, syntax)
     if finished.returncode:
         raise ValueError(f"the decoder ended with status {finished.returncode}")
     return finished.stdout
