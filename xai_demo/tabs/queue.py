@@ -25,7 +25,7 @@ from gradio.server_messages import EventMessage, ProcessCompletedMessage
 from gradio.utils import run_coro_in_background
 
 from xai_demo.explainers import EXPLAINERS
-from xai_demo.service.logs import log_refusal, log_wait
+from xai_demo.service.logs import bind_request, log_refusal, log_wait
 from xai_demo.service.policy import clean_message
 from xai_demo.service.visitors import Listeners, visitor_network
 
@@ -197,7 +197,8 @@ class VisitorQueue(Queue):
         for event in events:
             if job := self._jobs.get(event._id):
                 job.task, job.began_at = asyncio.current_task(), time.monotonic()
-                log_wait(job.lane, job.began_at - event.enqueue_time)
+                with bind_request(event.request.headers.get("x-request-id")):
+                    log_wait(job.lane, job.began_at - event.enqueue_time)
         try:
             await super().process_events(events, batch, begin_time, fn)
         finally:

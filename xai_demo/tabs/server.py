@@ -43,8 +43,10 @@ from xai_demo.tabs.requests import remove_patient_data
 
 # How long answers may take that run when the server is told to end.
 _DRAIN_S = 25.0
-# For threads to notice that their work is no longer wanted.
+# For connections to be closed.
 _END_S = 5.0
+# Libraries may wait for ever for threads of their own when Python ends.
+_EXIT_S = 1.0
 # Importing on a busy machine takes its time.
 _START_S = 60.0
 # States of visitors that are kept; each holds what its visitor has chosen.
@@ -310,12 +312,12 @@ def _warm_up(analyser: Analyser | ZeroGPUAnalyser, is_warm: threading.Event) -> 
 
 
 def _end_soon() -> None:
-    """End the process even if a thread does not notice that its work is no longer wanted."""
+    """End the process in a second, whatever a thread or a library still waits for."""
 
     def end() -> None:
         logging.shutdown()
         os._exit(0)
 
-    timer = threading.Timer(_END_S, end)
+    timer = threading.Timer(_EXIT_S, end)
     timer.daemon = True
     timer.start()
