@@ -32,6 +32,7 @@ _HEAD_BYTES = 1024
 # A recording cut out of a stream starts with a piece of a frame, and some writers pad with zeros.
 _SEARCHED_BYTES = 2**16
 _MAX_ID3_TAGS = 16
+_MAX_PADDING_BYTES = 2**24
 _MAX_NAME_CHARACTERS = 80
 
 # (offset, bytes at that offset, format). The first match wins, so the order matters: the specific
@@ -178,7 +179,7 @@ def detect_format(file: BinaryIO) -> str:
 def skip_id3_tags(file: BinaryIO) -> int:
     """The position after the ID3v2 tags at the start of a file, and after zeros that follow them.
 
-    0 for a file without such a tag. At most 64 KiB of zeros are skipped.
+    0 for a file without such a tag. At most 16 MiB of zeros are skipped.
     """
     start = 0
     for _ in range(_MAX_ID3_TAGS):
@@ -191,11 +192,15 @@ def skip_id3_tags(file: BinaryIO) -> int:
             (byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True)
         )
         start += 10 + length
-    if start:
-        file.seek(start)
-        padding = file.read(_SEARCHED_BYTES)
-        start += len(padding) - len(padding.lstrip(b"\0"))
-    return start
+    zeros, block = 0, b"" if start else b"\1"
+    while not block.strip(b"\0") and zeros < _MAX_PADDING_BYTES:
+        file.seek(start + zeros)
+        block = file.read(_SEARCHED_BYTES)
+        zeros += len(block) - len(block.lstrip(b"\0"))
+        if len(block) < _SEARCHED_BYTES:
+            break
+    # An M4A starts with up to three zeros of its own.
+    return start + (zeros if zeros > 3 else 0)
 
 
 def find_mpeg_audio(data: bytes) -> int | None:

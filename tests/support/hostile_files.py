@@ -291,7 +291,7 @@ AUDIO: tuple[Case, ...] = (
         name="cut.flac",
         build=_cut(_sound(lambda: tone(8)), 0.6),
         outcome="warned",
-        says=r"truncated: its header declares 8\.0 s",
+        says=r"truncated or damaged: its header declares 8\.0 s",
     ),
     Case(
         name="ima_adpcm.wav",

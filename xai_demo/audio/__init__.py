@@ -246,6 +246,7 @@ def _recording(
     }
     warnings = (
         *header.warnings,
+        *decoder.warnings,
         *_damage_warnings(decoder, header, resampled),
         *_scale_warnings(statistics, scale),
         *_warnings(statistics, facts, limits.sample_rate_hz),
@@ -312,12 +313,12 @@ def _damage_warnings(decoder: Decoder, header: Container, resampled: _Resampler)
     slack_s = min(_MISSING_S, _MISSING_SHARE * declared_s) if header.sample_format else _MISSING_S
     if declared_s - duration_s > slack_s:
         yield (
-            f"The file is truncated: its header declares {format_duration(declared_s)},"
+            f"The file is truncated or damaged: its header declares {format_duration(declared_s)},"
             f" but only {format_duration(duration_s)} could be read."
         )
     if decoder.lost:
-        parts = "1 part" if decoder.lost == 1 else f"{decoder.lost} parts"
-        yield f"The file is damaged: {parts} of it could not be decoded and were left out."
+        parts = "1 part was" if decoder.lost == 1 else f"{decoder.lost} parts were"
+        yield f"The file is damaged: {parts} left out, because decoding failed there."
     for at_s, rate_hz, channels in resampled.changes[:1]:
         more = len(resampled.changes) - 1
         yield (

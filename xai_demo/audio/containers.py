@@ -1,7 +1,8 @@
 """Which sound file this is, where its sound starts, and which decoder reads it.
 
-WAV and AIFF headers are read by `audio.pcm`, and the streams of an Ogg file and the start of an MP3
-are found here. Everything else goes to `audio.decoders` with the name of one FFmpeg demuxer.
+Headers of uncompressed sound are read by `audio.pcm`, and the streams of an Ogg file and the start
+of an MP3 are found here. Everything else goes to `audio.decoders` with the name of one FFmpeg
+demuxer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from xai_demo.audio.pcm import (
     SeekableFile,
     read_aiff,
     read_bytes,
+    read_caf,
+    read_w64,
     read_wav,
 )
 from xai_demo.errors import UnreadableFileError
@@ -26,18 +29,13 @@ from xai_demo.files import detect_format, find_mpeg_audio, mpeg_frame_bytes, ski
 # Streams in a row in one Ogg file; a radio recording has one for each song.
 _MAX_LINKS = 1000
 _SEARCHED_BYTES = 2**16
-# Bounds the walk through a malicious file; ordinary files have fewer than twenty chunks.
-_MAX_CHUNKS = 1000
-_UNKNOWN_LENGTH = 2**62
 # By what `files.detect_format` finds: the name for the report, and FFmpeg's demuxer.
 _DEMUXERS = {
     "FLAC": ("FLAC", "flac"),
     "MP4 or M4A": ("MP4", "mov"),
     "WebM or Matroska": ("Matroska", "matroska"),
     "WMA": ("WMA", "asf"),
-    "CAF": ("CAF", "caf"),
     "AU": ("AU", "au"),
-    "W64": ("W64", "w64"),
     "AMR": ("AMR", "amr"),
     "AAC": ("AAC", "aac"),
 }
@@ -58,6 +56,10 @@ def read_container(file: BinaryIO, name: str) -> Container:
             header = read_wav(sound, size, name)
         case "AIFF":
             header = read_aiff(sound, size, name)
+        case "W64":
+            header = read_w64(sound, size, name)
+        case "CAF":
+            header = read_caf(sound, size, name)
         case "Ogg":
             header = _read_ogg(sound, size)
         case "MP3":
@@ -73,7 +75,6 @@ def read_container(file: BinaryIO, name: str) -> Container:
                 size=size,
                 demuxer=demuxer,
                 has_length=_has_length(demuxer, read_bytes(sound, 0, _SEARCHED_BYTES)),
-                warnings=_truncation_warnings(demuxer, sound, size),
             )
         case _:
             kind = f"a file of type {detected}" if detected else "a file of an unknown type"
@@ -91,32 +92,6 @@ def _has_length(demuxer: str, head: bytes) -> bool:
     at = head.find(_ASF_FILE_PROPERTIES)
     # Its play duration lies behind the object's size, a file ID, a size, a date and a count.
     return demuxer == "asf" and at >= 0 and any(head[at + 64 : at + 72])
-
-
-def _truncation_warnings(demuxer: str, file: SeekableFile, size: int) -> tuple[str, ...]:
-    """A warning if a CAF or W64 file ends within its samples, of which FFmpeg says nothing."""
-    position = {"caf": 8, "w64": 40}.get(demuxer, size)
-    for _ in range(_MAX_CHUNKS):
-        head = read_bytes(file, position, 24)
-        if len(head) < 24:
-            break
-        if demuxer == "caf":
-            end = position + 12 + int.from_bytes(head[4:12], "big", signed=True)
-        else:
-            end = position + -(-int.from_bytes(head[16:24], "little") // 8) * 8
-        if head.startswith(b"data"):
-            there, declared = size - position, end - position
-            # Of the last samples, the padding may be missing.
-            if there + 8 < declared < _UNKNOWN_LENGTH:
-                return (
-                    f"The file is truncated: its header declares {declared / 1e6:.3g} MB of"
-                    f" sound, but there are {there / 1e6:.3g} MB.",
-                )
-            break
-        if end <= position:
-            break
-        position = end
-    return ()
 
 
 def _read_ogg(file: SeekableFile, size: int) -> Container:
@@ -182,4 +157,7 @@ def _xing_duration_s(frame: bytes) -> float | None:
     version, layer = frame[1] >> 3 & 3, 4 - (frame[1] >> 1 & 3)
     rate = (44100, 48000, 32000)[frame[2] >> 2 & 3] >> (0 if version == 3 else 2 - version // 2)
     samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
-    return frames * samples / rate or None
+    # LAME's extension gives what the encoder added at both ends, in 12 bits each.
+    added = int.from_bytes(first[at + 141 : at + 144], "big")
+    padding = (added >> 12) + (added & 0xFFF) if len(first) >= at + 144 else 0
+    return max(0, frames * samples - padding) / rate or None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ _BLOCK_FRAMES = 16384
 _UNKNOWN_FRAMES = 2**48
 # FFmpeg has some 200 audio decoders; these are the ones that recorders and phones write.
 _CODEC_NAMES = (
-    "aac alac flac opus vorbis speex mp1float mp2float mp3float amrnb amrwb gsm gsm_ms"
+    "aac alac flac opus vorbis speex mp1 mp1float mp2 mp2float mp3 mp3float amrnb amrwb gsm gsm_ms"
     " wmav1 wmav2 wmapro wmalossless wmavoice adpcm_ms adpcm_ima_wav adpcm_ima_qt"
     " pcm_alaw pcm_mulaw pcm_u8 pcm_s8 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_s32be"
     " pcm_f32le pcm_f32be pcm_f64le pcm_f64be"
@@ -37,7 +37,7 @@ _SUBTYPES = {"mp1": "MPEG_LAYER_I", "mp2": "MPEG_LAYER_II", "mp3": "MPEG_LAYER_I
 # FFmpeg's sample formats; those that end in "p" have one plane for each channel.
 _FRAME_TYPES = {"u8": "u1", "s16": "<i2", "s32": "<i4", "s64": "<i8", "flt": "<f4", "dbl": "<f8"}
 # Demuxers whose header gives the length. Others estimate it from the bit rate.
-_LENGTH_IN_STREAM = ("mov", "caf", "au", "w64", "flac")
+_LENGTH_IN_STREAM = ("mov", "caf", "au", "flac")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Decoder(Protocol):
     channels: int
     subtype: str
     declared_s: float | None  # the length that the header gives; None: it gives none
+    warnings: tuple[str, ...]
     lost: int  # parts that could not be decoded, among others that could
 
     def blocks(self) -> Iterator[Block]:
@@ -65,11 +66,14 @@ class Decoder(Protocol):
 def open_decoder(file: SeekableFile, header: Container, name: str) -> Iterator[Decoder]:
     """Open the decoder that the header asks for; raises UnreadableFileError if it cannot."""
     try:
-        if header.demuxer:
+        decoder = None if header.demuxer else _LibsndfileDecoder(file, header)
+        if decoder is None or (header.links and not decoder.declared_s):
+            # libsndfile finds no sound in an Ogg file with damaged pages; FFmpeg skips them.
+            header = replace(header, demuxer=header.demuxer or "ogg")
             with _open_container(file, header, name) as container:
                 yield _FFmpegDecoder(container, header, name)
         else:
-            yield _LibsndfileDecoder(file, header)
+            yield decoder
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).strip().rstrip(".")
         raise _undecodable(name, header, reason) from error
@@ -96,16 +100,16 @@ class _LibsndfileDecoder:
 
     def __init__(self, file: SeekableFile, header: Container) -> None:
         self._file, self._header, self.lost = file, header, 0
+        self.warnings: tuple[str, ...] = ()
         self._links = header.links or (0,)
         self._first = self._open(0)
         self.sample_rate_hz: int = self._first.samplerate
         self.channels: int = self._first.channels
         self.subtype: str = self._first.subtype
-        frames = self._first.frames
-        known = frames < _UNKNOWN_FRAMES and len(self._links) == 1
-        self.declared_s = frames / self.sample_rate_hz if known else None
-        if header.sample_format:
-            self.declared_s = header.declared_s
+        frames = self._first.frames if self._first.frames < _UNKNOWN_FRAMES else 0
+        self.declared_s = header.declared_s
+        if header.sample_format is None:
+            self.declared_s = frames / self.sample_rate_hz
 
     def blocks(self) -> Iterator[Block]:
         """The blocks of every stream, up to where it can be decoded."""
@@ -144,6 +148,10 @@ class _FFmpegDecoder:
         if not container.streams.audio:
             raise UnreadableFileError(f"{name} has no sound track; expected {SUPPORTED_FORMATS}.")
         self._stream = container.streams.audio[0]
+        tracks = len(container.streams.audio)
+        self.warnings: tuple[str, ...] = (
+            (f"The file has {tracks} sound tracks; the first was read.",) if tracks > 1 else ()
+        )
         codec = self._stream.codec_context.codec.name if self._stream.codec_context else "unknown"
         if codec not in _CODECS:
             raise UnreadableFileError(
@@ -199,7 +207,8 @@ class _FFmpegDecoder:
                 frames = packet.decode()
             # One damaged packet: those after it may be good.
             except av.error.FFmpegError:
-                failed += decoded
+                # A tag between two MP3s that were joined is no damage.
+                failed += decoded and not bytes(packet).startswith((b"ID3", b"TAG", b"APETAG"))
                 continue
             for frame in frames:
                 if frame.samples:

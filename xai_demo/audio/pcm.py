@@ -1,4 +1,4 @@
-"""Headers of uncompressed sound, WAV and AIFF, and the records of a sound file's header.
+"""Headers of uncompressed sound, WAV, W64, AIFF and CAF, and the records of any header.
 
 A field that repeats another one never decides: the bytes of a frame follow from bits and channels.
 A length is checked against the bytes that are there. libsndfile gets the samples only, as raw PCM
@@ -27,14 +27,8 @@ _UNKNOWN_SIZE = 0x7FFFF000
 _WAV_PCM, _WAV_FLOAT, _WAV_EXTENSIBLE = 1, 3, 0xFFFE
 _WAV_LAWS = {6: "ALAW", 7: "ULAW"}
 _AIFF_PCM = {
-    b"NONE": "BIG",
-    b"twos": "BIG",
-    b"in24": "BIG",
-    b"in32": "BIG",
-    b"raw ": "BIG",
-    b"sowt": "LITTLE",
-    b"42ni": "LITTLE",
-    b"23ni": "LITTLE",
+    **dict.fromkeys((b"NONE", b"twos", b"in24", b"in32", b"raw "), "BIG"),
+    **dict.fromkeys((b"sowt", b"42ni", b"23ni"), "LITTLE"),
 }
 _AIFF_BITS = {b"in24": 24, b"42ni": 24, b"in32": 32, b"23ni": 32, b"raw ": 8}
 _AIFF_SUBTYPES = {
@@ -140,31 +134,45 @@ def read_wav(file: SeekableFile, size: int, name: str) -> Container:
     chunks = _find_chunks(file, order, needed={b"fmt ", b"data"})
     fmt = read_bytes(file, *chunks.get(b"fmt ", (0, 0)), limit=40)
     if len(fmt) < 16 or b"data" not in chunks:
-        missing = "format" if len(fmt) < 16 else "data"
-        raise UnreadableFileError(
-            f"{name} is a WAV file without a {missing} chunk; expected {SUPPORTED_FORMATS}."
-        )
-    tag, channels, rate, _, frame_bytes, bits = struct.unpack_from(f"{order}HHIIHH", fmt)
-    # WAVE_FORMAT_EXTENSIBLE keeps the actual format tag in the first bytes of the subformat GUID.
-    if tag == _WAV_EXTENSIBLE and len(fmt) >= 26:
-        (tag,) = struct.unpack_from(f"{order}H", fmt, 24)
-    if tag not in (_WAV_PCM, _WAV_FLOAT, *_WAV_LAWS):
-        return Container(format="WAV", start=0, size=size, demuxer="wav")
-    # The bytes of a frame follow from bits and channels: only a header without bits needs them.
-    bits = bits or 8 * frame_bytes // max(1, channels)
-    subtype = _WAV_LAWS.get(tag) or _subtype(bits, is_float=tag == _WAV_FLOAT, byte="PCM_U8")
-    if not subtype:
-        kind = "floating-point numbers" if tag == _WAV_FLOAT else "whole numbers"
-        raise _unsupported_codec(name, "WAV", f"{kind} of {bits} bits")
+        raise _missing_chunk(name, "WAV", "format" if len(fmt) < 16 else "data")
     start, declared = chunks[b"data"]
     # RF64 (EBU Tech 3306): sizes beyond 4 GB are in the ds64 chunk.
     if b"ds64" in chunks and declared == 0xFFFFFFFF:
         (declared,) = struct.unpack_from(
             "<Q", read_bytes(file, *chunks[b"ds64"], limit=16).ljust(16), 8
         )
+    return _wave_container(file, name, fmt, _Extent("WAV", start, declared, size, order))
+
+
+def read_w64(file: SeekableFile, size: int, name: str) -> Container:
+    """Read the header of a Sony Wave64 file; raises UnreadableFileError."""
+    chunks = _find_chunks(file, "w64", needed={b"fmt ", b"data"})
+    fmt = read_bytes(file, *chunks.get(b"fmt ", (0, 0)), limit=40)
+    if len(fmt) < 16 or b"data" not in chunks:
+        raise _missing_chunk(name, "W64", "format" if len(fmt) < 16 else "data")
+    start, declared = chunks[b"data"]
+    return _wave_container(file, name, fmt, _Extent("W64", start, declared, size, "w64"))
+
+
+def _wave_container(file: SeekableFile, name: str, fmt: bytes, extent: _Extent) -> Container:
+    order = ">" if extent.order == ">" else "<"
+    tag, channels, rate, _, frame_bytes, bits = struct.unpack_from(f"{order}HHIIHH", fmt)
+    # WAVE_FORMAT_EXTENSIBLE keeps the actual format tag in the first bytes of the subformat GUID.
+    if tag == _WAV_EXTENSIBLE:
+        # Without one, or with none of its bytes set, the samples are plain.
+        tag = int.from_bytes(fmt[24:26], "big" if order == ">" else "little") or _WAV_PCM
+    if tag not in (_WAV_PCM, _WAV_FLOAT, *_WAV_LAWS):
+        demuxer = extent.kind.lower()
+        return Container(format=extent.kind, start=0, size=extent.size, demuxer=demuxer)
+    # The bytes of a frame follow from bits and channels: only a header without bits needs them.
+    bits = bits or 8 * frame_bytes // max(1, channels)
+    subtype = _WAV_LAWS.get(tag) or _subtype(bits, is_float=tag == _WAV_FLOAT, byte="PCM_U8")
+    if not subtype:
+        kind = "floating-point numbers" if tag == _WAV_FLOAT else "whole numbers"
+        raise _unsupported_codec(name, extent.kind, f"{kind} of {bits} bits")
     gain = 1.0
     if subtype == "PCM_24" and order == "<" and frame_bytes == 4 * channels:
-        subtype, gain = _format_of_24_bits(read_bytes(file, start, min(size - start, 2**16)))
+        subtype, gain = _format_of_24_bits(read_bytes(file, extent.start, 2**16))
     sample_format = SampleFormat(
         subtype=subtype,
         endian="BIG" if order == ">" else "LITTLE",
@@ -172,7 +180,31 @@ def read_wav(file: SeekableFile, size: int, name: str) -> Container:
         channels=channels,
         gain=gain,
     )
-    return _pcm_container(file, "WAV", sample_format, _Extent(start, declared, size, order))
+    return _pcm_container(file, sample_format, extent)
+
+
+def read_caf(file: SeekableFile, size: int, name: str) -> Container:
+    """Read the header of a Core Audio file; raises UnreadableFileError."""
+    chunks = _find_chunks(file, "caf", needed={b"desc", b"data"})
+    desc = read_bytes(file, *chunks.get(b"desc", (0, 0)), limit=32)
+    if len(desc) < 32 or b"data" not in chunks:
+        raise _missing_chunk(name, "CAF", "desc" if len(desc) < 32 else "data")
+    rate, codec, flags, _, _, channels, bits = struct.unpack_from(">d4sIIIII", desc)
+    subtype = {b"ulaw": "ULAW", b"alaw": "ALAW"}.get(codec, "")
+    if codec == b"lpcm":
+        subtype = _subtype(bits, is_float=bool(flags & 1), byte="PCM_S8")
+    if not subtype:
+        return Container(format="CAF", start=0, size=size, demuxer="caf")
+    sample_format = SampleFormat(
+        subtype=subtype,
+        endian="LITTLE" if flags & 2 and codec == b"lpcm" else "BIG",
+        sample_rate_hz=round(rate) if 0 < rate < 2**31 else 0,
+        channels=channels,
+    )
+    # The samples follow a count of edits, of four bytes.
+    start, declared = chunks[b"data"]
+    extent = _Extent("CAF", min(size, start + 4), max(0, declared - 4), size, "caf")
+    return _pcm_container(file, sample_format, extent)
 
 
 def read_aiff(file: SeekableFile, size: int, name: str) -> Container:
@@ -180,10 +212,7 @@ def read_aiff(file: SeekableFile, size: int, name: str) -> Container:
     chunks = _find_chunks(file, ">", needed={b"COMM", b"SSND"})
     comm = read_bytes(file, *chunks.get(b"COMM", (0, 0)), limit=22)
     if len(comm) < 18 or b"SSND" not in chunks:
-        missing = "COMM" if len(comm) < 18 else "SSND"
-        raise UnreadableFileError(
-            f"{name} is an AIFF file without a {missing} chunk; expected {SUPPORTED_FORMATS}."
-        )
+        raise _missing_chunk(name, "AIFF", "COMM" if len(comm) < 18 else "SSND")
     channels, frames, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", comm)
     codec = comm[18:22] if read_bytes(file, 8, 4) == b"AIFC" and len(comm) == 22 else b"NONE"
     if codec not in (*_AIFF_PCM, *_AIFF_SUBTYPES):
@@ -209,22 +238,21 @@ def read_aiff(file: SeekableFile, size: int, name: str) -> Container:
     # Both lengths are of the same samples: the longer one is what a cut file falls short of.
     if declared < _UNKNOWN_SIZE:
         declared = max(declared, frames * _frame_bytes(sample_format))
-    return _pcm_container(file, "AIFF", sample_format, _Extent(start, declared, size, ">"))
+    return _pcm_container(file, sample_format, _Extent("AIFF", start, declared, size, ">"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
     """Where the samples start, how many bytes the header declares, and the size of the file."""
 
+    kind: str
     start: int
     declared: int
     size: int
-    order: str  # of the bytes in the chunks
+    order: str  # of the bytes in the chunks, or "caf" or "w64" for chunks of their own kind
 
 
-def _pcm_container(
-    file: SeekableFile, kind: str, sample_format: SampleFormat, extent: _Extent
-) -> Container:
+def _pcm_container(file: SeekableFile, sample_format: SampleFormat, extent: _Extent) -> Container:
     """A container of uncompressed samples, whose length is checked against the bytes there are."""
     frame_bytes, rate = max(1, _frame_bytes(sample_format)), max(1, sample_format.sample_rate_hz)
     remaining = max(0, extent.size - extent.start)
@@ -241,7 +269,7 @@ def _pcm_container(
     if said:
         declared = remaining
     return Container(
-        format=kind,
+        format=extent.kind,
         start=extent.start,
         size=min(declared, remaining),
         sample_format=sample_format,
@@ -257,16 +285,15 @@ def _has_chunks(file: SeekableFile, extent: _Extent, position: int) -> bool:
         return False
     if rest.startswith((b"TAG", b"ID3", b"APETAGEX", *_CHUNK_NAMES)) or not rest.strip(b"\0"):
         return True
-    for pad in (extent.declared % 2, 0):
+    for pad in {extent.declared % 2, -extent.declared % 8, 0}:
         at = position + pad
         for _ in range(_MAX_CHUNKS):
-            head = read_bytes(file, at, 8)
-            if len(head) < 8 or not _is_chunk_name(head[:4]):
+            chunk = _read_chunk(file, at, extent.order)
+            if chunk is None or not _is_chunk_name(chunk.name):
                 break
-            (length,) = struct.unpack_from(f"{extent.order}I", head, 4)
-            at += 8 + length + length % 2
+            at = chunk.end + (chunk.end % 2 if extent.order in "<>" else 0)
         # The last chunk may lack its byte of padding.
-        if at > position + pad and extent.size - 8 < at <= extent.size + 1:
+        if at > position + pad and extent.size - 8 < at <= extent.size + 8:
             return True
     return False
 
@@ -283,21 +310,50 @@ def _format_of_24_bits(data: bytes) -> tuple[str, float]:
     return ("PCM_32", 256.0) if data[3::4] == signs else ("PCM_24", 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A chunk of a file: its name, and where its content starts and ends."""
+
+    name: bytes
+    start: int
+    end: int
+
+
+def _read_chunk(file: SeekableFile, position: int, order: str) -> _Chunk | None:
+    """The chunk at a position; None where the file ends."""
+    if order == "w64":
+        # A GUID that starts with the name, and the size of all of it, of eight bytes.
+        head = read_bytes(file, position, 24)
+        length = int.from_bytes(head[16:24], "little") or 24
+        return _Chunk(head[:4], position + 24, position + length) if len(head) == 24 else None
+    if order == "caf":
+        head = read_bytes(file, position, 12)
+        # -1 for the last chunk means that it reaches to the end.
+        length = int.from_bytes(head[4:12], "big")
+        return _Chunk(head[:4], position + 12, position + 12 + length) if len(head) == 12 else None
+    head = read_bytes(file, position, 8)
+    if len(head) < 8:
+        return None
+    name, length = struct.unpack(f"{order}4sI", head)
+    return _Chunk(name, position + 8, position + 8 + length)
+
+
 def _find_chunks(
     file: SeekableFile, order: str, *, needed: set[bytes]
 ) -> dict[bytes, tuple[int, int]]:
     """Start and size of the first chunk of each name, read until every needed one is found."""
     chunks: dict[bytes, tuple[int, int]] = {}
-    position = 12
+    position = {"w64": 40, "caf": 8}.get(order, 12)
     for _ in range(_MAX_CHUNKS):
-        head = read_bytes(file, position, 8)
-        if len(head) < 8 or needed <= chunks.keys():
+        chunk = _read_chunk(file, position, order)
+        if chunk is None or needed <= chunks.keys():
             break
-        chunk, size = struct.unpack(f"{order}4sI", head)
-        chunks.setdefault(chunk, (position + 8, size))
-        position += 8 + size
+        chunks.setdefault(chunk.name, (chunk.start, max(0, chunk.end - chunk.start)))
+        position = max(chunk.end, chunk.start)
+        if order == "w64":
+            position = -(-position // 8) * 8
         # Chunks of odd size are padded to an even one, although some programs forget it.
-        if size % 2:
+        elif order != "caf" and (chunk.end - chunk.start) % 2:
             names = read_bytes(file, position, 5)
             position += not (names[:1] != b"\0" and _is_chunk_name(names[:4]))
     return chunks
@@ -318,6 +374,14 @@ def _subtype(bits: int, *, is_float: bool, byte: str) -> str:
     if is_float:
         return {32: "FLOAT", 64: "DOUBLE"}.get(bits, "")
     return {1: byte, 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}.get((bits + 7) // 8, "")
+
+
+def _missing_chunk(name: str, container: str, chunk: str) -> UnreadableFileError:
+    article = "an" if container[0] in "AO" else "a"
+    return UnreadableFileError(
+        f"{name} is {article} {container} file without a {chunk} chunk;"
+        f" expected {SUPPORTED_FORMATS}."
+    )
 
 
 def _unsupported_codec(name: str, container: str, codec: str) -> UnreadableFileError:
