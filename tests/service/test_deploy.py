@@ -5,6 +5,7 @@ A real nginx, with the configuration that is shipped, stands before a small serv
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import http.client
 import json
@@ -22,10 +23,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+
+from xai_demo.bench.visitor import Outcome, ask, connect, open_page
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
@@ -283,37 +290,57 @@ class Proxy:
 
 
 @pytest.fixture(scope="module")
-def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Debian's nginx with the configuration that is shipped; only paths and waits are changed."""
+def nginx(request: pytest.FixtureRequest) -> str:
+    """The program."""
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         missing = "No nginx here, wanted: Debian's nginx-light."
         if request.config.getoption("--require-browser"):
             pytest.fail(missing)
         pytest.skip(missing)
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
-    with serve_backend() as backend:
-        changes = {
-            "page:7860": f"127.0.0.1:{backend}",
-            "listen 8080": f"listen 127.0.0.1:{port}",
-            "/tmp/": f"{folder}/",
-            "/dev/stdout": f"{folder}/access.log",
-            "client_body_timeout 30s": "client_body_timeout 1s",
-            "client_header_timeout 10s": "client_header_timeout 1s",
-        }
-        text = NGINX
-        for old, new in changes.items():
-            assert old in text
-            text = text.replace(old, new)
-        (folder / "nginx.conf").write_text(text)
-        mine = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
-        command = [program, "-e", str(folder / "error.log"), "-g", mine]
-        with subprocess.Popen([*command, "-c", str(folder / "nginx.conf")]) as process:
-            try:
-                wait_for_port(port, process)
-                yield Proxy(port)
-            finally:
-                process.terminate()
+    return program
+
+
+@pytest.fixture(scope="module")
+def proxy(nginx: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Before the small server, and impatient."""
+    waits = {
+        "client_body_timeout 30s": "client_body_timeout 1s",
+        "client_header_timeout 10s": "client_header_timeout 1s",
+    }
+    with (
+        serve_backend() as port,
+        start_nginx(nginx, tmp_path_factory.mktemp("nginx"), port, waits) as proxy,
+    ):
+        yield proxy
+
+
+@contextmanager
+def start_nginx(
+    program: str, folder: Path, backend: int, waits: dict[str, str] | None = None
+) -> Iterator[Proxy]:
+    """Debian's nginx with the configuration that is shipped; only paths and waits are changed."""
+    port = free_port()
+    changes = {
+        "page:7860": f"127.0.0.1:{backend}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/tmp/": f"{folder}/",
+        "/dev/stdout": f"{folder}/access.log",
+        **(waits or {}),
+    }
+    text = NGINX
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "nginx.conf").write_text(text)
+    mine = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
+    command = [program, "-e", str(folder / "error.log"), "-g", mine]
+    with subprocess.Popen([*command, "-c", str(folder / "nginx.conf")]) as process:
+        try:
+            wait_for_port(port, process)
+            yield Proxy(port)
+        finally:
+            process.terminate()
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -418,6 +445,27 @@ def test_a_flood_from_one_address_is_slowed(proxy: Proxy) -> None:
     assert len(statuses) > 60
     # For the other tests, which come from the same address: thirty requests are free again.
     time.sleep(1)
+
+
+def test_the_page_itself_answers_behind_the_proxy(
+    nginx: str, served: gr.Blocks, tmp_path: Path
+) -> None:
+    backend = urlsplit(served.local_url).port
+    assert backend
+
+    async def visit(url: str) -> Outcome:
+        page = await open_page(url)
+        async with connect(page.url, 0) as http:
+            # As a browser does: it says which page sends the request.
+            http.headers["Origin"] = url.rstrip("/")
+            return await ask(http, page, "chest_xray", visitor=0)
+
+    with start_nginx(nginx, tmp_path, backend) as proxy:
+        outcome = asyncio.run(visit(f"http://127.0.0.1:{proxy.port}/"))
+    assert outcome.kind == "answered", outcome
+    log = (tmp_path / "access.log").read_text()
+    assert '"POST /gradio_api/upload" 200' in log
+    assert "session_hash" not in log
 
 
 # The workflow
