@@ -32,6 +32,8 @@ _JPEG_2000_MAGIC, _JP2 = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
 _COD, _COC, _START_OF_TILE = 0xFF52, 0xFF53, 0xFF90
 # A progressive JPEG decodes the whole image once more for each scan; writers use about ten.
 _MAX_SCANS = 100
+# Twenty scans of 100 megapixels.
+_MAX_SCANNED_PIXELS = 2_000_000_000
 # Code blocks and precincts that a decoder has to administer. At 64 x 64, 100 megapixels have 33,000
 # blocks; at the smallest size, 4 x 4, they would have 8 million.
 _MAX_BLOCKS = 1_000_000
@@ -131,8 +133,12 @@ def _jpeg(data: bytes) -> Codestream | None:
         position += 2 + length
         if marker == _START_OF_SCAN:
             scans += 1
-            if scans > _MAX_SCANS:
-                raise CodestreamError(f"have more than {_MAX_SCANS} scans")
+            pixels = frame[1] * frame[2] if frame else 0
+            if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED_PIXELS:
+                raise CodestreamError(
+                    f"have more than {_MAX_SCANS} scans, or scans of more than"
+                    f" {_MAX_SCANNED_PIXELS / 1e6:,.0f} megapixels in all"
+                )
             marker_after = _NEXT_MARKER.search(data, position)
             position = marker_after.start() if marker_after else len(data)
     if frame is None:
