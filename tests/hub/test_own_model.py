@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio
 import pytest
@@ -12,10 +14,13 @@ from tests.support.fake_analyser import FakeAnalyser, FakeHub, write_film
 from tests.support.small_models import RASTER, model_of, write_model
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.request import AnalysisRequest
-from xai_demo.errors import UnknownNameError
+from xai_demo.errors import UnknownNameError, UnsuitableError
 from xai_demo.settings import Settings
 from xai_demo.tabs import build, controls
 from xai_demo.tabs.requests import Refusal, run_request
+
+if TYPE_CHECKING:
+    from tests.support.fake_hub import HubServer
 
 
 def asked(own: str, *, allowed: bool = True) -> tuple[FakeAnalyser, Any]:
@@ -62,7 +67,9 @@ def test_nothing_named_is_nothing_handed_on() -> None:
 def test_a_path_of_the_server_or_a_pickle_is_refused_in_words(uri: str) -> None:
     analyser, outcome = asked(uri)
     assert isinstance(outcome, Refusal)
-    assert f"hf://owner/name[@revision][/file.safetensors], not {uri!r}." in outcome.message
+    # Messages to visitors have no absolute paths.
+    shown = "(a path of the server)" if uri.startswith("/") else uri
+    assert f"hf://owner/name[@revision][/file.safetensors], not {shown!r}." in outcome.message
     assert analyser.calls == []
 
 
@@ -108,3 +115,33 @@ def test_an_own_model_answers_with_its_own_labels_and_preparation(tmp_path: Path
         UnknownNameError, match="label of mine named 'Pneumonia'; choose from: cat, dog"
     ):
         analyser.analyse(AnalysisRequest(task="chest_xray", target="Pneumonia", **named), film)
+
+
+def test_a_model_that_is_too_large_is_not_downloaded(
+    fetching: Analyser, hub_server: HubServer
+) -> None:
+    hub = fetching.hub
+    hub.settings = dataclasses.replace(hub.settings, max_own_model_bytes=1_000_000)
+    with pytest.raises(UnsuitableError, match=r"bytes; at most 1,000,000 are downloaded here"):
+        hub.fetch_custom_weights("hf://owner/name", like=hub.model("large"))
+    assert not list(hub.settings.cache_dir.rglob("*.safetensors*"))
+
+
+def test_the_models_used_longest_ago_make_room(fetching: Analyser, hub_server: HubServer) -> None:
+    hub = fetching.hub
+    files = dict(hub_server.files)
+    for name in "abcd":
+        for (_, commit, file), content in files.items():
+            hub_server.files[f"other/{name}", commit, file] = content
+    size = sum(len(content) for content in files.values())
+    hub.settings = dataclasses.replace(hub.settings, own_cache_bytes=2 * size + 100_000)
+    like, folder = hub.model("large"), hub.settings.cache_dir / "checkpoints"
+    for number, name in enumerate("abacd"):
+        _, weights = hub.fetch_custom_weights(f"hf://other/{name}", like=like)
+        assert hub.is_own(weights)
+        os.utime(folder / f"other--{name}" / ".used", (number, number))
+    assert sorted(path.name for path in folder.glob("other--*")) == ["other--c", "other--d"]
+    # What the catalogue has is not a visitor's, whoever uses it.
+    _, weights = hub.fetch_custom_weights("hf://owner/name", like=like)
+    assert not hub.is_own(weights)
+    assert weights.path.is_file()

@@ -274,7 +274,8 @@ class Engine:
     def _queue_export(self, spec: _NetworkSpec) -> None:
         key = spec.cache_key("onnx")
         is_wanted = self._hub.settings.background_export and key not in self._queued
-        if not is_wanted or missing_export_packages():
+        # The exports of visitors' own models would fill the disk.
+        if not is_wanted or self._hub.is_own(spec.weights) or missing_export_packages():
             return
         with self._lock:
             if key in self._queued:

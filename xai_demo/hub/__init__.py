@@ -43,6 +43,8 @@ from xai_demo.settings import Settings
 
 __all__ = ["Hub", "WeightsFile"]
 
+_MAX_CONFIG_BYTES = 1_000_000
+
 
 class Hub:
     """The catalogue's models on this machine, and their verified weights."""
@@ -304,7 +306,10 @@ class Hub:
             sha256 = first.sha256
         checkpoint = dataclasses.replace(checkpoint, sha256=sha256)
         try:
-            weights = self._store.fetch(checkpoint, branch=branch, progress=progress)
+            most = self.settings.max_own_model_bytes
+            weights = self._store.fetch(
+                checkpoint, branch=branch, progress=progress, max_bytes=most
+            )
         except CheckpointMismatchError as error:
             if not address.is_pickle:
                 raise
@@ -312,7 +317,17 @@ class Hub:
                 f"{error} A pickle must stay the one that was downloaded first. Use a .safetensors"
                 f" file, or name the new pickle by its commit, {checkpoint.revision}."
             ) from error
+        most, known = self.settings.own_cache_bytes, self._catalogued()
+        self._store.keep_recent(address.repo_id, catalogued=known, most_bytes=most)
         return recognise_model(model or _without_calibration(like), weights.sha256), weights
+
+    def is_own(self, weights: WeightsFile) -> bool:
+        """Whether weights come from the Hub, but not from the catalogue."""
+        return weights.repo_id is not None and weights.repo_id not in self._catalogued()
+
+    def _catalogued(self) -> set[str]:
+        entries = self._catalog.values()
+        return {entry.checkpoint.repo_id for entry in entries if entry.checkpoint}
 
     def _fetch_model_record(
         self, uri: str, checkpoint: Checkpoint, branch: str, like: Model
@@ -320,7 +335,7 @@ class Hub:
         """What the repository's `config.json` says; None if it has none or another tool's."""
         config = dataclasses.replace(checkpoint, filename=CONFIG, sha256=None)
         try:
-            path = self._store.fetch(config, branch=branch).path
+            path = self._store.fetch(config, branch=branch, max_bytes=_MAX_CONFIG_BYTES).path
         except MissingFileError:
             return None
         except CheckpointUnavailableError:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from xai_demo.errors import (
     CheckpointMismatchError,
     CheckpointUnavailableError,
     UnreadableFileError,
+    UnsuitableError,
 )
 from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import Digests, read_config
@@ -31,6 +32,8 @@ from xai_demo.records import Checkpoint, Progress
 
 # Left free on the disk for other programs.
 _RESERVE_BYTES = 50_000_000
+# A file in the folder of a visitor's repository, whose time is that of the last use.
+_USED = ".used"
 # How often a wait for another download is reported.
 _POLL_INTERVAL_S = 1.0
 
@@ -118,11 +121,13 @@ class Store:
         branch: str = "main",
         progress: Progress | None = None,
         copies: int = 1,
+        max_bytes: int | None = None,
     ) -> WeightsFile:
         """The verified file from the cache, else from the Hub.
 
         The disk must have room for `copies` of it before the download starts. Raises
-        CheckpointUnavailableError and CheckpointMismatchError.
+        CheckpointUnavailableError, CheckpointMismatchError, and UnsuitableError for more than
+        `max_bytes`.
         """
         report = progress or (lambda done, doing: None)
         try:
@@ -139,7 +144,33 @@ class Store:
                 # Another visitor or program may have downloaded it during the wait for the lock.
                 if weights := self._cached_weights(checkpoint, branch):
                     return weights
-            return self._download(checkpoint, branch, report, copies)
+            return self._download(checkpoint, branch, report, copies, max_bytes)
+
+    def keep_recent(self, repo_id: str, *, catalogued: Container[str], most_bytes: int) -> None:
+        """Note that a visitor's repository was used now, and delete those used longest ago.
+
+        The rest, without those of the catalogue, has at most `most_bytes`. Does nothing where the
+        cache cannot be written to.
+        """
+        kept = self._folder(repo_id)
+        with suppress(OSError):
+            (kept / _USED).touch()
+            used = {
+                path.parent: path.stat().st_mtime
+                for path in self._root.glob(f"*/{_USED}")
+                if path.parent.name.replace("--", "/", 1) not in catalogued
+            }
+            size = sum(map(_folder_bytes, used))
+            for folder in sorted(used, key=used.__getitem__):
+                if size <= most_bytes or folder == kept:
+                    break
+                # Not while another visitor downloads into it.
+                lock = self._thread_locks.setdefault(folder, threading.Lock())
+                if lock.acquire(blocking=False):
+                    with suppress(OSError):
+                        size -= _folder_bytes(folder)
+                        shutil.rmtree(folder)
+                    lock.release()
 
     @contextmanager
     def lock_folder(self, folder: Path, progress: Progress) -> Iterator[None]:
@@ -187,7 +218,12 @@ class Store:
         return weights
 
     def _download(
-        self, checkpoint: Checkpoint, branch: str, progress: Progress, copies: int
+        self,
+        checkpoint: Checkpoint,
+        branch: str,
+        progress: Progress,
+        copies: int,
+        max_bytes: int | None,
     ) -> WeightsFile:
         pinned = self.with_pins(checkpoint, branch)
         commit = pinned.revision or self._resolve_commit(pinned.repo_id, branch, progress)
@@ -197,6 +233,12 @@ class Store:
             raise CheckpointMismatchError(
                 f"The Hub announces {announced.size_bytes or 0:,} bytes for {pinned.filename} of"
                 f" {pinned.repo_id}; expected {pinned.size_bytes:,}."
+            )
+        # A size that is not announced could be any.
+        if max_bytes is not None and (announced.size_bytes or max_bytes + 1) > max_bytes:
+            raise UnsuitableError(
+                f"{pinned.filename} of {pinned.repo_id} has {announced.size_bytes or 0:,} bytes;"
+                f" at most {max_bytes:,} are downloaded here."
             )
         # Without a pin, the file must at least be the one that the Hub announces.
         sha256 = pinned.sha256 or announced.sha256
@@ -303,6 +345,10 @@ def not_writable_error(folder: Path, error: OSError) -> CheckpointUnavailableErr
         f"{folder} cannot be written to ({error.strerror}); set XAI_DEMO_CACHE to a writable"
         " directory."
     )
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _check_disk_space(exact: Checkpoint, part: Path, copies: int) -> None:
