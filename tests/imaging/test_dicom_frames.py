@@ -317,6 +317,18 @@ def test_fragments_are_read_where_the_file_declares_no_codec(tmp_path: Path) -> 
     np.testing.assert_allclose(read(dataset, tmp_path).pixels, RAMP / 4095, atol=1e-6)
 
 
+@pytest.mark.parametrize("declared", ["", JPEG2000Lossless], ids=["nothing", "JPEG 2000"])
+def test_rle_is_known_by_its_header(tmp_path: Path, declared: str) -> None:
+    content = dicom_radiograph(RAMP, RLELossless, bits=12)
+    at = content.index(struct.pack("<HH", 8, 0x16))
+    other = _lossless(declared or JPEG2000Lossless)
+    meta = other[: other.index(struct.pack("<HH", 8, 0x16))] if declared else b""
+    np.testing.assert_allclose(read(meta + content[at:], tmp_path).pixels, RAMP / 4095, atol=1e-6)
+    unknown = dicom_radiograph(RAMP, RLELossless, PixelData=("OB", encapsulate([b"?" * 99])))
+    unknown = unknown[unknown.index(struct.pack("<HH", 8, 0x16)) :]
+    assert "has compressed pixels of an unknown kind" in refusal(unknown, tmp_path)
+
+
 def test_a_frame_in_several_fragments_is_joined(tmp_path: Path) -> None:
     stream = lossless_jpeg_bytes(RAMP, 12)
     pixels = encapsulate([stream], fragments_per_frame=5)

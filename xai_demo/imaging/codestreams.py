@@ -134,7 +134,7 @@ def _jpeg(data: bytes) -> Codestream | None:
         if marker == _START_OF_SCAN:
             scans += 1
             pixels = frame[1] * frame[2] if frame else 0
-            if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED_PIXELS:
+            if scans > _MAX_SCANS or (scans > 1 and scans * pixels > _MAX_SCANNED_PIXELS):
                 raise CodestreamError(
                     f"have more than {_MAX_SCANS} scans, or scans of more than"
                     f" {_MAX_SCANNED_PIXELS / 1e6:,.0f} megapixels in all"

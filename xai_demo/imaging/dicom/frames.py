@@ -139,18 +139,25 @@ def _read_frame(file: BinaryIO, header: Header, name: str) -> Frame:
         raise refusal(name, f"contains {images} frames, although it declares one", EXPECTED_FILE)
     data = b"".join(fragments)
     del fragments
-    if header.syntax == RLE:
-        planes = header.allocated // 8
-        return Frame(data=_decode_rle(data, header.rows * header.columns, planes))
     data = extract_codestream(data)
     codestream = read_codestream(data)
     if codestream is None:
-        if not _is_jpeg_family(syntax):
-            problem = f"is compressed as {syntax.name}, which is not supported"
-            raise refusal(name, problem, _READABLE)
-        raise CodestreamError(f"are not {syntax.name} as declared")
+        planes = header.allocated // 8
+        if header.syntax == RLE or _is_rle(data, planes):
+            return Frame(data=_decode_rle(data, header.rows * header.columns, planes))
+        if _is_jpeg_family(syntax):
+            raise CodestreamError(f"are not {syntax.name} as declared")
+        problem = f"is compressed as {syntax.name}, which is not supported"
+        if not syntax.is_encapsulated:
+            problem = "has compressed pixels of an unknown kind"
+        raise refusal(name, problem, _READABLE)
     _check_codestream(codestream, header, name)
     return Frame(data=data, codestream=codestream)
+
+
+def _is_rle(data: bytes, planes: int) -> bool:
+    """Whether these bytes begin like RLE: the segments, and where the first one is (PS3.5, G.5)."""
+    return data.startswith(struct.pack("<II", planes, 64))
 
 
 def _is_jpeg_family(syntax: UID) -> bool:
