@@ -158,6 +158,13 @@ def test_where_white_is_zero_black_is_white(tmp_path: Path, dtype: type[np.gener
     np.testing.assert_allclose(picture.pixels, expected, atol=1e-5)
 
 
+def test_floats_up_to_one_are_fractions_of_white(tmp_path: Path) -> None:
+    fractions = (0.1 + GREY / 400).astype(np.float32)
+    picture = read(picture_bytes(fractions, "TIFF"), tmp_path)
+    np.testing.assert_allclose(picture.pixels, fractions, atol=1e-6)
+    assert picture.warnings == ()
+
+
 @pytest.mark.parametrize(
     ("build", "says"),
     [

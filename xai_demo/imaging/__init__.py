@@ -333,6 +333,9 @@ def _value_range(image: ImageFile, target: str, name: str) -> tuple[float, float
             f"{name} has {not_finite} pixels that are not finite numbers; expected finite ones."
         )
     low, high = image.getextrema()
+    # Fractions of white, as programs for research write them.
+    if target == "F" and low >= 0 and _DARK_SHARE < high <= 1:  # type: ignore[operator]
+        return 0.0, 1.0
     return float(low), float(high)  # type: ignore[arg-type]
 
 
@@ -354,7 +357,7 @@ def _warnings(grey: _GreyImage, mode: str) -> Iterator[str]:
     flat = [*_flat_image_warnings(grey.pixels)]
     if flat:
         yield from flat
-    elif _TARGET_MODES[mode] in ("I", "F"):
+    elif _TARGET_MODES[mode] in ("I", "F") and (grey.low, grey.high) != (0.0, 1.0):
         yield (
             f"The image's values go from {grey.low:g} to {grey.high:g} on an unknown scale:"
             " the lowest is shown as black and the highest as white."
