@@ -305,6 +305,7 @@ def remove_patient_data(
     except OSError:
         return
     except UnreadableFileError as error:
+        log_refusal("patient data")
         content = _DELETED + _reading_error(place, analyser, name, error).encode()
     # Whoever reads the file meanwhile sees all of the old or all of the new one.
     if content is not None:
