@@ -38,6 +38,7 @@ from xai_demo.service.visitors import AddressLimits, Listeners
 from xai_demo.service.workers import WorkerPool
 from xai_demo.settings import Settings, set_upload_folder
 from xai_demo.tabs import build, theme
+from xai_demo.tabs.cache import write_results_whole
 from xai_demo.tabs.queue import VisitorQueue
 from xai_demo.tabs.requests import remove_patient_data
 
@@ -63,6 +64,8 @@ def launch(settings: Settings, *, host: str | None = None, port: int | None = No
     """
     settings = settings.at(host, port)
     configure_logging(settings.server.log_format)
+    if not settings.server.is_loopback and not settings.server.allowed_hosts:
+        _log.warning("XAI_DEMO_ALLOWED_HOSTS is not set: the page answers under every name")
     # timm imports wandb where it is installed, which takes two seconds; the page never uses it.
     # None in sys.modules makes an import raise ImportError, which timm expects.
     cast(Any, sys.modules).setdefault("wandb", None)
@@ -160,6 +163,7 @@ class _Served:
         for block in page.blocks.values():
             # Gradio asked for the folder when the page was built.
             block.GRADIO_CACHE = str(self.folder.path)
+        write_results_whole()
         self.folder.start()
         self._service.metrics.start()
         with _own_server(self._make_server):
