@@ -78,10 +78,10 @@ class Reader:
 
     def __init__(self, settings: Settings, pool: WorkerPool | None = None) -> None:
         self._settings, self.pool = settings, pool
-        # One worker at least is never busy with previews, which cost as much as answers do.
-        self._previews = TaskQueue(1 if pool is None else max(1, pool.size - 1))
-        # As many as there would be workers.
-        self._reads = TaskQueue(settings.server.workers)
+        most = max(1, settings.server.workers - 1)
+        # One kind of file leaves a worker to the other: a film of 100 megapixels takes seconds, and
+        # nobody with a sound has to wait for forty of them.
+        self._images, self._sounds = TaskQueue(most), TaskQueue(most)
 
     def read(
         self,
@@ -98,11 +98,13 @@ class Reader:
         spec = model.preprocessing
         if not isinstance(spec, LogMel):
             most = self._settings.max_pixels
-            return _check(
-                self._run(imaging.read_image, path, max_pixels=most, name=name, cancelled=cancelled)
-            )
-        return _check(
-            self._run(
+            with self._images.slot(cancelled=cancelled):
+                image = self._run(
+                    imaging.read_image, path, max_pixels=most, name=name, cancelled=cancelled
+                )
+            return _check(image)
+        with self._sounds.slot(cancelled=cancelled):
+            sound = self._run(
                 audio.read_audio,
                 path,
                 sample_rate_hz=spec.sample_rate_hz,
@@ -110,7 +112,7 @@ class Reader:
                 name=name,
                 cancelled=cancelled,
             )
-        )
+        return _check(sound)
 
     def cycles(
         self,
@@ -121,9 +123,10 @@ class Reader:
         cancelled: Callable[[], bool] | None = None,
     ) -> tuple[tuple[Cycle, ...], tuple[str, ...]]:
         """The annotated cycles of a recording, see `audio.segments.read_cycles`."""
-        return self._run(
-            read_cycles, Path(path), duration_s=duration_s, name=name, cancelled=cancelled
-        )
+        with self._sounds.slot(cancelled=cancelled):
+            return self._run(
+                read_cycles, Path(path), duration_s=duration_s, name=name, cancelled=cancelled
+            )
 
     def preview(
         self,
@@ -134,10 +137,11 @@ class Reader:
     ) -> Radiograph:
         """A radiograph at the size of a preview, screened by the gate."""
         most = self._settings.max_pixels
-        with self._previews.slot(cancelled=cancelled):
-            return _check(
-                self._run(read_preview, Path(path), max_pixels=most, name=name, cancelled=cancelled)
+        with self._images.slot(cancelled=cancelled):
+            preview = self._run(
+                read_preview, Path(path), max_pixels=most, name=name, cancelled=cancelled
             )
+        return _check(preview)
 
     def deidentify(
         self,
@@ -150,7 +154,8 @@ class Reader:
 
         Raises UnreadableFileError for a DICOM file that cannot be written anew: delete it.
         """
-        return self._run(write_deidentified, Path(path), name=name, cancelled=cancelled)
+        with self._images.slot(cancelled=cancelled):
+            return self._run(write_deidentified, Path(path), name=name, cancelled=cancelled)
 
     def check_workers(self) -> None:
         """Read an example in a worker and log what confines it; does nothing without workers."""
@@ -168,8 +173,7 @@ class Reader:
         **kwargs: Any,
     ) -> _T:
         if self.pool is None:
-            with self._reads.slot(cancelled=cancelled):
-                return function(*args, **kwargs)
+            return function(*args, **kwargs)
         return self.pool.run(function, *args, cancelled=cancelled, **kwargs)
 
 
