@@ -71,6 +71,8 @@ async def _visit(
 ) -> dict[str, Any]:
     page = await open_page(running.url)
     await _warm_up(page, report)
+    # All at once, because as many answers in progress take more memory than one.
+    await asyncio.gather(*(_ask_once(page, number) for number in range(visitors)))
     outcomes: list[Outcome] = []
     memory: list[float] = []
     began = time.monotonic()
@@ -99,11 +101,17 @@ async def _stay(page: Page, number: int, end: float, outcomes: list[Outcome]) ->
         turn = number
         while time.monotonic() < end:
             task = TASKS[turn % len(TASKS)]
-            outcome = await ask(http, page, task, visitor=number)
+            outcome = await ask(http, page, task, visitor=number, session=f"visitor-{number}")
             outcomes.append(outcome)
             turn += 1
             rest = _RETRY_S if outcome.kind == "busy" else chance.uniform(*_LOOK_S)
             await asyncio.sleep(rest)
+
+
+async def _ask_once(page: Page, number: int) -> Outcome:
+    async with connect(page.url, number) as http:
+        task = TASKS[number % len(TASKS)]
+        return await ask(http, page, task, visitor=number, session=f"visitor-{number}")
 
 
 async def _ask_in_a_row(

@@ -106,12 +106,21 @@ async def open_page(url: str) -> Page:
 
 
 async def ask(
-    http: httpx2.AsyncClient, page: Page, task: str, *, visitor: int, path: Path | None = None
+    http: httpx2.AsyncClient,
+    page: Page,
+    task: str,
+    *,
+    visitor: int,
+    path: Path | None = None,
+    session: str = "",
 ) -> Outcome:
-    """Upload a file, an example by default, ask for its analysis and wait for the answer."""
+    """Upload a file, an example by default, ask for its analysis and wait for the answer.
+
+    `session` is that of the visitor's page; by default it is a new one.
+    """
     import httpx2
 
-    session = f"{visitor}-{time.monotonic_ns():x}"
+    session = session or f"{visitor}-{time.monotonic_ns():x}"
     listening = _Listening()
     began = time.monotonic()
     try:

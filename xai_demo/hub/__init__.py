@@ -317,15 +317,15 @@ class Hub:
                 f"{error} A pickle must stay the one that was downloaded first. Use a .safetensors"
                 f" file, or name the new pickle by its commit, {checkpoint.revision}."
             ) from error
-        most, known = self.settings.own_cache_bytes, self._catalogued()
+        most, known = self.settings.own_cache_bytes, self._catalogue_repos()
         self._store.keep_recent(address.repo_id, catalogued=known, most_bytes=most)
         return recognise_model(model or _without_calibration(like), weights.sha256), weights
 
     def is_own(self, weights: WeightsFile) -> bool:
         """Whether weights come from the Hub, but not from the catalogue."""
-        return weights.repo_id is not None and weights.repo_id not in self._catalogued()
+        return weights.repo_id is not None and weights.repo_id not in self._catalogue_repos()
 
-    def _catalogued(self) -> set[str]:
+    def _catalogue_repos(self) -> set[str]:
         entries = self._catalog.values()
         return {entry.checkpoint.repo_id for entry in entries if entry.checkpoint}
 
