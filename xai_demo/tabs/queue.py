@@ -299,7 +299,11 @@ class VisitorQueue(Queue):
     async def _watch(self) -> None:
         """Twice a second, end what nobody listens for, silent streams, and what is late."""
         while not self.stopped:
+            began = time.monotonic()
             await asyncio.sleep(_LOOK_EVERY_S)
+            # The server itself was held up: whoever came meanwhile has not been heard yet.
+            if time.monotonic() - began > 2 * _LOOK_EVERY_S:
+                continue
             for job in list(self._jobs.values()):
                 self._look_at(job)
             self._drop_old_answers()
