@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.support import asynchronous
 from xai_demo.errors import CancelledError
 from xai_demo.scheduler import Jobs, TaskQueue, run_in_queue
 
@@ -185,7 +186,7 @@ def test_the_same_job_twice_is_done_once_and_a_newer_one_stops_it():
         )
         return [again, newer, await first]
 
-    assert asyncio.run(press()) == [None, "newer", "first"]
+    assert asynchronous.run(press()) == [None, "newer", "first"]
     assert sorted(done) == ["first", "newer"]
     assert len(jobs) == 0
 
@@ -209,6 +210,6 @@ def test_another_file_stops_what_the_last_one_waits_for_and_no_job_of_its_own():
         await running
         return is_foreign
 
-    assert asyncio.run(about("a.wav"))
+    assert asynchronous.run(about("a.wav"))
     jobs.forget("a visitor")
     assert jobs.stop_others("a visitor", "a tab", "a.wav")

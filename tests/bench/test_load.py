@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import asynchronous
 from xai_demo.bench import load
 from xai_demo.bench.visitor import TASKS, Outcome, ask, connect, open_page, process_tree, usage
 from xai_demo.cli import main
@@ -74,7 +74,7 @@ def test_a_visitor_is_answered_in_every_tab(served: gr.Blocks) -> None:
         async with connect(page.url, 0) as http:
             return [await ask(http, page, task, visitor=0) for task in TASKS]
 
-    outcomes = asyncio.run(visit())
+    outcomes = asynchronous.run(visit())
     assert [each.kind for each in outcomes] == ["answered"] * 3, outcomes
     assert all(each.seconds > 0 for each in outcomes)
 
@@ -88,7 +88,7 @@ def test_a_visitor_whose_file_is_refused_reads_why(served: gr.Blocks, tmp_path: 
         async with connect(page.url, 0) as http:
             return await ask(http, page, "stethoscope", visitor=0, path=large)
 
-    refused = asyncio.run(visit())
+    refused = asynchronous.run(visit())
     assert refused.kind == "failed"
     assert "5 MB" in refused.text
 

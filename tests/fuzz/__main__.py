@@ -33,7 +33,10 @@ def fuzz_reader(reader: str, *, seconds: int, seed: int, out: Path) -> Run:
     """Fuzz one reader in a process of its own; a finding's file is in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     options = (f"-max_total_time={seconds}", f"-seed={seed}", f"-timeout={HANG_S}")
-    command = [sys.executable, "-m", "tests.fuzz.guided", reader, str(out), *options]
+    # Behind a shell: a program inherits the peak of the memory of the process that starts it, and
+    # libFuzzer would take that of the whole test suite for its own.
+    command = ["sh", "-c", '"$@"; exit $?', "sh"]
+    command += [sys.executable, "-m", "tests.fuzz.guided", reader, str(out), *options]
     command += [f"-rss_limit_mb={LIMIT_MB}", f"-malloc_limit_mb={LIMIT_MB}"]
     done = subprocess.run(
         command,

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from tests.support import asynchronous
 from tests.support.hostile_files import wav_bytes
 from xai_demo.bench.visitor import (
     API,
@@ -101,12 +102,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     limited = [shutil.which("prlimit") or "prlimit", f"--data={LIMIT_BYTES}"]
     command = [*limited, sys.executable, "app.py"]
     with serve_page(command, ROOT, environ) as running:
-        page = asyncio.run(open_page(running.url))
+        page = asynchronous.run(open_page(running.url))
         served = Server(running.url, running.pid, uploads, page)
         watcher = threading.Thread(target=served.watch, daemon=True)
         watcher.start()
         wait_until_ready(running.url)
-        asyncio.run(served.stranger())
+        asynchronous.run(served.stranger())
         yield served
         served.stop.set()
         watcher.join()
@@ -261,7 +262,7 @@ def test_after_a_dicom_bomb(server: Server) -> None:
                 assert stored.status_code == 422, stored.text
         await server.check()
 
-    asyncio.run(attack())
+    asynchronous.run(attack())
 
 
 @pytest.mark.parametrize("side", [10_000, 7_700])
@@ -281,7 +282,7 @@ def test_during_forty_previews_of_a_large_webp(server: Server, side: int) -> Non
         attackers = [preview(function, number) for number in range(40)]
         await while_attacked(server, attackers, seen=lambda: len(joined) == 40)
 
-    asyncio.run(attack())
+    asynchronous.run(attack())
     # Those for whom there is no room are told so.
     assert set(joined) <= {200, 429}
     # Some of the attackers before them may not have been missed yet.
@@ -304,7 +305,7 @@ def test_after_overlapping_cycles(server: Server) -> None:
             await server.check()
             return await attacker
 
-    outcome = asyncio.run(attack())
+    outcome = asynchronous.run(attack())
     assert outcome.kind == "failed"
     assert "cycles.txt" in outcome.text
 
@@ -327,7 +328,7 @@ def test_during_forty_silent_live_streams(server: Server) -> None:
         attackers = [listen(function, number) for number in range(40)]
         await while_attacked(server, attackers, seen=lambda: len(joined) == 40)
 
-    asyncio.run(attack())
+    asynchronous.run(attack())
     assert set(joined) <= {200, 429}
     assert joined.count(200) >= 1
 
@@ -352,7 +353,7 @@ def test_during_shap_requests_from_one_address(server: Server) -> None:
         attackers = [explain(stored, number) for number in range(45)]
         await while_attacked(server, attackers, seen=lambda: len(joined) == 45)
 
-    asyncio.run(attack())
+    asynchronous.run(attack())
     statuses = [int(each[:3]) for each in joined]
     assert set(statuses) == {200, 429}
     # The sentence has a number of requests or a place.
@@ -374,7 +375,7 @@ def test_after_aborted_uploads(server: Server) -> None:
             connection.sendall(text.encode() + bytes(60_000))
             # Closed by a reset, as when a visitor's phone loses its network.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    asyncio.run(server.check())
+    asynchronous.run(server.check())
     assert wait_for(lambda: server.files() <= before + 4)
 
 
@@ -387,14 +388,14 @@ def test_a_full_disk_that_is_freed_again(server: Server) -> None:
                 statuses.append((await upload(http, "a.wav", content)).status_code)
         return statuses
 
-    statuses = asyncio.run(fill())
+    statuses = asynchronous.run(fill())
     assert statuses[0] == 200
     assert statuses[-1] == 507
     large = [path for path in server.uploads.rglob("*") if path.is_file()]
     for path in large:
         if path.stat().st_size > 1_000_000:
             path.unlink()
-    asyncio.run(server.check())
+    asynchronous.run(server.check())
 
 
 def test_after_decoders_are_killed(server: Server) -> None:
@@ -425,7 +426,7 @@ def test_after_decoders_are_killed(server: Server) -> None:
         return await victim
 
     # One sentence, where the preview would be.
-    told = str(end_of(asyncio.run(attack()))["output"])
+    told = str(end_of(asynchronous.run(attack()))["output"])
     assert "made the program that reads it stop" in told
 
 

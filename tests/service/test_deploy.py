@@ -5,7 +5,6 @@ A real nginx, with the configuration that is shipped, stands before a small serv
 
 from __future__ import annotations
 
-import asyncio
 import configparser
 import http.client
 import json
@@ -29,6 +28,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests.support import asynchronous
 from xai_demo.bench.visitor import Outcome, ask, connect, open_page
 
 if TYPE_CHECKING:
@@ -461,7 +461,7 @@ def test_the_page_itself_answers_behind_the_proxy(
             return await ask(http, page, "chest_xray", visitor=0)
 
     with start_nginx(nginx, tmp_path, backend) as proxy:
-        outcome = asyncio.run(visit(f"http://127.0.0.1:{proxy.port}/"))
+        outcome = asynchronous.run(visit(f"http://127.0.0.1:{proxy.port}/"))
     assert outcome.kind == "answered", outcome
     log = (tmp_path / "access.log").read_text()
     assert '"POST /gradio_api/upload" 200' in log
