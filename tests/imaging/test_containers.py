@@ -367,6 +367,17 @@ def test_a_jpeg_whose_end_is_lost_although_it_is_closed_is_doubtful(
     assert read(content, tmp_path).doubt == ""
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_progressive_jpeg_without_its_last_scans_is_doubtful(tmp_path: Path, mode: str) -> None:
+    content = picture_bytes(radiograph(128, 96), "JPEG", mode, progressive=True, quality=95)
+    assert read(content, tmp_path).doubt == ""
+    for _ in range(3):
+        content = content[: content.rindex(b"\xff\xda")] + b"\xff\xd9"
+        picture = read(content, tmp_path)
+        assert "last scans are missing" in picture.doubt
+        assert picture.doubt in picture.warnings
+
+
 @pytest.mark.parametrize(
     ("frame", "says"),
     [

@@ -452,9 +452,10 @@ def test_an_ordinary_codestream_is_within_bounds() -> None:
             "more than 100 scans",
         ),
         (lambda s: b"\xff\xd8\xff\xd9", "are not JPEG Baseline"),
+        (lambda s: s.replace(b"\xff\xda\0\x08", b"\xff\xda\0\x03"), "middle of a header"),
         (lambda s: s[:170], r"\(baseline JPEG\) break off"),
     ],
-    ids=["arithmetic", "two frames", "scans", "nothing", "cut"],
+    ids=["arithmetic", "two frames", "scans", "nothing", "short scan header", "cut"],
 )
 def test_a_jpeg_out_of_bounds_is_never_decoded(tmp_path: Path, stream: Any, says: str) -> None:
     content = dicom_with_codestream(stream(jpeg_bytes(GREY)), GREY, JPEGBaseline8Bit)

@@ -159,7 +159,7 @@ def read_image(
 
 
 def _read_picture(file: BinaryIO, name: str, detected: str, max_pixels: int) -> Radiograph:
-    others, is_first = 0, True
+    others, is_first, note = 0, True, ""
     if detected == "TIFF":
         pages = read_tiff_pages(file)
         page, others = choose_page(pages)
@@ -174,13 +174,16 @@ def _read_picture(file: BinaryIO, name: str, detected: str, max_pixels: int) -> 
         _check_size(name, width, height, int(max_pixels * _WEBP_SHARE))
     elif detected == "JPEG":
         file.seek(0)
-        _check_jpeg(file.read(), name)
+        note = _check_jpeg(file.read(), name)
     file.seek(0)
     with _READERS[detected](file) as image:
         _check_size(name, image.width, image.height, max_pixels)
         frames = others or getattr(image, "n_frames", 1)
         used = "first" if is_first else "largest"
         picture = _convert_image(image, name, detected)
+        if note:
+            warnings = (note, *picture.warnings)
+            picture = replace(picture, warnings=warnings, doubt=picture.doubt or note)
         edges = (picture.pixels[[0, -1]], picture.pixels[:, [0, -1]].T)
         has_black_edge = any(not edge.any() for pair in edges for edge in pair)
         # Only then may rows be missing, and inflating the whole file once more costs time.
@@ -192,8 +195,8 @@ def _read_picture(file: BinaryIO, name: str, detected: str, max_pixels: int) -> 
         return replace(picture, warnings=(warning, *picture.warnings))
 
 
-def _check_jpeg(content: bytes, name: str) -> None:
-    """Refuse a JPEG that Pillow cannot decode or that has too many scans."""
+def _check_jpeg(content: bytes, name: str) -> str:
+    """Refuse a JPEG that Pillow cannot decode or that has too many scans; returns a warning."""
     header = read_codestream(content)
     if header is None:
         raise ContainerError("is damaged: it has no frame header")
@@ -204,6 +207,9 @@ def _check_jpeg(content: bytes, name: str) -> None:
             f"{name} is a JPEG with {header.components} channels of {header.bits} bits;"
             " expected 1, 3 or 4 channels of 8 bits."
         )
+    if header.process == "progressive" and not header.complete:
+        return "The image's last scans are missing: it is coarser than it was, or not all there."
+    return ""
 
 
 def _read_dicom(file: BinaryIO, name: str, max_pixels: int) -> Radiograph:

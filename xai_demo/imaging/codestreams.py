@@ -73,7 +73,9 @@ def read_codestream(data: bytes) -> Codestream | None:
         if data.startswith(_JPEG_2000_MAGIC):
             return _jpeg_2000(data)
         return _jpeg(data) if data.startswith(b"\xff\xd8") else None
-    except (struct.error, IndexError):
+    except CodestreamError:
+        raise
+    except (struct.error, IndexError, ValueError):
         raise CodestreamError("end in the middle of a header") from None
 
 
@@ -109,6 +111,8 @@ def count_images(fragments: list[bytes]) -> int:
 def _jpeg(data: bytes) -> Codestream | None:
     """ISO 10918-1, B.2: the first frame header, then all scans up to the end."""
     position, frame, scans = 2, None, 0
+    # Of a progressive image: component and coefficient of what has come with all its bits.
+    final: set[tuple[int, int]] = set()
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             # Decoders skip to the next marker.
@@ -130,9 +134,10 @@ def _jpeg(data: bytes) -> Codestream | None:
         if marker == _END_OF_IMAGE:
             break
         (length,) = struct.unpack_from(">H", data, position + 2)
-        position += 2 + length
+        segment, position = data[position + 4 : position + 2 + length], position + 2 + length
         if marker == _START_OF_SCAN:
             scans += 1
+            final |= _final_coefficients(segment)
             pixels = frame[1] * frame[2] if frame else 0
             if scans > _MAX_SCANS or (scans > 1 and scans * pixels > _MAX_SCANNED_PIXELS):
                 raise CodestreamError(
@@ -145,6 +150,8 @@ def _jpeg(data: bytes) -> Codestream | None:
         return None
     process, rows, columns, components, bits = frame
     is_complete = data[position : position + 2] == b"\xff\xd9"
+    if process == "progressive":
+        is_complete = is_complete and len(final) >= 64 * components
     return Codestream(
         process=process,
         rows=rows,
@@ -153,6 +160,14 @@ def _jpeg(data: bytes) -> Codestream | None:
         bits=bits,
         complete=is_complete,
     )
+
+
+def _final_coefficients(scan: bytes) -> set[tuple[int, int]]:
+    """Component and coefficient of what a scan header announces to the last bit: B.2.3."""
+    count = scan[0]
+    ids, (first, last, bits) = scan[1 : 1 + 2 * count : 2], scan[1 + 2 * count : 4 + 2 * count]
+    # The low half is the bit that is still missing below those in the scan.
+    return {(each, k) for each in ids for k in range(first, min(last, 63) + 1) if not bits & 15}
 
 
 def _jpeg_2000(data: bytes) -> Codestream:
