@@ -93,7 +93,7 @@ async def _visit(
 
 
 async def _stay(page: Page, number: int, end: float, outcomes: list[Outcome]) -> None:
-    chance = random.Random(number)  # noqa: S311 - who asks when, not a secret
+    chance = random.Random(number)  # noqa: S311 # nosec B311
     async with connect(page.url, number) as http:
         # Nobody comes in the same second as all others.
         await asyncio.sleep(chance.uniform(0, _LOOK_S[1]))

@@ -26,7 +26,7 @@ from starlette.middleware import Middleware
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.reading import start_workers
 from xai_demo.analysis.zerogpu import ZeroGPUAnalyser, wrap_for_zerogpu
-from xai_demo.errors import XaiDemoError
+from xai_demo.errors import CancelledError, XaiDemoError
 from xai_demo.examples import EXAMPLES, example_path
 from xai_demo.service.health import GaugeValue, Metrics, Readiness
 from xai_demo.service.http_server import bind_port, server_config
@@ -216,7 +216,7 @@ class _Served:
         config = server_config(Door(cast(Any, app), self._service), self._settings.server)
         server = _Server(config, bound, on_close=self._close)
         server.run_in_thread()
-        everywhere = server_name in ("0.0.0.0", "::", "[::]")  # noqa: S104
+        everywhere = server_name in ("0.0.0.0", "::", "[::]")  # noqa: S104 # nosec B104
         name = "localhost" if everywhere else server_name
         return server_name, port, f"http://{name}:{port}/", server
 
@@ -311,8 +311,10 @@ def _worker_gauges(pool: WorkerPool) -> tuple[GaugeValue, ...]:
 def _warm_up(analyser: Analyser | ZeroGPUAnalyser, is_warm: threading.Event) -> None:
     # Gradio imports it at the first request, which would take a third of a second longer.
     importlib.import_module("matplotlib.pyplot")
-    analyser.warm_up()
-    is_warm.set()
+    # Raised where the server is told to stop while it is still warming up.
+    with contextlib.suppress(CancelledError):
+        analyser.warm_up()
+        is_warm.set()
 
 
 def _end_soon() -> None:
