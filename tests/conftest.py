@@ -83,7 +83,11 @@ def _visible_state(page: Page) -> str:
             .map((part) => `${part.tagName} ${part.id} ${part.dataset.state ?? part.value ?? ""}`
               + (part.classList.contains("toast-body") ? part.innerText : ""))"""
         )
-        return "\n".join([page.url, *boxes, page.inner_text("body")[:4000]])
+        resources = page.evaluate(
+            """() => performance.getEntriesByType("resource").slice(-12)
+            .map((entry) => `${entry.name.split("?")[0]} ${entry.responseStatus}`)"""
+        )
+        return "\n".join([page.url, *boxes, page.inner_text("body")[:4000], *resources])
     # The page may be closed, or its browser gone: then that is what there is to say.
     except Exception as error:
         return f"The page cannot be read: {error}"

@@ -95,6 +95,41 @@ document.addEventListener("click", (event) => {
   if (event.isTrusted && event.target.closest(xaiMicrophone)) clearTimeout(xaiRetry);
 }, true);
 
+// On a busy machine a browser may give a microphone that never delivers a sound, and Gradio's recorder
+// says nothing. So a recording that has sent nothing for a while is started anew.
+const xaiSilentMs = 6000, xaiUnansweredMs = 20000, xaiMostRestarts = 5;
+const xaiListening = { began: 0, chunks: 0, restarts: 0, answer: null };
+let xaiChunks = 0;
+new PerformanceObserver((list) => {
+  xaiChunks += list.getEntries().filter((entry) => /\/upload(\?|$)/.test(entry.name)).length;
+}).observe({ type: "resource" });
+setInterval(() => {
+  const box = document.querySelector(xaiMicrophone);
+  const button = (name) => box?.querySelector(`.mic-wrap .controls button${name}`);
+  const stop = button(":not(.record-button):not(.spinner-button)");
+  const answer = document.querySelector(".xai-live")?.dataset.received ?? null;
+  const listening = xaiListening;
+  if (!stop || !stop.offsetParent) {
+    listening.began = 0;
+    return;
+  }
+  if (!listening.began) {
+    Object.assign(listening, { began: Date.now(), chunks: xaiChunks, answer });
+    return;
+  }
+  // Once it has been answered, it is Gradio's to go on.
+  if (answer !== listening.answer) {
+    listening.restarts = 0;
+    listening.began = Infinity;
+  }
+  const patience = xaiChunks > listening.chunks ? xaiUnansweredMs : xaiSilentMs;
+  if (Date.now() - listening.began < patience || listening.restarts >= xaiMostRestarts) return;
+  listening.restarts += 1;
+  listening.began = 0;
+  stop.click();
+  xaiRetry = setTimeout(() => button(".record-button")?.click(), 300);
+}, 1000);
+
 // Gradio's own script warns of this after every upload, though nothing is missing.
 const xaiWarn = console.warn.bind(console);
 console.warn = (...words) => {
