@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +47,22 @@ _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def model_text(row: Mapping[str, Any]) -> str:
-    """A row of the list of models: what it is, whether it is installed, and any problem."""
+    """A row of the list of models: what it is, on whom it was trained, for whom it is meant."""
     state = "installed" if row["available"] else "not installed"
     count = f"{len(row['labels'])} labels" if row["labels"] else "labels unknown"
     head = f"{row['name']:<20} {row['task']:<12} {row['source']}, {state}; {count}"
-    return f"{head}\n{'':<20} {row['note']}" if row["note"] else head
+    data = f"Trained on: {row['data']}" if row.get("data") else ""
+    texts = filter(None, (row["note"], row.get("meant_for"), data))
+    indent = " " * 21
+    return "\n".join(
+        [
+            head,
+            *(
+                textwrap.fill(t, 100, initial_indent=indent, subsequent_indent=indent)
+                for t in texts
+            ),
+        ]
+    )
 
 
 def report_text(report: Report) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = NDArray[np.uint8]
 
 Task = Literal["stethoscope", "chest_xray", "audioset"]
+# On whom a network was trained; "any": on adults and on children.
+Patients = Literal["adults", "children", "any"]
 # What happens to a radiograph that seems inverted or rotated, or no frontal chest X-ray at all.
 GateMode = Literal["checked", "corrected", "as-is"]
 GATE_MODES: tuple[GateMode, ...] = ("checked", "corrected", "as-is")
@@ -139,6 +141,10 @@ class Model:
     usual_explainer: str | None = None
     # A limitation that is shown with every answer.
     caveat: str = ""
+    # On whom it was trained; None: not a matter of age.
+    patients: Patients | None = None
+    # One sentence: for whom and what it is meant, and for whom it is not.
+    meant_for: str = ""
     # What was left out of the training data, counted and named.
     notes: tuple[str, ...] = ()
 

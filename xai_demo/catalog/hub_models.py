@@ -52,6 +52,7 @@ CNN14 = Model(
         "Kong, Cao, Iqbal, Wang, Wang, Plumbley (2020): PANNs: Large-Scale Pretrained Audio Neural"
         " Networks for Audio Pattern Recognition. IEEE/ACM TASLP 28, 2880-2894. arXiv:1912.10211"
     ),
+    meant_for="For everyday sounds of any kind; not for lung or heart sounds.",
 )
 
 # Cnn14_DecisionLevelMax: predicts every frame and takes the maximum over them.
@@ -124,6 +125,7 @@ AST = Model(
         "Gong, Chung, Glass (2021): AST: Audio Spectrogram Transformer. Interspeech 2021, 571-575."
         " arXiv:2104.01778"
     ),
+    meant_for=CNN14.meant_for,
 )
 
 AST_PUBLISHED = PublishedAnswer(
@@ -154,6 +156,8 @@ NIH_FINDINGS = (
     "Pleural_Thickening",
     "Hernia",
 )
+
+_FOR_ADULTS = "For frontal chest X-rays of adults; not for those of young children."
 
 RESNET50 = Model(
     name="nih14-resnet50",
@@ -192,6 +196,8 @@ RESNET50 = Model(
         " Hashir, Bertrand (2022): TorchXRayVision: A library of chest X-ray datasets and models."
         " MIDL 2022. arXiv:2111.00595"
     ),
+    patients="adults",
+    meant_for=_FOR_ADULTS,
 )
 
 DENSENET121 = Model(
@@ -213,4 +219,6 @@ DENSENET121 = Model(
         "arudaev/chexvision: CheXVision, large-scale chest X-ray pathology detection."
         " Data: Wang et al. (2017): ChestX-ray8. CVPR 2017, 2097-2106"
     ),
+    patients="adults",
+    meant_for=_FOR_ADULTS,
 )

@@ -33,7 +33,7 @@ FAILURES_TITLE = "## Known failures"
 _PIPELINES = {"chest_xray": "image-classification"}
 _HUB_LICENCES = {"CC-BY-4.0": "cc-by-4.0", "GPL-3.0": "gpl-3.0", "CC-BY-3.0": "cc-by-3.0"}
 # What config.json takes from the recipe and no measurement changes.
-_TEXTS = ("title", "licence", "data", "citation", "caveat")
+_TEXTS = ("title", "licence", "data", "citation", "caveat", "patients", "meant_for")
 
 
 def write(directory: Path, model: Model, result: dict[str, Any] | None = None) -> None:
@@ -180,6 +180,7 @@ def _write_card(directory: Path, model: Model, evaluation: list[str]) -> None:
         f"`{model.name}`: {model.architecture}, labels {', '.join(model.labels)}; weights "
         f"with sha256 `{model.sha256}`.",
         "",
+        *(["## Intended use", "", model.meant_for, ""] if model.meant_for else []),
         "## Data and split",
         "",
         model.data,

@@ -30,6 +30,11 @@ RECIPES = {
                 "(OCT) and Chest X-Ray Images for Classification. Mendeley Data, "
                 "doi:10.17632/rscbjbr9sj.2"
             ),
+            patients="children",
+            meant_for=(
+                "For frontal chest X-rays of children aged one to five; not for adults, many of "
+                "whose normal radiographs it calls pneumonia."
+            ),
         ),
         read=kermany.read,
         schedule=Schedule(
@@ -89,6 +94,10 @@ RECIPES = {
             citation=(
                 "Piczak, K. J. (2015). ESC: Dataset for Environmental Sound Classification. "
                 "Proc. 23rd ACM Multimedia, 1015-1018, doi:10.1145/2733373.2806390"
+            ),
+            meant_for=(
+                "For the ten everyday sounds that it knows; not for others, which it takes for one "
+                "of them."
             ),
         ),
         read=esc10.read,

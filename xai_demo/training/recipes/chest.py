@@ -140,6 +140,8 @@ _NIH14 = Model(
         "from radiologists' reports."
     ),
     citation=_WANG,
+    patients="adults",
+    meant_for="For frontal chest X-rays of adults; not for those of young children.",
 )
 NIH14_RESNET50 = Recipe(
     model=_NIH14,
@@ -228,6 +230,11 @@ PNEUMONIA3_RESNET18 = Recipe(
             "regardless of the published folders."
         ),
         citation=_KERMANY,
+        patients="children",
+        meant_for=(
+            "For frontal chest X-rays of children aged one to five; not for adults, many of whose "
+            "normal radiographs it calls pneumonia."
+        ),
     ),
     read=kermany.read,
     schedule=Schedule(
@@ -274,6 +281,8 @@ _COVID3 = Model(
         "from different hospitals and age groups, and it distinguishes those instead: it calls "
         "nearly all adults of another hospital COVID-19, though none of them is known to have it."
     ),
+    patients="any",
+    meant_for="For showing what a shortcut looks like; not for telling who has COVID-19.",
 )
 _COVID3_FAILURES = (
     "The three classes come from different hospitals, scanners and age groups, and the network can "

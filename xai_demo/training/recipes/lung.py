@@ -57,6 +57,11 @@ _MODEL = Model(
         "sounds recorded from the chest wall using an electronic stethoscope. Data in Brief 35, "
         "106913"
     ),
+    patients="any",
+    meant_for=(
+        "For lung sounds of children and adults, recorded on the chest with an electronic "
+        "stethoscope; not for speech, coughs or heart sounds."
+    ),
 )
 _FAILURES = (
     "Most of the training data are of children at one hospital, recorded with one make of "
