@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -457,3 +459,29 @@ def test_a_tag_may_stand_before_any_sound(tmp_path: Path, container: str) -> Non
         "webm": lambda: mux(tone(2, 48000), 48000, "webm", "libopus"),
     }[container]()
     assert read(tag + content, tmp_path).duration_s == pytest.approx(2, abs=0.1)
+
+
+def test_a_track_that_is_announced_late_ends_the_sound_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_file = av.open
+
+    class LateTrack:
+        """A container that meets a further track after ten packets, where PyAV fails."""
+
+        def __init__(self, container: Any) -> None:
+            self._container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def demux(self, stream: Any) -> Iterator[Any]:
+            for number, packet in enumerate(self._container.demux(stream)):
+                if number == 10:
+                    raise IndexError("list index out of range")
+                yield packet
+
+    monkeypatch.setattr(av, "open", lambda *args, **kwargs: LateTrack(open_file(*args, **kwargs)))
+    recording = read(encode(tone(4, RATE_HZ), RATE_HZ, "MP3"), tmp_path)
+    assert 0.3 < recording.duration_s < 3
+    assert "truncated or damaged" in recording.warnings[0]

@@ -201,6 +201,10 @@ class _FFmpegDecoder:
                 packet = next(packets, None)
             except av.error.FFmpegError:
                 return
+            # A damaged file can announce a further track on its way, which PyAV does not know.
+            except IndexError:
+                self.lost += 1
+                return
             if packet is None:
                 return
             try:
