@@ -70,8 +70,8 @@ class LogMel:
     top_db: float | None = None
     # To mean 0 and standard deviation 1 over the recording.
     standardise: bool = False
-    # See `audio.spectrogram.FRONT_ENDS`.
-    front_end: Literal["librosa", "kaldi"] = "librosa"
+    # See `audio.front_ends.FRONT_ENDS`.
+    front_end: Literal["librosa", "htk", "efficientat", "kaldi"] = "librosa"
     # Every window is padded to this many; None: no padding.
     frames: int | None = None
     # The network's input is (decibels - mean_db) / deviation_db.

@@ -20,6 +20,7 @@ from xai_demo.analysis import (
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
+from xai_demo.audio.front_ends import FRONT_ENDS
 from xai_demo.audio.segments import Cycle, cycle_windows
 from xai_demo.cli import analyse
 from xai_demo.errors import AnnotationError, UnsuitableError
@@ -239,7 +240,7 @@ def test_filtering_in_chunks_leaves_no_seams(monkeypatch):
 
 def test_a_spectrogram_in_chunks_equals_the_whole(monkeypatch):
     samples = recording(7.3).samples
-    for front in spectrogram.FRONT_ENDS:
+    for front in FRONT_ENDS:
         spec = dataclasses.replace(TAUGHT, front_end=front, top_db=40)
         whole = spectrogram.log_mel(samples, spec)
         monkeypatch.setattr(spectrogram, "_CHUNK_FRAMES", 100)

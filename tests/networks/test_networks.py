@@ -10,7 +10,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.analysis import heatmap
-from xai_demo.audio.spectrogram import mel_filters
+from xai_demo.audio.front_ends import mel_filters
 from xai_demo.catalog.hub_models import CNN14
 from xai_demo.errors import CheckpointMismatchError, UnknownNameError
 from xai_demo.networks import ARCHITECTURES

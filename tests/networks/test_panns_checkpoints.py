@@ -16,7 +16,7 @@ from tests.support.small_models import analyser_of
 from xai_demo import networks
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.request import AnalysisRequest
-from xai_demo.audio.spectrogram import mel_filters
+from xai_demo.audio.front_ends import mel_filters
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError
 from xai_demo.networks import ARCHITECTURES

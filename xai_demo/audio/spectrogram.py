@@ -1,26 +1,23 @@
 """Log-mel spectrograms as the networks were trained on, and back to seconds and hertz. Pure.
 
-There are two front ends. "librosa" (PANNs and the lung networks): centred frames with reflected
-ends, Slaney mel filters. "kaldi" (AST): equal to
-`torchaudio.compliance.kaldi.fbank(window_type="hanning")` and to transformers' ASTFeatureExtractor;
-frames start at the first sample and only complete ones count.
+`audio.front_ends` computes the mel energies; here they are cut into chunks and windows, normalised,
+and turned back into sound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xai_demo import files
+from xai_demo.audio.front_ends import FRONT_ENDS, centred_frames, hann_window, rfft
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats, LogMel
 
-_POWER_FLOOR = 1e-10  # -100 dB
 _CHUNK_FRAMES = 4096
 # Fewer frames at the end join the chunk before: a chunk reflects the end of the sound, which must
 # be longer than half a frame for that.
@@ -33,15 +30,15 @@ def stft(samples: Floats, n_fft: int, win_length: int, hop_length: int) -> np.nd
     Periodic Hann window, centred frames, reflected ends.
     """
     count = len(samples) // hop_length + 1
-    frames = _centred_frames(samples, n_fft, hop_length, range(count))
-    return _rfft(frames * _hann_window(win_length, n_fft)).T
+    frames = centred_frames(samples, n_fft, hop_length, range(count))
+    return rfft(frames * hann_window(win_length, n_fft)).T
 
 
 def istft(
     spectrum: np.ndarray, n_fft: int, win_length: int, hop_length: int, length: int
 ) -> Floats:
     """The waveform: inverse of `stft`, by weighted overlap-add (Griffin & Lim 1984)."""
-    window = _hann_window(win_length, n_fft)
+    window = hann_window(win_length, n_fft)
     frames = np.fft.irfft(spectrum.T, n=n_fft, axis=1).astype(np.float32) * window
     total = n_fft + hop_length * (len(frames) - 1)
     signal, weight = np.zeros(total, np.float32), np.zeros(total, np.float32)
@@ -101,21 +98,6 @@ def padding_value(spec: LogMel) -> float:
     return -spec.mean_db / spec.deviation_db
 
 
-def librosa_log_mel(samples: Floats, spec: LogMel, frame_range: range | None = None) -> Floats:
-    """The librosa front end: (time,) -> (mel, frames) in decibels, for all frames or a range.
-
-    Power spectrum, Slaney mel filters (librosa's defaults), 10 log10(max(x, 1e-10)), as in PANNs:
-    Kong et al. 2020.
-    """
-    if frame_range is None:
-        frame_range = range(_librosa_frame_count(len(samples), spec))
-    frames = _centred_frames(samples, spec.n_fft, spec.hop_length, frame_range)
-    spectrum = _rfft(frames * _hann_window(spec.win_length, spec.n_fft)).T
-    power = spectrum.real**2 + spectrum.imag**2
-    mel: Floats = 10 * np.log10(np.maximum(mel_filters(spec) @ power, _POWER_FLOOR))
-    return mel
-
-
 def network_input(samples: Floats, spec: LogMel) -> Floats:
     """The network's input for a whole recording: (time,) -> (mel, frames)."""
     return normalise_decibels(log_mel(samples, spec), spec)
@@ -157,30 +139,6 @@ def normalise_decibels(decibels: Floats, spec: LogMel, levels: Levels | None = N
     levels = measure_levels(decibels, spec) if levels is None else levels
     standard = (np.maximum(decibels, np.float32(levels.floor)) - levels.mean) / levels.deviation
     return ((standard - spec.mean_db) / spec.deviation_db).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def mel_filters(spec: LogMel) -> Floats:
-    """Triangular filters, area-normalised (Slaney): (mel, frequency)."""
-    from librosa.filters import mel
-
-    filters: Floats = mel(
-        sr=spec.sample_rate_hz,
-        n_fft=spec.n_fft,
-        n_mels=spec.n_mels,
-        fmin=spec.f_min_hz,
-        fmax=spec.f_max_hz,
-    ).astype(np.float32)
-    return filters
-
-
-@lru_cache(maxsize=8)
-def _librosa_mel_frequencies_hz(spec: LogMel) -> tuple[float, ...]:
-    """The centre of every mel band on Slaney's scale: linear to 1 kHz, then logarithmic."""
-    edges = np.linspace(_slaney_mel(spec.f_min_hz), _slaney_mel(spec.f_max_hz), spec.n_mels + 2)[
-        1:-1
-    ]
-    return tuple(float(_slaney_hertz(m)) for m in edges)
 
 
 def window_starts(n_frames: int, window: int, hop: int) -> tuple[int, ...]:
@@ -240,133 +198,3 @@ def linear_frequency_mask(heatmap: Floats, n_frames: int, spec: LogMel) -> Float
     columns = np.minimum(np.arange(n_frames), heatmap.shape[1] - 1)
     mask: Floats = (heatmap[low] * (1 - share) + heatmap[high] * share)[:, columns] * inside
     return mask.astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def _hann_window(win_length: int, n_fft: int) -> Floats:
-    """A periodic Hann window, zero-padded on both sides to (n_fft,), as librosa has it."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win_length) / win_length)
-    left = (n_fft - win_length) // 2
-    return np.pad(window, (left, n_fft - win_length - left)).astype(np.float32)
-
-
-def _centred_frames(samples: Floats, n_fft: int, hop_length: int, frame_range: range) -> Floats:
-    """Frames centred on multiples of the hop, with reflected ends: a view of (frames, n_fft)."""
-    half = n_fft // 2
-    start = frame_range.start * hop_length - half
-    end = start + (len(frame_range) - 1) * hop_length + n_fft
-    inside = samples[max(start, 0) : max(end, 0)]
-    sides = max(-start, 0), max(end - len(samples), 0)
-    # A sound shorter than half a frame is repeated instead of reflected.
-    padded = np.pad(inside, sides, mode="reflect" if len(samples) > half else "wrap")
-    frames: Floats = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
-    return frames
-
-
-def _rfft(frames: np.ndarray) -> np.ndarray:
-    # scipy's FFT computes in float32 where numpy's converts to float64.
-    from scipy import fft
-
-    spectrum: np.ndarray = fft.rfft(frames.astype(np.float32), axis=1)
-    return spectrum
-
-
-def _slaney_mel(hertz: float) -> float:
-    return hertz * 3 / 200 if hertz < 1000 else 15 + np.log(hertz / 1000) / (np.log(6.4) / 27)
-
-
-def _slaney_hertz(mel: float) -> float:
-    return mel * 200 / 3 if mel < 15 else 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
-
-
-def _librosa_frame_count(n_samples: int, spec: LogMel) -> int:
-    return n_samples // spec.hop_length + 1
-
-
-def _kaldi_log_mel_range(samples: Floats, spec: LogMel, frame_range: range) -> Floats:
-    start = frame_range.start * spec.hop_length
-    end = start + (len(frame_range) - 1) * spec.hop_length + spec.win_length
-    return kaldi_log_mel(samples[start:end], spec)
-
-
-_PREEMPHASIS = 0.97
-# -69.2 dB: Kaldi's energy floor is the machine epsilon of a 32-bit float.
-_KALDI_ENERGY_FLOOR = 2.0**-23
-
-
-def kaldi_log_mel(samples: Floats, spec: LogMel) -> Floats:
-    """The Kaldi front end: (time,) -> (mel, frames) in decibels, lowest band first.
-
-    Each frame is freed of its mean, pre-emphasised and windowed; its power spectrum goes through
-    filters that are triangular on the mel scale. A sound shorter than one frame is zero-padded.
-    """
-    from scipy import fft
-
-    missing = max(0, spec.win_length - len(samples))
-    padded = np.pad(samples, (0, missing)).astype(np.float64)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, spec.win_length)[:: spec.hop_length]
-    frames = frames - frames.mean(axis=1, keepdims=True)
-    # As in Kaldi, the first sample of a frame is its own predecessor.
-    previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    emphasised = (frames - _PREEMPHASIS * previous) * np.hanning(spec.win_length)
-    spectrum = fft.rfft(emphasised, n=spec.n_fft, axis=1)
-    energies = kaldi_mel_filters(spec) @ (spectrum.real**2 + spectrum.imag**2).T
-    decibels: Floats = (10 * np.log10(np.maximum(energies, _KALDI_ENERGY_FLOOR))).astype(np.float32)
-    return decibels
-
-
-def kaldi_frame_count(n_samples: int, spec: LogMel) -> int:
-    """The number of complete frames in `n_samples`, at least 1."""
-    return 1 + max(0, n_samples - spec.win_length) // spec.hop_length
-
-
-@lru_cache(maxsize=8)
-def kaldi_mel_filters(spec: LogMel) -> Floats:
-    """Filters that are triangular on the mel scale, with a peak of 1 each: (mel, frequency)."""
-    hertz = np.arange(spec.n_fft // 2 + 1) * spec.sample_rate_hz / spec.n_fft
-    left, centre, right = (_kaldi_edges(spec)[i : i + spec.n_mels, None] for i in range(3))
-    rising = (_kaldi_mel(hertz) - left) / (centre - left)
-    falling = (right - _kaldi_mel(hertz)) / (right - centre)
-    filters: Floats = np.maximum(0, np.minimum(rising, falling))
-    return filters
-
-
-@lru_cache(maxsize=8)
-def kaldi_mel_frequencies_hz(spec: LogMel) -> tuple[float, ...]:
-    """The centre frequency of every mel band, lowest first."""
-    return tuple(float(hz) for hz in 700 * np.expm1(_kaldi_edges(spec)[1:-1] / 1127))
-
-
-def _kaldi_edges(spec: LogMel) -> np.ndarray:
-    """The edges of the bands, at equal steps on the mel scale: (mel + 2,)."""
-    low, high = _kaldi_mel(np.array([spec.f_min_hz, spec.f_max_hz]))
-    return np.linspace(low, high, spec.n_mels + 2)
-
-
-def _kaldi_mel(hertz: np.ndarray) -> np.ndarray:
-    """Kaldi's mel scale, which is O'Shaughnessy's."""
-    mel: np.ndarray = 1127 * np.log1p(hertz / 700)
-    return mel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrontEnd:
-    """One way to compute mel energies from a waveform."""
-
-    log_mel: Callable[[Floats, LogMel, range], Floats]  # (time,) -> (mel, frames in range), dB
-    frame_count: Callable[[int, LogMel], int]  # from the number of samples
-    frequencies_hz: Callable[[LogMel], tuple[float, ...]]  # centres of the bands, lowest first
-
-
-FRONT_ENDS = {
-    "librosa": FrontEnd(
-        log_mel=librosa_log_mel,
-        frame_count=_librosa_frame_count,
-        frequencies_hz=_librosa_mel_frequencies_hz,
-    ),
-    "kaldi": FrontEnd(
-        log_mel=_kaldi_log_mel_range,
-        frame_count=kaldi_frame_count,
-        frequencies_hz=kaldi_mel_frequencies_hz,
-    ),
-}

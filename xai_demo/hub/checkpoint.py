@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from xai_demo.audio.spectrogram import mel_filters
+from xai_demo.audio.front_ends import mel_filters
 from xai_demo.catalog import hub_models
 from xai_demo.errors import CheckpointMismatchError, UnreadableFileError, UnsuitableError
 from xai_demo.files import display_name
@@ -116,7 +116,7 @@ _KERNELS = (
 _MEL = "logmel_extractor.melW"
 # Relative to the highest value: the files hold float32, made by another version of librosa.
 _MEL_TOLERANCE = 1e-3
-# PANNs store their front end as tensors; `audio.spectrogram` computes it instead.
+# PANNs store their front end as tensors; `audio.front_ends` computes it instead.
 _FRONT_END = (*_KERNELS, _MEL)
 
 

@@ -1,6 +1,6 @@
 """AST, the Audio Spectrogram Transformer (Gong et al. 2021), built by transformers.
 
-Its input is Kaldi's filter bank with a fixed number of frames: see `xai_demo.audio.spectrogram`.
+Its input is Kaldi's filter bank with a fixed number of frames: see `xai_demo.audio.front_ends`.
 Patches of 16 x 16 lie 10 apart, so 128 bands by 1024 frames give 12 x 101 patches. Their tokens
 come row by row, lowest band first, after two leading tokens that the prediction is read from.
 """

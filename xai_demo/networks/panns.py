@@ -1,7 +1,7 @@
 """PANNs (Kong et al. 2020): Cnn6, Cnn14 and Cnn14_DecisionLevelMax.
 
 Tensors have the authors' names. The input is the log-mel spectrogram of
-`xai_demo.audio.spectrogram`: (batch, 1, mel, time) here, while the authors order it as
+`xai_demo.audio.front_ends`: (batch, 1, mel, time) here, while the authors order it as
 (batch, 1, time, mel), so it is transposed on the way in and out.
 """
 
