@@ -52,6 +52,17 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WheelFile:
+    """A file inside a wheel of the Python package index; nothing of the wheel is ever run."""
+
+    project: str
+    version: str
+    sha256: str  # of the wheel
+    member: str  # path inside the wheel
+    member_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogMel:
     """How a recording becomes a network's input: a log-mel spectrogram in decibels."""
 
@@ -277,7 +288,7 @@ class ModelInUse:
 
     name: str
     architecture: str
-    source: str  # bundled, cache, hub or local
+    source: str  # bundled, cache, hub, wheel or local
     repo_id: str | None
     revision: str | None
     sha256: str

@@ -32,6 +32,10 @@ _WORKER_SETTINGS = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "CUDA_VISIBLE_DEVICES": "",
 }
+# What tells pip where it is, and where the package index is.
+_PIP_PREFIXES = ("PIP_", "SSL_CERT_", "REQUESTS_CA", "XDG_CONFIG", "PATH", "HOME", "LANG", "TMP")
+# An index that cannot be reached is given up in half a minute rather than in minutes.
+_PIP_PATIENCE = {"PIP_DEFAULT_TIMEOUT": "15", "PIP_RETRIES": "1"}
 # Where the proxies of a Space are.
 _SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 _SPACE_FRAMES = ("'self'", "https://huggingface.co", "https://*.hf.space")
@@ -194,6 +198,20 @@ def worker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str
     '/bin'
     """
     return {name: environ[name] for name in _WORKER_VARIABLES if name in environ} | _WORKER_SETTINGS
+
+
+def package_index_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that pip needs to reach the package index: its own, proxies, no tokens.
+
+    >>> package_index_environment({"PIP_NO_INDEX": "1", "HF_TOKEN": "secret"})["PIP_NO_INDEX"]
+    '1'
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_PIP_PREFIXES) or name.lower().endswith("_proxy")
+    }
+    return _PIP_PATIENCE | kept
 
 
 def set_upload_folder(folder: Path, environ: MutableMapping[str, str] = os.environ) -> None:

@@ -47,7 +47,7 @@ TOLERANCE = 0.002
 # Of a cell of the normalised heatmap, whose maximum is 1.
 HEATMAP_TOLERANCE = 0.02
 ANSWER_FILE = "selftest.json"
-# Models on the Hub have no directory in `weights/`. Their answers ship with the package.
+# Models that are downloaded have no directory in `weights/`. Their answers ship with the package.
 HUB_ANSWERS = Path(catalog_file).parent / "answers"
 
 
@@ -314,8 +314,7 @@ def _heatmap_difference(analysis: Analysis, expected: list[list[float]]) -> floa
 
 
 def _answer_path(analyser: Analyser, name: str) -> Path:
-    # Without a checkpoint on the Hub a model is bundled.
-    if analyser.hub.entry(name).checkpoint is None:
+    if analyser.hub.entry(name).is_bundled:
         return analyser.settings.weights_dir / name / ANSWER_FILE
     return HUB_ANSWERS / f"{name}.json"
 

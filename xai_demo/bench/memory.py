@@ -180,5 +180,5 @@ def _analyse(analyser: Analyser, name: str) -> Report:
     task = EXAMPLES[name].task
     hub = analyser.hub
     # A bundled model, so that the result does not depend on what the cache holds.
-    model = next(name for name in hub.names(task) if hub.entry(name).checkpoint is None)
+    model = next(name for name in hub.names(task) if hub.entry(name).is_bundled)
     return analyser.analyse(AnalysisRequest(task=task, model=model), path).report

