@@ -131,15 +131,17 @@ def rollout(subject: Subject, targets: Sequence[int], budget: Budget) -> Floats:
 def attention_flow(attentions: Sequence[Tensor], patches: int) -> Tensor:
     """How much of each patch reaches the leading tokens, mean over them: (patches,).
 
-    `attentions` are (queries, keys) matrices whose rows sum to 1, first block first; the last one
-    may have the leading tokens as its only queries. Because of the residual connections a token
-    keeps half of itself in each block.
+    Where there are none, the prediction is read from the mean over all patches. `attentions` are
+    (queries, keys) matrices whose rows sum to 1, first block first; the last one may have the
+    leading tokens as its only queries. Because of the residual connections a token keeps half of
+    itself in each block.
     """
     import torch
 
     # The first block attends from all tokens to all: its keys are leading tokens and patches.
     n_leading = attentions[0].shape[1] - patches
-    reached = torch.eye(n_leading, attentions[-1].shape[0]).to(attentions[0])
+    n_read = n_leading or patches
+    reached = torch.eye(n_read, attentions[-1].shape[0]).to(attentions[0])
     # From the last block backwards only the leading tokens' rows are needed, not whole matrices.
     for attention in reversed(attentions):
         # Not square if the last block has the leading tokens as its only queries.

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 from xai_demo.errors import UnknownNameError
 from xai_demo.networks import (
     ast,
+    ced,
+    efficientat,
     panns,
     simplecnn,
     timm_backbones,
+    yamnet,
 )
 
 if TYPE_CHECKING:
@@ -125,12 +128,31 @@ ARCHITECTURES = {
         },
         framewise=panns.framewise_logits,
     ),
+    "yamnet": Architecture(
+        build=yamnet.build,
+        cuts={yamnet.LAST_LAYER: yamnet.cut, yamnet.FINER_LAYER: yamnet.cut_finer},
+        kind="pooled",
+    ),
     "ast": Architecture(
         build=ast.builder(),
         cuts={ast.last_layernorm(): ast.cut},
         kind="transformer",
         feature_maps=ast.feature_maps,
         tensor_renames=ast.TENSOR_RENAMES,
+    ),
+    "ced-tiny": Architecture(
+        build=ced.builder(),
+        cuts={ced.last_layernorm(): ced.cut},
+        kind="transformer",
+        feature_maps=ced.feature_maps,
+    ),
+    # Not pooled: its head has a hidden layer.
+    "efficientat-mn10": Architecture(
+        build=efficientat.mn10,
+        cuts={
+            efficientat.LAST_LAYER: efficientat.cut,
+            efficientat.FINER_LAYER: efficientat.cut_finer,
+        },
     ),
 }
 
