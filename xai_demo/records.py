@@ -82,7 +82,7 @@ class LogMel:
     # To mean 0 and standard deviation 1 over the recording.
     standardise: bool = False
     # See `audio.front_ends.FRONT_ENDS`.
-    front_end: Literal["librosa", "htk", "efficientat", "kaldi"] = "librosa"
+    front_end: Literal["librosa", "htk", "efficientat", "yamnet", "kaldi"] = "librosa"
     # Every window is padded to this many; None: no padding.
     frames: int | None = None
     # The network's input is (decibels - mean_db) / deviation_db.

@@ -4,6 +4,7 @@
 "htk" (CED): the same with HTK's mel filters, equal to `torchaudio.transforms.MelSpectrogram`.
 "efficientat": pre-emphasis over the whole sound, a symmetric window, Kaldi's mel filters, and a
 floor that is added, equal to EfficientAT's `AugmentMelSTFT`.
+"yamnet": the magnitude of complete frames, as TensorFlow's `tf.signal` has it, and an offset.
 "kaldi" (AST): equal to `torchaudio.compliance.kaldi.fbank(window_type="hanning")` and to
 transformers' ASTFeatureExtractor; frames start at the first sample, only complete ones count.
 """
@@ -26,6 +27,9 @@ _PREEMPHASIS = 0.97
 _KALDI_ENERGY_FLOOR = 2.0**-23
 # EfficientAT adds it to every energy, so silence is at -50 dB.
 _EFFICIENTAT_OFFSET = 1e-5
+
+# YAMNet adds it to every magnitude, so silence is at -60 dB.
+_YAMNET_OFFSET = 1e-3
 
 
 def librosa_log_mel(samples: Floats, spec: LogMel, frame_range: range | None = None) -> Floats:
@@ -195,6 +199,26 @@ def kaldi_log_mel(samples: Floats, spec: LogMel) -> Floats:
     return decibels
 
 
+def yamnet_log_mel(samples: Floats, spec: LogMel, frame_range: range | None = None) -> Floats:
+    """YAMNet's front end: (time,) -> (mel, frames) in decibels of the magnitude.
+
+    From its authors' `features.py` (Plakal & Ellis 2019): the magnitude, not the power, through
+    filters that are triangular on HTK's mel scale, and the logarithm of that plus 0.001. A sound
+    shorter than one frame is zero-padded.
+    """
+    frame_range = frame_range or range(kaldi_frame_count(len(samples), spec))
+    start = frame_range.start * spec.hop_length
+    end = start + (len(frame_range) - 1) * spec.hop_length + spec.win_length
+    inside = samples[start:end]
+    padded = np.pad(inside, (0, max(0, spec.win_length - len(inside))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, spec.win_length)[:: spec.hop_length]
+    windowed = frames * hann_window(spec.win_length, spec.win_length)
+    magnitude = np.sqrt(_power(np.pad(windowed, ((0, 0), (0, spec.n_fft - spec.win_length)))))
+    energies = kaldi_mel_filters(spec).astype(np.float32) @ magnitude
+    mel: Floats = 20 * np.log10(energies + np.float32(_YAMNET_OFFSET))
+    return mel
+
+
 def kaldi_frame_count(n_samples: int, spec: LogMel) -> int:
     """The number of complete frames in `n_samples`, at least 1."""
     return 1 + max(0, n_samples - spec.win_length) // spec.hop_length
@@ -252,6 +276,11 @@ FRONT_ENDS = {
     "efficientat": FrontEnd(
         log_mel=efficientat_log_mel,
         frame_count=_emphasised_frame_count,
+        frequencies_hz=kaldi_mel_frequencies_hz,
+    ),
+    "yamnet": FrontEnd(
+        log_mel=yamnet_log_mel,
+        frame_count=kaldi_frame_count,
         frequencies_hz=kaldi_mel_frequencies_hz,
     ),
     "kaldi": FrontEnd(

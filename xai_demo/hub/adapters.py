@@ -5,12 +5,14 @@ CheXVision's DenseNet-121 has a second head, normal or abnormal, which is droppe
 torchxrayvision's ResNet-50 has eighteen outputs, of which NIH's fourteen findings are kept: the
 other four were trained on other data sets, and two of them on none (Cohen et al. 2022).
 transformers published AST before its version 5 renamed the layers.
+YAMNet is an ONNX graph in a zip, whose tensors are named after its nodes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,6 +29,7 @@ from xai_demo.hub.checkpoint import (
     read_tensors,
     sha256_of,
 )
+from xai_demo.hub.onnx_weights import read_onnx_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,14 +98,33 @@ def adapt_transformers_ast(model: Model, tensors: Mapping[str, Tensor]) -> dict[
     return {networks.tensor_name(model, name): tensor for name, tensor in tensors.items()}
 
 
+# Nodes of the published graph, and what their layers are called here.
+_YAMNET_NODES = (
+    (r"^/model/layer1/fused/conv/Conv\.", "layer1."),
+    (r"^/model/(layer\d+)/(depthwise|pointwise)_conv/conv/Conv\.", r"\1.\2."),
+    (r"^/model/classifier/Gemm\.", "classifier."),
+)
+
+
+def adapt_yamnet(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """YAMNet's tensors under the names of our layers."""
+    adapted = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in _YAMNET_NODES:
+            name = re.sub(pattern, replacement, name)
+        adapted[name] = tensor
+    return adapted
+
+
 ADAPTERS: dict[str, Adapter] = {
     "panns": adapt_panns,
     "transformers-ast": adapt_transformers_ast,
     "torchxrayvision": adapt_torchxrayvision,
     "chexvision": adapt_chexvision,
+    "yamnet": adapt_yamnet,
 }
 # Formats that `read_tensors` does not know: (file) -> tensors by name.
-READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {}
+READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {"yamnet": read_onnx_tensors}
 # Part of the directory's name: raise it when an adapter changes, so that all are converted again.
 VERSION = 1
 
