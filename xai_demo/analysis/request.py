@@ -22,7 +22,7 @@ from xai_demo.errors import (
     UnknownNameError,
     UnsuitableError,
 )
-from xai_demo.records import GATE_MODES, TASKS, GateMode, Task
+from xai_demo.records import AGES, GATE_MODES, TASKS, Age, GateMode, Task
 
 if TYPE_CHECKING:
     from xai_demo.audio.filters import SignalPath
@@ -44,7 +44,8 @@ class AnalysisRequest:
     task: Task
     # To show for the file, which may lie under another one; None: the file's own.
     name: str | None = None
-    # None: the first of the task that is available.
+    # None or "auto": for radiographs the network that fits the patient, else the first of the
+    # task that is available.
     model: str | None = None
     explainer: str | None = None
     # The label to explain; None: the one that is predicted.
@@ -59,6 +60,8 @@ class AnalysisRequest:
     cycles_name: str | None = None  # as `name`, for the annotation
     # Only for chest_xray: what to do if the gate has doubts.
     film: GateMode = "checked"
+    # Only for chest_xray: whose radiograph it is.
+    age: Age = "auto"
     # Only for sounds: added before the analysis.
     noise: Noise | None = None
     faithfulness: bool = True  # run the faithfulness test
@@ -71,6 +74,7 @@ class AnalysisRequest:
             ("task", self.task, TASKS),
             ("backend", self.backend, BACKENDS),
             ("film setting", self.film, GATE_MODES),
+            ("age", self.age, AGES),
         ):
             if value not in known:
                 raise UnknownNameError(kind, value, known)
@@ -79,6 +83,10 @@ class AnalysisRequest:
             raise UnsuitableError(
                 f"The film setting {self.film!r} is for the task chest_xray only; the task is "
                 f"{self.task}."
+            )
+        if self.task != "chest_xray" and self.age != "auto":
+            raise UnsuitableError(
+                f"The age {self.age!r} is for the task chest_xray only; the task is {self.task}."
             )
         if self.task == "chest_xray" and self.noise is not None:
             raise UnsuitableError(

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from xai_demo.errors import DeidentificationError, UnreadableFileError
 from xai_demo.imaging.dicom.frames import SYNTAXES, Frame, read_frame
 from xai_demo.imaging.dicom.header import (
+    AGE_TERMS,
     EXPLICIT,
+    OWN_AGE_TAG,
+    OWN_BLOCK,
+    OWN_CREATOR,
     Header,
     inflate_dataset,
     read_header,
@@ -108,6 +112,11 @@ def _new_dataset(header: Header) -> Dataset:
         dataset.PresentationLUTShape = header.shape
     if header.stretch != 1:
         dataset.PixelSpacing = [_decimal_string(header.stretch), "1"]
+    if header.age:
+        # Not as a patient's age: that would be a number of years, and nobody's.
+        term = next(term for term, age in AGE_TERMS.items() if age == header.age)
+        block = dataset.private_block(OWN_BLOCK, OWN_CREATOR, create=True)
+        block.add_new(OWN_AGE_TAG & 0xFF, "CS", term)
     kind = "SS" if header.signed else "US"
     if header.padding:
         dataset.add_new("PixelPaddingValue", kind, header.padding[0])

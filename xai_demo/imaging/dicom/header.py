@@ -6,6 +6,8 @@ terms are passed on: no name of a patient, a hospital or a device can leave this
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
@@ -33,6 +35,11 @@ _INTERCEPT, _SLOPE, _LUT_SHAPE = 0x00281052, 0x00281053, 0x20500020
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 # The shape of a pixel: stated as a ratio, or as the spacing of pixels in millimetres.
 _ASPECT_RATIO, _SPACINGS = 0x00280034, (0x00280030, 0x00181164)
+_PATIENT_AGE = 0x00101010
+# Written by `deidentify`: a block of its own, which holds nothing but one of `AGE_TERMS`.
+OWN_BLOCK, OWN_CREATOR, OWN_AGE_TAG = 0x0011, "XAI_DEMO", 0x00111001
+_OWN_CREATOR_TAG = 0x00110010
+AGE_TERMS = {"ADULT": "adult", "CHILD": "child"}
 
 RADIOGRAPH_MODALITIES = {
     "DX": "digital radiography",
@@ -66,6 +73,10 @@ IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 # 100 megapixels of 16 bits and 32 MB of everything else; deflate reaches a thousand times its size.
 _MAX_INFLATED_BYTES = 232_000_000
 _INFLATE_STEP = 1 << 20
+# An age string has three digits; some writers leave the leading zeros out.
+_AGE = re.compile(r"(\d{1,3})([DWMY])", re.ASCII)
+_UNITS_A_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
+_MAX_AGE_YEARS, ADULT_YEARS = 130, 18
 # Pixels up to this much longer than wide, or the reverse, count as square.
 _SQUARE = 1.01
 _MAX_STRETCH = 10
@@ -96,6 +107,7 @@ class Header:
     shape: str = ""  # of the presentation LUT: "IDENTITY", "INVERSE" or ""
     stretch: float = 1.0  # how much taller than wide a pixel is
     notes: tuple[str, ...] = ()  # what a person should know
+    age: str = ""  # "adult", "child" or, where the file does not say, ""
 
     @property
     def is_inverted(self) -> bool:
@@ -112,7 +124,9 @@ class Header:
     def facts(self) -> dict[str, Any]:
         """The facts for the report's `input`."""
         center, width = self.window or (None, None)
+        age = {"value": self.age, "source": "dicom", "probability": None}
         return {
+            **({"age": age} if self.age else {}),
             "width": self.columns,
             "height": self.rows,
             "format": "DICOM",
@@ -134,6 +148,19 @@ def stored_range(bits: int, signed: bool) -> tuple[float, float]:
     """
     lowest = -(2.0 ** (bits - 1)) if signed else 0.0
     return lowest, lowest + 2.0**bits - 1
+
+
+def age_group(text: str) -> str:
+    """Whether a DICOM age (PS3.5, 6.2: AS) is that of an adult or a child; "" if it is none.
+
+    >>> age_group("045Y"), age_group("030M"), age_group("900Y"), age_group("-3")
+    ('adult', 'child', '', '')
+    """
+    match = _AGE.fullmatch(text)
+    years = int(match[1]) / _UNITS_A_YEAR[match[2]] if match else math.inf
+    if years > _MAX_AGE_YEARS:
+        return ""
+    return "adult" if years >= ADULT_YEARS else "child"
 
 
 def inflate_dataset(file: BinaryIO, name: str) -> BinaryIO:
@@ -251,6 +278,8 @@ class _HeaderReader:
             table=self._values.lookup_table(_VOI_LUT, "VOI lookup table", (ends[0], ends[1])),
             shape=self._lut_shape(photometric),
             stretch=self._stretch(),
+            age=self._age(),
+            # Last, because the others add to them.
             notes=tuple(self._notes),
         )
 
@@ -263,6 +292,19 @@ class _HeaderReader:
         kind = f"{modality} ({other})" if other else "unknown"
         problem = f"is a DICOM file whose modality is {kind}"
         raise refusal(self._name, problem, EXPECTED_FILE)
+
+    def _age(self) -> str:
+        """Whether the patient is an adult or a child: all that is ever kept of the age."""
+        if self._values.text(_OWN_CREATOR_TAG) == OWN_CREATOR:
+            return AGE_TERMS.get(self._values.text(OWN_AGE_TAG), "")
+        text = self._values.text(_PATIENT_AGE)
+        if text and not (age := age_group(text)):
+            # Not quoted: it is about the patient, and could be anything.
+            self._notes.append(
+                f"The file's patient age, {len(text)} characters, is no age and is left out; "
+                f"expected up to {_MAX_AGE_YEARS} years, written as 045Y (or with D, W or M)."
+            )
+        return age if text else ""
 
     def _photometric(self) -> str:
         photometric = self._values.text(_PHOTOMETRIC)
