@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 Task = Literal["stethoscope", "chest_xray", "audioset"]
 # On whom a network was trained; "any": on adults and on children.
 Patients = Literal["adults", "children", "any"]
+# Whose radiograph it is; "auto": what the file says, else what the picture looks like.
+Age = Literal["auto", "adult", "child"]
+AGES: tuple[Age, ...] = ("auto", "adult", "child")
+# In place of a model's name: the network that fits the patient.
+AUTO_MODEL = "auto"
 # What happens to a radiograph that seems inverted or rotated, or no frontal chest X-ray at all.
 GateMode = Literal["checked", "corrected", "as-is"]
 GATE_MODES: tuple[GateMode, ...] = ("checked", "corrected", "as-is")
@@ -33,14 +38,21 @@ DISCLAIMER = "For education and research. Not a medical device."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Where a weights file is on the Hub, and how to verify it."""
+    """Where a weights file is, on the Hub unless it has a `url`, and how to verify it."""
 
     repo_id: str
     filename: str
-    # A full commit hash; None: not pinned yet, set by the first download.
+    # A full commit hash, or of a `url` its release; None: not pinned yet, set by a download.
     revision: str | None
     sha256: str | None  # None: not pinned yet
     size_bytes: int | None = None
+    # Of exactly this file on another server, which announces nothing: needs a sha256.
+    url: str | None = None
+
+    @property
+    def site(self) -> str:
+        """Where it is downloaded from, as messages call it."""
+        return self.url.split("/")[2] if self.url else "the Hub"
 
     @property
     def is_known(self) -> bool:
@@ -315,6 +327,8 @@ class Report:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     # How the intervals were computed; None: off.
     uncertainty: Mapping[str, Any] | None = None
+    # A sentence on a better model that is not installed.
+    suggestion: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values: finite numbers, strings, lists and dictionaries."""
@@ -336,6 +350,7 @@ class Report:
             "events": [dataclasses.asdict(e) for e in self.events],
             "timing_ms": {k: round(v, 2) for k, v in self.timing_ms.items()},
             "warnings": list(self.warnings),
+            "suggestion": self.suggestion,
             "disclaimer": DISCLAIMER,
         }
 
