@@ -99,6 +99,7 @@ def report_text(report: Report) -> str:
     lines.append(f"{model.name} ({model.source}, sha256 {model.sha256[:12]}) on {model.device}.")
     # The reason of the decision is often one of the warnings, and is printed already.
     lines += [f"Warning: {text}" for text in report.warnings if text != decision.reason]
+    lines += [report.suggestion] if report.suggestion else []
     return "\n".join([*lines, DISCLAIMER])
 
 

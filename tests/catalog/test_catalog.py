@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xai_demo.catalog import MODELS, Entry, hub_models
+from xai_demo.catalog import MODELS, Entry, hub_models, suggestion
 from xai_demo.catalog.hub_models import read_labels
 from xai_demo.decision import rescale_to_operating_points
 from xai_demo.hub.checkpoint import read_model
@@ -45,7 +45,12 @@ def test_an_entry_on_the_hub_is_described_and_pinned(name: str) -> None:
     assert checkpoint is not None
     assert model is not None
     assert (model.name, model.task) == (name, entry.task)
-    assert checkpoint.revision is None or re.fullmatch("[0-9a-f]{40}", checkpoint.revision)
+    if checkpoint.url:
+        # Of a release no commit is known: its sha256 alone says which file it is.
+        assert checkpoint.url.startswith("https://")
+        assert checkpoint.sha256
+    else:
+        assert checkpoint.revision is None or re.fullmatch("[0-9a-f]{40}", checkpoint.revision)
     assert checkpoint.sha256 is None or re.fullmatch("[0-9a-f]{64}", checkpoint.sha256)
     # Code could hide in a pickle, or another model behind a name: a question brings neither.
     known = checkpoint.filename.endswith(".safetensors") and checkpoint.revision
@@ -129,7 +134,61 @@ def test_ast_has_the_front_end_it_was_trained_with() -> None:
     assert checkpoint.revision == "f826b80d28226b62986cc218e5cec390b1096902"
     assert checkpoint.size_bytes == 346_404_948
     assert MODELS["ast"].has_open_pin  # the sha256 is still to be written
-    assert list(MODELS).index("cnn14") < list(MODELS).index("ast")
+
+
+def test_ced_has_the_front_end_it_was_trained_with() -> None:
+    mel = hub_models.CED_TINY.preprocessing
+    assert isinstance(mel, LogMel)
+    assert (mel.sample_rate_hz, mel.n_fft, mel.win_length, mel.hop_length) == (16000, 512, 512, 160)
+    assert (mel.n_mels, mel.f_min_hz, mel.f_max_hz) == (64, 0.0, 8000.0)
+    assert (mel.front_end, mel.top_db, mel.frames) == ("htk", 120.0, None)
+    assert (mel.mean_db, mel.deviation_db) == (0.0, 1.0)  # the network normalises by itself
+    assert mel.min_s * mel.sample_rate_hz // mel.hop_length + 1 >= 16  # one patch
+    assert hub_models.CED_TINY.activation == "sigmoid"
+
+
+def test_efficientat_has_the_front_end_it_was_trained_with() -> None:
+    mel = hub_models.EFFICIENTAT_MN10.preprocessing
+    assert isinstance(mel, LogMel)
+    sizes = (mel.sample_rate_hz, mel.n_fft, mel.win_length, mel.hop_length)
+    assert sizes == (32000, 1024, 800, 320)
+    assert (mel.n_mels, mel.f_min_hz, mel.f_max_hz) == (128, 0.0, 15000.0)
+    assert (mel.front_end, mel.top_db, mel.frames) == ("efficientat", None, None)
+    # published in units of the natural logarithm: 10 decibels are its ln 10
+    assert mel.mean_db / 10 * math.log(10) == pytest.approx(-4.5)
+    assert mel.deviation_db / 10 * math.log(10) == pytest.approx(5)
+    assert hub_models.EFFICIENTAT_MN10.activation == "sigmoid"
+    published = MODELS["efficientat-mn10"].published_answer
+    assert published is not None
+    assert set(published.probabilities) <= set(hub_models.EFFICIENTAT_MN10.labels)
+
+
+EVERYDAY = {name: entry for name, entry in MODELS.items() if entry.task == "audioset"}
+
+
+def test_everyday_networks_are_preferred_by_what_is_published_of_them() -> None:
+    figures = [entry.published_map or 0.0 for entry in EVERYDAY.values()]
+    assert figures == sorted(figures, reverse=True)
+    assert list(EVERYDAY)[:4] == ["ced-tiny", "efficientat-mn10", "ast", "cnn14"]
+    assert list(EVERYDAY)[-1] == "everyday-cnn6"
+    for entry in EVERYDAY.values():
+        if entry.model is not None and entry.published_map is not None:
+            assert f"{entry.published_map:.3f}" in entry.model.data
+
+
+def test_the_best_network_that_is_not_here_is_suggested() -> None:
+    here = {"cnn14", "everyday-cnn6"}
+    assert suggestion("cnn14", EVERYDAY, here.__contains__) == (
+        "A better network, ced-tiny (published mAP 0.481), is not installed: `python -m xai_demo"
+        " fetch ced-tiny` downloads it."
+    )
+    here |= {"ced-tiny"}
+    assert "efficientat-mn10 (published mAP 0.471)" in suggestion(
+        "everyday-cnn6", EVERYDAY, here.__contains__
+    )
+    assert suggestion("ced-tiny", EVERYDAY, here.__contains__) == ""
+    films = {name: entry for name, entry in MODELS.items() if entry.task == "chest_xray"}
+    assert {suggestion(name, films, lambda name: False) for name in films} == {""}
 
 
 def test_the_findings_of_nih_are_fourteen_in_its_order() -> None:

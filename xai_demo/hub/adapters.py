@@ -1,6 +1,7 @@
 """Convert checkpoints of other projects into model directories; one adapter a format.
 
 PANNs store `{"model": tensors}` with a front end, which `hub.checkpoint.read_tensors` removes.
+EfficientAT stores tensors alone, in a pickle.
 CheXVision's DenseNet-121 has a second head, normal or abnormal, which is dropped.
 torchxrayvision's ResNet-50 has eighteen outputs, of which NIH's fourteen findings are kept: the
 other four were trained on other data sets, and two of them on none (Cohen et al. 2022).
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 Adapter = Callable[["Model", Mapping[str, "Tensor"]], dict[str, "Tensor"]]
 
 
-def adapt_panns(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """PANNs' tensors, whose names are ours too."""
+def adapt_unchanged(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """PANNs' and EfficientAT's tensors, whose names are ours too."""
     return dict(tensors)
 
 
@@ -117,7 +118,8 @@ def adapt_yamnet(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 ADAPTERS: dict[str, Adapter] = {
-    "panns": adapt_panns,
+    "panns": adapt_unchanged,
+    "efficientat": adapt_unchanged,
     "transformers-ast": adapt_transformers_ast,
     "torchxrayvision": adapt_torchxrayvision,
     "chexvision": adapt_chexvision,

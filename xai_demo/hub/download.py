@@ -93,6 +93,8 @@ class HubClient:
         self, checkpoint: Checkpoint, progress: Progress | None = None
     ) -> FileMetadata:
         """Size and sha256 of a file at its commit; raises CheckpointUnavailableError."""
+        if checkpoint.url:
+            return FileMetadata(size_bytes=checkpoint.size_bytes, sha256=checkpoint.sha256)
         from huggingface_hub import get_hf_file_metadata
 
         url, seconds = self._url(checkpoint), self._policy.timeout_s
@@ -124,6 +126,7 @@ class HubClient:
                 checkpoint.filename,
                 on_wait=lambda text: progress(_fraction_done(part, size_bytes), text),
                 bytes_done=lambda: _bytes_on_disk(part),
+                host=urlsplit(checkpoint.url or "").hostname,
             )
         # Resuming would keep the wrong bytes, or leave the disk full for everybody.
         except (CheckpointMismatchError, _DiskFullError):
@@ -133,7 +136,7 @@ class HubClient:
     def _url(self, checkpoint: Checkpoint) -> str:
         from huggingface_hub import hf_hub_url
 
-        return hf_hub_url(
+        return checkpoint.url or hf_hub_url(
             checkpoint.repo_id,
             checkpoint.filename,
             revision=checkpoint.revision,
@@ -153,7 +156,8 @@ class HubClient:
             # The sha256 will reject a file that is too long.
             return
         # Compressed bytes could neither be resumed nor counted.
-        headers = client.build_hf_headers() | {"Accept-Encoding": "identity"}
+        headers = client.build_hf_headers(token=False if checkpoint.url else None)
+        headers["Accept-Encoding"] = "identity"
         if done:
             headers["Range"] = f"bytes={done}-"
         report = _DownloadProgress(checkpoint.filename, size_bytes, progress)
@@ -189,6 +193,7 @@ class HubClient:
         *,
         on_wait: Callable[[str], None],
         bytes_done: Callable[[], int] = lambda: 0,
+        host: str | None = None,
     ) -> _T:
         """What `attempt` returns in the end; raises CheckpointUnavailableError with the reason."""
         failures, pause_s = 0, self._policy.pause_s
@@ -212,7 +217,8 @@ class HubClient:
                     or not is_transient(error)
                     or wait_s > self._policy.longest_pause_s
                 ):
-                    message = failure_reason(error, repo_id, filename) + access_hint(error)
+                    hint = "" if host else access_hint(error)
+                    message = failure_reason(error, repo_id, filename, host) + hint
                     raise _error_class(error)(message) from error
                 _wait(wait_s, repo_id, on_wait)
                 pause_s *= 2
@@ -318,8 +324,10 @@ def retry_after_s(error: Exception) -> float | None:
     return float(limit.reset_in_seconds) if limit else None
 
 
-def failure_reason(error: Exception, repo_id: str, filename: str = "") -> str:
-    """Why the Hub sent nothing, in one sentence of ours.
+def failure_reason(
+    error: Exception, repo_id: str, filename: str = "", host: str | None = None
+) -> str:
+    """Why the Hub, or another `host`, sent nothing, in one sentence of ours.
 
     The client's own messages span lines, give advice on its options, and may contain addresses.
     """
@@ -344,7 +352,7 @@ def failure_reason(error: Exception, repo_id: str, filename: str = "") -> str:
     if isinstance(error, errors.HfHubHTTPError):
         seconds = retry_after_s(error)
         wait = "" if seconds is None else f" and asks for a pause of {seconds:,.0f} s"
-        return f"The Hub answered {error.response.status_code} for {repo_id}{wait}."
+        return f"{host or 'The Hub'} answered {error.response.status_code} for {repo_id}{wait}."
     if _is_disk_full(error):
         return f"The disk is full: the partial download of {filename} from {repo_id} was deleted."
     if isinstance(error, ConnectionError) and error.errno == errno.ECONNABORTED:
@@ -359,7 +367,7 @@ def failure_reason(error: Exception, repo_id: str, filename: str = "") -> str:
     if not isinstance(error, httpx2.TransportError | OSError):
         return _not_the_hub(repo_id)
     # The messages of what is left may contain addresses, so only the class is named.
-    host = urlsplit(constants.ENDPOINT).hostname
+    host = host or urlsplit(constants.ENDPOINT).hostname
     return f"{repo_id} cannot be reached on {host} ({type(error).__name__})."
 
 

@@ -1,5 +1,7 @@
 """The torch modules of CED; imported when the first one is built."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -132,13 +134,15 @@ class Features(nn.Module):
         super().__init__()
         # The same modules: both halves share the whole network's parameters.
         self.encoder = network.encoder
+        last: Any = network.encoder.blocks[-1]
+        self.normalised = last.norm1
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, mel, frames) -> activations."""
-        tokens, last = self.encoder.embed(x), len(self.encoder.blocks) - 1
-        for block in self.encoder.blocks[:last]:
+        tokens = self.encoder.embed(x)
+        for block in self.encoder.blocks[:-1]:
             tokens = block(tokens)
-        return torch.cat([self.encoder.blocks[last].norm1(tokens), tokens], dim=1)
+        return torch.cat([self.normalised(tokens), tokens], dim=1)
 
 
 class Head(nn.Module):
@@ -146,7 +150,8 @@ class Head(nn.Module):
 
     def __init__(self, network: AudioTransformer) -> None:
         super().__init__()
-        self.last, self.norm = network.encoder.blocks[-1], network.encoder.norm
+        self.last: Any = network.encoder.blocks[-1]
+        self.norm = network.encoder.norm
         self.outputlayer = network.outputlayer
 
     def forward(self, activations: Tensor) -> Tensor:
