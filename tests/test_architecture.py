@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "xai_demo.training": (
-        {"augmentation", "metrics", "tracking"},
+        {"augmentation", "lung_films", "lung_outlines", "metrics", "tracking"},
         {"datasets", "plots"},
         {"recipe"},
         {"calibration", "class_imbalance", "losses"},
@@ -51,7 +51,7 @@ ROWS: dict[str, tuple[set[str], ...]] = {
         {"train"},
         {"folds"},
         {"ablation", "cross_validation", "explainer_eval", "gate_eval", "input_checks"},
-        {"refit"},
+        {"lung_fit", "refit"},
         {"cough_fit"},
     ),
     "xai_demo.tabs": (
@@ -98,7 +98,7 @@ TOP_LEVEL = {
     "tabs",
     "training",
 }
-MOST_MODULES = 186
+MOST_MODULES = 190
 MOST_MODULE_LINES = 400
 SHORT_MODULE_LINES = 40
 MOST_SHORT_MODULES = 15

@@ -89,6 +89,17 @@ def thorax_phantom(*, seed: int, opacities: tuple[Opacity, ...] = ()) -> Phantom
     return Phantom(pixels=_draw_side_marker(pixels), truth=tuple(boxes))
 
 
+def lung_masks(side: int) -> NDArray[np.bool_]:
+    """Where the lungs of every phantom are: (2, side, side), the one on the left first."""
+    from PIL import Image
+
+    masks = [
+        np.asarray(Image.fromarray(_fill_outline(lung)).resize((side, side), Image.Resampling.BOX))
+        for lung in (_RIGHT_LUNG, _LEFT_LUNG)
+    ]
+    return np.stack(masks) >= 0.5
+
+
 def _tissue_texture(rng: np.random.Generator) -> Plane:
     """The mottle of unresolved vessels and airways: deviation 1."""
     mottle = np.zeros((SIZE, SIZE))
