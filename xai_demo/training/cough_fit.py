@@ -184,7 +184,12 @@ def _all_sounds(
 ) -> Iterator[tuple[str, str, Floats]]:
     """Kind, patient or source, and samples of every sound at the check's rate."""
     rng = np.random.default_rng(0)
-    takes = [take for take in breathing.read(recordings).takes if take.quality != "poor"]
+    takes = [
+        take
+        for take in breathing.read(recordings).takes
+        # Of a manikin, no breath is real.
+        if take.quality != "poor" and take.site != "manikin"
+    ]
     for i in rng.permutation(len(takes))[:most]:
         samples = _read(takes[i].path, unread)
         for sound in _stretches(samples, takes[i], rng):

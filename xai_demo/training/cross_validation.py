@@ -37,16 +37,14 @@ if TYPE_CHECKING:
     from xai_demo.training.lung.regression import LocalisedWindows, SourceFeatures
     from xai_demo.training.metrics import Array
 
-# Of each other source. More would slow down a fit that is repeated for every fold and seed.
-MAX_WINDOWS = 6000
 METHOD = (
     "The network's features were not trained on these patients. For each fold, the last layer is "
-    f"refitted on all other sources (at most {MAX_WINDOWS} windows of each) and on the other "
-    "folds, with the classes balanced by weight. The balanced accuracy of three classes is that of "
-    "the most probable of normal, crackle and wheeze; recordings with both are left out. A "
-    "recording counts as abnormal if normal is not the most probable of all classes or, for "
-    "`..._at_threshold`, if its log-odds are above the midpoint between the means of the normal "
-    "and the abnormal recordings in the other folds."
+    f"refitted on all other sources (at most {classifier_head.MAX_WINDOWS} windows of each) and "
+    "on the other folds, with the classes balanced by weight. The balanced accuracy of three "
+    "classes is that of the most probable of normal, crackle and wheeze; recordings with both are "
+    "left out. A recording counts as abnormal if normal is not the most probable of all classes "
+    "or, for `..._at_threshold`, if its log-odds are above the midpoint between the means of the "
+    "normal and the abnormal recordings in the other folds."
 )
 NEW_HOSPITAL = (
     "the last layer is refitted on the other sources alone. No part of the network was trained on "
@@ -137,7 +135,7 @@ def _refit_folds(
     if dataset.segments:
         # Recordings with one label are left out here: the folds add them.
         sources = classifier_head.training_sources(
-            network, dataset, most=MAX_WINDOWS, recordings=False
+            network, dataset, most=classifier_head.MAX_WINDOWS, recordings=False
         )
         localised = classifier_head.localised_windows(network, dataset)
     others = list(sources.values())

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _PER_CLASS = ("precision", "recall", "f1", "auroc")
 _HEADINGS = {"f1": "F1", "auroc": "AUROC"}
 _PART_FIGURES = ("f1", "balanced_accuracy", "accuracy", "auroc")
+# Of independent labels, where a test may hold no finding at all.
+_LISTING_FIGURES = ("findings_per_sample", "samples_with_findings", "specificity", "auroc")
 _SITE_FIGURES = (
     "auroc_abnormal", "average_score", "average_score_4", "balanced_accuracy_3", "ece"
 )  # fmt: skip
@@ -97,6 +99,8 @@ def _choices(model: Model) -> list[str]:
     if model.operating_points:
         points = ", ".join(f"{label} {p:.3f}" for label, p in model.operating_points.items())
         parts.append(f"operating points {points}")
+    if model.any_label_point is not None:
+        parts.append(f"none listed where the probability of any is below {model.any_label_point}")
     if model.event_points:
         points = ", ".join(f"{label} {p:.3f}" for label, p in model.event_points.items())
         parts.append(f"for events on the timeline {points}")
@@ -165,16 +169,17 @@ def _parts(parts: dict[str, Any]) -> list[str]:
     """The same model on other data, or another classifier on the same data."""
     if not parts:
         return []
+    has_listings = all(_LISTING_FIGURES[0] in part["metrics"] for part in parts.values())
+    figures = _LISTING_FIGURES if has_listings else _PART_FIGURES
     lines = [
         "",
-        "On radiographs from other hospitals and with the lungs masked (macro averages over the "
-        "classes present):",
+        "On other radiographs, and on parts of these (macro averages over the labels present):",
         "",
-        "| test | radiographs | " + " | ".join(_PART_FIGURES) + " |",
-        "| --- " * (len(_PART_FIGURES) + 2) + "|",
+        "| test | radiographs | " + " | ".join(figures) + " |",
+        "| --- " * (len(figures) + 2) + "|",
     ]
     for key, part in parts.items():
-        cells = " | ".join(interval_text(part["metrics"][figure]) for figure in _PART_FIGURES)
+        cells = " | ".join(interval_text(part["metrics"][figure]) for figure in figures)
         lines.append(f"| {_PART_NAMES.get(key, key)} | {part['n']} | {cells} |")
     # Below the table, which a matrix would interrupt.
     for key, part in parts.items():
@@ -210,7 +215,22 @@ def _sites(result: dict[str, Any]) -> list[str]:
     for site, level, row in rows:
         lines += _record_level(f"{site}, {level}", row.get("record_level"))
         lines += _timeline(f"{site}, {level}", row.get("timeline"))
+        lines += _by_detail(f"{site}, {level}", row.get("by_detail"))
     return lines
+
+
+def _by_detail(subject: str, rows: dict[str, Any] | None) -> list[str]:
+    """The share of each kind of sound that was found, where a dataset tells more than classes."""
+    if not rows:
+        return []
+    return [
+        "",
+        f"{subject}, by the dataset's own names of the sounds:",
+        "",
+        "| sound | samples | found |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {row['n']} | {interval_text(row['found'])} |" for name, row in rows.items()),
+    ]
 
 
 def _timeline(subject: str, timeline: dict[str, Any] | None) -> list[str]:

@@ -16,6 +16,7 @@ from xai_demo.training.datasets import (
     breathing,
     fraiwan,
     icbhi,
+    manikin,
     sprsound,
 )
 from xai_demo.training.datasets.breathing import (
@@ -513,3 +514,65 @@ def test_fraiwan_files_that_tell_nothing_are_left_out_and_named(tmp_path):
 
 def test_the_labels_are_those_of_the_models():
     assert LABELS == ("normal", "crackle", "wheeze", "both")
+
+
+# The manikin
+
+
+def write_manikin(folder: Path, rows: list[tuple[str, str, str, int]]) -> None:
+    """Sounds of noise by seed, and their table."""
+    lines = ["file,kind,type,location,sex"]
+    for name, kind, what, seed in rows:
+        folder.mkdir(parents=True, exist_ok=True)
+        samples = np.random.default_rng(seed).integers(-9000, 9000, 4000, dtype=np.int16)
+        soundfile.write(folder / name, samples, 4000)
+        lines.append(f"{name},{kind},{what},RUA,M")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_manikin_sounds_once_however_often_it_is_there(tmp_path):
+    write_manikin(
+        tmp_path,
+        [
+            ("a.wav", "lung", "Fine Crackles", 1),
+            ("b.flac", "lung", "Fine Crackles", 1),
+            ("c.wav", "lung", "Rhonchi", 2),
+            ("d.wav", "lung", "Pleural Rub", 3),
+            ("e.wav", "heart", "Normal", 4),
+            ("f.wav", "lung", "Normal", 5),
+        ],
+    )
+    corpus = breathing.read(tmp_path)
+    assert [(t.name, t.kind, t.detail) for t in corpus.takes] == [
+        ("a", CRACKLE, "Fine Crackles"),
+        ("c", WHEEZE, "Rhonchi"),
+        ("f", NORMAL, "Normal"),
+    ]
+    assert {t.site for t in corpus.takes} == {"manikin"}
+    assert len({t.patient for t in corpus.takes}) == 3
+    assert set(corpus.notes) == {
+        "Manikin: repetitions of a recording, left out (1): b.flac (a).",
+        "Manikin: sounds other than crackles and wheezes, no class, left out (1): d.wav.",
+        "Manikin: heart sounds, left out (1): e.wav.",
+    }
+
+
+def test_a_recording_of_the_manikin_stays_in_its_half_whatever_it_is_called(tmp_path):
+    rows = [(f"{n}.wav", "lung", "Normal", n) for n in range(40)]
+    write_manikin(tmp_path / "one", rows)
+    write_manikin(tmp_path / "two", [(f"x{n}.flac", *rest, n) for _, *rest, n in rows[:20]])
+    halves = {t.patient: t.official_split for t in manikin.read(tmp_path / "one").takes}
+    assert 10 <= list(halves.values()).count("test") <= 30
+    for take in manikin.read(tmp_path / "two").takes:
+        assert take.official_split == halves[take.patient]
+
+
+def test_a_table_of_the_manikin_may_name_what_is_not_there_or_no_sound(tmp_path):
+    write_manikin(tmp_path, [("a.wav", "lung", "Normal", 1)])
+    (tmp_path / "b.wav").write_bytes(b"no sound")
+    with (tmp_path / "labels.csv").open("a") as file:
+        file.write("b.wav,lung,Normal,RUA,M\nc.wav,lung,Normal,RUA,M\nd.wav,lung\n")
+    corpus = manikin.read(tmp_path)
+    assert [t.name for t in corpus.takes] == ["a"]
+    assert len(corpus.notes) == 3
+    assert not manikin.has_layout(tmp_path / "nowhere")

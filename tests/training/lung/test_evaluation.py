@@ -31,7 +31,7 @@ from xai_demo.training import cross_validation, metrics
 from xai_demo.training.datasets import breathing
 from xai_demo.training.datasets.breathing import Annotation, Take
 from xai_demo.training.evaluate import evaluate_model
-from xai_demo.training.lung import evaluation, windows
+from xai_demo.training.lung import evaluation, event_bank
 from xai_demo.training.lung import regression as lung_regression
 from xai_demo.training.model_card import write_card
 from xai_demo.training.recipes import RECIPES
@@ -44,14 +44,14 @@ NAME = "lung-resnet18"
 def small_recipe():
     """Two epochs of a tiny network, three synthesised events, twenty bootstrap draws."""
     patch = pytest.MonkeyPatch()
-    few = windows.event_bank(3, 0, MODEL.preprocessing)
+    few = event_bank.event_bank(3, 0, MODEL.preprocessing)
     patch.setattr(
-        windows, "event_bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
+        event_bank, "event_bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
     )
     patch.setattr(metrics, "DRAWS", 20)
     recipe = RECIPES[NAME]
     schedule = dataclasses.replace(recipe.schedule, epochs=2, batch_size=4)
-    small = dataclasses.replace(recipe, model=TINY_MODEL, schedule=schedule)
+    small = dataclasses.replace(recipe, model=TINY_MODEL, schedule=schedule, initial_model=None)
     patch.setitem(RECIPES, NAME, small)
     patch.setitem(networks.ARCHITECTURES, "tiny-lung", TINY_LUNG)
     yield

@@ -24,17 +24,17 @@ from xai_demo.training.datasets.breathing import (
     NORMAL,
     WHEEZE,
 )
-from xai_demo.training.lung import assign_splits, read_lung_dataset, windows
+from xai_demo.training.lung import assign_splits, event_bank, read_lung_dataset
 from xai_demo.training.lung.samples import SOURCES, Segment
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_bank():
     """Three synthesised events of each kind are enough."""
-    whole, patch = windows.event_bank, pytest.MonkeyPatch()
+    whole, patch = event_bank.event_bank, pytest.MonkeyPatch()
     few = whole(3, 0, MODEL.preprocessing)
     patch.setattr(
-        windows, "event_bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
+        event_bank, "event_bank", lambda count, seed, spec: {k: v * 200 for k, v in few.items()}
     )
     yield
     patch.undo()

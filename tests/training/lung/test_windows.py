@@ -22,6 +22,7 @@ from xai_demo.training.datasets.breathing import (
     Take,
 )
 from xai_demo.training.lung import windows
+from xai_demo.training.lung.devices import Device
 from xai_demo.training.lung.windows import (
     STAGES,
     EventOverlay,
@@ -140,11 +141,17 @@ def test_the_stage_asked_for_is_the_one_that_is_cut():
 def test_a_gain_is_added_to_its_bands_before_the_standardisation():
     decibels = levels()
     gain = np.linspace(-12, 12, 64).astype(np.float32)
-    window = cut_window(made(decibels), 0, 200, WindowAugmentation(stage=0, gain_db=gain), RAW)
+    window = cut_window(
+        made(decibels), 0, 200, WindowAugmentation(stage=0, device=Device(gain_db=gain)), RAW
+    )
     whole = spectrogram.normalise_decibels(decibels.astype(np.float32) + gain[:, None], RAW)
     np.testing.assert_allclose(window, whole[:, :200], atol=2e-3)
     flat = cut_window(
-        made(decibels), 0, 200, WindowAugmentation(stage=0, gain_db=np.full(64, 9.0)), SPEC
+        made(decibels),
+        0,
+        200,
+        WindowAugmentation(stage=0, device=Device(gain_db=np.full(64, 9.0))),
+        SPEC,
     )
     np.testing.assert_allclose(
         flat, cut_window(made(decibels), 0, 200, WindowAugmentation(stage=0), SPEC), atol=2e-3

@@ -34,7 +34,7 @@ _PATIENT_PREFIX = re.compile(r"[^_-]+")
 _DEPTH = 3
 _MOST_NAMED = 5  # examples in one note
 
-Site = Literal["sprsound", "icbhi", "fraiwan", "folders"]
+Site = Literal["sprsound", "icbhi", "fraiwan", "manikin", "folders"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,7 @@ class Take:
     device: str = ""  # as the dataset names it
     start_s: float | None = None  # None: the beginning of the file
     end_s: float | None = None  # None: the end of the file
+    detail: str = ""  # the dataset's own name of the sound, where it tells more than `kind`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ def read(folder: Path) -> Corpus:
     Raises TrainingError where `folder` is no directory or holds no annotated lung sounds.
     """
     # Here, because these modules import this one.
-    from xai_demo.training.datasets import fraiwan, icbhi, sprsound
+    from xai_demo.training.datasets import fraiwan, icbhi, manikin, sprsound
 
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not a directory; a folder of lung sounds is needed.")
@@ -110,6 +111,7 @@ def read(folder: Path) -> Corpus:
         (sprsound.has_layout, sprsound.read),
         (icbhi.has_layout, icbhi.read),
         (fraiwan.has_layout, fraiwan.read),
+        (manikin.has_layout, manikin.read),
         (has_label_folders, read_label_folders),
     )
     for has_layout, read_layout in layouts:
@@ -122,7 +124,8 @@ def read(folder: Path) -> Corpus:
         raise TrainingError(
             f"{folder} contains no annotated lung sounds. It, or a folder in it, should contain "
             "SPRSound (train_wav and train_json), ICBHI 2017 (ICBHI_final_database, or cycles.csv "
-            "beside its sounds), Fraiwan (Audio Files), or folders named after labels "
+            "beside its sounds), Fraiwan (Audio Files), HLS-CMDS (labels.csv with file, kind and "
+            "type), or folders named after labels "
             f"({', '.join(LABELS)}). {' '.join(notes)}".rstrip()
         )
     return Corpus(takes=takes, notes=notes)

@@ -84,7 +84,9 @@ def sound_spec(model: Model) -> LogMel:
 
 
 def assign_splits(takes: list[breathing.Take]) -> list[Split]:
-    """SPRSound is split by a hash of the child, ICBHI as published; all others are for training.
+    """SPRSound is split by a hash of the child, ICBHI as published, the manikin by recording.
+
+    All others are for training.
 
     Without SPRSound, some of ICBHI's training patients become the validation split; without ICBHI
     as well, the others are split by a hash of the patient.
@@ -101,11 +103,17 @@ def assign_splits(takes: list[breathing.Take]) -> list[Split]:
         validates = hashed[i] == "validation" and "sprsound" not in sites
         return "validation" if validates else "train"
 
+    def manikin(i: int) -> Split:
+        if takes[i].official_split != "train":
+            return "test"
+        return "validation" if hashed[i] == "validation" and not has_times else "train"
+
     has_times = bool(sites - set(WITHOUT_TIMES))
     by_site: dict[str, Callable[[int], Split]] = {
         "sprsound": lambda i: hashed[i],
         "icbhi": icbhi,
         "fraiwan": lambda i: "train" if has_times else hashed[i],
+        "manikin": manikin,
         "folders": lambda i: "train" if has_times else hashed[i],
     }
     splits = [by_site[take.site](i) for i, take in enumerate(takes)]

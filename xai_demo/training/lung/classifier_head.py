@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, Model
     from xai_demo.training.lung.samples import LungDataset, Segment
 
+# Of each source, for the last layer; more take long and change little.
+MAX_WINDOWS = 6000
 # The number of augmented windows, and its limit as a multiple of the number of events.
 _MAX_AUGMENTED = 12_000
 _MAX_AUGMENTED_PER_EVENT = 4
@@ -49,7 +51,7 @@ _ROWS_OF = {CRACKLE: (0,), WHEEZE: (1,), BOTH: (0, 1)}  # of the array of times 
 
 def fit_classifier(network: nn.Module, *, dataset: LungDataset) -> None:
     """Fit the network's last layer to all sources, in place."""
-    sources = list(training_sources(network, dataset).values())
+    sources = list(training_sources(network, dataset, most=MAX_WINDOWS).values())
     localised = localised_windows(network, dataset)
     set_classifier(network, *fit_regression(sources, localised=localised))
 
@@ -117,6 +119,10 @@ def training_sources(
     if dataset.cycles:
         subset = [dataset.cycles[i] for i in sample_indices(len(dataset.cycles), most)]
         sources["cycles"] = _segment_source(network, dataset, subset, weight=0.1, power=0.3)
+    if dataset.manikin_recordings:
+        sources["manikin"] = recording_features(
+            network, dataset, dataset.manikin_recordings, weight=0.5
+        )
     if dataset.labelled_recordings and recordings:
         sources["recordings"] = recording_features(network, dataset, dataset.labelled_recordings)
     return sources
@@ -181,7 +187,7 @@ def _segment_source(
 
 
 def recording_features(
-    network: nn.Module, dataset: LungDataset, chosen: Sequence[int]
+    network: nn.Module, dataset: LungDataset, chosen: Sequence[int], *, weight: float = 1.0
 ) -> SourceFeatures:
     """Features of whole recordings with one label each: the mean over their windows."""
     return SourceFeatures(
@@ -195,7 +201,7 @@ def recording_features(
         ),
         kinds=np.array([dataset.recordings[i].take.kind for i in chosen]),
         groups=tuple(dataset.recordings[i].take.patient for i in chosen),
-        weight=1.0,
+        weight=weight,
         power=0.3,
     )
 

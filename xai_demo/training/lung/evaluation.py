@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 SITES = {
     "sprsound": "SPRSound",
     "icbhi": "ICBHI 2017",
+    "manikin": "Manikin",
     "folders": "Folders named after labels",
     "fraiwan": "Fraiwan",
 }
@@ -165,10 +166,11 @@ class _Evaluator:
     ) -> tuple[Predictions, dict[str, Any]] | None:
         """Predictions for every labelled recording; None where there is none.
 
-        For SPRSound, also the challenge's record-level scores and those of the timeline.
+        For SPRSound, also the challenge's record-level scores and those of the timeline; for a site
+        that names its sounds more finely than the classes do, the share found of each.
         """
         ledger = Ledger(SITES[takes[0].site])
-        rows, kinds, patients, counts = [], [], [], []
+        rows, kinds, patients, counts, details = [], [], [], [], []
         agreements: list[tuple[str, lung_metrics.Agreement]] = []
         for number, take in enumerate(takes):
             kind = recording_kind(take)
@@ -193,6 +195,7 @@ class _Evaluator:
                 )
             counts.append(len(prepared.inputs))
             kinds.append(kind)
+            details.append(take.detail)
             patients.append(take.patient)
         notes.extend(ledger.notes())
         if not rows:
@@ -210,12 +213,14 @@ class _Evaluator:
         if agreements:
             owners, rows_by_time = zip(*agreements, strict=True)
             by_time = {"timeline": lung_metrics.agreement_as_json(rows_by_time, owners)}
-        return (
-            self._predictions(
-                probabilities[rated], targets[rated].tolist(), groups[rated].tolist(), pooled=pooled
-            ),
-            {"record_level": record_scores} | by_time if takes[0].site == "sprsound" else {},
+        predictions = self._predictions(
+            probabilities[rated], targets[rated].tolist(), groups[rated].tolist(), pooled=pooled
         )
+        more = {"record_level": record_scores} | by_time if takes[0].site == "sprsound" else {}
+        if any(details):
+            by_detail = lung_metrics.found_by_detail(predictions, np.array(details)[rated].tolist())
+            more = more | {"by_detail": by_detail}
+        return predictions, more
 
     def _agreement(
         self, take: Take, prepared: Any, windows: Array, evidence: Floats

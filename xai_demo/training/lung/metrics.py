@@ -185,6 +185,29 @@ def as_json(answers: Predictions, *, is_icbhi_test: bool = False, seed: int = 0)
     }
 
 
+def found_by_detail(
+    answers: Predictions, details: Sequence[str], *, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """For each name of a sound, how many samples have it and the share that was found.
+
+    Found is a crackle or wheeze that the decided class contains, and a normal sound called normal.
+    """
+    # As bits: crackle 1, wheeze 2, both 3.
+    decided, targets = answers.decided, answers.targets
+    is_found = np.where(targets == NORMAL, decided == NORMAL, (decided & targets) == targets)
+    table: dict[str, dict[str, Any]] = {}
+    for name in sorted(set(details)):
+        chosen = np.array([detail == name for detail in details])
+
+        def found(weights: Array, chosen: Any = chosen) -> dict[str, float]:
+            inside = weights * chosen
+            return {"found": share(float(inside @ is_found), float(inside.sum()))}
+
+        figures = metrics.with_intervals(found, answers.patients, seed=seed)
+        table[name] = {"n": int(chosen.sum()), **metrics.as_json(figures)}
+    return table
+
+
 def recording_probabilities(
     probabilities: Array, recordings: NDArray[np.int64], n_recordings: int
 ) -> Array:

@@ -20,7 +20,7 @@ from xai_demo.training.datasets.breathing import (
     WHEEZE,
 )
 from xai_demo.training.losses import pack_target
-from xai_demo.training.lung import windows
+from xai_demo.training.lung import event_bank, windows
 from xai_demo.training.lung.windows import (
     EventOverlay,
     RecordingSpectrograms,
@@ -34,19 +34,22 @@ if TYPE_CHECKING:
 
     from xai_demo.records import Floats, LogMel
 
-SOURCES = ("events", "windows", "cycles", "synthesised")
-WITHOUT_TIMES = ("fraiwan", "folders")  # sites that label whole recordings
+SOURCES = ("events", "windows", "cycles", "synthesised", "manikin")
+WITHOUT_TIMES = ("fraiwan", "manikin", "folders")  # sites that label whole recordings
 # Shares of the training samples, by SOURCES.
-_SHARES = np.array([0.42, 0.2, 0.08, 0.3])
+_SHARES = np.array([0.35, 0.15, 0.1, 0.3, 0.1])
 # Shares of the training samples, by STAGES.
 _STAGE_SHARES = np.array([0.3, 0.45, 0.25])
 # An event counts in a window that contains at least this much of it.
 _AUDIBLE_S = 0.15
-_BANK_SIZE = 600  # synthetic events of each kind
 # Recordings with crackles or wheezes are drawn twice as often.
 _ABNORMAL_WEIGHT = 2.0
 # Share of the windows of such a recording that lie around an event.
 _NEAR_EVENT = 0.6
+# Share of all samples in which somebody speaks or cries, which changes no label.
+_WITH_VOICE = 0.2
+# How likely a window of a recording with crackles or wheezes is taken to contain them.
+_CERTAINTY = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +110,15 @@ class LungDataset:
         self.labelled_recordings = [
             i
             for i, recording in enumerate(recordings)
-            if recording.take.site in WITHOUT_TIMES
+            if recording.take.site in ("fraiwan", "folders")
             and recording.take.kind is not None
             and splits[i] == "train"
             and self.segments
+        ]
+        self.manikin_recordings = [
+            i
+            for i, recording in enumerate(recordings)
+            if recording.take.site == "manikin" and splits[i] == "train" and self.segments
         ]
         # Without SPRSound, the cycles are the events.
         self.cycles = (
@@ -142,6 +150,8 @@ class LungDataset:
             ]
         )
         self._cycle_probabilities = _rarity_weights([s.kind for s in self.cycles], 0.7)
+        kinds = [self.recordings[i].take.kind or NORMAL for i in self.manikin_recordings]
+        self._manikin_probabilities = _rarity_weights(kinds, 1.0)
         # In the order of SOURCES; what is missing leaves its share to the others. There are always
         # events: `read_lung_dataset` insists on them.
         is_present = np.array(
@@ -150,14 +160,15 @@ class LungDataset:
                 bool(self.timed_recordings),
                 bool(self.cycles),
                 bool(self._normal_segments),
+                bool(self.manikin_recordings),
             ]
         )
         self._source_probabilities = _normalise(_SHARES * is_present)
 
     @cached_property
-    def event_bank(self) -> dict[windows.Kind, list[Floats]]:
-        """Synthetic events, generated when first needed."""
-        return windows.event_bank(_BANK_SIZE, 0, self.spec)
+    def event_bank(self) -> event_bank.Bank:
+        """Synthetic sounds, generated when first needed."""
+        return event_bank.event_bank(event_bank.SIZE, 0, self.spec)
 
     def load(self, i: int, rng: np.random.Generator | None) -> tuple[Floats, Floats]:
         """Event `i` as (mel, frames), and its label.
@@ -172,13 +183,19 @@ class LungDataset:
             self._plan_window,
             self._plan_cycle,
             self._plan_synthetic,
+            self._plan_manikin,
         )[source]
         plan: _WindowPlan = plan_sample(i, rng)
+        overlays = plan.overlays
+        if rng.random() < _WITH_VOICE:
+            blank = np.zeros(self.window_frames, np.float32)
+            span = (0, self.window_frames)
+            overlays += (event_bank.draw_overlay(self.event_bank, "voice", rng, span, blank),)
         recording = self.recordings[plan.recording]
         stage = int(rng.choice(3, p=_STAGE_SHARES))
         drawn = windows.draw_augmentation(rng, recording, self.window_frames, self.spec, stage)
         augmentation = WindowAugmentation(
-            stage=stage, gain_db=drawn.gain_db, noise=drawn.noise, overlays=plan.overlays
+            stage=stage, device=drawn.device, noise=drawn.noise, overlays=overlays
         )
         window = cut_window(
             recording, plan.first, self.window_frames, augmentation, self.spec, plan.keep
@@ -321,10 +338,11 @@ class LungDataset:
         times = np.zeros((2, self.window_frames), np.float32)
         overlays: list[EventOverlay] = []
         if kind in (CRACKLE, BOTH):
-            for _ in range(int(rng.integers(1, 4))):
-                overlays.append(self._draw_overlay("crackle", rng, low, high, times[0]))
+            overlays += event_bank.draw_crackles(self.event_bank, rng, (low, high), times[0])
         if kind in (WHEEZE, BOTH):
-            overlays.append(self._draw_overlay("wheeze", rng, low, high, times[1]))
+            overlays.append(
+                event_bank.draw_overlay(self.event_bank, "wheeze", rng, (low, high), times[1])
+            )
         return _WindowPlan(
             recording=recording,
             first=first,
@@ -335,17 +353,19 @@ class LungDataset:
             overlays=tuple(overlays),
         )
 
-    def _draw_overlay(
-        self, kind: windows.Kind, rng: np.random.Generator, low: int, high: int, times: Floats
-    ) -> EventOverlay:
-        """A synthetic event between two frames, whose time is marked in `times`, (frames,)."""
-        power = self.event_bank[kind][int(rng.integers(_BANK_SIZE))]
-        power = power[:, : max(1, high - low)]
-        at = int(rng.integers(low, max(low, high - power.shape[1]) + 1))
-        times[at : at + power.shape[1]] = 1
-        snr_db = rng.uniform(-4, 14) if kind == "crackle" else rng.uniform(-8, 10)
-        return EventOverlay(
-            power=power[:, : self.window_frames - at], first_frame=at, snr_db=float(snr_db)
+    def _plan_manikin(self, i: int, rng: np.random.Generator) -> _WindowPlan:
+        recording = self.manikin_recordings[
+            int(rng.choice(len(self.manikin_recordings), p=self._manikin_probabilities))
+        ]
+        last = max(0, self.recordings[recording].frames - self.window_frames)
+        kind = self.recordings[recording].take.kind or NORMAL
+        label = _CERTAINTY * one_hot(kind, 4) + (1 - _CERTAINTY) * one_hot(NORMAL, 4)
+        return _WindowPlan(
+            recording=recording,
+            first=int(rng.integers(0, last + 1)),
+            source=4,
+            label=label.astype(np.float32),
+            times=None,
         )
 
 

@@ -1,8 +1,8 @@
 """Recordings as decibel spectrograms, and augmented windows cut from them as the demo cuts them.
 
-Training adds synthetic crackles and wheezes, other stethoscopes' frequency responses, and noise.
-They are applied in decibels before the floor and the standardisation, so that they also change the
-statistics of the whole recording, as a real stethoscope or noise would.
+Training adds the events of `event_bank`, the devices of `devices`, and noise. They are applied in
+decibels before the floor and the standardisation, so that they also change the statistics of the
+whole recording, as a real stethoscope or noise would.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import dataclasses
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xai_demo import audio
 from xai_demo.audio import spectrogram
 from xai_demo.audio.filters import SignalPath
-from xai_demo.synthesis import lung as synthesis
 from xai_demo.training.augmentation import mask_spectrogram, shift_bands
+from xai_demo.training.lung import devices
+from xai_demo.training.lung.devices import Device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +30,11 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats, LogMel, Progress
     from xai_demo.training.datasets.breathing import Take
 
-Kind = Literal["crackle", "wheeze"]
-
 STAGES = ("raw", "filtered", "denoised")
 _MAX_DURATION_S = 600.0
 # Every seventh column stands for the recording in its statistics: a seventh of the cost whenever an
 # augmentation changes them.
 _COLUMN_STRIDE = 7
-_RATE_HZ = synthesis.SAMPLE_RATE_HZ
-_MAX_CRACKLE_S = 0.025
-_EDGE_FRAMES = 3  # silence around a synthetic event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +67,7 @@ class WindowAugmentation:
     """What is done to one window."""
 
     stage: int  # index into STAGES
-    # (mel,): the frequency response of another stethoscope.
-    gain_db: Floats | None = None
+    device: Device | None = None  # another stethoscope, and what handled its sound
     noise: Floats | None = None  # (mel, frames), power
     overlays: tuple[EventOverlay, ...] = ()
 
@@ -116,13 +111,13 @@ def cut_window(
     # In the order of the real chain: breathing with its events, noise, stethoscope.
     if augmentation.overlays:
         window = _overlay_events(window, augmentation, spec)
-    noise, gain_db = augmentation.noise, augmentation.gain_db
+    noise, device = augmentation.noise, augmentation.device
     if noise is not None:
         window = 10 * np.log10(10 ** (window / 10) + noise)
         # Noise is drawn for the window alone; the rest of the recording gets its mean.
         sparse = 10 * np.log10(10 ** (sparse / 10) + noise.mean(1, keepdims=True))
-    if gain_db is not None:
-        window, sparse = window + gain_db[:, None], sparse + gain_db[:, None]
+    if device is not None:
+        window, sparse = devices.apply(device, window, sparse, _COLUMN_STRIDE)
     if spec.top_db is not None:
         # The window counts as well: an added event may be louder than the recording.
         loudest = max(float(sparse.max()), float(window[:, ~outside].max(initial=-np.inf)))
@@ -198,20 +193,6 @@ def _overlay_events(window: Floats, augmentation: WindowAugmentation, spec: LogM
     return louder
 
 
-def event_bank(count: int, seed: int, spec: LogMel) -> dict[Kind, list[Floats]]:
-    """`count` synthetic crackle bursts and as many wheezes, as mel power: (mel, frames) each.
-
-    Their parameters cover the ranges of Gavriely et al. 1984 (wheezes) and of Hoevers & Loudon 1990
-    and Park et al. 2023 (crackles), both widened.
-    """
-    rng = np.random.default_rng(seed)
-    events: dict[Kind, list[Floats]] = {"crackle": [], "wheeze": []}
-    for _ in range(count):
-        events["crackle"].append(_mel_power(_crackles(rng), spec))
-        events["wheeze"].append(_mel_power(_wheeze(rng), spec))
-    return events
-
-
 def draw_augmentation(
     rng: np.random.Generator,
     recording: RecordingSpectrograms,
@@ -219,10 +200,10 @@ def draw_augmentation(
     spec: LogMel,
     stage: int,
 ) -> WindowAugmentation:
-    """Another stethoscope's response for four windows in five, noise for two in five."""
-    gain = _stethoscope(rng, spec) if rng.random() < 0.8 else None
+    """Another device for four windows in five, noise for two in five."""
+    device = devices.draw(rng, spec) if rng.random() < 0.8 else None
     noise = _noise(rng, recording, frames, spec, stage) if rng.random() < 0.4 else None
-    return WindowAugmentation(stage=stage, gain_db=gain, noise=noise)
+    return WindowAugmentation(stage=stage, device=device, noise=noise)
 
 
 def augment(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -240,64 +221,6 @@ def augment(window: Floats, times: Floats, rng: np.random.Generator) -> tuple[Fl
     # Windows are standardised by now: 0.1 deviations of noise, and 0 is the mean.
     window = window + rng.normal(0, 0.1, window.shape).astype(np.float32)
     return mask_spectrogram(window, rng, rows=8, columns=20, fill=0.0), times
-
-
-def _mel_power(wave: np.ndarray, spec: LogMel) -> Floats:
-    """A sound scaled to a peak of 1, as mel power: (mel, frames)."""
-    # `log_mel` reflects the ends of a sound, which should be silence here. Most of it is cut off
-    # again.
-    wave = np.pad(wave / np.abs(wave).max(), 5 * spec.hop_length).astype(np.float32)
-    power = 10 ** (spectrogram.log_mel(wave, spec) / 10)
-    inner: Floats = power[:, _EDGE_FRAMES:-_EDGE_FRAMES].astype(np.float32)
-    return inner
-
-
-def _wheeze(rng: np.random.Generator) -> np.ndarray:
-    # Uniform in the logarithm, so that every octave is drawn equally often.
-    duration_s = float(np.exp(rng.uniform(np.log(0.08), np.log(1.8))))
-    pitch_hz = float(np.exp(rng.uniform(np.log(100), np.log(800))))
-    tone = np.zeros(round(duration_s * _RATE_HZ))
-    # One or two tones; the second is less than an octave above, so it is no harmonic.
-    for voice in range(int(rng.integers(1, 3))):
-        event = synthesis.Wheeze(
-            start_s=0,
-            duration_s=duration_s,
-            frequency_hz=pitch_hz * (1 if voice == 0 else rng.uniform(1.1, 1.9)),
-            harmonics=int(rng.integers(1, 5)),
-            modulation=float(rng.uniform(0, 0.15)),
-        )
-        tone += synthesis.wheeze(rng, event)[0] * rng.uniform(0.3, 1)
-    return tone
-
-
-def _crackles(rng: np.random.Generator) -> np.ndarray:
-    duration_s = float(rng.uniform(0.12, 1.1))
-    burst = np.zeros(round(duration_s * _RATE_HZ))
-    pitch_hz = np.exp(rng.uniform(np.log(150), np.log(900)))
-    time_s = np.arange(min(round(_MAX_CRACKLE_S * _RATE_HZ), len(burst))) / _RATE_HZ
-    for _ in range(max(1, int(rng.uniform(8, 60) * duration_s))):
-        own_hz = pitch_hz * rng.uniform(0.8, 1.25)
-        decay_s = rng.uniform(0.6, 1.6) / own_hz
-        wave = np.exp(-time_s / decay_s) * np.sin(2 * np.pi * own_hz * time_s)
-        # An attack of a quarter of a period, and a height from 0.15 to 1.
-        wave *= np.minimum(4 * time_s * own_hz, 1) * np.exp(rng.uniform(np.log(0.15), 0))
-        at = int(rng.integers(0, len(burst) - len(wave) + 1))
-        burst[at : at + len(wave)] += wave * rng.choice((-1, 1))
-    return burst
-
-
-def _stethoscope(rng: np.random.Generator, spec: LogMel) -> Floats:
-    """A smooth random gain in decibels, one in three with a bell's low-pass on top: (mel,)."""
-    hertz = np.array(spectrogram.mel_frequencies_hz(spec))
-    # Seven knots over the whole band keep the gain smooth.
-    knots = np.linspace(np.log(spec.f_min_hz), np.log(spec.f_max_hz), 7)
-    gain = np.interp(np.log(hertz), knots, rng.normal(0, 3, len(knots)))
-    if rng.random() < 0.35:
-        corner_hz = np.exp(rng.uniform(np.log(250), np.log(1500)))
-        # A Butterworth low-pass of order one to four.
-        gain -= 10 * np.log10(1 + (hertz / corner_hz) ** (2 * int(rng.integers(1, 5))))
-    result: Floats = gain.astype(np.float32)
-    return result
 
 
 def _noise(
