@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xai_demo.errors import UnsuitableError
 from xai_demo.files import write_atomically
-from xai_demo.records import DISCLAIMER, Analysis, Event, Report
+from xai_demo.records import DISCLAIMER, Analysis, Event, Explanation, Report
 
 if TYPE_CHECKING:
     from xai_demo.records import Floats
@@ -102,6 +102,9 @@ def report_text(report: Report) -> str:
     lines += [report.suggestion] if report.suggestion else []
     return "\n".join([*lines, DISCLAIMER])
 
+        if explanation.inside_lungs:
+            lines.append(explanation.inside_lungs["sentence"])
+    lines += _inside_lungs(report.explanations[1:])
 
 def evaluation_text(result: Mapping[str, Any]) -> str:
     """The result of `evaluate` for the terminal: each metric with its 95 % interval."""
@@ -112,6 +115,15 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(name for row in by_label.values() for name in row))
     if names:
         lines += ["", "| label | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
+def _inside_lungs(explanations: Sequence[Explanation]) -> list[str]:
+    shares = [
+        f"{each.target} {100 * each.inside_lungs['share']:.0f} %"
+        for each in explanations
+        if each.inside_lungs
+    ]
+    return [f"Of the other heatmaps, inside the lungs: {', '.join(shares)}."] if shares else []
+
+
     for label, row in by_label.items():
         cells = (_interval(row[name]) if name in row else "" for name in names)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -200,6 +212,8 @@ def _heatmap_npy(analysis: Analysis) -> bytes | None:
 
     if not analysis.report.explanations:
         return None
+    if explanation and explanation.inside_lungs:
+        title += f", {100 * explanation.inside_lungs['share']:.0f} % of it inside the lungs"
     file = io.BytesIO()
     np.save(file, np.asarray(analysis.report.explanations[0].heatmap, np.float32))
     return file.getvalue()

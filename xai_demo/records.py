@@ -273,6 +273,8 @@ class Explanation:
         """One of the report's `explanations`: `values`, without the large heatmap."""
         return {
             "explainer": self.explainer,
+    # Of the heatmap the share inside the lungs, and of the image; None: not a film, or not found.
+    inside_lungs: Mapping[str, Any] | None = None
             "target": self.target,
             "probability": round(self.probability, 6),
             "layer": self.layer,
@@ -286,6 +288,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
+            "inside_lungs": None if self.inside_lungs is None else dict(self.inside_lungs),
     """An interval of a recording in which a label was detected."""
 
     label: str
@@ -371,6 +374,8 @@ class View:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
     """The network's probabilities for each window of a recording."""
+    # Of the lungs, as points (x, y) in fractions of the image; empty: not a film, or not found.
+    lung_outlines: tuple[tuple[tuple[float, float], ...], ...] = ()
 
     starts_s: tuple[float, ...]
     ends_s: tuple[float, ...]

@@ -13,7 +13,7 @@ import numpy as np
 
 from xai_demo.analysis import audio_input, heatmap
 from xai_demo.errors import UnsuitableError
-from xai_demo.imaging import preprocess
+from xai_demo.imaging import lungs, preprocess
 from xai_demo.records import (
     Event,
     Explanation,
@@ -136,6 +136,8 @@ class ImageInput:
     # None, by which `_decision` and `background_value` recognise an image.
     sample_rate_hz: int | None = None
     doubt: str = ""
+    # At the size of `pixels`; None where there are no lungs to look for.
+    lung_field: lungs.LungField | None = None
 
     @property
     def stages(self) -> Mapping[str, Floats]:
@@ -162,8 +164,13 @@ class ImageInput:
         values = heatmap.normalise(windows[0])
         # Once more after resizing: interpolation may lower the maximum.
         whole = heatmap.normalise(heatmap.resize(values, *self.pixels.shape))
+        field = self.lung_field
         return Explanation(
-            values=values, heatmap=whole, peak=heatmap.peak_in_image(whole), **fields
+            values=values,
+            heatmap=whole,
+            peak=heatmap.peak_in_image(whole),
+            inside_lungs=lungs.inside(whole, field) if field else None,
+            **fields,
         )
 
     def events(
@@ -181,7 +188,12 @@ class ImageInput:
 
     def view_and_sounds(self, explanation: Explanation) -> tuple[View, Mapping[str, Floats]]:
         """The image as the network was given it; no sounds."""
-        return View(pixels=np.round(255 * self.pixels).astype(np.uint8)), {}
+        field = self.lung_field
+        view = View(
+            pixels=np.round(255 * self.pixels).astype(np.uint8),
+            lung_outlines=lungs.outlines(field.mask) if field else (),
+        )
+        return view, {}
 
 
 def prepare_image(radiograph: Radiograph, spec: Raster) -> ImageInput:
@@ -189,10 +201,13 @@ def prepare_image(radiograph: Radiograph, spec: Raster) -> ImageInput:
     pixels = preprocess.resize_for_network(radiograph.pixels, spec)
     # Less than one grey level of 8 bits: no structure is left.
     is_uniform = float(pixels.max() - pixels.min()) < 1 / 255
+    has_lungs = radiograph.facts.get("gate", {}).get("kind") != "not a radiograph"
+    field = lungs.find_lungs(pixels) if has_lungs and not is_uniform else None
     return ImageInput(
         # (1, 1, rows, columns): one window with one channel.
         inputs=preprocess.network_input(pixels, spec)[None, None],
-        facts=radiograph.facts,
+        facts={**radiograph.facts, "lungs": lungs.to_json(field)},
+        lung_field=field,
         warnings=radiograph.warnings,
         doubt=radiograph.doubt,
         blank="The image is uniform, so there is nothing to explain." if is_uniform else "",

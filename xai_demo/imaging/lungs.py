@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -131,6 +131,31 @@ def share_inside(heatmap: Floats, mask: Mask) -> float | None:
     """
     total = float(heatmap.sum(dtype=np.float64))
     return float(heatmap[mask].sum(dtype=np.float64)) / total if total > 0 else None
+
+
+def inside(heatmap: Floats, field: LungField) -> dict[str, Any] | None:
+    """What a report says of a heatmap of the field's shape; None if either shows nothing.
+
+    Its keys are `share`, of the heatmap's sum; `area`, the share of the image that the lungs take,
+    which is what chance would give; and a `sentence` with both.
+    """
+    share = share_inside(heatmap, field.mask) if field.is_found else None
+    if share is None:
+        return None
+    return {
+        "share": round(share, 4),
+        "area": round(field.area, 4),
+        "sentence": f"{100 * share:.0f} % of the heatmap lies inside the lungs, which take "
+        f"{100 * field.area:.0f} % of the image.",
+    }
+
+
+def to_json(field: LungField | None) -> dict[str, Any]:
+    """What a report says of the film itself; None: no lungs were looked for."""
+    if field is None:
+        return {"found": False, "plausibility": 0.0, "area": None}
+    area = round(field.area, 4) if field.is_found else None
+    return {"found": field.is_found, "plausibility": round(field.plausibility, 4), "area": area}
 
 
 def outlines(mask: Mask) -> tuple[tuple[tuple[float, float], ...], ...]:

@@ -33,6 +33,10 @@ const setView = (name) => {
     button.setAttribute("aria-pressed", String(button.dataset.show === name));
   });
 };
+const toggleLungs = (button) => {
+  const isShown = element.querySelector(".xai-figure").toggleAttribute("data-lungs-shown");
+  button.setAttribute("aria-pressed", String(isShown));
+};
 const enlarge = () => {
   setView("slide");
   const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -61,6 +65,7 @@ element.addEventListener("click", (event) => {
   if (pressed.dataset.start !== undefined) play(+pressed.dataset.start, +pressed.dataset.end);
 });
 // Adds a lane for one label of many; timeline.py describes the bytes (_packed_probabilities).
+  if (pressed.dataset.lungs !== undefined) toggleLungs(pressed);
 const addLane = (field) => {
   const index = field.dataset.names.split("|").indexOf(field.value);
   const axes = element.querySelector(".xai-timeline .xai-axes");

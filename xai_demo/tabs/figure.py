@@ -41,15 +41,16 @@ def figure_html(analysis: Analysis) -> str:
     is_sound = view.duration_s is not None
     explanations = analysis.report.explanations
     base = f'<img class="xai-base" alt="" src="{image_uri(view.pixels)}">'
+    lungs = _lung_outlines(view)
     layers = "".join(heatmap_layer(view, e, i) for i, e in enumerate(explanations))
     alt = _alt_text(analysis, explanations[0]) if explanations else _bare_alt_text(analysis)
     # A timeline shows the events in a lane of its own.
     has_timeline = analysis.timeline is not None and len(analysis.timeline.starts_s) > 1
     events = () if has_timeline else analysis.report.events
-    overlay = _pane(view, base + layers, "heat", alt, events)
+    overlay = _pane(view, base + layers + lungs, "heat", alt, events)
     # figure.js copies the image into the second pane, so that it is sent only once.
     original = _pane(
-        view, '<img class="xai-base xai-copy" alt="">', "bare", _bare_alt_text(analysis)
+        view, f'<img class="xai-base xai-copy" alt="">{lungs}', "bare", _bare_alt_text(analysis)
     )
     kind = "sound" if is_sound else "radiograph"
     return (
@@ -274,10 +275,36 @@ def _controls(view: View, has_heatmap: bool) -> str:
     return (
         '<div class="xai-controls">'
         f'<div class="xai-switch" role="group" aria-label="View">{buttons}</div>'
+        f"{_lungs_button(view)}"
         '<label class="xai-strength"><span>Heatmap opacity</span>'
         f'<input type="range" min="0" max="100" value="{_START_OPACITY_PERCENT}" step="1" '
         'aria-label="Heatmap opacity, per cent"></label>'
         f'<div class="xai-legends">{_legends(view)}</div></div>'
+    )
+
+
+def _lungs_button(view: View) -> str:
+    """Return the button that draws the outline of the lungs on the radiograph, if there is one."""
+    if not view.lung_outlines:
+        return ""
+    return (
+        '<div class="xai-switch"><button type="button" data-lungs aria-pressed="false" '
+        'title="Show the outline of the lungs that the shares are measured in">Lung field</button>'
+        "</div>"
+    )
+
+
+def _lung_outlines(view: View) -> str:
+    """Return the outline of the lungs as SVG; page.css hides it until the button is pressed."""
+    if not view.lung_outlines:
+        return ""
+    parts = "".join(
+        f'<polygon points="{" ".join(f"{100 * x:.2f},{100 * y:.2f}" for x, y in part)}"/>'
+        for part in view.lung_outlines
+    )
+    return (
+        '<svg class="xai-lungs" viewBox="0 0 100 100" preserveAspectRatio="none" '
+        f'aria-hidden="true">{parts}</svg>'
     )
 
 
@@ -306,6 +333,7 @@ def _captions(analysis: Analysis) -> str:
         f'data-alt="{escape(_alt_text(analysis, e))}">'
         f"<b>{escape(phrases.display_label(e.target))}, {phrases.percent(e.probability)}.</b> "
         f"{escape(phrases.heatmap_location(analysis.view, e))}"
+        f" {escape(phrases.lungs_sentence(analysis.view, e))}"
         f'<span class="xai-faithfulness">{escape(phrases.faithfulness_sentence(e))}</span></p>'
         for i, e in enumerate(analysis.report.explanations)
     )

@@ -161,6 +161,15 @@ def faithfulness_sentence(explanation: Explanation) -> str:
     return str(explanation.faithfulness["sentence"]) if explanation.faithfulness else ""
 
 
+def lungs_sentence(view: View, explanation: Explanation) -> str:
+    """Return how much of a heatmap lies inside the lungs; empty for a sound."""
+    if explanation.inside_lungs:
+        return str(explanation.inside_lungs["sentence"])
+    if view.duration_s is not None or float(np.max(explanation.heatmap)) <= 0:
+        return ""
+    return "No lung field was found, so no share of the heatmap inside the lungs is given."
+
+
 def _location_in_picture(explanation: Explanation) -> str:
     x, y = explanation.peak["x"], explanation.peak["y"]
     share = float(np.mean(explanation.heatmap >= _HALF_MAXIMUM * explanation.heatmap.max()))
