@@ -6,8 +6,9 @@ validation, and answers with a label, with findings or with "uncertain".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,28 +72,56 @@ def decided_label_index(
 def pool_windows(model: Model, probabilities: Floats) -> Floats:
     """Probabilities of a recording from those of its windows, (windows, labels) -> (labels,).
 
-    The maximum for independent labels; otherwise the mean (a linear opinion pool), which separated
-    normal from abnormal lung recordings best on validation.
+    The maximum for independent labels, of means over `model.averaged_windows` windows in a row;
+    otherwise the mean (a linear opinion pool), which separated normal from abnormal lung recordings
+    best on validation.
     """
     if model.activation == "sigmoid":
-        result: Floats = probabilities.max(axis=0)
+        count = min(model.averaged_windows, len(probabilities))
+        result: Floats = _rolling_means(probabilities, count).max(axis=0)
         return result
     mean: Floats = probabilities.mean(axis=0)
     return mean
 
 
+def any_label(probabilities: Sequence[float] | Floats) -> float:
+    """The probability that any label is present, as if they were independent: 1 - prod(1 - p).
+
+    >>> any_label([0.5, 0.5, 0.0])
+    0.75
+    """
+    return float(1 - np.prod(1 - np.asarray(probabilities, np.float64)))
+
+
+def _rolling_means(rows: Floats, count: int) -> Floats:
+    """The mean of every `count` rows in a row: (rows, labels) -> (rows - count + 1, labels)."""
+    if count == 1:
+        return rows
+    # In float64: sums over an hour would lose the last digits.
+    sums = np.cumsum(np.pad(rows, ((1, 0), (0, 0))), axis=0, dtype=np.float64)
+    means: Floats = ((sums[count:] - sums[:-count]) / count).astype(np.float32)
+    return means
+
+
 def findings(
     model: Model, probabilities: Sequence[float] | Floats, *, pooled: bool = False
 ) -> tuple[int, ...]:
-    """The independent labels at or above their operating points, the furthest above first."""
+    """The independent labels at or above their operating points, the furthest above first.
+
+    None where `model.any_label_point` is not reached.
+    """
     thresholds = operating_points(model, pooled=pooled)
-    if model.activation != "sigmoid" or not thresholds:
+    if model.activation != "sigmoid" or not thresholds or not _has_any_label(model, probabilities):
         return ()
     ratios = operating_point_ratios(model, probabilities, pooled=pooled)
     # A label without a point has no threshold to reach, so it is never a finding.
     with_points = [k for k, label in enumerate(model.labels) if label in thresholds]
     present = [k for k in with_points if float(probabilities[k]) >= thresholds[model.labels[k]]]
     return tuple(sorted(present, key=lambda k: -ratios[k]))
+
+
+def _has_any_label(model: Model, probabilities: Sequence[float] | Floats) -> bool:
+    return model.any_label_point is None or any_label(probabilities) >= model.any_label_point
 
 
 def decide(
@@ -151,6 +180,15 @@ def _decide_independent(
     label, p = model.labels[first], float(probabilities[first])
     present = findings(model, probabilities, pooled=pooled)
     # Not an uncertain answer: independent labels may all be absent.
+    if not _has_any_label(model, probabilities):
+        return Decision(
+            label=None,
+            probability=p,
+            kind="nothing found",
+            reason=f"The probability of any of the {len(model.labels)} labels is "
+            f"{any_label(probabilities):.2f}, below {model.any_label_point:.2f}, so that none is "
+            f"listed; the nearest is {label} at {p:.2f}.",
+        )
     if not present:
         return Decision(
             label=None,
@@ -166,4 +204,44 @@ def _decide_independent(
         probability=p,
         reason=f"{count}; {label} is furthest above its own, which is {point:.2f}.",
         findings=tuple(model.labels[k] for k in present),
+    )
+
+
+def film_of(value: str) -> str:
+    """Whose radiograph it is, in words.
+
+    >>> film_of("child")
+    "a child's film"
+    """
+    return "an adult's film" if value == "adult" else "a child's film"
+
+
+def age_phrase(known: Mapping[str, Any]) -> str:
+    """Whose film it is and who says so; "" where nobody knows.
+
+    >>> age_phrase({"value": "adult", "source": "picture", "probability": 0.974})
+    "an adult's film (from the picture, 97 %)"
+    """
+    if known.get("value") not in ("adult", "child"):
+        return ""
+    sources = {"visitor": "as you chose", "dicom": "from the file"}
+    source = sources.get(known["source"], "")
+    if not source:
+        # Never 100 %: no guess is certain.
+        source = f"from the picture, {min(99, math.floor(100 * known['probability']))} %"
+    return f"{film_of(known['value'])} ({source})"
+
+
+def age_mismatch(model: Model, facts: Mapping[str, Any]) -> str:
+    """What to warn of where a network is asked about a patient it is not meant for; else "".
+
+    `facts` are the report's `input`.
+    """
+    phrase = age_phrase(facts.get("age", {}))
+    trained_on = {"adult": "children", "child": "adults"}.get(facts.get("age", {}).get("value"))
+    if not phrase or model.patients != trained_on:
+        return ""
+    return (
+        f"{model.name} was trained on {trained_on}, and this is {phrase}: do not rely on its "
+        f"answer. {model.meant_for}".rstrip()
     )

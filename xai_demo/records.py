@@ -144,9 +144,14 @@ class Model:
     citation: str
     temperature: float = 1.0
     operating_points: Mapping[str, float] = field(default_factory=dict)
+    # Of independent labels: none is listed where `decision.any_label`, the probability of any, is
+    # lower. None: each label has its operating point alone.
+    any_label_point: float | None = None
     # Some published networks have an operating point other than 0.5 for each label: probabilities
     # are rescaled so that this value becomes 0.5.
     rescaled_at: Mapping[str, float] = field(default_factory=dict)
+    # Independent labels are averaged over so many windows in a row before their maximum counts.
+    averaged_windows: int = 1
     # A lower top probability gives the answer "uncertain".
     uncertain_below: float | None = None
     # So does a smaller lead over the second label.
@@ -268,13 +273,13 @@ class Explanation:
     faithfulness: Mapping[str, Any] | None = None
     # Extra forward passes that it took; None: not counted.
     passes: int | None = None
+    # Of the heatmap the share inside the lungs, and of the image; None: not a film, or not found.
+    inside_lungs: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One of the report's `explanations`: `values`, without the large heatmap."""
         return {
             "explainer": self.explainer,
-    # Of the heatmap the share inside the lungs, and of the image; None: not a film, or not found.
-    inside_lungs: Mapping[str, Any] | None = None
             "target": self.target,
             "probability": round(self.probability, 6),
             "layer": self.layer,
@@ -283,12 +288,12 @@ class Explanation:
             "peak": {k: round(v, 4) for k, v in self.peak.items()},
             "faithfulness": None if self.faithfulness is None else dict(self.faithfulness),
             "passes": self.passes,
+            "inside_lungs": None if self.inside_lungs is None else dict(self.inside_lungs),
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-            "inside_lungs": None if self.inside_lungs is None else dict(self.inside_lungs),
     """An interval of a recording in which a label was detected."""
 
     label: str
@@ -369,13 +374,13 @@ class View:
     row_frequencies_hz: tuple[float, ...] = ()
     # Spectrogram: the levels of black and white.
     decibels: tuple[float, float] | None = None
+    # Of the lungs, as points (x, y) in fractions of the image; empty: not a film, or not found.
+    lung_outlines: tuple[tuple[tuple[float, float], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
     """The network's probabilities for each window of a recording."""
-    # Of the lungs, as points (x, y) in fractions of the image; empty: not a film, or not found.
-    lung_outlines: tuple[tuple[tuple[float, float], ...], ...] = ()
 
     starts_s: tuple[float, ...]
     ends_s: tuple[float, ...]

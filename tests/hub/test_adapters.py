@@ -81,7 +81,7 @@ def a_hub(settings: Settings, hub_server: HubServer, content: bytes) -> Hub:
 def test_every_adapter_of_the_catalogue_is_one() -> None:
     assert {entry.adapter for entry in MODELS.values()} <= {None, *ADAPTERS}
     for entry in MODELS.values():
-        assert entry.adapter is None or entry.checkpoint
+        assert entry.adapter is None or not entry.is_bundled
 
 
 def test_a_foreign_file_becomes_a_model_directory_once(

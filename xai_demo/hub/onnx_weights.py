@@ -136,27 +136,36 @@ def _embed(tensor: Any, files: Mapping[str, bytes], folder: PurePosixPath, name:
 
 
 def _strip_quantisation(graph: Any) -> None:
-    """Connect what lies before each QuantizeLinear with what lies behind its DequantizeLinear."""
-    makers = {output: node for node in graph.node for output in node.output}
-    source = {}
+    """Connect what lies before each QuantizeLinear with what lies behind its DequantizeLinear.
+
+    Inputs that arrive quantised and outputs that leave so become floats too.
+    """
+    from onnx import TensorProto
+
+    ends = {value.name: value for value in (*graph.input, *graph.output)}
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    origin: dict[str, str] = {}
     for node in graph.node:
-        maker = makers.get(node.input[0]) if node.input else None
-        if node.op_type == "DequantizeLinear" and maker and maker.op_type == "QuantizeLinear":
-            # Nodes are in topological order, so what lies before it is resolved already.
-            source[node.output[0]] = source.get(maker.input[0], maker.input[0])
-    # An output of the graph keeps its name, so what it is made from takes that name.
-    renames = {source[output.name]: output.name for output in graph.output if output.name in source}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "QuantizeLinear" or set(node.output) & set(source):
+        # Nodes are in topological order, so what lies before this one is resolved already.
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
+        before = node.input[0]
+        is_end = before in ends or makers.get(before) == "QuantizeLinear"
+        # Weights that are stored as integers have no float before them: they stay as they are.
+        if node.op_type == "QuantizeLinear" or is_end:
+            origin[node.output[0]] = origin.get(before, before)
+    # An output of the graph keeps its name, so what it is made from takes that name.
+    renames = {origin[name]: name for name in ends if name in origin}
+    kept = [node for node in graph.node if not set(node.output) & set(origin)]
+    for node in kept:
         for names in (node.input, node.output):
-            for i, each in enumerate(names):
-                origin = source.get(each, each)
-                names[i] = renames.get(origin, origin)
-        kept.append(node)
-    used = {each for node in kept for each in node.input}
+            for i, name in enumerate(names):
+                before = origin.get(name, name)
+                names[i] = renames.get(before, before)
+    used = {name for node in kept for name in node.input}
     weights = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.node[:], graph.initializer[:]
+    for value in ends.values():
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(kept)
     graph.initializer.extend(weights)
