@@ -25,7 +25,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.weights_dir == ROOT / "weights"
     assert settings.cache_dir == Path.home() / ".cache" / "huggingface" / "xai_demo"
     assert settings.offline is False
-    assert settings.max_models == 3
+    assert settings.max_models == 5
     assert settings.max_upload_bytes == 200_000_000
     assert settings.max_duration_s == 3600
     assert settings.max_pixels == 100_000_000

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xai_demo.decision import age_phrase
 from xai_demo.errors import UnsuitableError
 from xai_demo.files import write_atomically
 from xai_demo.records import DISCLAIMER, Analysis, Event, Explanation, Report
@@ -76,6 +77,12 @@ def report_text(report: Report) -> str:
     also = f", also {', '.join(more)}" if more else ""
     lines = [f"{report.file}: {answer} ({decision.probability:.2f}){also}"]
     lines += [decision.reason] if decision.reason else []
+    known = report.input.get("age", {})
+    unfit = known.get("mismatch", "")
+    # Beside the answer, and not among the warnings: it takes the answer back.
+    lines += [f"Warning: {unfit}"] if unfit else []
+    if phrase := age_phrase(known):
+        lines.append(f"Read as {phrase}.")
     for prediction in predictions:
         ends = prediction.interval
         interval = f" {ends[0]:.2f}-{ends[1]:.2f}" if ends else ""
@@ -95,16 +102,27 @@ def report_text(report: Report) -> str:
         lines.append(f"{explanation.explainer} for {explanation.target} peaks at {peak}.")
         if explanation.faithfulness:
             lines.append(explanation.faithfulness["sentence"])
-    model = report.model
-    lines.append(f"{model.name} ({model.source}, sha256 {model.sha256[:12]}) on {model.device}.")
-    # The reason of the decision is often one of the warnings, and is printed already.
-    lines += [f"Warning: {text}" for text in report.warnings if text != decision.reason]
-    lines += [report.suggestion] if report.suggestion else []
-    return "\n".join([*lines, DISCLAIMER])
-
         if explanation.inside_lungs:
             lines.append(explanation.inside_lungs["sentence"])
     lines += _inside_lungs(report.explanations[1:])
+    model = report.model
+    lines.append(f"{model.name} ({model.source}, sha256 {model.sha256[:12]}) on {model.device}.")
+    # The reason of the decision is often one of the warnings, and is printed already.
+    lines += [
+        f"Warning: {text}" for text in report.warnings if text not in (decision.reason, unfit)
+    ]
+    lines += [report.suggestion] if report.suggestion else []
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def _inside_lungs(explanations: Sequence[Explanation]) -> list[str]:
+    shares = [
+        f"{each.target} {100 * each.inside_lungs['share']:.0f} %"
+        for each in explanations
+        if each.inside_lungs
+    ]
+    return [f"Of the other heatmaps, inside the lungs: {', '.join(shares)}."] if shares else []
+
 
 def evaluation_text(result: Mapping[str, Any]) -> str:
     """The result of `evaluate` for the terminal: each metric with its 95 % interval."""
@@ -115,15 +133,6 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(name for row in by_label.values() for name in row))
     if names:
         lines += ["", "| label | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
-def _inside_lungs(explanations: Sequence[Explanation]) -> list[str]:
-    shares = [
-        f"{each.target} {100 * each.inside_lungs['share']:.0f} %"
-        for each in explanations
-        if each.inside_lungs
-    ]
-    return [f"Of the other heatmaps, inside the lungs: {', '.join(shares)}."] if shares else []
-
-
     for label, row in by_label.items():
         cells = (_interval(row[name]) if name in row else "" for name in names)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -203,6 +212,8 @@ def _overlay_png(analysis: Analysis) -> bytes:
     report, file = analysis.report, io.BytesIO()
     explanation = report.explanations[0] if report.explanations else None
     title = f"{explanation.target} by {explanation.explainer}" if explanation else report.file
+    if explanation and explanation.inside_lungs:
+        title += f", {100 * explanation.inside_lungs['share']:.0f} % of it inside the lungs"
     overlay_figure(analysis.view, explanation, events=report.events, title=title).save(file, "PNG")
     return file.getvalue()
 
@@ -212,8 +223,6 @@ def _heatmap_npy(analysis: Analysis) -> bytes | None:
 
     if not analysis.report.explanations:
         return None
-    if explanation and explanation.inside_lungs:
-        title += f", {100 * explanation.inside_lungs['share']:.0f} % of it inside the lungs"
     file = io.BytesIO()
     np.save(file, np.asarray(analysis.report.explanations[0].heatmap, np.float32))
     return file.getvalue()

@@ -118,7 +118,7 @@ class Settings:
     # Downloaded checkpoints and exported networks.
     cache_dir: Path
     offline: bool = False
-    max_models: int = 3  # networks held in memory at once
+    max_models: int = 5  # networks held in memory at once
     max_upload_bytes: int = 200_000_000
     max_duration_s: float = 3600.0
     max_pixels: int = 100_000_000
@@ -168,7 +168,7 @@ class Settings:
             weights_dir=Path(environ.get("XAI_DEMO_WEIGHTS") or _ROOT / "weights"),
             cache_dir=Path(environ.get("XAI_DEMO_CACHE") or home / "xai_demo"),
             offline=_switch(environ, "HF_HUB_OFFLINE", False),
-            max_models=int(_number(environ, "XAI_DEMO_MAX_MODELS", 3, minimum=1)),
+            max_models=int(_number(environ, "XAI_DEMO_MAX_MODELS", 5, minimum=1)),
             max_upload_bytes=int(1e6 * _number(environ, "XAI_DEMO_MAX_UPLOAD_MB", 200, minimum=1)),
             max_duration_s=60 * _number(environ, "XAI_DEMO_MAX_MINUTES", 60, minimum=1),
             max_pixels=int(1e6 * _number(environ, "XAI_DEMO_MAX_MEGAPIXELS", 100, minimum=1)),

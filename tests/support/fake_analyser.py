@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from xai_demo.analysis.choices import before_reading
 from xai_demo.analysis.reading import write_deidentified
 from xai_demo.analysis.request import AnalysisRequest
+from xai_demo.decision import age_mismatch
 from xai_demo.errors import (
     AnnotationError,
     CancelledError,
@@ -24,6 +26,7 @@ from xai_demo.errors import (
 )
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.records import (
+    Age,
     Analysis,
     Decision,
     Event,
@@ -198,7 +201,8 @@ class FakeAnalyser:
             )
         if "break" in name:
             raise ZeroDivisionError("secret detail")
-        chosen = self.hub.model(request.model or self.hub.default_model(request.task))
+        named = before_reading(request, self.hub).model
+        chosen = self.hub.model(named or self.hub.default_model(request.task))
         if not self.hub.is_available(chosen.name):
             raise CheckpointUnavailableError(
                 f"The weights of {chosen.name} are not here; wanted: `python -m xai_demo fetch`."
@@ -208,7 +212,8 @@ class FakeAnalyser:
         if cycles and "bad" in cycles:
             raise AnnotationError(f"{cycles} holds no cycle; wanted: lines of four.")
         explainer = request.explainer or "Grad-CAM++"
-        return gated(answer(chosen, name, explainer, request.target), request.film)
+        answered = answer(chosen, name, explainer, request.target)
+        return gated(aged(answered, chosen, request.age), request.film)
 
     def read(self, request: AnalysisRequest, path: str | Path, **_options: object) -> None:
         """Nothing: the answer depends on the name alone."""
@@ -362,6 +367,21 @@ def gated(analysis: Analysis, film: GateMode) -> Analysis:
         decision = Decision(label=None, probability=0.5, reason=sentence, kind="no answer")
         report = replace(report, decision=decision, warnings=(sentence, *report.warnings))
     return replace(analysis, report=report)
+
+
+def aged(analysis: Analysis, model: Model, age: Age) -> Analysis:
+    """The analysis of a film of whom the visitor says; "auto": an adult's, by the picture."""
+    report = analysis.report
+    if report.task != "chest_xray":
+        return analysis
+    known = {"value": age, "source": "visitor", "probability": None}
+    if age == "auto":
+        known = {"value": "adult", "source": "picture", "probability": 0.974}
+    facts = {**report.input, "age": known}
+    if unfit := age_mismatch(model, facts):
+        facts["age"] = {**known, "mismatch": unfit}
+        report = replace(report, warnings=(unfit, *report.warnings))
+    return replace(analysis, report=replace(report, input=facts))
 
 
 def timeline(model: Model) -> Timeline:

@@ -7,22 +7,23 @@ folder, in this order: `reading`, `inputs` and `audio_input`, `inference`, `expl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xai_demo import explainers, networks
+from xai_demo.analysis import choices
 from xai_demo.analysis.explain import Inference, explain, uncertainty_intervals
 from xai_demo.analysis.inference import ModelRunner, run_network
 from xai_demo.analysis.reading import Reader, Source
 from xai_demo.analysis.request import AnalysisRequest, TimeLimit
 from xai_demo.audio.noise import add_noise
-from xai_demo.decision import decide
+from xai_demo.decision import age_mismatch, decide
 from xai_demo.engine import Engine
 from xai_demo.errors import UnknownNameError, UnsuitableError, XaiDemoError
 from xai_demo.files import display_name
 from xai_demo.hub import Hub
-from xai_demo.imaging import gate, preprocess
+from xai_demo.imaging import age, gate, preprocess
 from xai_demo.records import (
     TASKS,
     Analysis,
@@ -86,6 +87,10 @@ class Analyser:
         job = self._job(request, path, progress, cancelled)
         if source is None:
             source = self._read(job)
+        fitting = choices.after_reading(request, source.content, self.hub)
+        if fitting != job.request:
+            downloading = download_progress(job.report, job.limit)
+            job = replace(job, **self._checked_choices(fitting, downloading))
         # Waiting for others does not count.
         job.limit.pause()
         return self.engine.queue.run(
@@ -111,21 +116,29 @@ class Analyser:
     ) -> _Job:
         """A request whose names exist and fit each other; fetches the weights that it brings."""
         report = MonotonicProgress(progress)
-        named, model = self._models(request, download_progress(report, TimeLimit(None, cancelled)))
-        explainer = request.explainer or default_explainer(model)
-        # A misspelt layer is refused before the file is read. Other weights bring their own layers.
-        if request.weights is None:
-            networks.explained_layer(model, request.layer)
+        request = choices.before_reading(request, self.hub)
+        downloading = download_progress(report, TimeLimit(None, cancelled))
         return _Job(
-            request=request,
+            **self._checked_choices(request, downloading),
             path=Path(path),
-            named=named,
-            model=model,
-            explainer=explainer,
-            backend=_backend(model, explainer, request.backend),
             report=report,
             limit=TimeLimit(self._request_seconds, cancelled),
         )
+
+    def _checked_choices(self, request: AnalysisRequest, progress: Progress) -> dict[str, Any]:
+        """The fields of a job that follow from the choice of the network."""
+        named, model = self._models(request, progress)
+        explainer = request.explainer or choices.default_explainer(model)
+        # A misspelt layer is refused before the file is read. Other weights bring their own layers.
+        if request.weights is None:
+            networks.explained_layer(model, request.layer)
+        return {
+            "request": request,
+            "named": named,
+            "model": model,
+            "explainer": explainer,
+            "backend": choices.backend(model, explainer, request.backend),
+        }
 
     def _answer(self, job: _Job, source: Source) -> Analysis:
         """Answer for what was read; runs in a slot of the engine's queue."""
@@ -204,14 +217,15 @@ class Analyser:
         return _predictions(network.model, probabilities), decided
 
     def warm_up(self) -> None:
-        """Load the default model of each task, and with them the heavy libraries.
+        """Load the default models of each task, and with them the heavy libraries.
 
         The workers read a file first, so that a deployment where they cannot run is told at once.
         """
         self.reader.check_workers()
         for task in TASKS:
             try:
-                self.engine.network(self.hub.default_model(task))
+                for name in choices.default_models(self.hub, task):
+                    self.engine.network(name)
             except XaiDemoError:
                 # The first request for it gets the reason.
                 continue
@@ -227,6 +241,7 @@ class Analyser:
         if isinstance(content, Radiograph):
             with timer("gate"):
                 content = gate.screen_radiograph(content, request.film)
+                content = age.screen_age(content, request.age)
             return Source(content=content, timing_ms=timer.elapsed_ms)
         # Before the signal path, as noise at the stethoscope would be.
         if request.noise is not None:
@@ -314,6 +329,10 @@ def _analysis(
     """The report, with the picture and the sounds to show."""
     network, prepared, outputs = inference.network, inference.prepared, inference.outputs
     model, probabilities = network.model, inference.probabilities
+    facts = dict(prepared.facts)
+    # Of a network that is asked about a patient for whom it is not meant.
+    if unfit := age_mismatch(model, facts):
+        facts["age"] = {**facts["age"], "mismatch": unfit}
     # Drawing cannot be cancelled once it has begun.
     inference.runner.check()
     with timer("render"):
@@ -322,14 +341,14 @@ def _analysis(
         task=model.task,
         file=file,
         model=network.in_use,
-        input=prepared.facts,
+        input=facts,
         predictions=_predictions(model, probabilities, intervals),
         decision=_decision(model, probabilities, prepared),
         explanations=explanations,
         # Of the windows, not of the file: only they have times.
         events=prepared.events(model, outputs.probabilities, outputs.steps, outputs.evidence),
         timing_ms=timer.elapsed_ms,
-        warnings=(*filter(None, (model.caveat,)), *prepared.warnings, *warnings),
+        warnings=(*filter(None, (unfit, model.caveat)), *prepared.warnings, *warnings),
         calibration={"method": "temperature", "temperature": model.temperature},
         uncertainty=None if intervals is None else preprocess.augmentation_settings(),
         suggestion=suggestion,
@@ -343,19 +362,6 @@ def _analysis(
         stages=prepared.stages,
         model=model,
     )
-
-
-def default_explainer(model: Model) -> str:
-    """The explainer that a model uses unless the request names one."""
-    return explainers.default_name(networks.architecture(model).kind, model.usual_explainer)
-
-
-def _backend(model: Model, explainer: str, backend: str) -> str:
-    """The backend to use; raises UnsuitableError if the explainer does not fit the model on it."""
-    kind = networks.architecture(model).kind
-    method = explainers.explainer_for(explainer, kind, torch=backend != "onnx")
-    # `auto` follows the explainer; only an explicit `onnx` can lack what it needs.
-    return "torch" if backend == "auto" and method.needs_torch else backend
 
 
 def _predictions(

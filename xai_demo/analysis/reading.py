@@ -22,7 +22,7 @@ from xai_demo.audio.segments import Cycle, read_cycles
 from xai_demo.errors import UnreadableFileError
 from xai_demo.examples import example_path
 from xai_demo.files import detect_format
-from xai_demo.imaging import gate
+from xai_demo.imaging import age, gate
 from xai_demo.imaging.dicom.deidentify import deidentify, is_deidentified
 from xai_demo.records import LogMel, Model, Radiograph, Recording
 from xai_demo.scheduler import TaskQueue
@@ -178,8 +178,9 @@ class Reader:
 
 
 def read_preview(path: Path, *, max_pixels: int, name: str | None = None) -> Radiograph:
-    """Read a radiograph and screen it with the gate; every so many rows and columns are kept."""
+    """Read a radiograph, screen it, guess whose it is; every so many rows and columns are kept."""
     radiograph = gate.screen_radiograph(imaging.read_image(path, max_pixels=max_pixels, name=name))
+    radiograph = age.screen_age(radiograph)
     step = max(1, min(radiograph.pixels.shape) // PREVIEW_SIDE)
     pixels = np.ascontiguousarray(radiograph.pixels[::step, ::step])
     return dataclasses.replace(radiograph, pixels=pixels)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xai_demo.analysis import choices
 from xai_demo.engine.backends import zerogpu_package
 from xai_demo.errors import RequestError, UnknownNameError, XaiDemoError
 from xai_demo.explainers import EXPLAINERS
@@ -100,6 +101,8 @@ class ZeroGPUAnalyser:
         from xai_demo import networks
 
         try:
+            # One network is as quick as another where the patient is yet to decide.
+            request = choices.before_reading(request, self._analyser.hub)
             model = self._analyser.hub.model(
                 request.model or self._analyser.hub.default_model(request.task)
             )

@@ -81,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _build_parser() -> argparse.ArgumentParser:
     # Here, because these modules import the functions below from this one.
-    from xai_demo.cli import analyse, bench, release, training
+    from xai_demo.cli import analyse, bench, refit, release, training
 
     parser = _Parser(prog="python -m xai_demo", description=f"Explainable AI. {DISCLAIMER}")
     parser.add_argument("--version", action="version", version=__version__)
@@ -101,7 +101,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "evaluate": (training.evaluate, training.add_evaluate),
         "cross-validate": (training.cross_validate, training.add_cross_validate),
         "evaluate-gate": (training.evaluate_gate, training.add_evaluate_gate),
-        "refit": (training.refit, training.add_refit),
+        "refit": (refit.refit, refit.add_refit),
         "evaluate-explainers": (training.evaluate_explainers, training.add_evaluate_explainers),
         "publish": (release.publish_model, release.add_publish),
         "deploy": (release.deploy_space, release.add_deploy),

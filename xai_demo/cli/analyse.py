@@ -14,7 +14,7 @@ from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.noise import KINDS
 from xai_demo.engine.backends import BACKENDS
 from xai_demo.hub import Hub
-from xai_demo.records import GATE_MODES, LogMel
+from xai_demo.records import AGES, AUTO_MODEL, GATE_MODES, LogMel
 
 if TYPE_CHECKING:
     from xai_demo.analysis import Analyser
@@ -26,7 +26,12 @@ _MODELS_OWN: Any = object()
 
 def add_analyse(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `analyse`."""
-    command.add_argument("model", metavar="MODEL", help="a name listed by `models`")
+    command.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a name listed by `models`; `auto`: for a radiograph, the network that fits the "
+        "patient",
+    )
     command.add_argument("file", metavar="FILE", help="a recording or a radiograph")
     command.add_argument(
         "--explainer", metavar="NAME", help=f"default: the model's own, else {explainers.DEFAULT}"
@@ -63,6 +68,12 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
         choices=GATE_MODES,
         default=GATE_MODES[0],
         help="if a radiograph seems inverted or rotated: give no answer, correct it or use it",
+    )
+    command.add_argument(
+        "--age",
+        choices=AGES,
+        default=AGES[0],
+        help="whose radiograph it is; auto: what the file says, else a guess from the picture",
     )
     command.add_argument(
         "--no-uncertainty", action="store_true", help="skip test-time augmentation of a radiograph"
@@ -104,9 +115,9 @@ def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
     # Without a choice, the analysis takes the model's own steps.
     if arguments.band is _MODELS_OWN and arguments.denoise is None:
         return None
-    spec = hub.model(arguments.model).preprocessing
     # Models of images have no signal path; the request refuses one for their task.
     own = SignalPath(band_hz=None, denoise=False)
+    spec = None if arguments.model == AUTO_MODEL else hub.model(arguments.model).preprocessing
     if isinstance(spec, LogMel):
         own = SignalPath(band_hz=spec.band_hz, denoise=spec.denoise)
     return SignalPath(
@@ -119,7 +130,7 @@ def analysis_request(arguments: argparse.Namespace, hub: Hub) -> AnalysisRequest
     """Build the request from the arguments; raises RequestError."""
     return AnalysisRequest(
         # An unknown model is reported here, before the file is read.
-        task=hub.entry(arguments.model).task,
+        task=("chest_xray" if arguments.model == AUTO_MODEL else hub.entry(arguments.model).task),
         model=arguments.model,
         explainer=arguments.explainer,
         target=arguments.target,
@@ -129,6 +140,7 @@ def analysis_request(arguments: argparse.Namespace, hub: Hub) -> AnalysisRequest
         signal_path=signal_path(arguments, hub),
         cycles=arguments.cycles,
         film=arguments.film,
+        age=arguments.age,
         noise=noise_choice(arguments.noise, arguments.snr),
         faithfulness=not arguments.no_faithfulness,
         uncertainty=not arguments.no_uncertainty,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xai_demo.cli import add_json, json_text, print_note, progress_bar
 from xai_demo.errors import RequestError
 from xai_demo.files import write_atomically
+from xai_demo.records import AUTO_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 # The names of `training.class_imbalance`, `training.ablation` and `explainers`: literals, because
 # importing those would load torch for every `--help`.
 BALANCES = ("none", "weights", "focal", "oversampling", "smote")
-TABLES = ("folds", "architectures", "augmentation", "balance", "shortcut", "explainers")
+TABLES = (
+    "folds", "architectures", "augmentation", "balance", "bodies", "shortcut", "sources",
+    "explainers",
+)  # fmt: skip
 EXPLAINERS = ("Grad-CAM", "CAM", "Guided backpropagation")
 
 
@@ -63,7 +67,9 @@ def train(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
     """The options of `evaluate`."""
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument(
+        "model", metavar="MODEL", help="`auto`: the networks that fit the patients of radiographs"
+    )
     _add_data(command)
     command.add_argument("--write-card", action="store_true", help="put the figures in its card")
     command.add_argument("--out", type=Path, metavar="DIR", help="write JSON and plots")
@@ -73,10 +79,16 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 def evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure a model on its test data"""
     from xai_demo.export import evaluation_text
+    from xai_demo.training import auto_eval
     from xai_demo.training.datasets.archive import unpack_dataset
     from xai_demo.training.evaluate import evaluate_model
     from xai_demo.training.model_card import write_card
 
+    if arguments.model == AUTO_MODEL:
+        with unpack_dataset(arguments.data) as data, progress_bar() as progress:
+            found = auto_eval.evaluate_auto(data, settings=settings, progress=progress)
+        yield json_text(found) if arguments.json else auto_eval.table(found)
+        return
     with unpack_dataset(arguments.data) as data, progress_bar() as progress:
         result = evaluate_model(
             arguments.model,
@@ -170,59 +182,6 @@ def evaluate_gate(arguments: argparse.Namespace, settings: Settings) -> Iterator
     with progress_bar() as progress:
         result = gate_eval.evaluate_gate(folders, settings=settings, progress=progress)
     yield json_text(result) if arguments.json else gate_eval.table(result)
-
-
-def add_refit(command: argparse.ArgumentParser) -> None:
-    """The options of `refit`."""
-    command.add_argument("check", choices=("gate", "quality", "cough"))
-    command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="radiographs, or lung sounds"
-    )
-    command.add_argument(
-        "--others", type=Path, metavar="DIR", help="gate: other images, one folder for each kind"
-    )
-    command.add_argument(
-        "--speech", type=Path, metavar="DIR", help="quality: speech; default: imitated here"
-    )
-    command.add_argument("--music", type=Path, metavar="DIR", help="quality: default: imitated")
-    command.add_argument("--coughs", type=Path, metavar="DIR", help="cough: beside imitated ones")
-    command.add_argument(
-        "--sounds", type=Path, metavar="DIR", help="everyday sounds; default: synthesised here"
-    )
-    command.add_argument(
-        "--most", type=int, metavar="N", help="files of each folder or kind; default: all"
-    )
-    add_json(command)
-
-
-def refit(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
-    """refit the coefficients of an input check; part of what they were fitted on was not kept"""
-    from xai_demo.training import cough_fit, gate_eval
-    from xai_demo.training import refit as fits
-
-    with progress_bar() as progress:
-        if arguments.check == "gate":
-            images = gate_eval.ImageFolders(
-                radiographs=arguments.data,
-                others=arguments.others,
-                sounds=arguments.sounds,
-                most=arguments.most,
-            )
-            result = fits.refit_gate(images, settings=settings, progress=progress)
-        elif arguments.check == "cough":
-            result = cough_fit.refit_cough(
-                arguments.data, coughs=arguments.coughs, most=arguments.most, progress=progress
-            )
-        else:
-            sounds = fits.SoundFolders(
-                recordings=arguments.data,
-                speech=arguments.speech,
-                music=arguments.music,
-                noise=arguments.sounds,
-                most=arguments.most,
-            )
-            result = fits.refit_quality(sounds, progress=progress)
-    yield json_text(result) if arguments.json else fits.table(result)
 
 
 def add_evaluate_explainers(command: argparse.ArgumentParser) -> None:

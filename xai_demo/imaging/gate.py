@@ -102,8 +102,13 @@ def classify_image(pixels: Floats, *, colour: bool | None = None) -> GateVerdict
 
 def correct_image(pixels: Floats, gate: GateVerdict) -> Floats:
     """The image, (height, width), turned upright and inverted as the verdict says."""
-    upright = np.rot90(pixels, gate.turn // 90)
-    return np.ascontiguousarray(1 - upright if gate.kind == "inverted" else upright)
+    return upright(pixels, turn=gate.turn, inverted=gate.kind == "inverted")
+
+
+def upright(pixels: Floats, *, turn: int, inverted: bool) -> Floats:
+    """The image, (height, width), turned to the left by `turn` degrees, and inverted if it is."""
+    turned = np.rot90(pixels, turn // 90)
+    return np.ascontiguousarray(1 - turned if inverted else turned)
 
 
 def screen_radiograph(radiograph: Radiograph, film: GateMode = "checked") -> Radiograph:
@@ -215,18 +220,26 @@ def features(small: Floats) -> Values:
     detail = _detail_features(small)
     rows = []
     for variant in (small, 1 - small):
-        half = variant.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)).astype(np.float64)
-        tones = _tone_features(variant)
+        half, tones = _half_size(variant), _tone_features(variant)
         for quarters in range(4):
-            turned = np.rot90(half, quarters)
-            level = (turned - turned.mean()) / (turned.std() + 1e-6)
-            layout = (
-                _block_means(level, _GRID).ravel(),
-                _edge_features(turned),
-                _symmetry_features(level),
-            )
-            rows.append(np.concatenate([*layout, tones, detail]))
+            rows.append(np.concatenate([_layout(np.rot90(half, quarters)), tones, detail]))
     return np.stack(rows)
+
+
+def layout_features(small: Floats) -> Values:
+    """Where a thumbnail is bright, how its edges run, its symmetry: (128, 128) -> (features,)."""
+    return _layout(_half_size(small))
+
+
+def _half_size(small: Floats) -> Values:
+    return small.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)).astype(np.float64)
+
+
+def _layout(half: Values) -> Values:
+    level = (half - half.mean()) / (half.std() + 1e-6)
+    return np.concatenate(
+        [_block_means(level, _GRID).ravel(), _edge_features(half), _symmetry_features(level)]
+    )
 
 
 def _block_means(picture: Values, count: int) -> Values:

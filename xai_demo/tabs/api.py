@@ -67,6 +67,8 @@ def _publish_task(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool, ev
     settings.append(_boolean_input("faithfulness"))
     if not sound:
         settings.append(_boolean_input("uncertainty"))
+        # Last, so that the positions of the others stay.
+        settings.append(gr.Textbox(None, label="age"))
     # JPEG takes a tenth of the time that PNG takes, see `render.overlay_figure`.
     outputs: list[Any] = [gr.JSON(label="report"), gr.Image(format="jpeg", label="overlay")]
     outputs += [gr.Audio(label="explanation")] if sound else []
@@ -179,6 +181,7 @@ def _endpoint(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool) -> Cal
         film: str | None = None,
         faithfulness: Any = None,
         uncertainty: Any = None,
+        age: str | None = None,
         progress: gr.Progress = _PROGRESS,
     ) -> list[Any]:
         chosen = _request(
@@ -190,6 +193,7 @@ def _endpoint(analyser: Analyser, jobs: Jobs, task: Task, *, sound: bool) -> Cal
             film=film,
             faithfulness=_boolean("faithfulness", faithfulness),
             uncertainty=_boolean("uncertainty", uncertainty),
+            age=age,
         )
         return await answer(image, chosen, request, progress)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from html import escape
 from pathlib import PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,12 +15,13 @@ import gradio as gr
 import numpy as np
 
 from xai_demo import networks
+from xai_demo.analysis.choices import default_models, fitting_model
 from xai_demo.analysis.request import HUB_ADDRESS, AnalysisRequest
 from xai_demo.engine.backends import BACKENDS
 from xai_demo.errors import XaiDemoError
 from xai_demo.explainers import DEFAULT, EXPLAINERS, default_name, fitting_names
 from xai_demo.files import display_name
-from xai_demo.records import GATE_MODES, Model, Progress, Task
+from xai_demo.records import AGES, AUTO_MODEL, GATE_MODES, Model, Progress, Task
 from xai_demo.tabs import phrases
 from xai_demo.tabs.requests import MODEL_PREFIX, Analyser, PageRequest
 
@@ -55,19 +57,21 @@ class Controls:
     # Hidden where the deployment does not accept visitors' own models.
     weights: gr.Textbox
     faithfulness: gr.Checkbox
-    # These two are for radiographs only.
+    # These are for radiographs only.
     film: gr.Dropdown | None = None
     uncertainty: gr.Checkbox | None = None
+    # For radiographs too, but next to the file.
+    age: gr.Radio | None = None
 
     @property
-    def by_name(self) -> dict[str, gr.Dropdown | gr.Textbox | gr.Checkbox]:
+    def by_name(self) -> dict[str, gr.Dropdown | gr.Textbox | gr.Checkbox | gr.Radio]:
         """The widgets of this tab by the names of their fields."""
         # In the order of the fields, on which `all` and `page_request` rely.
         widgets = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: widget for name, widget in widgets.items() if widget is not None}
 
     @property
-    def all(self) -> list[gr.Dropdown | gr.Textbox | gr.Checkbox]:
+    def all(self) -> list[gr.Dropdown | gr.Textbox | gr.Checkbox | gr.Radio]:
         """The widgets in the order in which `page_request` takes their values."""
         return list(self.by_name.values())
 
@@ -86,30 +90,38 @@ class Controls:
         return PageRequest(request=request, compare_with=compare_with or None)
 
 
-def lay_out(task: Task, analyser: Analyser) -> Controls:
-    """Add the widgets to the page, with the choices of the task's default model."""
+def lay_out(task: Task, analyser: Analyser, age: gr.Radio | None = None) -> Controls:
+    """Add the widgets to the page, with the choices of the task's default model.
+
+    `age` is laid out already, see `age_radio`.
+    """
     hub = analyser.hub
-    try:
-        chosen: Model | None = hub.model(hub.default_model(task))
-    except XaiDemoError:
-        # The page must open even where no model of the task is installed.
-        chosen = None
+    first = AUTO_MODEL if age else None
+    # None: the page must open even where no model of the task is installed.
+    chosen = selected_model(analyser, task, first)
     models = [(_model_title(analyser, name), name) for name in hub.names(task)]
-    explainers, layers = explainer_choices(chosen), layer_choices(chosen)
+    if first:
+        models = [("Automatic: the network that fits the patient", first), *models]
+    explainers, layers = explainer_choices(chosen), [] if first else layer_choices(chosen)
     with gr.Row():
         model = _dropdown(
-            task, "Model", "The network that predicts", models, chosen.name if chosen else None
+            task,
+            "Model",
+            "The network that predicts",
+            models,
+            first or (chosen.name if chosen else None),
         )
         explainer = _dropdown(
             task, "Explainer", "How the heatmap is computed", explainers, explainers[0][1]
         )
-        target = _dropdown(task, "Target", "The label to explain", target_choices(chosen), "")
+        targets = target_choices(chosen, *automatic_models(analyser, first))
+        target = _dropdown(task, "Target", "The label to explain", targets, "")
     with gr.Row():
         compare_with = _dropdown(
             task,
             "Compare with",
             "A second explainer or model, shown side by side",
-            comparison_choices(analyser, task, chosen),
+            comparison_choices(analyser, task, chosen, own=first),
             "",
         )
         layer = _dropdown(
@@ -139,7 +151,52 @@ def lay_out(task: Task, analyser: Analyser) -> Controls:
         faithfulness=faithfulness,
         film=film,
         uncertainty=uncertainty,
+        age=age,
     )
+
+
+def age_radio(task: Task) -> gr.Radio:
+    """Add the question whose radiograph it is."""
+    return gr.Radio(
+        [("Automatic", "auto"), ("Adult", "adult"), ("Child", "child")],
+        value=AGES[0],
+        label="Whose film is it?",
+        info="Automatic: as the file says, or else as the picture looks",
+        elem_id=f"{task}-age",
+        elem_classes="xai-age",
+    )
+
+
+def selected_model(analyser: Analyser, task: Task, name: str | None) -> Model | None:
+    """Return the record of the selected model, or of the one that adults get; None: unknown."""
+    try:
+        if name == AUTO_MODEL:
+            name = fitting_model(analyser.hub, "adult")
+        return analyser.hub.model(name or analyser.hub.default_model(task))
+    except XaiDemoError:
+        return None
+
+
+def automatic_models(analyser: Analyser, name: str | None) -> list[Model]:
+    """Return the networks that may answer where the patient decides; [] where a model is named."""
+    if name != AUTO_MODEL:
+        return []
+    try:
+        return [analyser.hub.model(m) for m in default_models(analyser.hub, "chest_xray")]
+    except XaiDemoError:
+        return []
+
+
+def meant_for_html(analyser: Analyser, name: str | None) -> str:
+    """Return for whom the selected network is meant, to be read before it answers."""
+    if name != AUTO_MODEL:
+        model = selected_model(analyser, "chest_xray", name)
+        text = f"{model.title}. {model.meant_for}" if model and model.meant_for else ""
+    else:
+        models = automatic_models(analyser, name)
+        parts = [f"for {each.patients} {each.name}" for each in models if each.patients]
+        text = f"The network that fits answers: {', '.join(parts)}." if parts else ""
+    return f'<p class="xai-quiet xai-meant-for">{escape(text)}</p>' if text else ""
 
 
 def _gate_dropdown(task: Task) -> gr.Dropdown:
@@ -187,19 +244,23 @@ def model_dependent_updates(
 
     The explainers stay selected if they fit the new model.
     """
-    try:
-        model = analyser.hub.model(name)
-    except XaiDemoError:
-        # A model whose weights are missing may have no record of its labels.
-        model = None
-    explainers, layers = explainer_choices(model), layer_choices(model)
+    # None: a model whose weights are missing may have no record of its labels.
+    model = selected_model(analyser, "chest_xray", name)
+    explainers = explainer_choices(model)
+    # The networks that may answer have no layer in common.
+    layers = [] if name == AUTO_MODEL else layer_choices(model)
     known = [value for _, value in explainers]
-    seconds = comparison_choices(analyser, model.task, model) if model else [_NOTHING, *explainers]
+    seconds = (
+        comparison_choices(analyser, model.task, model, own=name)
+        if model
+        else [_NOTHING, *explainers]
+    )
+    targets = target_choices(model, *automatic_models(analyser, name))
     others = [value for _, value in seconds]
     return [
         gr.update(choices=explainers, value=explainer if explainer in known else known[0]),
         # Another model has other labels, so the target goes back to the answer.
-        gr.update(choices=target_choices(model), value=""),
+        gr.update(choices=targets, value=""),
         gr.update(choices=layers, value=_first_value(layers), visible=len(layers) > 1),
         gr.update(choices=seconds, value=second if second in others else ""),
     ]
@@ -214,10 +275,12 @@ def explainer_choices(model: Model | None) -> Choices:
     return [(_explainer_title(name), name) for name in (first, *(n for n in names if n != first))]
 
 
-def comparison_choices(analyser: Analyser, task: Task, model: Model | None) -> Choices:
-    """Return what a heatmap can be compared with: explainers, and other available models."""
+def comparison_choices(
+    analyser: Analyser, task: Task, model: Model | None, *, own: str | None = None
+) -> Choices:
+    """Return what a heatmap can be compared with: explainers, and models other than `own`."""
     hub = analyser.hub
-    own = model.name if model else None
+    own = own or (model.name if model else None)
     models = [
         (f"Model: {hub.describe(name)['title']}", f"{MODEL_PREFIX}{name}")
         for name in hub.names(task)
@@ -234,9 +297,10 @@ def layer_choices(model: Model | None) -> Choices:
     return [(layer, layer) for layer in networks.architecture(model).cuts]
 
 
-def target_choices(model: Model | None) -> Choices:
-    """Return the labels that can be explained."""
-    labels = model.labels if model else ()
+def target_choices(model: Model | None, *others: Model) -> Choices:
+    """Return the labels that can be explained, of a model and of others that may answer."""
+    models = [*([model] if model else []), *others]
+    labels = dict.fromkeys(label for each in models for label in each.labels)
     return [_ANSWER, *((phrases.display_label(label), label) for label in labels)]
 
 
@@ -257,7 +321,10 @@ def _dropdown(
 
 def _model_title(analyser: Analyser, name: str) -> str:
     row = analyser.hub.describe(name)
-    return f"{row['title']}{'' if row['available'] else ' (not installed)'}"
+    notes = [f"for {row['patients']}"] if row.get("patients") in ("adults", "children") else []
+    notes += [] if row["available"] else ["not installed"]
+    note = f" ({', '.join(notes)})" if notes else ""
+    return f"{row['title']}{note}"
 
 
 def playable_sound(samples: Floats, sample_rate_hz: int | None) -> tuple[int, Any]:

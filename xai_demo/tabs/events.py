@@ -12,10 +12,15 @@ import gradio as gr
 from xai_demo.analysis.request import noise_choice
 from xai_demo.errors import XaiDemoError
 from xai_demo.examples import example_path
-from xai_demo.records import GATE_MODES, Analysis
+from xai_demo.records import AGES, GATE_MODES, Analysis
 from xai_demo.scheduler import Jobs
 from xai_demo.tabs import live, noise, signal_path
-from xai_demo.tabs.controls import playable_sound, progress_callback, with_shown_names
+from xai_demo.tabs.controls import (
+    meant_for_html,
+    playable_sound,
+    progress_callback,
+    with_shown_names,
+)
 from xai_demo.tabs.details import details_html
 from xai_demo.tabs.layout import (
     DETAILS_INVITATION,
@@ -73,10 +78,17 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
     if controls.film is not None:
         # A choice made for one image does not hold for the next.
         panel.file.change(lambda: GATE_MODES[0], None, controls.film, **INSTANT)
+    if controls.age is not None:
+        panel.file.change(lambda: AGES[0], None, controls.age, **INSTANT)
+    if panel.meant_for is not None:
+        say = functools.partial(meant_for_html, analyser)
+        controls.model.change(say, controls.model, panel.meant_for, **INSTANT)
     # The button, and every choice but the model's, run the analysis.
     events = [panel.analyse.click(answer, inputs, panel.outputs, **working)]
     # "select", because a dropdown sends "input" twice for one choice.
-    triggers = {gr.Dropdown: "select", gr.Textbox: "submit", gr.Checkbox: "input"}
+    triggers = {
+        gr.Dropdown: "select", gr.Textbox: "submit", gr.Checkbox: "input", gr.Radio: "input"
+    }  # fmt: skip
     for widget in (each for each in controls.all if each is not controls.model):
         trigger = getattr(widget, triggers[type(widget)])
         events.append(trigger(answer, inputs, panel.outputs, **working))
@@ -223,13 +235,14 @@ def page_request(
 ) -> PageRequest:
     """Return the request that the widgets describe.
 
-    An annotation and the choice about a doubtful image belong to an upload; examples ignore them.
+    An annotation, and what is said of an image or its patient, belong to an upload; examples ignore
+    them.
     """
     # The values are in the order of `Panel.inputs`.
     count = len(panel.controls.all)
     chosen = panel.controls.page_request(panel.tab.task, values[:count])
     if example is not None:
-        chosen = replace(chosen, request=replace(chosen.request, film="checked"))
+        chosen = replace(chosen, request=replace(chosen.request, film="checked", age="auto"))
     if panel.signal is None:
         return chosen
     *steps, cycles = values[count:]

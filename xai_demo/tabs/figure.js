@@ -45,6 +45,11 @@ const enlarge = () => {
   // Focusing would otherwise jump there and break off the smooth scrolling.
   large.querySelector(".xai-wipe").focus({ preventScroll: true });
 };
+// The choice next to the file, which is the one that counts.
+const readAs = (age) => {
+  const task = element.closest("[id$='-result']").id.replace(/-result$/, "");
+  document.querySelector(`#${task}-age input[value="${age}"]`)?.click();
+};
 const play = (start, end) => {
   const name = element.closest("[id$='-result']").id.replace(/-result$/, "-original");
   window.xaiPlay(document.getElementById(name), start, end);
@@ -60,12 +65,13 @@ element.addEventListener("click", (event) => {
     play(share * pressed.dataset.seek, Infinity);
   }
   if (pressed.dataset.target !== undefined) showLabel(pressed.dataset.target);
+  if (pressed.dataset.lungs !== undefined) toggleLungs(pressed);
   if (pressed.dataset.enlarge !== undefined) enlarge();
+  if (pressed.dataset.age !== undefined) readAs(pressed.dataset.age);
   if (pressed.dataset.show !== undefined) setView(pressed.dataset.show);
   if (pressed.dataset.start !== undefined) play(+pressed.dataset.start, +pressed.dataset.end);
 });
 // Adds a lane for one label of many; timeline.py describes the bytes (_packed_probabilities).
-  if (pressed.dataset.lungs !== undefined) toggleLungs(pressed);
 const addLane = (field) => {
   const index = field.dataset.names.split("|").indexOf(field.value);
   const axes = element.querySelector(".xai-timeline .xai-axes");

@@ -11,7 +11,7 @@ import gradio as gr
 
 from xai_demo.errors import WeightsError, XaiDemoError
 from xai_demo.examples import EXAMPLES
-from xai_demo.records import DISCLAIMER, Model, Task
+from xai_demo.records import AUTO_MODEL, DISCLAIMER, Model, Task
 from xai_demo.tabs import (
     controls,
     live,
@@ -87,6 +87,7 @@ class Panel:
     stop: gr.Button
     examples: dict[str, gr.Button]
     result: gr.HTML
+    meant_for: gr.HTML | None
     players: tuple[gr.Audio, ...]
     players_column: gr.Column
     controls: Controls
@@ -120,9 +121,12 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
     with gr.Row(elem_classes="xai-input", equal_height=False):
         with gr.Column(scale=3, min_width=280):
             file, preview = _drop_zone(tab)
+            is_image = tab.input_kind == "image"
+            age = controls.age_radio(tab.task) if is_image else None
             analyse = gr.Button(
                 "Analyse", variant="primary", interactive=False, elem_id=f"{tab.task}-analyse"
             )
+            meant_for = _meant_for(analyser) if is_image else None
             status, stop = _status_and_stop(tab)
             gr.HTML(f'<p class="xai-quiet">{_RETENTION}</p>')
         with gr.Column(scale=2, min_width=280, elem_classes="xai-examples"):
@@ -151,13 +155,14 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
         stop=stop,
         examples=examples,
         result=result,
+        meant_for=meant_for,
         players_column=players_column,
         players=players,
         signal=signal,
         live=live_widgets,
         noise=noise_widgets,
         # Created here, between the signal path and the guide.
-        **_settings_and_details(tab, analyser),
+        **_settings_and_details(tab, analyser, age),
     )
     gr.HTML(f'<div class="xai-guide"><h2>How to read the heatmap</h2><p>{tab.guide}</p></div>')
     return panel
@@ -249,6 +254,10 @@ def _status_and_stop(tab: Tab) -> tuple[gr.HTML, gr.Button]:
     return status, stop
 
 
+def _meant_for(analyser: Analyser) -> gr.HTML:
+    return gr.HTML(controls.meant_for_html(analyser, AUTO_MODEL), elem_id="chest_xray-meant-for")
+
+
 def _gate_widgets(tab: Tab) -> GateWidgets:
     with gr.Column(visible=False, elem_id=f"{tab.task}-gate", elem_classes="xai-gate") as column:
         notice = gr.HTML("")
@@ -294,9 +303,9 @@ def _players(tab: Tab) -> tuple[gr.Column, tuple[gr.Audio, ...]]:
     return column, players
 
 
-def _settings_and_details(tab: Tab, analyser: Analyser) -> dict[str, Any]:
+def _settings_and_details(tab: Tab, analyser: Analyser, age: gr.Radio | None) -> dict[str, Any]:
     with gr.Accordion("Settings and details", open=False, elem_classes="xai-accordion"):
-        tab_controls = controls.lay_out(tab.task, analyser)
+        tab_controls = controls.lay_out(tab.task, analyser, age)
         details = gr.HTML(
             DETAILS_INVITATION,
             js_on_load=_HERE_JS,

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 from xai_demo.catalog import MODELS
-from xai_demo.decision import operating_points
+from xai_demo.decision import age_phrase, operating_points
 from xai_demo.errors import XaiDemoError
 from xai_demo.records import Analysis, Model, Prediction, Radiograph
 from xai_demo.service.logs import hide_paths
@@ -40,7 +40,7 @@ def answer_html(analysis: Analysis, model: Model, second: Analysis | Refusal | N
     """Return the answer with its bars and its figure, and a second heatmap to compare it with."""
     return (
         '<div class="xai-result" data-state="answered">'
-        f"{_gate_notice_above(analysis)}{_warnings(analysis)}"
+        f"{_gate_notice_above(analysis)}{_mismatch(analysis)}{_warnings(analysis)}"
         f'<div class="xai-answer">{_headline(analysis, model)}{_bars(analysis, model)}</div>'
         f"{figure_html(analysis)}{_comparison(analysis, second)}{timeline_html(analysis)}"
         f"{_events(analysis)}{_provenance(analysis, model)}</div>"
@@ -61,7 +61,7 @@ def _comparison(analysis: Analysis, second: Analysis | Refusal | None) -> str:
         )
     if second is None or not (analysis.report.explanations and second.report.explanations):
         return ""
-    return comparison_html(analysis, second)
+    return _mismatch(second, "note") + comparison_html(analysis, second)
 
 
 def empty_html(invitation: str) -> str:
@@ -100,6 +100,33 @@ def gate_notice(analysis: Analysis) -> str:
     )
 
 
+def _mismatch(analysis: Analysis, role: str = "alert") -> str:
+    """Return that the network is not meant for this patient: above the answer, which it undoes."""
+    sentence = analysis.report.input.get("age", {}).get("mismatch", "")
+    if not sentence:
+        return ""
+    return (
+        f'<div class="xai-notice xai-warning xai-mismatch" role="{role}"><p>{escape(sentence)}</p>'
+        "</div>"
+    )
+
+
+def _patient_line(analysis: Analysis) -> str:
+    """Return whose radiograph it was read as, and a button that reads it as the other's."""
+    known = analysis.report.input.get("age", {})
+    phrase = age_phrase(known)
+    if not phrase:
+        return ""
+    other, words = {
+        "adult": ("child", "Read it as a child's"),
+        "child": ("adult", "Read it as an adult's"),
+    }[known["value"]]
+    return (
+        f'<p class="xai-quiet xai-patient">Read as {escape(phrase)}; change it here: '
+        f'<button type="button" class="xai-link" data-age="{other}">{words}</button></p>'
+    )
+
+
 def _headline(analysis: Analysis, model: Model) -> str:
     decision = analysis.report.decision
     # Without an answer no number either: it would read as the answer's probability.
@@ -115,6 +142,7 @@ def _headline(analysis: Analysis, model: Model) -> str:
         f'<div class="xai-headline xai-{kind}" role="status">'
         f'<p class="xai-kicker">{escape(_file_line(analysis))}</p>'
         f'<p class="xai-label">{escape(label)} {number}</p>{_other_findings(analysis)}'
+        f"{_patient_line(analysis)}"
         f'<p class="xai-reason">{escape(_reason(analysis))}</p>{_stability(analysis, model)}'
         f"{_stand_in_note(analysis, model)}</div>"
     )
@@ -272,7 +300,8 @@ def _interval_mark(prediction: Prediction) -> str:
 def _warnings(analysis: Analysis) -> str:
     # What the gate says has a notice of its own.
     notice = analysis.report.input.get("gate", {}).get("sentence")
-    warnings = [line for line in analysis.report.warnings if line != notice]
+    unfit = analysis.report.input.get("age", {}).get("mismatch")
+    warnings = [line for line in analysis.report.warnings if line not in (notice, unfit)]
     if not warnings:
         return ""
     lines = "".join(f"<li>{escape(line)}</li>" for line in warnings)
