@@ -16,9 +16,9 @@ from xai_demo.catalog import MODELS, Entry
 from xai_demo.cli import main, training
 from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.records import Raster
-from xai_demo.training import ablation, class_imbalance
+from xai_demo.training import ablation, ablation_tables, class_imbalance
 from xai_demo.training.ablation import Budget, ablate
-from xai_demo.training.datasets import Dataset, one_hot
+from xai_demo.training.datasets import Dataset, covid, one_hot
 from xai_demo.training.fold_metrics import compare_runs, paired_t_test
 from xai_demo.training.recipes import RECIPES
 
@@ -48,7 +48,7 @@ def small_dataset(data, model) -> Dataset:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(networks.ARCHITECTURES, "tiny", TINY)
-    monkeypatch.setattr(ablation, "ARCHITECTURES", ("tiny", "simplecnn"))
+    monkeypatch.setattr(ablation_tables, "ARCHITECTURES", ("tiny", "simplecnn"))
     recipe = RECIPES[NAME]
     schedule = dataclasses.replace(recipe.schedule, batch_size=8, learning_rate=0.02)
     model = dataclasses.replace(recipe.model, architecture="tiny")
@@ -87,6 +87,48 @@ def test_the_choices_of_balance_are_all_rows(tmp_path):
     result = ablate(NAME, data=tmp_path, tables=["balance"], budget=SMALL)
     names = [row["name"] for row in result["tables"]["balance"]["rows"]]
     assert names == list(class_imbalance.BALANCES)
+
+
+def test_a_source_of_covid_is_tested_alone_and_left_out_of_training(tmp_path, monkeypatch):
+    begins = [covid.SOURCES[source] for source in covid.SOURCES]
+
+    def two_sources(data, model, *, masked: bool = False) -> Dataset:
+        made = small_dataset(data, model)
+        groups = tuple(
+            f"{begins[int(name.removeprefix('person')) // 3 % 2] if target == 0 else ''}{name}"
+            for name, target in zip(made.groups, made.targets, strict=True)
+        )
+        return dataclasses.replace(made, groups=groups)
+
+    monkeypatch.setattr(covid, "read", two_sources)
+    recipe = dataclasses.replace(RECIPES[NAME], read=two_sources)
+    monkeypatch.setitem(RECIPES, NAME, recipe)
+    sets = ablation._FoldData(tmp_path, recipe, SMALL)
+    for row in ablation.TABLES["sources"](recipe):
+        beginning = covid.SOURCES[row.covid_source]
+        for fold in range(SMALL.folds):
+            data = sets.for_fold(row, fold)
+            tested = [data.groups[i] for i in data.indices("test")]
+            assert all(group.startswith(beginning) for group in tested)
+            rest = [g for g, s in zip(data.groups, data.splits, strict=True) if s != "test"]
+            assert any(group.startswith(beginning) for group in rest) != row.is_left_out
+    result = ablate(NAME, data=tmp_path, tables=["sources"], budget=SMALL)
+    rows = result["tables"]["sources"]["rows"]
+    assert len(rows) == 8
+    assert "COVID-19 of COVID-CXNet, left out, linear classifier, lungs masked" in [
+        row["name"] for row in rows
+    ]
+    # Its level alone tells a label here, from whichever source.
+    assert rows[3]["mean"]["accuracy"] > 0.9
+
+
+def test_only_recipes_from_imagenet_compare_bodies(tmp_path):
+    with pytest.raises(TrainingError, match="does not start from ImageNet weights, which the tab"):
+        ablate(NAME, data=tmp_path, tables=["bodies"], budget=SMALL)
+    recipe = dataclasses.replace(RECIPES[NAME], is_from_imagenet=True)
+    rows = ablation.TABLES["bodies"](recipe)
+    assert [row.recipe.model.architecture for row in rows] == list(ablation_tables.BODIES)
+    assert [row.recipe.is_from_imagenet for row in rows] == [True, True, True, False]
 
 
 def test_folds_of_the_recipe_alone_are_one_row_and_the_same_twice(tmp_path):

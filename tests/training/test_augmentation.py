@@ -23,7 +23,12 @@ def test_limits_of_zero_change_nothing():
     np.testing.assert_allclose(augment_once(), ramp(), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(RadiographAugmentation)])
+# These two only show in fine detail, which a ramp has none of, and only sometimes: see below.
+DETAIL = {"resolution", "jpeg_quality"}
+SMOOTH = [f.name for f in dataclasses.fields(RadiographAugmentation) if f.name not in DETAIL]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
 def test_every_change_is_visible_and_repeats_with_its_seed(name):
     size = {"rotation_deg": 15.0, "mirror_probability": 1.0}.get(name, 0.2)
     results = [augment_once(seed, **{name: size}) for seed in (1, 1, 2)]
@@ -67,3 +72,21 @@ def test_augmented_radiographs_stay_between_0_and_1(change):
         assert picture.min() >= 0
         assert picture.max() <= 1
         assert picture.flags["C_CONTIGUOUS"]
+
+
+def test_half_of_the_radiographs_lose_resolution_and_a_third_are_compressed():
+    noise = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+
+    def changed(**change: float) -> list[np.ndarray]:
+        results = [
+            augment_radiograph(noise, np.random.default_rng(seed), RadiographAugmentation(**change))
+            for seed in range(60)
+        ]
+        return [each for each in results if np.abs(each - noise).max() > 1e-3]
+
+    blurred, compressed = changed(resolution=0.5), changed(jpeg_quality=50)
+    assert 20 < len(blurred) < 40
+    assert 10 < len(compressed) < 30
+    # Fine detail goes first; the mean stays.
+    assert all(np.diff(each).std() < np.diff(noise).std() for each in blurred)
+    assert all(abs(each.mean() - noise.mean()) < 0.02 for each in blurred + compressed)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.small_models import model_of
+from xai_demo import decision
 from xai_demo.training import findings, plots
 
 MODEL = dataclasses.replace(
@@ -118,3 +119,43 @@ def test_plots_are_drawn_for_independent_labels(tmp_path):
     )
     assert [path.name for path in paths] == ["confusion.png", "reliability.png", "roc.png"]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)
+
+
+def test_nothing_is_listed_where_the_probability_of_any_label_is_too_low():
+    gated = dataclasses.replace(MODEL, any_label_point=0.7)
+    # 1 - 0.1 * 0.7, 1 - 0.4 * 0.9, 1 - 0.6 * 0.8 and 1 - 0.9 * 0.2
+    assert findings.decide(gated, P).tolist() == [[1, 1], [0, 0], [0, 0], [0, 1]]
+    for row, listed in zip(P, findings.decide(gated, P), strict=True):
+        labels = [k for k in range(2) if listed[k]]
+        assert sorted(decision.findings(gated, row)) == labels
+    assert decision.decide(gated, P[1]).kind == "nothing found"
+    assert "is 0.64, below 0.70" in decision.decide(gated, P[1]).reason
+
+
+def test_the_point_of_any_label_leaves_as_many_false_alarms_as_are_allowed():
+    rng = np.random.default_rng(0)
+    p = np.vstack([rng.random((200, 2)) * 0.5, 0.5 + 0.5 * rng.random((50, 2))])
+    targets = np.vstack([np.zeros((200, 2)), np.ones((50, 2))]).astype(np.int64)
+    for most in (0.0, 0.05, 0.3):
+        point = findings.point_of_any_label(p, targets, most)
+        reaching = (1 - np.prod(1 - p[:200], axis=1) >= point).mean()
+        assert most - 0.006 <= reaching <= most
+    assert findings.point_of_any_label(p[200:], targets[200:], 0.05) is None
+
+
+def test_a_calibration_with_a_limit_lists_few_labels_where_there_are_none():
+    logits, targets = overconfident_logits()
+    rates = targets.mean(axis=0)
+    without = ~targets.any(axis=1)
+    shares = {}
+    for most in (None, 0.1):
+        model, shifts = findings.calibrate_model(MODEL, logits, targets, rates, most)
+        p = findings.sigmoid((logits + shifts) / model.temperature)
+        listed = findings.decide(model, p)
+        shares[most] = listed[without].any(axis=1).mean()
+        summary = findings.summary(p, targets, listed, np.ones(len(p)))
+        assert summary["samples_with_findings"] == pytest.approx(listed.any(axis=1).mean())
+        assert summary["findings_per_sample"] == pytest.approx(listed.sum(axis=1).mean())
+        present = listed[targets.astype(bool)].mean()
+        assert summary["present_findings_listed"] == pytest.approx(present)
+    assert shares[0.1] <= 0.1 < shares[None]

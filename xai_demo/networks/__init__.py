@@ -103,6 +103,16 @@ ARCHITECTURES = {
         cuts={"bn2": timm_backbones.cut_efficientnet},
         kind="pooled",
     ),
+    "efficientnet-lite1": Architecture(
+        build=timm_backbones.timm_builder("efficientnet_lite1"),
+        cuts={"bn2": timm_backbones.cut_efficientnet},
+        kind="pooled",
+    ),
+    "efficientnet-lite2": Architecture(
+        build=timm_backbones.timm_builder("efficientnet_lite2"),
+        cuts={"bn2": timm_backbones.cut_efficientnet},
+        kind="pooled",
+    ),
     # Not pooled: their head also takes the maximum over time.
     "resnet18-lung": Architecture(
         build=timm_backbones.lung_resnet18, cuts={"layer4": timm_backbones.cut_resnet}

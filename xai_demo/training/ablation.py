@@ -1,16 +1,15 @@
 """What each choice of a recipe is worth: small training runs with one thing changed, fold by fold.
 
-The tables are `folds` (the recipe as it is), `architectures`, `augmentation`, `balance` and
-`shortcut` (the lungs masked). All rows of a table use the same patients in the same folds, and a
-paired t-test over the folds compares the first row with every other. With budgets this small, a
-table says which choice is better here and at this budget, not in general.
+The tables are those of `ablation_tables`. All rows of a table use the same patients in the same
+folds, and a paired t-test over the folds compares the first row with every other. With budgets this
+small, a table says which choice is better here and at this budget, not in general.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,8 @@ from xai_demo import networks
 from xai_demo.decision import decided_label_index
 from xai_demo.errors import TrainingError, UnknownNameError
 from xai_demo.records import Raster
+from xai_demo.settings import Settings
 from xai_demo.training import (
-    class_imbalance,
     datasets,
     findings,
     metrics,
@@ -31,19 +30,25 @@ from xai_demo.training import (
     tracking,
     train,
 )
+from xai_demo.training.ablation_tables import (
+    ON_REQUEST,
+    TABLES,
+    Row,
+    can_mask_lungs,
+    only_source,
+)
 from xai_demo.training.datasets import covid
 from xai_demo.training.evaluate import check_folder, check_split
 from xai_demo.training.fold_metrics import paired_t_test
+from xai_demo.training.initial_weights import IMAGENET, load_initial_weights
 from xai_demo.training.metrics import round_finite
-from xai_demo.training.recipes import recipe_of
+from xai_demo.training.recipes import chest, recipe_of
 
 if TYPE_CHECKING:
     from xai_demo.records import Progress
     from xai_demo.training.datasets import Dataset, Split
     from xai_demo.training.recipe import Recipe
 
-# The first is the baseline that the others are tested against.
-ARCHITECTURES = ("resnet50", "resnet101", "densenet121")
 # Figures of exclusive and of independent labels alike, so that one table suits every recipe.
 FIGURES = ("f1", "auroc", "accuracy")
 
@@ -60,72 +65,6 @@ class Budget:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One choice: a recipe, or its data, with one thing changed."""
-
-    name: str
-    recipe: Recipe
-    has_augmentation: bool = True
-    has_masked_lungs: bool = False
-
-
-def _folds(recipe: Recipe) -> list[Row]:
-    return [Row(name="the recipe", recipe=recipe)]
-
-
-def _architectures(recipe: Recipe) -> list[Row]:
-    return [
-        Row(
-            name=name,
-            recipe=dataclasses.replace(
-                recipe, model=dataclasses.replace(recipe.model, architecture=name)
-            ),
-        )
-        for name in ARCHITECTURES
-    ]
-
-
-def _augmentation(recipe: Recipe) -> list[Row]:
-    return [
-        Row(name="with augmentation", recipe=recipe),
-        Row(name="without augmentation", recipe=recipe, has_augmentation=False),
-    ]
-
-
-def _balance(recipe: Recipe) -> list[Row]:
-    return [
-        Row(
-            name=name,
-            recipe=dataclasses.replace(
-                recipe, schedule=class_imbalance.balanced_schedule(recipe, name)
-            ),
-        )
-        for name in class_imbalance.BALANCES
-    ]
-
-
-def _shortcut(recipe: Recipe) -> list[Row]:
-    if not _can_mask_lungs(recipe):
-        raise TrainingError(
-            f"{recipe.model.name} cannot mask the lungs, which the table shortcut compares; use "
-            "covid3-simplecnn or covid3-resnet50."
-        )
-    return [
-        Row(name="whole radiographs", recipe=recipe),
-        Row(name="lungs masked", recipe=recipe, has_masked_lungs=True),
-    ]
-
-
-TABLES: dict[str, Callable[[Recipe], list[Row]]] = {
-    "folds": _folds,
-    "architectures": _architectures,
-    "augmentation": _augmentation,
-    "balance": _balance,
-    "shortcut": _shortcut,
-}
-
-
 def ablate(
     recipe: str,
     *,
@@ -133,19 +72,19 @@ def ablate(
     tables: Sequence[str] = (),
     budget: Budget | None = None,
     progress: Progress | None = None,
+    settings: Settings | None = None,
 ) -> dict[str, Any]:
-    """Measure the named tables, by default all that suit the recipe; returns JSON values.
+    """Measure the named tables, by default those that suit every recipe; returns JSON values.
 
-    Raises UnknownNameError for an unknown table, and TrainingError if the recipe, the data or the
-    budget does not fit.
+    `settings` say where ImageNet weights are kept. Raises UnknownNameError for an unknown table,
+    and TrainingError if the recipe, the data or the budget does not fit.
     """
     budget = budget or Budget()
     small_recipe = _shrink_recipe(recipe_of(recipe), budget)
-    # `folds` has a single row, so it compares nothing: it is only made on request.
     suitable = [
         name
         for name in TABLES
-        if name != "folds" and (name != "shortcut" or _can_mask_lungs(small_recipe))
+        if name not in ON_REQUEST and (name != "shortcut" or can_mask_lungs(small_recipe))
     ]
     names = tuple(tables) or tuple(suitable)
     # Before the data are read, so that a misspelt table costs no time.
@@ -154,6 +93,7 @@ def ablate(
             raise UnknownNameError("table", name, TABLES)
     check_folder(data)
     progress = progress or (lambda done, doing: None)
+    settings = settings or Settings.from_env()
     progress(0.0, "reading the dataset")
     rows = {name: TABLES[name](small_recipe) for name in names}
     # One for all rows: a paired test needs the same patients in the same folds.
@@ -167,7 +107,8 @@ def ablate(
             folds = []
             for fold in range(budget.folds):
                 progress(done / total, f"{name}: {row.name}, fold {fold + 1} of {budget.folds}")
-                folds.append(_fold_figures(row, fold_data.for_fold(row, fold), budget))
+                data_of_fold = fold_data.for_fold(row, fold)
+                folds.append(_fold_figures(row, data_of_fold, budget, settings))
                 done += 1
             measured[name].append({"name": row.name, "folds": folds})
     return {
@@ -180,13 +121,8 @@ def ablate(
     }
 
 
-def _can_mask_lungs(recipe: Recipe) -> bool:
-    # Only this reader can mask the lungs, which `_FoldData` asks it for.
-    return recipe.read is covid.read
-
-
 def _shrink_recipe(recipe: Recipe, budget: Budget) -> Recipe:
-    """The recipe at the size of the budget, from random weights, as every architecture can."""
+    """The recipe at the size of the budget, from random weights unless it starts from ImageNet."""
     spec = recipe.model.preprocessing
     if not isinstance(spec, Raster):
         raise TrainingError(
@@ -265,25 +201,34 @@ class _FoldData:
             splits[i] = "test"
         for i, validation in zip(others, is_validation, strict=True):
             splits[i] = "validation" if validation else "train"
+        if row.covid_source is not None:
+            splits = only_source(whole, splits, row)
         indices = [i for i, split in enumerate(splits) if split is not None]
         sampled = dataclasses.replace(
-            whole,
-            targets=whole.targets[indices],
-            groups=tuple(whole.groups[i] for i in indices),
-            splits=tuple(split for split in splits if split is not None),
-            # Samples are renumbered here, but `whole` loads them by the numbers that they had.
-            load=lambda i, rng: whole.load(indices[i], rng),
+            whole.subset(indices), splits=tuple(split for split in splits if split is not None)
         )
         return sampled if row.has_augmentation else sampled.without_augmentation()
 
 
-def _fold_figures(row: Row, data: Dataset, budget: Budget) -> dict[str, float | None]:
+def _fold_figures(
+    row: Row, data: Dataset, budget: Budget, settings: Settings
+) -> dict[str, float | None]:
     """Train on the training split, and measure on the test split."""
     check_split(data, "train", 2)
     check_split(data, "validation", 2)
+    # A small fold may hold nothing of the source that is tested.
+    if not len(data.indices("test")):
+        return dict.fromkeys(FIGURES)
+    if row.is_linear:
+        probabilities, targets = chest.fit_background_classifier(data)
+        decisions = probabilities.argmax(axis=1)
+        figures = metrics.summary(probabilities, targets, decisions, np.ones(len(targets)), None)
+        return {name: round_finite(figures[name]) for name in FIGURES}
     # Rows of the same architecture start from the same weights.
     torch.manual_seed(budget.seed)
     network = networks.architecture(row.recipe.model).build(row.recipe.model)
+    if row.recipe.model.architecture in IMAGENET:
+        load_initial_weights(network, row.recipe, settings)
     # The log and the checkpoints go with the folder; only the figures are kept.
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
@@ -324,9 +269,7 @@ def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": [
             {
                 **row,
-                "mean": {
-                    name: round_finite(float(np.nanmean(values(row, name)))) for name in FIGURES
-                },
+                "mean": {name: round_finite(_mean_defined(values(row, name))) for name in FIGURES},
                 "against_first": None
                 if row is first
                 else {
@@ -338,13 +281,18 @@ def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _mean_defined(values: list[float]) -> float:
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
 def table(result: dict[str, Any]) -> str:
     """The tables for a terminal, as Markdown."""
     budget = result["budget"]
     lines = [
         f"{result['recipe']} on {result['data']}: {result['n']} samples from {result['groups']} "
         f"patients, {budget['folds']} folds, {budget['epochs']} epochs, {budget['side']} pixels, "
-        "trained from random weights. p: paired t-test over the folds against the first row."
+        "from random weights unless said. p: paired t-test over the folds against the first row."
     ]
     for name, comparison in result["tables"].items():
         lines += ["", f"| {name} | " + " | ".join(f"{f} | p" for f in FIGURES) + " |"]

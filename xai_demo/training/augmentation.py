@@ -74,11 +74,24 @@ class RadiographAugmentation:
     gamma: float = 0.0  # logarithm of the exponent
     gaussian: float = 0.0  # largest standard deviation of additive noise
     speckle: float = 0.0  # largest standard deviation of multiplicative noise
+    # Largest loss of resolution, as a share; every other radiograph loses some.
+    resolution: float = 0.0
+    # Lowest quality of the JPEG that every third radiograph becomes.
+    jpeg_quality: int = 0
 
 
-# As in the published system for 14 findings, which took whole radiographs; the shift is ours.
+# As in the published system for 14 findings, which took whole radiographs; the shift is ours. So
+# are, here and below, the resolution and the JPEG: without them, a network can tell collections
+# apart by how their files were made.
 NIH14 = RadiographAugmentation(
-    rotation_deg=15, scale=0.1, shift=0.05, mirror_probability=0.5, brightness=0.1, contrast=0.2
+    rotation_deg=15,
+    scale=0.1,
+    shift=0.05,
+    mirror_probability=0.5,
+    brightness=0.1,
+    contrast=0.2,
+    resolution=0.5,
+    jpeg_quality=50,
 )
 # As in the published system: Gaussian and speckle noise, and random contrast.
 COVID3 = RadiographAugmentation(
@@ -91,6 +104,8 @@ COVID3 = RadiographAugmentation(
     gamma=0.2,
     gaussian=0.03,
     speckle=0.08,
+    resolution=0.5,
+    jpeg_quality=50,
 )
 
 
@@ -100,6 +115,10 @@ def augment_radiograph(
     """Apply one random change within `limits`."""
     if rng.random() < limits.mirror_probability:
         radiograph = radiograph[:, ::-1]
+    if limits.resolution and rng.random() < 1 / 2:
+        radiograph = _reduce_resolution(radiograph, rng.uniform(1 - limits.resolution, 1))
+    if limits.jpeg_quality and rng.random() < 1 / 3:
+        radiograph = _compress(radiograph, int(rng.integers(limits.jpeg_quality, 96)))
     if limits.rotation_deg or limits.scale or limits.shift:
         radiograph = _warp(radiograph, rng, limits)
     # Before contrast and noise, which can make pixels negative: they have no power.
@@ -118,6 +137,25 @@ def augment_radiograph(
         radiograph = radiograph + _noise(radiograph, rng, limits.gaussian)
     result: Floats = np.clip(radiograph, 0, 1).astype(np.float32)
     return result
+
+
+def _reduce_resolution(radiograph: Floats, scale: float) -> Floats:
+    """The radiograph at a smaller size, and back."""
+    import cv2
+
+    rows, columns = radiograph.shape
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    small = cv2.resize(np.ascontiguousarray(radiograph), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (columns, rows)), np.float32)
+
+
+def _compress(radiograph: Floats, quality: int) -> Floats:
+    """The radiograph as a JPEG of this quality gives it back, in steps of 1/255."""
+    import cv2
+
+    eight_bits = np.rint(255 * np.clip(radiograph, 0, 1)).astype(np.uint8)
+    _, file = cv2.imencode(".jpg", eight_bits, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.float32) / 255
 
 
 def _noise(radiograph: Floats, rng: np.random.Generator, max_deviation: float) -> Floats:

@@ -6,6 +6,7 @@ Targets and decisions are (samples, labels), 0 or 1; each probability is of its 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,24 +103,64 @@ def operating_points(probabilities: Array, targets: Labels, rates: Array) -> Arr
 
 
 def calibrate_model(
-    model: Model, logits: Array, targets: Labels, rates: Array
+    model: Model, logits: Array, targets: Labels, rates: Array, most: float | None = None
 ) -> tuple[Model, Array]:
-    """The model with temperature and operating points, and the shifts to add to its logits."""
+    """The model with temperature and operating points, and the shifts to add to its logits.
+
+    With `most`, at most this share of the samples without labels is given one: the probability of
+    any label has a point too. The others are then chosen on the samples that reach it, because only
+    those are given labels.
+    """
     calibration = fit_calibration(logits, targets, rates)
     # Rounded as in config.json, so that the operating points fit what is stored.
     temperature = round(calibration.temperature, 4)
     calibration = dataclasses.replace(calibration, temperature=temperature)
-    points = operating_points(calibration.probabilities(logits), targets, rates)
+    probabilities = calibration.probabilities(logits)
+    any_point = None
+    if most is not None:
+        any_point = point_of_any_label(probabilities, targets, most)
+    if any_point is not None:
+        reached = _any_label(probabilities) >= any_point
+        # All of them, if so few are left that no label could have a point.
+        if targets[reached].any():
+            probabilities, targets = probabilities[reached], targets[reached]
+            rates = targets.mean(axis=0)
+    points = operating_points(probabilities, targets, rates)
     by_label = {label: round(float(p), 4) for label, p in zip(model.labels, points, strict=True)}
-    model = dataclasses.replace(model, temperature=temperature, operating_points=by_label)
+    model = dataclasses.replace(
+        model, temperature=temperature, operating_points=by_label, any_label_point=any_point
+    )
     return model, calibration.shifts
 
 
+def point_of_any_label(probabilities: Array, targets: Labels, most: float) -> float | None:
+    """The least probability of any label that a share `most` of the samples without labels reaches.
+
+    No larger share does. Rounded up to four digits; None where every sample has a label.
+    """
+    without = np.sort(_any_label(probabilities[~targets.astype(bool).any(axis=1)]))
+    if not len(without):
+        return None
+    # So many may reach the point; the next one may not.
+    reaching = int(most * len(without))
+    highest_below = float(without[len(without) - 1 - reaching])
+    return min(1.0, math.floor(highest_below * 1e4 + 1) / 1e4)
+
+
+def _any_label(probabilities: Array) -> Array:
+    """`decision.any_label` of every sample, (samples,)."""
+    # Of all samples at once, because every bootstrap draw asks.
+    result: Array = 1 - np.prod(1 - probabilities, axis=1)
+    return result
+
+
 def decide(model: Model, probabilities: Array) -> Labels:
-    """Which labels are at or above their operating points, (samples, labels)."""
+    """Which labels the demo lists, (samples, labels)."""
     # A label without a point is at one half, as in `decision`.
     points = np.array([model.operating_points.get(label, 0.5) for label in model.labels])
     decisions: Labels = (probabilities >= points).astype(np.int64)
+    if model.any_label_point is not None:
+        decisions[_any_label(probabilities) < model.any_label_point] = 0
     return decisions
 
 
@@ -175,6 +216,22 @@ def summary(
         "sensitivity": mean["recall"],
         "specificity": mean["specificity"],
         "ece": calibration_error(probabilities, targets, weights),
+        "auroc_abnormal": metrics.auroc(
+            _any_label(probabilities), np.asarray(targets.any(axis=1), np.bool_), weights
+        ),
+        **_listing(targets, decisions, weights),
+    }
+
+
+def _listing(targets: Labels, decisions: Labels, weights: Array) -> dict[str, float]:
+    """How many findings are listed: per sample, on how many samples any, and of those present."""
+    is_present, is_listed = targets.astype(bool), decisions.astype(bool)
+    total, present = weights.sum(), (weights[:, None] * is_present).sum()
+    listed = (weights[:, None] * (is_present & is_listed)).sum()
+    return {
+        "findings_per_sample": float((weights * is_listed.sum(axis=1)).sum() / total),
+        "samples_with_findings": float((weights * is_listed.any(axis=1)).sum() / total),
+        "present_findings_listed": float(listed / present) if present else float("nan"),
     }
 
 

@@ -22,6 +22,7 @@ from xai_demo.errors import TrainingError
 from xai_demo.training import datasets, findings, fold_metrics, predict, tracking, train
 from xai_demo.training.evaluate import check_split
 from xai_demo.training.fold_metrics import Fold
+from xai_demo.training.initial_weights import load_initial_weights
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _train_fold(
     # For each fold anew: a resumed run then builds the same network.
     torch.manual_seed(seed)
     network = networks.architecture(recipe.model).build(recipe.model)
-    notes = train.load_initial_weights(network, recipe, settings)
+    notes = load_initial_weights(network, recipe, settings)
     train.fit_network(
         network,
         recipe,

@@ -94,3 +94,8 @@ class Recipe:
     evaluate: Evaluator | None = None  # None: one decision per sample of the test split
     # Bundled model to take weights from; None: random weights.
     initial_model: str | None = None
+    # Instead: from weights trained on ImageNet, see `initial_weights`.
+    is_from_imagenet: bool = False
+    # Of independent labels: the largest share of the validation samples without any label that is
+    # given one. None: no limit.
+    max_false_alarms: float | None = None

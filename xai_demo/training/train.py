@@ -21,10 +21,7 @@ import torch
 from safetensors.torch import save
 
 from xai_demo import networks
-from xai_demo.errors import TrainingError
 from xai_demo.files import write_atomically
-from xai_demo.hub import Hub
-from xai_demo.hub.checkpoint import read_tensors
 from xai_demo.records import Model
 from xai_demo.settings import Settings
 from xai_demo.training import (
@@ -38,6 +35,7 @@ from xai_demo.training import (
     trainer,
 )
 from xai_demo.training.evaluate import PATIENTS_FILE, check_folder, check_split
+from xai_demo.training.initial_weights import load_initial_weights
 from xai_demo.training.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -213,7 +211,9 @@ def calibrate_network(network: nn.Module, recipe: Recipe, data: Dataset) -> Mode
         # Rates come from all samples that may be looked at; validation alone has few of a label.
         seen = np.concatenate([data.indices("train"), data.indices("validation")])
         rates = data.targets[seen].mean(axis=0)
-        model, shifts = findings.calibrate_model(recipe.model, values, targets.numpy(), rates)
+        model, shifts = findings.calibrate_model(
+            recipe.model, values, targets.numpy(), rates, recipe.max_false_alarms
+        )
         # A shifted bias gives the same probabilities, so config.json needs no shifts.
         _, last = class_imbalance.split_last_layer(recipe.model, network)
         with torch.no_grad():
@@ -236,36 +236,6 @@ def _write_model(out: Path, model: Model, state: dict[str, Tensor], data: Datase
     write_atomically(out / PATIENTS_FILE, patients)
     # Last, because config.json with the sha256 makes the directory a complete model.
     model_card.write(out, dataclasses.replace(model, sha256=hashlib.sha256(content).hexdigest()))
-
-
-def load_initial_weights(network: nn.Module, recipe: Recipe, settings: Settings) -> tuple[str, ...]:
-    """Copy the weights that a recipe starts from into a network; returns notes for the card.
-
-    Tensors of another shape, such as the last layer's, keep their random values. Raises
-    CheckpointUnavailableError if that model is not here and TrainingError if its architecture
-    differs.
-    """
-    if recipe.initial_model is None:
-        return ()
-    hub = Hub(settings)
-    initial, checkpoint = hub.model(recipe.initial_model), hub.fetch_weights(recipe.initial_model)
-    if initial.architecture != recipe.model.architecture:
-        raise TrainingError(
-            f"{recipe.initial_model} is a {initial.architecture}; {recipe.model.name} can only "
-            f"start from a {recipe.model.architecture}."
-        )
-    state = network.state_dict()
-    matching = {
-        # Stored weights may be float16; training needs float32.
-        name: tensor.to(state[name].dtype)
-        for name, tensor in read_tensors(checkpoint.path).items()
-        if name in state and state[name].shape == tensor.shape
-    }
-    network.load_state_dict(state | matching)
-    return (
-        f"Initialised from {recipe.initial_model} (sha256 {checkpoint.sha256}): {len(matching)} of "
-        f"{len(state)} tensors, all whose shapes match.",
-    )
 
 
 def half_precision_state(

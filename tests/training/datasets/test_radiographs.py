@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from xai_demo.catalog.hub_models import NIH_FINDINGS
 from xai_demo.errors import TrainingError
 from xai_demo.records import Model, Raster
 from xai_demo.settings import Settings
-from xai_demo.training.datasets import covid, nih, split_groups
+from xai_demo.synthesis.thorax import lung_masks, thorax_phantom
+from xai_demo.training.datasets import covid, nih, radiography, split_groups
 from xai_demo.training.evaluate import evaluate_model
+from xai_demo.training.initial_weights import load_initial_weights
 from xai_demo.training.model_card import write_card
-from xai_demo.training.recipes import RECIPES, chest
-from xai_demo.training.train import load_initial_weights, train_model
+from xai_demo.training.recipes import RECIPES, chest, nih14
+from xai_demo.training.train import train_model
 
 SMALL = Raster(height=48, width=48, mean=0.5, std=0.25)
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID"
@@ -32,7 +35,7 @@ def model_of(name: str) -> Model:
     return dataclasses.replace(RECIPES[name].model, preprocessing=SMALL)
 
 
-NIH14, COVID3 = model_of("nih14-resnet18"), model_of("covid3-simplecnn")
+NIH14, COVID3 = model_of("nih14-efficientnet-lite0"), model_of("covid3-simplecnn")
 
 
 def picture(path: Path, level: int, seed: int = 0) -> None:
@@ -148,6 +151,64 @@ def test_the_published_lists_are_followed_where_they_are(tmp_path):
     assert len(data.indices("validation")) == pytest.approx(40 * 0.15 / 0.85, abs=2)
 
 
+def radiography_folder(folder: Path, *, blocks: int = 30, header: str | None = None) -> Path:
+    """The COVID-19 Radiography Database: two films of each label in each block."""
+    lines = [header or "file,label,block,near_duplicates"]
+    for number in range(4 * blocks):
+        label = ("COVID-19", "Normal")[number % 2]
+        file = f"{label}/{number:05}.jpg"
+        picture(folder / file, 200 if label == "COVID-19" else 75, 1000 + number)
+        lines.append(f"{file},{label},block-{label}-{number // 4},near-{label}-{number}")
+    (folder / radiography.TABLE).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_blocks_and_near_duplicates_of_films_are_kept_together(tmp_path):
+    listed = radiography.list_radiographs(radiography_folder(tmp_path, blocks=3))
+    assert len(listed) == 12
+    assert len({film.patient for film in listed}) == 6
+    keys = [("a", "1"), ("b", "2"), ("c", "1"), ("c", "3"), ("d", "3"), ("e", "4")]
+    for order in (keys, keys[::-1]):
+        groups = dict(zip(order, radiography.join_blocks(order), strict=True))
+        assert [groups[key] for key in keys] == ["a", "b", "a", "a", "a", "e"]
+    assert radiography.list_radiographs(tmp_path / "Normal") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("near_duplicates", "twins"), r"it also needs near_duplicates"),
+        ((",Normal,", ",Healthy,"), r"films.csv, line 3: the label is 'Healthy'; expected is COV"),
+        (("Normal/00001", "Normal/9"), r"films.csv, line 3: Normal/9.jpg is not in .*; every film"),
+    ],
+)
+def test_a_table_of_films_that_will_not_do_is_refused(tmp_path, change, said):
+    table = radiography_folder(tmp_path, blocks=1) / radiography.TABLE
+    table.write_text(table.read_text().replace(*change))
+    with pytest.raises(TrainingError, match=said):
+        radiography.list_radiographs(tmp_path)
+
+
+def test_normal_films_are_films_without_findings_in_splits_of_their_own(tmp_path):
+    folder = many(tmp_path / "nih")
+    alone = nih.read(folder, NIH14)
+    radiography_folder(tmp_path / "radiography")
+    data = nih.read(tmp_path, NIH14)
+    assert data.targets.shape == (60 + 60, 14)
+    is_added = np.array([group.startswith(radiography.PREFIX) for group in data.groups])
+    assert not data.targets[is_added].any()
+    # NIH's own patients stay where they are without those films.
+    assert (
+        dict(zip(alone.groups, alone.splits, strict=True)).items()
+        <= dict(zip(data.groups, data.splits, strict=True)).items()
+    )
+    assert {split for split, added in zip(data.splits, is_added, strict=True) if added} == {
+        "train",
+        "validation",
+        "test",
+    }
+
+
 def test_a_patient_in_two_parts_is_refused_with_file_line_and_number(tmp_path):
     folder = nih_folder(tmp_path, *ROWS)
     (folder / "train_val_list.txt").write_text("00000007_000.png\n")
@@ -191,6 +252,18 @@ def test_children_with_pneumonia_are_as_many_as_normal_ones_and_adults_are_kept_
     assert np.bincount(abroad.targets, minlength=3).tolist() == [0, 4, 4]
 
 
+def test_the_second_source_of_covid_has_its_own_splits(films, tmp_path):
+    shutil.copytree(films, tmp_path / "both")
+    radiography_folder(tmp_path / "both" / "radiography")
+    data = covid.read(tmp_path / "both", COVID3)
+    assert np.bincount(data.targets).tolist() == [30 + 60, 30, 30 + 60]
+    # The table's films are not COVID-CXNet's, though their folder has the same name.
+    assert "its 30 radiographs count" in data.notes[0]
+    group_of = {film.patient for film in radiography.list_radiographs(tmp_path / "both")}
+    at = [i for i, group in enumerate(data.groups) if group in group_of]
+    assert [data.splits[i] for i in at] == list(radiography.splits_of([data.groups[i] for i in at]))
+
+
 def test_pictures_much_alike_are_one_persons(tmp_path):
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 400))
@@ -198,9 +271,22 @@ def test_pictures_much_alike_are_one_persons(tmp_path):
     assert covid.group_similar(small, ["d", "c", "b", "a"]) == ["a", "c", "a", "a"]
 
 
-def test_a_masked_picture_has_its_frame_and_no_lungs():
+def test_the_lungs_are_masked_where_they_are():
+    film = thorax_phantom(seed=2).pixels
+    bare, note = covid.mask_lungs(film[None])
+    lungs = lung_masks(film.shape[0])
+    assert (bare[0][lungs.any(axis=0)] == 128).mean() > 0.95
+    # The spine between them, the shoulders and the marker stay as they are.
+    is_masked = bare[0] != film
+    assert is_masked[:, 250:262].mean() < 0.1
+    assert not is_masked[:60].any()
+    assert note.endswith("no field was found, on 0 of 1 radiographs.")
+
+
+def test_without_a_lung_field_a_rectangle_is_masked():
     held = np.random.default_rng(0).integers(0, 255, (2, 100, 100)).astype(np.uint8)
-    bare = covid.mask_lungs(held)
+    bare, note = covid.mask_lungs(held)
+    assert "on 2 of 2 radiographs" in note
     assert (bare[:, 8:90, 8:92] == 128).all()
     frame = np.ones((100, 100), bool)
     frame[8:90, 8:92] = False
@@ -266,6 +352,25 @@ def _config(directory: Path) -> dict:
     return json.loads((directory / "config.json").read_text())
 
 
+def test_normal_adults_are_a_test_of_their_own(tiny, tmp_path):
+    name = "nih14-efficientnet-lite0"
+    tiny(name, is_from_imagenet=False)
+    many(tmp_path / "data" / "nih")
+    radiography_folder(tmp_path / "data" / "radiography")
+    train_model(name, data=tmp_path / "data", out=tmp_path / name)
+    settings = settings_of(tmp_path)
+    result = evaluate_model(name, settings=settings, data=tmp_path / "data")
+    assert result["n"] == 9
+    normal = result["parts"][nih14.NORMAL_ADULTS]
+    assert 0 < normal["n"] < 30
+    assert normal["metrics"]["samples_with_findings"]["value"] <= 0.5
+    assert normal["metrics"]["present_findings_listed"]["value"] is None
+    assert 0 < _config(tmp_path / name)["any_label_point"] <= 1
+    card = write_card(name, settings=settings, result=result).read_text()
+    assert f"| {nih14.NORMAL_ADULTS} | {normal['n']} | " in card
+    assert "none listed where the probability of any is below" in card
+
+
 def test_whoever_was_not_learnt_from_is_asked_about_wherever_they_lie(tiny, tmp_path):
     tiny("nih14-resnet50")
     name = "nih14-resnet50"
@@ -314,8 +419,8 @@ def test_a_recipe_starts_from_the_layers_of_a_model_that_is_here(tiny, tmp_path)
 
 def test_layers_of_another_shape_stay_and_another_architecture_is_refused(tiny, tmp_path):
     tiny("pneumonia-resnet18")
-    tiny("nih14-resnet18")
-    recipe = RECIPES["nih14-resnet18"]
+    tiny("pneumonia3-resnet18")
+    recipe = RECIPES["pneumonia3-resnet18"]
     whole = TINY.build(RECIPES["pneumonia-resnet18"].model)
     write_model(tmp_path / "pneumonia-resnet18", RECIPES["pneumonia-resnet18"].model, seed=7)
     network = TINY.build(recipe.model)
@@ -331,6 +436,6 @@ def test_layers_of_another_shape_stay_and_another_architecture_is_refused(tiny, 
         recipe, model=dataclasses.replace(recipe.model, architecture="simplecnn")
     )
     with pytest.raises(
-        TrainingError, match="is a tiny; nih14-resnet18 can only start from a simplecnn"
+        TrainingError, match="is a tiny; pneumonia3-resnet18 can only start from a simplecnn"
     ):
         load_initial_weights(network, other, settings_of(tmp_path))

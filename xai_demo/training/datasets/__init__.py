@@ -84,6 +84,19 @@ class Dataset:
         )
         return dataclasses.replace(self, splits=splits)
 
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
+        """The same dataset with these samples alone, in this order."""
+        kept = [int(i) for i in indices]
+        load = self.load
+        return dataclasses.replace(
+            self,
+            targets=self.targets[kept],
+            groups=tuple(self.groups[i] for i in kept),
+            splits=tuple(self.splits[i] for i in kept),
+            # Samples are renumbered here; `self` loads them by the numbers that they had.
+            load=lambda i, rng: load(kept[i], rng),
+        )
+
     def held_out(self, trained_on: frozenset[str] | None) -> Dataset:
         """The same dataset with all that a network was not trained on in the test split.
 

@@ -1,14 +1,16 @@
-"""COVID-19, pneumonia or normal: three classes from three collections of different hospitals.
+"""COVID-19, pneumonia or normal: three classes from collections of different hospitals.
 
-Networks are trained on COVID-CXNet (a folder COVID-19) and on children's radiographs (Kermany).
-Adults of NIH ChestX-ray14, with the single finding Pneumonia or with No Finding, are the external
-test and are never trained on. All COVID-19 radiographs come from one collection, so a network can
-pass the internal test by telling the collections apart; `masked` radiographs, whose lungs are
-hidden, show how far that shortcut goes.
+Networks are trained on COVID-CXNet (a folder COVID-19), on children's radiographs (Kermany) and,
+where it is there, on the COVID-19 Radiography Database: a second source of COVID-19, and normal
+adults. Adults of NIH ChestX-ray14, with the single finding Pneumonia or with No Finding, are the
+external test and are never trained on. No hospital has all three classes, so a network can pass the
+internal test by telling the collections apart; `masked` radiographs, whose lungs are hidden, show
+how far that shortcut goes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xai_demo.errors import TrainingError
+from xai_demo.imaging import lungs
 from xai_demo.training import augmentation
 from xai_demo.training.datasets import (
     Dataset,
@@ -25,6 +28,7 @@ from xai_demo.training.datasets import (
     nih,
     one_hot,
     radiographs,
+    radiography,
     split_groups,
 )
 from xai_demo.training.datasets.radiographs import RadiographFile
@@ -36,7 +40,13 @@ if TYPE_CHECKING:
 
 COVID, PNEUMONIA, NORMAL = "COVID-19", "Pneumonia", "Normal"
 FOLDER = "COVID-19"
-# The region that is masked, as shares of height and width: both lungs and all between them.
+# The sources of COVID-19, and how the groups of their radiographs begin.
+COVID_CXNET, RADIOGRAPHY = "COVID-CXNet", "the COVID-19 Radiography Database"
+SOURCES = {COVID_CXNET: "covid:", RADIOGRAPHY: radiography.PREFIX}
+_CHILD, _FILM = "kermany:", radiography.PREFIX
+# The margin around the lung field that is masked with it, as a share of the width; and, as shares
+# of height and width, the region that is masked on a film on which no field is found.
+_MARGIN = 0.03
 TOP, BOTTOM, LEFT, RIGHT = 0.08, 0.90, 0.08, 0.92
 # Correlation of two thumbnails from which they count as one patient's.
 _SIMILAR = 0.985
@@ -53,16 +63,25 @@ def read(data: Path, model: Model, *, masked: bool = False) -> Dataset:
     named after labels. Raises TrainingError where a class is missing.
     """
     spec = radiographs.spec_of(model)
+    notes = list[str]()
+
+    def preprocess_all(images: Pixels) -> Pixels:
+        if not masked:
+            return images
+        bare, note = mask_lungs(images)
+        notes.append(note)
+        return bare
+
     if not kermany.is_published(data):
         other = radiographs.read(
             data,
             model,
             augmentation=_augment,
-            preprocess_all=mask_lungs if masked else None,
+            preprocess_all=preprocess_all,
         )
         # Where a class is missing, the error below names it.
         if other is not None and len(set(other.targets.tolist())) == len(model.labels):
-            return other
+            return dataclasses.replace(other, notes=(*other.notes, *notes))
     listed = _internal_radiographs(data)
     for label in model.labels:
         if not any(label in file.labels for file in listed):
@@ -73,15 +92,15 @@ def read(data: Path, model: Model, *, masked: bool = False) -> Dataset:
     targets = np.array([model.labels.index(file.labels[0]) for file in listed])
     groups = tuple(file.patient for file in listed)
     rows = np.stack([one_hot(int(t), len(model.labels)) for t in targets])
-    images = radiographs.pixels(listed, spec)
+    images = preprocess_all(radiographs.pixels(listed, spec))
     return Dataset(
         name="covid3",
         labels=model.labels,
         targets=targets,
         groups=groups,
         splits=_splits(groups),
-        load=radiographs.loader(mask_lungs(images) if masked else images, rows, spec, _augment),
-        notes=_notes(listed),
+        load=radiographs.loader(images, rows, spec, _augment),
+        notes=(*_notes(listed), *notes),
     )
 
 
@@ -110,13 +129,27 @@ def external(data: Path, model: Model) -> Dataset | None:
     )
 
 
-def mask_lungs(images: Pixels) -> Pixels:
-    """Radiographs whose lungs are grey and only the border is left: (images, height, width)."""
+def mask_lungs(images: Pixels) -> tuple[Pixels, str]:
+    """Radiographs whose lungs are grey, (images, height, width), and a note on how they were found.
+
+    Where `imaging.lungs` finds no field, a rectangle hides both lungs and all between them.
+    """
+    import cv2
+
     height, width = images.shape[1:]
-    masked = images.copy()
-    rows, columns = _span(height, TOP, BOTTOM), _span(width, LEFT, RIGHT)
-    masked[:, rows, columns] = 128
-    return masked
+    masked, missing = images.copy(), 0
+    square = np.ones(2 * (2 * round(_MARGIN * width) + 1,), np.uint8)
+    for image in masked:
+        field = lungs.lung_field(image.astype(np.float32) / 255)
+        if field.any():
+            image[cv2.dilate(field.astype(np.uint8), square) > 0] = 128
+        else:
+            missing += 1
+            image[_span(height, TOP, BOTTOM), _span(width, LEFT, RIGHT)] = 128
+    return masked, (
+        f"Lungs masked by their field; by a rectangle, because no field was found, on {missing} of "
+        f"{len(images)} radiographs."
+    )
 
 
 def _span(size: int, start: float, end: float) -> slice:
@@ -128,20 +161,29 @@ def _internal_radiographs(data: Path) -> list[RadiographFile]:
     normal: list[RadiographFile] = []
     for file in kermany.list_radiographs(data):
         label = NORMAL if kermany.NORMAL in file.labels else PNEUMONIA
-        child = RadiographFile(path=file.path, patient=f"kermany:{file.patient}", labels=(label,))
+        child = RadiographFile(path=file.path, patient=f"{_CHILD}{file.patient}", labels=(label,))
         (normal if label == NORMAL else pneumonia).append(child)
     # By the patient's hash: the same draw everywhere, and a patient's radiographs stay together.
     shuffled = sorted(pneumonia, key=lambda file: _digest(f"drawn:{file.patient}".encode()))
     # Without normal ones, a cut to their number would have pneumonia reported as missing.
-    return [*_covid_radiographs(data), *normal, *(shuffled[: len(normal)] if normal else shuffled)]
+    return [
+        *_covid_radiographs(data),
+        *radiography.list_radiographs(data),
+        *normal,
+        *(shuffled[: len(normal)] if normal else shuffled),
+    ]
 
 
 def _covid_radiographs(data: Path) -> list[RadiographFile]:
     """COVID-CXNet's radiographs. No patients are published, so similar ones count as one's."""
+    table = radiography.find_table(data)
     paths = sorted(
         p
         for p in data.rglob("*")
-        if p.parent.name == FOLDER and p.suffix.lower() in _IMAGE_SUFFIXES
+        if p.parent.name == FOLDER
+        and p.suffix.lower() in _IMAGE_SUFFIXES
+        # The other source of COVID-19 calls its folder the same.
+        and (table is None or p.parent.parent != table.parent)
     )
     names = [f"covid:{_digest(path.read_bytes())}" for path in paths]
     patients = group_similar(_thumbnails(paths), names) if paths else []
@@ -193,19 +235,20 @@ def _thumbnails(paths: Sequence[Path]) -> NDArray[np.float64]:
 
 
 def _splits(groups: Sequence[str]) -> tuple[Split, ...]:
-    """Children are split as for `pneumonia-resnet18`, all others by a hash of their own."""
-    # The test children of one model are then never trained on by another.
-    names = [group.removeprefix("kermany:") for group in groups]
-    children = split_groups(names, seed="kermany")
-    others = split_groups(names, seed="covid3")
+    """Each collection in the splits that it has for every network.
+
+    The test patients of one network are then never trained on by another.
+    """
+    children = split_groups([group.removeprefix(_CHILD) for group in groups], seed="kermany")
+    films, others = radiography.splits_of(groups), split_groups(groups, seed="covid3")
     return tuple(
-        a if group.startswith("kermany:") else b
-        for group, a, b in zip(groups, children, others, strict=True)
+        child if group.startswith(_CHILD) else film if group.startswith(_FILM) else other
+        for group, child, film, other in zip(groups, children, films, others, strict=True)
     )
 
 
 def _notes(listed: Sequence[RadiographFile]) -> tuple[str, ...]:
-    covid = [file for file in listed if file.labels == (COVID,)]
+    covid = [file for file in listed if file.patient.startswith(SOURCES[COVID_CXNET])]
     return (
         f"COVID-CXNet does not publish patients: its {len(covid)} radiographs count as "
         f"{len({file.patient for file in covid})} patients, similar ones as the same patient's.",

@@ -27,6 +27,7 @@ from xai_demo.training.datasets import (
     Split,
     assign_parts,
     radiographs,
+    radiography,
     split_groups,
 )
 from xai_demo.training.datasets.breathing import Ledger
@@ -168,9 +169,10 @@ def _findings(text: str | None, name: str, number: int) -> tuple[str, ...]:
 def read(data: Path, model: Model) -> Dataset:
     """Read all radiographs with a row, split 70/15/15 by patient, stratified by finding.
 
-    Where the published lists lie beside the table, they define the test split. Where there is no
-    table, radiographs are read from folders named after findings. Raises TrainingError where there
-    is neither.
+    Where the published lists lie beside the table, they define the test split. Where the COVID-19
+    Radiography Database is in `data` as well, its normal films are added as films without findings,
+    in splits of their own. Where there is no table, radiographs are read from folders named after
+    findings. Raises TrainingError where there is neither.
     """
     if find_table(data) is None:
         other = radiographs.read(data, model, augmentation=_augment)
@@ -178,14 +180,18 @@ def read(data: Path, model: Model) -> Dataset:
             return other
     spec = radiographs.spec_of(model)
     listed, notes = list_radiographs(data)
-    targets = label_matrix(listed, model)
+    own = label_matrix(listed, model)
+    splits = _splits(listed, tuple(file.patient for file in listed), own, published_parts(data))
+    normal = [f for f in radiography.list_radiographs(data) if f.labels == (radiography.NORMAL,)]
+    listed += normal
     groups = tuple(file.patient for file in listed)
+    targets = np.vstack([own, np.zeros((len(normal), len(model.labels)), np.int64)])
     return Dataset(
         name="nih14",
         labels=model.labels,
         targets=targets,
         groups=groups,
-        splits=_splits(listed, groups, targets, published_parts(data)),
+        splits=splits + radiography.splits_of([file.patient for file in normal]),
         load=radiographs.loader(
             radiographs.pixels(listed, spec), targets.astype(np.float32), spec, _augment
         ),

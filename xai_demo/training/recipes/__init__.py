@@ -6,7 +6,7 @@ from xai_demo.errors import UnknownNameError
 from xai_demo.records import LogMel, Model, Raster
 from xai_demo.training.datasets import esc10, kermany
 from xai_demo.training.recipe import Recipe, Schedule
-from xai_demo.training.recipes import chest, lung
+from xai_demo.training.recipes import chest, lung, nih14
 
 RECIPES = {
     "pneumonia-resnet18": Recipe(
@@ -59,8 +59,9 @@ RECIPES = {
         uncertain_share=0.03,
     ),
     "pneumonia3-resnet18": chest.PNEUMONIA3_RESNET18,
-    "nih14-resnet18": chest.NIH14_RESNET18,
-    "nih14-resnet50": chest.NIH14_RESNET50,
+    "nih14-efficientnet-lite0": nih14.NIH14_LITE0,
+    "nih14-resnet50": nih14.NIH14_RESNET50,
+    "covid3-efficientnet-lite0": chest.COVID3_LITE0,
     "covid3-simplecnn": chest.COVID3_SIMPLECNN,
     "covid3-resnet50": chest.COVID3_RESNET50,
     "lung-resnet18": lung.RESNET18,
