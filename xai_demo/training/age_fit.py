@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo.errors import TrainingError
-from xai_demo.imaging import age
+from xai_demo.imaging import age, gate
 from xai_demo.training.datasets import assign_parts, covid, kermany, nih, radiography, split_groups
 from xai_demo.training.gate_eval import VerdictTally, read_pixels
 from xai_demo.training.input_checks import GateFit
@@ -194,7 +194,7 @@ def _rates(log_odds: NDArray[np.float64], films: Sequence[Film]) -> dict[str, An
     """How often each kind is read as what it is, and how often surely as what it is not."""
     tallies: dict[str, VerdictTally] = {}
     for odds, film in zip(log_odds.tolist(), films, strict=True):
-        adult = 1 / (1 + np.exp(-odds))
+        adult = float(gate.probability(odds))
         is_child = film.kind in (CHILDREN, NIH_CHILDREN, NIH_TEENS)
         right = 1 - adult if is_child else adult
         word = "children's" if is_child else "adults'"
