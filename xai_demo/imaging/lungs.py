@@ -245,13 +245,16 @@ def largest_parts(sides: Floats) -> Mask:
 def _largest_part(mask: Mask) -> Mask:
     import cv2
 
-    contours, _ = cv2.findContours(
-        np.asarray(mask, np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    plane = np.asarray(mask, np.uint8)
+    # Without thin tails, such as a bubble of air below the diaphragm that hangs on.
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    solid = cv2.morphologyEx(plane, cv2.MORPH_OPEN, disc)
+    contours, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
     if contours:
         cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 1, -1)
-    return filled.astype(np.bool_)
+    # The corner between diaphragm and ribs is thin too: one point of it comes back.
+    return np.asarray((filled > 0) | (cv2.dilate(filled, np.ones((3, 3))) > 0) & mask)
 
 
 def _morph(operation: int, masks: Mask) -> Mask:

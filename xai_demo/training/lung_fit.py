@@ -1,10 +1,8 @@
 """Fits the network of `imaging.lungs` and measures it; the command is `refit lungs`.
 
-There are no drawn outlines, so the network learns in two rounds. In the first it learns from films
-whose lungs are clear enough for `training.lung_outlines`, and from thorax phantoms, all changed at
-random as `training.lung_films` does: where that hides a lung, its outline stays. In the second its
-own answers for the other films are added, where they are plausible and the mirrored film has the
-same. One patient in seven is left out and measured on.
+There are no drawn outlines. The network learns from films whose lungs are clear enough for
+`training.lung_outlines`, and from thorax phantoms, all changed at random by `training.lung_films`:
+where that hides a lung, its outline stays. One patient in seven is left out and measured on.
 """
 
 from __future__ import annotations
@@ -38,13 +36,9 @@ if TYPE_CHECKING:
 
     Mask: TypeAlias = NDArray[np.bool_]
 
-# Steps of each round, and films a step.
-STEPS, BATCH = (700, 1500), 32
-_LEARNING_RATES = (3e-3, 2e-3)
+STEPS, BATCH, _LEARNING_RATE = 700, 32, 3e-3
 # The share of images without lungs, and of phantoms among the films.
 _WITHOUT, _PHANTOMS = 0.1, 60
-# Of the answers to a film and its mirror image, to count as the same.
-_SAME, _PLAUSIBLE = 0.93, 0.8
 
 
 class LungNetwork(nn.Module):
@@ -99,7 +93,7 @@ def refit_lungs(
     *,
     settings: Settings,
     out: Path | None = None,
-    steps: tuple[int, int] = STEPS,
+    steps: int = STEPS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fit the network, write its weights to `out`, and measure it on patients left out.
@@ -123,12 +117,9 @@ def refit_lungs(
     if out is not None:
         samples = [_sample(films.images[i], films.outlines[i]) for i in clear]
         samples += [_phantom(seed) for seed in range(_PHANTOMS)]
+        torch.manual_seed(0)
         network = LungNetwork()
-        _train(network, samples, images[::2], steps, 0, report)
-        own = [_own_answer(network, films, i) for i in fitted if films.outlines[i] is None]
-        samples += [answer for answer in own if answer is not None]
-        counts["answered alike"] = sum(answer is not None for answer in own)
-        _train(network, samples, images[::2], steps, 1, report)
+        _train(network, samples, images[::2], steps, report)
         write_atomically(out, packed_weights(network))
     report(0.95, "measuring")
     layers = lungs.read_weights(out or lungs.WEIGHTS_FILE)
@@ -181,45 +172,23 @@ def _phantom(seed: int) -> tuple[Floats, Floats]:
     return _sample(thumbnail(np.asarray(pixels / 255, np.float32)), thorax.lung_masks(SIDE))
 
 
-def _own_answer(network: LungNetwork, films: _Films, index: int) -> tuple[Floats, Floats] | None:
-    """A film with the network's answer, if that is plausible and its mirror image's is the same."""
-    image = films.images[index]
-    pair = torch.from_numpy(np.stack([image, image[:, ::-1]])[:, None].copy())
-    with torch.no_grad():
-        one, other = torch.sigmoid(network(pair)).numpy()
-    other = other[::-1, :, ::-1]
-    if _dice(one.max(axis=0) >= 0.5, other.max(axis=0) >= 0.5) < _SAME:
-        return None
-    sides = (one + other) / 2
-    masks = lungs.largest_parts(sides)
-    if lungs.plausibility(sides, masks) < _PLAUSIBLE:
-        return None
-    large = cv2.resize(np.moveaxis(np.where(masks, sides, 0), 0, 2), (SIDE, SIDE))
-    return image, (large >= 0.5).astype(np.float32)
-
-
 def _train(
     network: LungNetwork,
     samples: Sequence[tuple[Floats, Floats]],
     others: Sequence[Floats],
-    steps: tuple[int, int],
-    number: int,
+    steps: int,
     report: Progress,
 ) -> None:
-    """One round of training, from the weights that the network has."""
-    torch.manual_seed(number)
-    rng = np.random.default_rng(number)
+    rng = np.random.default_rng(0)
     network.train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = _LEARNING_RATES[number]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps[number], pct_start=0.15
+        optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.15
     )
     films = [film for film, _ in samples]
-    for step in range(steps[number]):
-        done = (step + number * steps[0]) / sum(steps)
-        report(0.4 + 0.55 * done, f"round {number + 1}: step {step} of {steps[number]}")
+    for step in range(steps):
+        report(0.4 + 0.55 * step / steps, f"step {step} of {steps}")
         images, targets = _batch(samples, films, others, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(images.contiguous(memory_format=torch.channels_last))
