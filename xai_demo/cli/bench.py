@@ -46,6 +46,9 @@ def add_bench(command: argparse.ArgumentParser) -> None:
         "--workers", action="store_true", help="instead: what reading files in workers costs"
     )
     kind.add_argument(
+        "--training", action="store_true", help="instead: how many samples a second training takes"
+    )
+    kind.add_argument(
         "--minutes",
         type=int,
         metavar="N",
@@ -78,6 +81,7 @@ def _measure(
         memory,
         slow_explainers,
         startup,
+        training_speed,
         workers,
     )
 
@@ -105,6 +109,9 @@ def _measure(
     if arguments.http:
         result = http.run(settings, progress=progress, **rounds)
         return result, http.table(result)
+    if arguments.training:
+        result = training_speed.run(progress=progress, **rounds)
+        return result, training_speed.table(result)
     if arguments.workers:
         result = workers.run(settings, progress=progress, **rounds)
         return result, workers.table(result)
@@ -136,6 +143,6 @@ def _rounds(arguments: argparse.Namespace) -> dict[str, int]:
         if getattr(arguments, option):
             raise RequestError(
                 f"--rounds is {arguments.rounds}, but --{option} takes no medians; use it alone, or"
-                " with --http, --frontend, --start or --workers"
+                " with --http, --frontend, --start, --training or --workers"
             )
     return {"rounds": arguments.rounds}
