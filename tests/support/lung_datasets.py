@@ -93,3 +93,12 @@ def write_cycles(folder: Path, patient: int, lines: str, split: str) -> None:
     (folder / "ICBHI_final_database" / f"{stem}.txt").write_text(lines)
     with (folder / "ICBHI_challenge_train_test.txt").open("a") as file:
         file.write(f"{stem}\t{split}\n")
+
+
+def write_manikin(folder: Path, sounds: list[tuple[str, int]]) -> None:
+    """The manikin's layout: types of lung sounds, each with the seed of its noise."""
+    lines = ["file,kind,type,location,sex"]
+    for number, (what, seed) in enumerate(sounds):
+        write(folder / f"L{number:04}.wav", noise(3.0, seed=seed))
+        lines.append(f"L{number:04}.wav,lung,{what},RUA,M")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")

@@ -22,13 +22,14 @@ from tests.support.lung_datasets import (
     write_adult,
     write_child,
     write_cycles,
+    write_manikin,
 )
 from xai_demo import networks
 from xai_demo.errors import TrainingError
 from xai_demo.hub.checkpoint import read_model
 from xai_demo.settings import Settings
 from xai_demo.training import cross_validation, metrics
-from xai_demo.training.datasets import breathing
+from xai_demo.training.datasets import breathing, manikin
 from xai_demo.training.datasets.breathing import Annotation, Take
 from xai_demo.training.evaluate import evaluate_model
 from xai_demo.training.lung import evaluation, event_bank
@@ -71,6 +72,8 @@ def data(tmp_path_factory):
     write_cycles(folder / "icbhi", 102, "0.0 2.0 0 0\n2.0 4.5 1 1\n", "test")
     for patient in range(1, 7):
         write_adult(folder / "fraiwan", patient, ("N", "E W", "Crep")[patient % 3])
+    types = ("Normal", "Fine Crackles", "Coarse Crackles", "Wheezing")
+    write_manikin(folder / "manikin", [(types[n % 4], n) for n in range(16)])
     return folder
 
 
@@ -122,12 +125,19 @@ def test_a_mixture_is_evaluated_site_by_site(data, settings, tmp_path):
     result = evaluate_model(NAME, settings=settings, data=data, out=tmp_path)
     assert (result["site"], result["level"], result["split"]) == ("sprsound", "events", "test")
     assert (result["n"], result["groups"]) == (4, 1)
-    assert set(result["sites"]) == {"sprsound", "icbhi", "fraiwan"}
+    assert set(result["sites"]) == {"sprsound", "icbhi", "manikin", "fraiwan"}
     assert result["sites"]["icbhi"]["events"]["n"] == 2  # the cycles of the official test
     assert result["sites"]["icbhi"]["recordings"]["n"] == 1
     assert result["recordings"]["n"] == 2
     assert result["recordings"]["record_level"]["n"] == 3
     assert result["recordings"]["record_level"]["poor_quality"] == 1
+    unseen = result["sites"]["manikin"]["recordings"]
+    halves = [t.official_split for t in manikin.read(data / "manikin").takes]
+    assert unseen["n"] == unseen["groups"] == halves.count("test")
+    by_detail = unseen["by_detail"]
+    assert sum(row["n"] for row in by_detail.values()) == unseen["n"]
+    for row in by_detail.values():
+        assert 0 <= row["found"]["low"] <= row["found"]["value"] <= row["found"]["high"] <= 1
     assert "events" not in result["sites"]["fraiwan"]
     assert result["sites"]["fraiwan"]["recordings"]["n"] == 12
     for name in ("auroc_abnormal", "average_score", "average_score_4", "ece"):
@@ -167,6 +177,8 @@ def test_a_card_tells_sites_and_levels_and_never_of_patients_that_were_learnt_fr
     ):
         assert start.format(*row) in card
     assert "| fraiwan |" not in card
+    assert "manikin, recordings, by the dataset's own names of the sounds:" in card
+    assert "| Fine Crackles | " in card
     assert "sprsound, recordings, scored as in its challenge" in card
     five = result["recordings"]["record_level"]["metrics"]["total_score_5"]
     assert f"| {five['value']:.3f} (" in card

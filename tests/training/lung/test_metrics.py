@@ -283,3 +283,17 @@ def test_drawing_leaves_no_figure_behind(tmp_path):
         heading="lung-test, n = 2",
     )
     assert pyplot.get_fignums() == before
+
+
+def test_a_sound_is_found_if_the_decision_contains_it():
+    targets = np.array([CRACKLE, CRACKLE, CRACKLE, NORMAL, NORMAL, WHEEZE])
+    decided = np.array([CRACKLE, BOTH, WHEEZE, NORMAL, BOTH, BOTH])
+    given = lung_scores.decide(np.eye(4)[decided], targets, tuple("abcdef"))
+    names = ["Fine", "Fine", "Coarse", "Normal", "Normal", "Wheezing"]
+    table = lung_scores.found_by_detail(given, names)
+    assert {name: (row["n"], row["found"]["value"]) for name, row in table.items()} == {
+        "Coarse": (1, 0.0),
+        "Fine": (2, 1.0),
+        "Normal": (2, 0.5),
+        "Wheezing": (1, 1.0),
+    }

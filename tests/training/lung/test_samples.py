@@ -15,6 +15,7 @@ from tests.support.lung_datasets import (
     write_adult,
     write_child,
     write_cycles,
+    write_manikin,
 )
 from xai_demo.errors import TrainingError
 from xai_demo.training import lung
@@ -195,3 +196,37 @@ def test_fraiwan_is_for_training_beside_timed_sites_and_split_by_patient_alone(d
     both = dict(zip([t.patient for t in takes], assign_splits(takes), strict=True))
     assert {both[t.patient] for t in alone} == {"train"}
     assert len(assign_splits(alone)) == 6
+
+
+def test_of_the_manikin_training_hears_its_own_half_alone_and_is_not_sure_of_a_window(tmp_path):
+    write_child(tmp_path / "spr", TRAINED, [(300, 1300, "Normal")])
+    write_manikin(tmp_path / "m", [("Fine Crackles", n) for n in range(12)] + [("Normal", 90)])
+    dataset = read_lung_dataset(tmp_path, MODEL)[0]
+    chosen = dataset.manikin_recordings
+    takes = [dataset.recordings[i].take for i in chosen]
+    assert 1 < len(chosen) < 13
+    assert {t.official_split for t in takes} == {"train"}
+    assert {dataset.splits[i] for i in chosen} == {"train"}
+    rest = [i for i, r in enumerate(dataset.recordings) if r.take.site == "manikin"]
+    assert {dataset.splits[i] for i in rest if i not in chosen} == {"test"}
+    for seed in range(20):
+        plan = dataset._plan_manikin(0, np.random.default_rng(seed))
+        kind = dataset.recordings[plan.recording].take.kind
+        wanted = [1, 0, 0, 0] if kind == NORMAL else [0.3, 0.7, 0, 0]
+        assert plan.label.tolist() == pytest.approx(wanted)
+        assert plan.times is None
+        assert plan.recording in chosen
+
+
+def test_a_voice_changes_no_label(dataset):
+    with_voice = 0
+    for seed in range(60):
+        rng, other = (np.random.default_rng(seed) for _ in range(2))
+        source = int(other.choice(len(SOURCES), p=dataset._source_probabilities))
+        if source != 0:
+            continue
+        plan = dataset._plan_event(0, other)
+        with_voice += other.random() < 0.25
+        _, target = dataset.load(0, rng)
+        assert target[:4].tolist() == plan.label.tolist()
+    assert with_voice > 2

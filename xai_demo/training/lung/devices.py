@@ -1,7 +1,8 @@
 """Other stethoscopes and recorders, as changes of a spectrogram in decibels.
 
-A frequency response with band limits and resonances, a level control, and a codec that drops what
-a loud band masks. None of them changes what sounds, so labels stay as they are.
+A frequency response with band limits and resonances, a steady tone of the electronics, a level
+control, and a codec that drops what a loud band masks. None of them changes what sounds, so labels
+stay as they are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Device:
     """What a recording passes on its way to a file."""
 
     gain_db: Floats  # (mel,)
+    # A steady tone: power of each band relative to the recording's mean, (mel,).
+    tone: Floats | None = None
     # Share of the level's changes that a level control takes away, 0..1.
     compression: float = 0.0
     # How far below a frame's loudest band a codec keeps a band; None: all of it.
@@ -31,9 +34,10 @@ class Device:
 
 
 def draw(rng: np.random.Generator, spec: LogMel) -> Device:
-    """A random device; one in four with a level control, one in six with a codec."""
+    """A random device; one in four with a level control, one in six with a codec or a tone."""
     return Device(
         gain_db=_frequency_response(rng, spec),
+        tone=_steady_tone(rng, spec) if rng.random() < 0.16 else None,
         compression=float(rng.uniform(0.2, 0.7)) if rng.random() < 0.25 else 0.0,
         masked_below_db=float(rng.uniform(22, 45)) if rng.random() < 0.16 else None,
     )
@@ -45,6 +49,9 @@ def apply(device: Device, window: Floats, sparse: Floats, stride: int) -> tuple[
     Both are (mel, frames) in decibels.
     """
     window, sparse = window + device.gain_db[:, None], sparse + device.gain_db[:, None]
+    if device.tone is not None:
+        added = float((10 ** (sparse / 10)).mean()) * device.tone[:, None]
+        window, sparse = (10 * np.log10(10 ** (part / 10) + added) for part in (window, sparse))
     if device.compression:
         usual_db = float(_levels_db(sparse, 1).mean())
         window, sparse = (
@@ -73,6 +80,16 @@ def _mask(decibels: Floats, below_db: float) -> Floats:
     limits = decibels.max(0, keepdims=True) - below_db
     masked: Floats = np.where(decibels < limits, decibels - 15, decibels).astype(np.float32)
     return masked
+
+
+def _steady_tone(rng: np.random.Generator, spec: LogMel) -> Floats:
+    """One band, with what leaks into its neighbours, -15 to 20 dB above the mean: (mel,)."""
+    hertz = np.array(spectrogram.mel_frequencies_hz(spec))
+    at = int(np.abs(hertz - np.exp(rng.uniform(np.log(100), np.log(1600)))).argmin())
+    distance = np.abs(np.arange(len(hertz)) - at)
+    tone_db = rng.uniform(-15, 20) - 12.0 * distance
+    tone: Floats = (10 ** (tone_db / 10)).astype(np.float32)
+    return tone
 
 
 def _frequency_response(rng: np.random.Generator, spec: LogMel) -> Floats:

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["crackle", "fine crackle", "wheeze", "voice"]
 
-SIZE = 600  # synthetic sounds of each kind
+SIZE = 300  # synthetic sounds of each kind
 _SNR_DB: dict[Kind, tuple[float, float]] = {
     "crackle": (-4, 14),
     "fine crackle": (-6, 10),
     "wheeze": (-8, 10),
-    "voice": (0, 25),
+    "voice": (0, 40),
 }
 _RATE_HZ = synthesis.SAMPLE_RATE_HZ
 _MAX_CRACKLE_S = 0.025
@@ -147,10 +147,10 @@ def _fine_crackles(rng: np.random.Generator) -> np.ndarray:
 
 
 def _voice(rng: np.random.Generator) -> np.ndarray:
-    """One to three syllables: gliding harmonics under two formants."""
+    """One to four syllables: gliding harmonics under two formants."""
     pitch_hz = float(np.exp(rng.uniform(np.log(110), np.log(550))))
     syllables = []
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 5))):
         part = np.linspace(0, 1, round(rng.uniform(0.08, 0.45) * _RATE_HZ))
         glide = rng.uniform(-0.35, 0.35) * part + rng.uniform(-0.3, 0.3) * np.sin(np.pi * part)
         own_hz = pitch_hz * rng.uniform(0.85, 1.2) * (1 + glide)

@@ -47,7 +47,7 @@ _ABNORMAL_WEIGHT = 2.0
 # Share of the windows of such a recording that lie around an event.
 _NEAR_EVENT = 0.6
 # Share of all samples in which somebody speaks or cries, which changes no label.
-_WITH_VOICE = 0.2
+_WITH_VOICE = 0.25
 # How likely a window of a recording with crackles or wheezes is taken to contain them.
 _CERTAINTY = 0.7
 
