@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from xai_demo.records import Floats
 
 
+@cache
 def phantom(seed: int = 1, opacities: tuple[Opacity, ...] = ()) -> Floats:
     pixels = thorax_phantom(seed=seed, opacities=opacities).pixels
     return np.asarray(pixels / 255, np.float32)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -206,15 +206,15 @@ def _weights() -> Layers:
     return read_weights(WEIGHTS_FILE)
 
 
-def read_weights(path: Path) -> Layers:
+def read_weights(file: Path | BinaryIO) -> Layers:
     """The kernels, (out, in, 3, 3), and biases, (out,), of every layer of a weights file."""
     layers = {}
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(file, allow_pickle=False) as arrays:
         for name in LAYERS:
-            kernels = file[f"{name}.kernels"].astype(np.float32)
+            kernels = arrays[f"{name}.kernels"].astype(np.float32)
             # One scale for each channel out, by which eight bits suffice.
-            scaled = kernels * file[f"{name}.scales"][:, None, None, None]
-            layers[name] = scaled, file[f"{name}.biases"]
+            scaled = kernels * arrays[f"{name}.scales"][:, None, None, None]
+            layers[name] = scaled, arrays[f"{name}.biases"]
     return layers
 
 
