@@ -207,15 +207,6 @@ def _decide_independent(
     )
 
 
-def film_of(value: str) -> str:
-    """Whose radiograph it is, in words.
-
-    >>> film_of("child")
-    "a child's film"
-    """
-    return "an adult's film" if value == "adult" else "a child's film"
-
-
 def age_phrase(known: Mapping[str, Any]) -> str:
     """Whose film it is and who says so; "" where nobody knows.
 
@@ -229,7 +220,8 @@ def age_phrase(known: Mapping[str, Any]) -> str:
     if not source:
         # Never 100 %: no guess is certain.
         source = f"from the picture, {min(99, math.floor(100 * known['probability']))} %"
-    return f"{film_of(known['value'])} ({source})"
+    film = "an adult's film" if known["value"] == "adult" else "a child's film"
+    return f"{film} ({source})"
 
 
 def age_mismatch(model: Model, facts: Mapping[str, Any]) -> str:
@@ -237,11 +229,14 @@ def age_mismatch(model: Model, facts: Mapping[str, Any]) -> str:
 
     `facts` are the report's `input`.
     """
-    phrase = age_phrase(facts.get("age", {}))
-    trained_on = {"adult": "children", "child": "adults"}.get(facts.get("age", {}).get("value"))
-    if not phrase or model.patients != trained_on:
-        return ""
-    return (
-        f"{model.name} was trained on {trained_on}, and this is {phrase}: do not rely on its "
-        f"answer. {model.meant_for}".rstrip()
-    )
+    known = facts.get("age", {})
+    # A file is believed; a visitor may have pressed the wrong button.
+    doubt = known.get("doubt", {}) if known.get("source") == "visitor" else {}
+    for each, verb in ((known, "is"), (doubt, "may well be")):
+        trained_on = {"adult": "children", "child": "adults"}.get(each.get("value"))
+        if trained_on and model.patients == trained_on:
+            return (
+                f"{model.name} was trained on {trained_on}, and this {verb} {age_phrase(each)}: "
+                f"do not rely on its answer. {model.meant_for}".rstrip()
+            )
+    return ""

@@ -47,12 +47,31 @@ def test_an_unsure_guess_says_so_and_asks(monkeypatch) -> None:
 def test_the_file_counts_before_the_picture_and_the_visitor_before_the_file(monkeypatch) -> None:
     guessing(monkeypatch, 0.99)
     by_file = age.screen_age(film(age=DICOM_CHILD))
-    assert by_file.facts["age"] == DICOM_CHILD
-    assert by_file.warnings == ("This looks like an adult's film (from the picture, 99 %).",)
+    adult = {"value": "adult", "source": "picture", "probability": 0.99}
+    assert by_file.facts["age"] == {**DICOM_CHILD, "doubt": adult}
+    assert by_file.warnings == (
+        "This looks like an adult's film (from the picture, 99 %), but it is read as a child's "
+        "film (from the file).",
+    )
     chosen = age.screen_age(film(age=DICOM_CHILD), "adult")
-    assert chosen.facts["age"] == {"value": "adult", "source": "visitor", "probability": None}
-    assert chosen.warnings == ("The file says that this is a child's film.",)
+    own = {"value": "adult", "source": "visitor", "probability": None}
+    assert chosen.facts["age"] == {**own, "doubt": DICOM_CHILD}
+    assert chosen.warnings == (
+        "This is a child's film (from the file), but it is read as an adult's film (as you chose).",
+    )
     assert age.screen_age(film(), "adult").warnings == ()
+
+
+def test_the_childrens_network_warns_where_a_visitor_calls_an_adult_a_child(monkeypatch) -> None:
+    guessing(monkeypatch, 0.97)
+    model = model_of("resnet18", name="film", patients="children")
+    facts = age.screen_age(film(), "child").facts
+    assert "may well be an adult's film (from the picture, 97 %)" in age_mismatch(model, facts)
+    guessing(monkeypatch, 0.7)
+    assert age_mismatch(model, age.screen_age(film(), "child").facts) == ""
+    guessing(monkeypatch, 0.97)
+    # A file is believed.
+    assert age_mismatch(model, age.screen_age(film(age=DICOM_CHILD)).facts) == ""
 
 
 def test_nothing_is_guessed_of_what_is_no_radiograph(monkeypatch) -> None:

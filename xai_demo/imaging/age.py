@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xai_demo.decision import age_phrase, film_of
+from xai_demo.decision import age_phrase
 from xai_demo.imaging import gate
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float64]
 
-# A less probable guess is said to be uncertain.
-SURE = 0.9
+# A less probable guess is said to be uncertain, and one of less than the second value is not held
+# against what the visitor or the file says.
+SURE, CONTRADICTS = 0.9, 0.75
 # Rows and columns at the edges whose greys differ less than this fraction of white are border.
 _FLAT, _LEAST_SHARE = 0.16, 0.3
 
@@ -68,7 +69,8 @@ def screen_age(radiograph: Radiograph, age: Age = "auto") -> Radiograph:
 
     `age` is what the visitor says, which counts before the file, and that before the picture. The
     fact `age` has the `value` "adult" or "child" (None where there is nothing to guess from), its
-    `source` "visitor", "dicom" or "picture", and the `probability` of a guess.
+    `source` "visitor", "dicom" or "picture", and the `probability` of a guess. What contradicts it
+    is its `doubt`, in the same form.
     """
     stated = radiograph.facts.get("age")
     guess = _guess(radiograph)
@@ -77,9 +79,12 @@ def screen_age(radiograph: Radiograph, age: Age = "auto") -> Radiograph:
         known = {"value": age, "source": "visitor", "probability": None}
     elif stated:
         known = dict(stated)
-    notes = _doubts(known, stated, guess)
+    if doubt := _contradiction(known, stated, guess):
+        known = {**known, "doubt": dict(doubt)}
     facts = {**radiograph.facts, "age": known}
-    return replace(radiograph, facts=facts, warnings=(*radiograph.warnings, *notes))
+    note = _doubt_sentence(known)
+    warnings = (*radiograph.warnings, *((note,) if note else ()))
+    return replace(radiograph, facts=facts, warnings=warnings)
 
 
 def _guess(radiograph: Radiograph) -> dict[str, Any]:
@@ -97,30 +102,35 @@ def _guess(radiograph: Radiograph) -> dict[str, Any]:
     return {"value": value, "source": "picture", "probability": round(max(adult, 1 - adult), 4)}
 
 
-def _doubts(
+def _contradiction(
     known: Mapping[str, Any], stated: Mapping[str, Any] | None, guess: Mapping[str, Any]
-) -> list[str]:
-    """What a person should know about the age group: an unsure guess, or a contradiction."""
-    value = known["value"]
-    if known is guess:
-        if value is None or guess["probability"] >= SURE:
-            return []
-        return [
-            f"The picture alone does not tell well whose film this is: it is read as "
-            f"{age_phrase(known)}. Choose adult or child to be sure."
-        ]
-    if stated and stated["value"] != value:
-        return [f"The file says that this is {film_of(stated['value'])}."]
-    if guess["value"] not in (None, value) and guess["probability"] >= SURE:
-        return [f"This looks like {age_phrase(guess)}."]
-    return []
+) -> Mapping[str, Any] | None:
+    """What the file, or else the picture, says against the age group; None: nothing."""
+    for other in (stated, guess):
+        is_other = other is not None and other["value"] not in (None, known["value"])
+        if other is not None and is_other and (other["probability"] or 1) >= CONTRADICTS:
+            return other
+    return None
+
+
+def _doubt_sentence(known: Mapping[str, Any]) -> str:
+    """What a person should know about the age group: a contradiction, or an unsure guess."""
+    if doubt := known.get("doubt"):
+        looks = "This is" if doubt["source"] == "dicom" else "This looks like"
+        return f"{looks} {age_phrase(doubt)}, but it is read as {age_phrase(known)}."
+    if known["probability"] is None or known["probability"] >= SURE:
+        return ""
+    return (
+        "The picture alone does not tell well whose film this is: it is read as "
+        f"{age_phrase(known)}. Choose adult or child to be sure."
+    )
 
 
 def _without_borders(small: Floats) -> Floats:
     """A thumbnail without the rows and columns at its edges that are nearly uniform."""
     import cv2
 
-    smooth = np.asarray(cv2.blur(small, (3, 3)))
+    smooth = np.asarray(cv2.blur(small, (3, 3)), np.float32)
     rows, columns = slice(0, len(small)), slice(0, len(small))
     # Corners of a border that is cut off may have hidden more of it.
     for _ in range(3):

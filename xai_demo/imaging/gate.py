@@ -232,7 +232,7 @@ def layout_features(small: Floats) -> Values:
 
 
 def _half_size(small: Floats) -> Values:
-    return small.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)).astype(np.float64)
+    return np.asarray(small.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)), np.float64)
 
 
 def _layout(half: Values) -> Values:
