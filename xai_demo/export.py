@@ -51,7 +51,8 @@ def model_text(row: Mapping[str, Any]) -> str:
     """A row of the list of models: what it is, on whom it was trained, for whom it is meant."""
     state = "installed" if row["available"] else "not installed"
     count = f"{len(row['labels'])} labels" if row["labels"] else "labels unknown"
-    head = f"{row['name']:<20} {row['task']:<12} {row['source']}, {state}; {count}"
+    default = ", answers by default" if row.get("default") else ""
+    head = f"{row['name']:<20} {row['task']:<12} {row['source']}, {state}{default}; {count}"
     data = f"Trained on: {row['data']}" if row.get("data") else ""
     texts = filter(None, (row["note"], row.get("meant_for"), data))
     indent = " " * 21

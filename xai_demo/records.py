@@ -55,6 +55,11 @@ class Checkpoint:
         return self.url.split("/")[2] if self.url else "the Hub"
 
     @property
+    def kind(self) -> str:
+        """The `source` of its model: hub, or release for a file on another server."""
+        return "release" if self.url else "hub"
+
+    @property
     def is_known(self) -> bool:
         """Whether this identifies one file. A pickle needs a sha256: loading it can run code."""
         if self.sha256 is not None:
@@ -72,6 +77,11 @@ class WheelFile:
     sha256: str  # of the wheel
     member: str  # path inside the wheel
     member_sha256: str
+
+    @property
+    def kind(self) -> str:
+        """The `source` of its model."""
+        return "wheel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,7 +318,7 @@ class ModelInUse:
 
     name: str
     architecture: str
-    source: str  # bundled, cache, hub, wheel or local
+    source: str  # bundled, cache, hub, release, wheel or local
     repo_id: str | None
     revision: str | None
     sha256: str

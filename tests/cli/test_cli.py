@@ -294,6 +294,14 @@ def test_analyse_passes_every_option_on(
     assert (request.film, request.uncertainty, request.faithfulness) == ("corrected", False, False)
 
 
+def test_a_task_in_place_of_a_model_leaves_the_choice_of_the_network(
+    analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", "audioset", "clip.wav"]) == 0
+    request = analyser.received["request"]
+    assert (request.task, request.model) == ("audioset", None)
+
+
 def test_contradictory_options_are_rejected_before_anything_is_read(
     analyser: type[FakeAnalyser], capsys: pytest.CaptureFixture[str]
 ) -> None:

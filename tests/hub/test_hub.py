@@ -23,6 +23,7 @@ from tests.support.fake_hub import (
     HubServer,
     serve_hub,
 )
+from tests.support.small_models import MEL
 from xai_demo.catalog import Entry
 from xai_demo.errors import (
     CheckpointMismatchError,
@@ -545,3 +546,38 @@ def test_a_row_has_the_contracts_fields_and_is_json(settings: Settings) -> None:
     assert hub.describe("small")["note"] == ""
     assert hub.describe("small")["stand_in_for"] == "large"
     assert "python -m xai_demo fetch large" in hub.describe("large")["note"]
+
+
+def test_the_best_published_one_that_is_here_answers_and_the_missing_one_is_named(
+    settings: Settings,
+) -> None:
+    def entry(name: str, published_map: float | None) -> Entry:
+        model = a_model(name, task="audioset", preprocessing=MEL)
+        pins = None if name == "ten-labels" else a_checkpoint(filename=f"{name}.safetensors")
+        return Entry(
+            task="audioset",
+            model=None if pins is None else model,
+            checkpoint=pins,
+            published_map=published_map,
+        )
+
+    catalog = {n: entry(n, p) for n, p in (("best", 0.5), ("good", 0.4), ("ten-labels", None))}
+    record = a_model("ten-labels", task="audioset", preprocessing=MEL)
+    record = dataclasses.replace(record, sha256=hashlib.sha256(CONTENT).hexdigest())
+    a_directory(settings.weights_dir / "ten-labels", record)
+    hub = Hub(offline(settings), catalog=catalog)
+    assert hub.default_model("audioset") == "ten-labels"
+    assert [hub.describe(name)["default"] for name in catalog] == [False, False, True]
+    assert hub.suggestion("ten-labels") == (
+        "A better network, best (published mAP 0.5), is not installed: `python -m xai_demo fetch"
+        " best` downloads it."
+    )
+    # The best one comes, as a file in the cache.
+    path = settings.cache_dir / "checkpoints" / "owner--name" / COMMIT / "best.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    assert hub.default_model("audioset") == "best"
+    assert hub.suggestion("best") == hub.suggestion("ten-labels") == ""
+    path.rename(path.with_name("good.safetensors"))
+    assert hub.default_model("audioset") == "good"
+    assert "best (published mAP 0.5)" in hub.suggestion("good")

@@ -57,11 +57,11 @@ def test_the_file_comes_from_its_address_without_a_token_and_is_kept(
     assert not hub.is_available("large")
     weights = hub.fetch_weights("large")
     assert weights.path.read_bytes() == CONTENT
-    assert (weights.source, weights.revision, weights.sha256) == ("hub", "v0.0.1", SHA256)
+    assert (weights.source, weights.revision, weights.sha256) == ("release", "v0.0.1", SHA256)
     assert [request.get("Authorization") for request in server.storage_requests] == [None]
     assert hub.is_available("large")
     row = hub.describe("large")
-    assert (row["pin"], row["url"], row["note"]) == ("closed", url, "")
+    assert (row["source"], row["pin"], row["url"], row["note"]) == ("release", "closed", url, "")
 
     server.storage_requests.clear()
     assert a_hub(settings, url).fetch_weights("large").source == "cache"

@@ -727,13 +727,28 @@ def test_a_stand_ins_answer_says_whose_it_is() -> None:
     by_name = {m.name: m for m in MODELS}
     stand_in, real = by_name["everyday-cnn6"], by_name["big-cnn14"]
     html = answer_html(answer(stand_in, "clip.wav", "Grad-CAM++", None), stand_in)
-    assert "Answered by everyday-cnn6, a small stand-in for cnn14, which knows 8 kinds of" in html
+    assert "Answered by everyday-cnn6, a small stand-in for yamnet, which knows 8 kinds of" in html
     assert "assigns every input" not in html  # its labels are independent here
     one_of = replace(stand_in, activation="softmax")
     assert "assigns every input to one of them" in answer_html(
         answer(one_of, "clip.wav", "Grad-CAM++", None), one_of
     )
     assert "stand-in for" not in answer_html(answer(real, "clip.wav", "Grad-CAM++", None), real)
+
+
+def test_the_answer_names_the_network_and_a_better_one_that_is_missing() -> None:
+    model = next(m for m in MODELS if m.name == "big-cnn14")
+    known = replace(model, name="cnn14")
+    given = answer(known, "clip.wav", "Grad-CAM++", None)
+    assert "Answered by cnn14, which knows 527 kinds of everyday sound. </p>" in answer_html(
+        given, known
+    )
+    better = "A better network, <x>, is not installed: `fetch x` downloads it."
+    suggested = replace(given, report=replace(given.report, suggestion=better))
+    assert (
+        "knows 527 kinds of everyday sound. A better network, &lt;x&gt;, is not installed:"
+        " <code>fetch x</code> downloads it.</p>" in answer_html(suggested, known)
+    )
 
 
 def test_the_page_is_built_though_no_model_is_here() -> None:

@@ -75,12 +75,11 @@ def availability_note(name: str, entry: Entry, *, available: bool) -> str:
 
 
 def suggestion(name: str, rivals: Mapping[str, Entry], is_available: Callable[[str], bool]) -> str:
-    """How to get the best of the task's models that is not here; "" where none beats this one."""
+    """How to get the best of the task's models; "" where it is here, or where none is better."""
     figures = {rival: entry.published_map or 0 for rival, entry in rivals.items()}
-    better = [n for n in rivals if figures[n] > figures[name] and not is_available(n)]
-    if not better:
+    best = max(figures, key=figures.__getitem__)
+    if figures[best] <= figures[name] or is_available(best):
         return ""
-    best = max(better, key=figures.__getitem__)
     return (
         f"A better network, {best} (published mAP {figures[best]}), is not installed:"
         f" `python -m xai_demo fetch {best}` downloads it."

