@@ -162,6 +162,7 @@ def test_a_report_is_the_contracts_json() -> None:
             "peak": {"time_s": 0.82, "frequency_hz": 410.0},
             "faithfulness": None,
             "passes": None,
+            "inside_lungs": None,
         }
     ]
     assert value["events"][0] == {
