@@ -119,11 +119,13 @@ def test_a_fit_writes_weights_and_measures_them(films, tmp_path, monkeypatch) ->
     images = gate_eval.ImageFolders(radiographs=films)
     result = lung_fit.refit_lungs(images, settings=Settings.from_env({}), out=out, steps=2)
     assert set(lungs.read_weights(out)) == set(lungs.LAYERS)
-    assert result["n"] == {"films": 2, "clear": 2}
+    assert result["n"] == {"films": 2, "with clear lungs": 2}
     assert result["rows"]["clear"]["n"] == 1
     assert {"thorax phantoms", "films turned or inverted"} <= set(result["rows"])
     # The weights in use, measured on the same: phantoms are found, and nothing on the others.
-    used = lung_fit.refit_lungs(images, settings=Settings.from_env({}))["rows"]
+    measured = lung_fit.refit_lungs(images, settings=Settings.from_env({}))
+    assert (measured["n"], measured["groups"]) == ({}, 1)
+    used = measured["rows"]
     assert used["clear"]["found"] == used["thorax phantoms"]["found"] == 1
     assert min(used["clear"][name] for name in ("dice", "shifted", "mirrored")) > 0.85
     assert used["thorax phantoms"]["dice"] > 0.85
@@ -137,6 +139,7 @@ def test_without_clear_lungs_there_is_nothing_to_fit(tmp_path, capsys) -> None:
     Image.fromarray(noise).save(tmp_path / "noise.png")
     images = gate_eval.ImageFolders(radiographs=tmp_path)
     with pytest.raises(TrainingError, match="has 0 films with clear lungs; at least 2"):
-        lung_fit.refit_lungs(images, settings=Settings.from_env({}))
+        lung_fit.refit_lungs(images, settings=Settings.from_env({}), out=tmp_path / "lungs.npz")
+    assert not (tmp_path / "lungs.npz").exists()
     assert main(["refit", "lungs", "--data", str(tmp_path / "missing")]) == 2
     assert "missing" in capsys.readouterr().err

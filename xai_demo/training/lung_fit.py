@@ -102,18 +102,16 @@ def refit_lungs(
     missing or has too few films with clear lungs.
     """
     report = progress or (lambda done, doing: None)
-    films, unread = _read(folders, settings, report)
-    splits = split_groups(films.groups, seed="lung fields")
-    fitted, held_out = (
-        [i for i, split in enumerate(splits) if (split == "test") == test] for test in (False, True)
-    )
+    films, unread = _read(folders, settings, report, all_patients=out is not None)
+    held_out = [i for i, group in enumerate(films.groups) if _is_left_out(group)]
+    fitted = [i for i in range(len(films.groups)) if i not in set(held_out)]
     clear = [i for i in fitted if films.outlines[i] is not None]
-    if len(clear) < 2:
+    if out is not None and len(clear) < 2:
         raise TrainingError(
             f"{folders.radiographs} has {len(clear)} films with clear lungs; at least 2 are needed."
         )
     images = [thumbnail(pixels) for _, pixels, _ in gate_eval.other_images(folders, settings, [])]
-    counts = {"films": len(fitted), "clear": len(clear)}
+    counts = {"films": len(fitted), "with clear lungs": len(clear)} if out else {}
     if out is not None:
         samples = [_sample(films.images[i], films.outlines[i]) for i in clear]
         samples += [_phantom(seed) for seed in range(_PHANTOMS)]
@@ -133,19 +131,27 @@ def refit_lungs(
 
 
 def _read(
-    folders: gate_eval.ImageFolders, settings: Settings, report: Progress
+    folders: gate_eval.ImageFolders, settings: Settings, report: Progress, *, all_patients: bool
 ) -> tuple[_Films, list[str]]:
+    """The films with outlines, and the names of the files that cannot be read."""
     films, unread = _Films(), list[str]()
     by_folder = gate_eval.files_by_folder(folders.radiographs, "radiographs", folders.most)
     for number, (name, paths) in enumerate(by_folder.items()):
         report(0.4 * number / len(by_folder), f"clear lungs in {name}")
         for path in paths:
+            group = radiographs.patient_of(path)
+            if not (all_patients or _is_left_out(group)):
+                continue
             image = gate_eval.read_pixels(path, settings, unread)
             if image is not None:
                 small = thumbnail(image[0])
-                group = radiographs.patient_of(path)
                 films.add(small, outline_lungs(small), Path(name).parts[0], group)
     return films, unread
+
+
+def _is_left_out(patient: str) -> bool:
+    """Whether a patient is measured on, and not fitted on."""
+    return split_groups([patient], seed="lung fields") == ("test",)
 
 
 def _sample(image: Floats, outline: Mask | None) -> tuple[Floats, Floats]:
@@ -313,9 +319,10 @@ def _dice(one: Mask, other: Mask) -> float:
 def table(result: dict[str, Any]) -> str:
     """The figures for a terminal, as Markdown."""
     figures = ("found", "dice", "shifted", "mirrored", "exposed")
+    fitted = ", ".join(f"{count} {name}" for name, count in result["n"].items())
     lines = [
-        "Fitted on " + ", ".join(f"{count} {name}" for name, count in result["n"].items()) + ".",
-        f"Measured on {result['groups']} patients left out of the fit. Dice: with the outlines of "
+        f"Fitted on {fitted}." if fitted else "The weights in use, which may know these patients.",
+        f"Measured on {result['groups']} patients left out of a fit. Dice: with the outlines of "
         "clear lungs; then of the field with that of the film shifted, mirrored and exposed "
         "otherwise.",
         "",
