@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xai_demo import explainers, networks
-from xai_demo.catalog.hub_models import CNN14
+from xai_demo.audio.spectrogram import frame_count
+from xai_demo.catalog.hub_models import CNN14, EFFICIENTAT_MN10, YAMNET
 from xai_demo.engine.backends import onnx_runner, torch_runner
 from xai_demo.engine.onnx_export import export_features
+from xai_demo.networks import efficientat, yamnet
 from xai_demo.records import LogMel, Model, Raster
 
 if TYPE_CHECKING:
@@ -41,10 +43,22 @@ _LAYERS = {
     "resnet101": "layer4",
     "densenet121": "features.norm5",
     "efficientnet-lite0": "bn2",
+    "efficientnet-lite1": "bn2",
+    "efficientnet-lite2": "bn2",
     "simplecnn": "conv_block3",
     "cnn6": "conv_block4",
     "cnn14": "conv_block6.conv2",
+    "efficientat-mn10": efficientat.LAST_LAYER,
+    "yamnet": yamnet.LAST_LAYER,
 }
+# The front ends of the networks for sounds; all others get a radiograph.
+_SOUNDS = {
+    "cnn6": CNN14,
+    "cnn14": CNN14,
+    "efficientat-mn10": EFFICIENTAT_MN10,
+    "yamnet": YAMNET,
+}
+_SECONDS = 10
 
 
 def run(
@@ -110,8 +124,9 @@ def _row(name: str, rounds: int) -> dict[str, float]:
     torch.manual_seed(0)
     whole = networks.architecture(model).build(model).eval().requires_grad_(False)
     cut = networks.cut(model, whole)
-    # Ten seconds of sound at PANNs' 100 frames a second, or a radiograph.
-    shape = (1, 1, 64, 1001) if isinstance(model.preprocessing, LogMel) else (1, 1, 224, 224)
+    spec, shape = model.preprocessing, (1, 1, 224, 224)
+    if isinstance(spec, LogMel):
+        shape = (1, 1, spec.n_mels, frame_count(_SECONDS * spec.sample_rate_hz, spec))
     inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         onnx = onnx_runner(export_features(model, cut, Path(folder) / "model.onnx"))
@@ -217,14 +232,14 @@ def _pytorch_grad_cam(name: str, whole: nn.Module, inputs: Any) -> Callable[[int
 
 
 def _model(name: str) -> Model:
-    is_sound = name.startswith("cnn")
+    sound = _SOUNDS.get(name)
     return Model(
         name=name,
         title=name,
-        task="audioset" if is_sound else "chest_xray",
+        task="audioset" if sound else "chest_xray",
         architecture=name,
         labels=LABELS,
-        preprocessing=CNN14.preprocessing if is_sound else _RADIOGRAPH,
+        preprocessing=sound.preprocessing if sound else _RADIOGRAPH,
         activation="sigmoid",
         licence="",
         data="",
