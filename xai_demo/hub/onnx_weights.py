@@ -59,7 +59,6 @@ def read_float_graph(path: Path) -> Any:
     Raises CheckpointMismatchError.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     name = display_name(path)
     files = _read_zip(path)
@@ -68,7 +67,8 @@ def read_float_graph(path: Path) -> Any:
         raise CheckpointMismatchError(f"{name} has {len(graphs)} ONNX graphs; expected one.")
     try:
         model = onnx.load_model_from_string(files[graphs[0]])
-    except DecodeError as error:
+    # The parser's own errors, which are not those of Python.
+    except Exception as error:
         raise CheckpointMismatchError(
             f"{graphs[0]!r:.80} in {name} cannot be read; expected an ONNX graph."
         ) from error

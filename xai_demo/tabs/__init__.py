@@ -7,8 +7,11 @@ from typing import Any
 
 import gradio as gr
 
+from xai_demo.errors import XaiDemoError
+from xai_demo.records import AUTO_MODEL
 from xai_demo.scheduler import Jobs
 from xai_demo.tabs.api import publish
+from xai_demo.tabs.controls import model_choices
 from xai_demo.tabs.events import INSTANT, PRIVATE, connect
 from xai_demo.tabs.layout import (
     KEEP_FILES_S,
@@ -16,6 +19,7 @@ from xai_demo.tabs.layout import (
     Tab,
     lay_out,
     model_dependent_updates,
+    opening_html,
 )
 from xai_demo.tabs.requests import Analyser
 
@@ -106,7 +110,7 @@ def build(analyser: Analyser) -> gr.Blocks:
         restored = page.load(
             _make_restore(analyser, panels),
             None,
-            [each for p in panels for each in (p.controls.model, *p.model_dependent)],
+            [each for p in panels for each in (p.opening, p.controls.model, *p.model_dependent)],
             **INSTANT,
         )
         # ... then press the example, which is analysed with the model that is selected.
@@ -117,20 +121,37 @@ def build(analyser: Analyser) -> gr.Blocks:
 
 def _make_restore(analyser: Analyser, panels: list[Panel]) -> Callable[[gr.Request], list[Any]]:
     def restore(request: gr.Request) -> list[Any]:
-        """Select the model that a shared link names on its tab; ignore an unknown name."""
-        name = request.query_params.get("model")
+        """Select the model that a shared link names on its tab; ignore an unknown name.
+
+        Without one, select the default of a task again if a better model came since the start.
+        """
+        named = request.query_params.get("model")
         updates: list[Any] = []
         for panel in panels:
-            if name and name in analyser.hub.names(panel.tab.task):
-                updates += [
-                    gr.update(value=name),
-                    *model_dependent_updates(panel.tab, analyser, name),
-                ]
-            else:
-                updates += [gr.skip()] * (1 + len(panel.model_dependent))
+            tab, built = panel.tab, panel.controls.model.value
+            better = _better_default(analyser, tab, built)
+            name = named if named in analyser.hub.names(tab.task) else better
+            if name is None:
+                updates += [gr.skip()] * (2 + len(panel.model_dependent))
+                continue
+            updates += [
+                opening_html(tab, analyser) if better else gr.skip(),
+                gr.update(value=name, choices=model_choices(analyser, tab.task)),
+                *model_dependent_updates(tab, analyser, name),
+            ]
         return updates
 
     return restore
+
+
+def _better_default(analyser: Analyser, tab: Tab, built: object) -> str | None:
+    """Return the default model of a tab if it is not the one that the page was built with."""
+    try:
+        name = analyser.hub.default_model(tab.task)
+    except XaiDemoError:
+        return None
+    # Where the patient decides, that stays the default.
+    return None if built in (AUTO_MODEL, name) else name
 
 
 def _make_leave(jobs: Jobs) -> Callable[[gr.Request], None]:

