@@ -149,7 +149,7 @@ def test_a_calibration_with_a_limit_lists_few_labels_where_there_are_none():
     without = ~targets.any(axis=1)
     shares = {}
     for most in (None, 0.1):
-        model, shifts = findings.calibrate_model(MODEL, logits, targets, rates, most)
+        model, shifts = findings.calibrate_model(MODEL, logits, targets, rates, most=most)
         p = findings.sigmoid((logits + shifts) / model.temperature)
         listed = findings.decide(model, p)
         shares[most] = listed[without].any(axis=1).mean()
@@ -159,3 +159,20 @@ def test_a_calibration_with_a_limit_lists_few_labels_where_there_are_none():
         present = listed[targets.astype(bool)].mean()
         assert summary["present_findings_listed"] == pytest.approx(present)
     assert shares[0.1] <= 0.1 < shares[None]
+
+
+def test_operating_points_are_lowered_until_enough_of_the_labels_present_is_listed():
+    logits, targets = overconfident_logits()
+    rates = targets.mean(axis=0)
+    shares, alarms = [], []
+    for listed in (0.0, 0.7):
+        model, shifts = findings.calibrate_model(
+            MODEL, logits, targets, rates, most=0.4, listed=listed
+        )
+        p = findings.sigmoid((logits + shifts) / model.temperature)
+        decisions = findings.decide(model, p)
+        shares.append(decisions[targets.astype(bool)].mean())
+        alarms.append(decisions[~targets.any(axis=1)].any(axis=1).mean())
+    assert shares[0] < 0.7 <= shares[1] < 0.8
+    # The point of any label still holds.
+    assert max(alarms) <= 0.4

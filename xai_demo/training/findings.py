@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PRIOR_POSITIVES = 10.0
 # A grid, because every temperature has shifts of its own.
 _TEMPERATURES = np.geomspace(0.4, 4, 60)
+# Lower points would list nearly every label.
+_LISTING_FACTORS = np.geomspace(1, 0.1, 24)
 _PER_LABEL = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
 
 
@@ -103,22 +105,27 @@ def operating_points(probabilities: Array, targets: Labels, rates: Array) -> Arr
 
 
 def calibrate_model(
-    model: Model, logits: Array, targets: Labels, rates: Array, most: float | None = None
+    model: Model,
+    logits: Array,
+    targets: Labels,
+    rates: Array,
+    *,
+    most: float | None = None,
+    listed: float = 0.0,
 ) -> tuple[Model, Array]:
     """The model with temperature and operating points, and the shifts to add to its logits.
 
     With `most`, at most this share of the samples without labels is given one: the probability of
     any label has a point too. The others are then chosen on the samples that reach it, because only
-    those are given labels.
+    those are given labels, and lowered together until `listed` of all labels present is listed.
     """
     calibration = fit_calibration(logits, targets, rates)
     # Rounded as in config.json, so that the operating points fit what is stored.
     temperature = round(calibration.temperature, 4)
     calibration = dataclasses.replace(calibration, temperature=temperature)
     probabilities = calibration.probabilities(logits)
-    any_point = None
-    if most is not None:
-        any_point = point_of_any_label(probabilities, targets, most)
+    any_point = None if most is None else point_of_any_label(probabilities, targets, most)
+    present = targets.sum()
     if any_point is not None:
         reached = _any_label(probabilities) >= any_point
         # All of them, if so few are left that no label could have a point.
@@ -126,11 +133,25 @@ def calibrate_model(
             probabilities, targets = probabilities[reached], targets[reached]
             rates = targets.mean(axis=0)
     points = operating_points(probabilities, targets, rates)
+    if any_point is not None:
+        points *= _listing_factor(points, probabilities, targets, listed * present)
     by_label = {label: round(float(p), 4) for label, p in zip(model.labels, points, strict=True)}
     model = dataclasses.replace(
         model, temperature=temperature, operating_points=by_label, any_label_point=any_point
     )
     return model, calibration.shifts
+
+
+def _listing_factor(points: Array, probabilities: Array, targets: Labels, wanted: float) -> float:
+    """The largest factor, at most 1, at which the points list `wanted` of the labels present.
+
+    The smallest tried where none does.
+    """
+    is_present = targets.astype(bool)
+    for factor in _LISTING_FACTORS:
+        if ((probabilities >= factor * points) & is_present).sum() >= wanted:
+            break
+    return float(factor)
 
 
 def point_of_any_label(probabilities: Array, targets: Labels, most: float) -> float | None:

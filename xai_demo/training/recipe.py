@@ -100,3 +100,5 @@ class Recipe:
     # Of independent labels: the largest share of the validation samples without any label that is
     # given one. None: no limit.
     max_false_alarms: float | None = None
+    # Then also: the share of the labels present there that is listed at least, where it can be.
+    min_listed: float = 0.0

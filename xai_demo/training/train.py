@@ -212,7 +212,12 @@ def calibrate_network(network: nn.Module, recipe: Recipe, data: Dataset) -> Mode
         seen = np.concatenate([data.indices("train"), data.indices("validation")])
         rates = data.targets[seen].mean(axis=0)
         model, shifts = findings.calibrate_model(
-            recipe.model, values, targets.numpy(), rates, recipe.max_false_alarms
+            recipe.model,
+            values,
+            targets.numpy(),
+            rates,
+            most=recipe.max_false_alarms,
+            listed=recipe.min_listed,
         )
         # A shifted bias gives the same probabilities, so config.json needs no shifts.
         _, last = class_imbalance.split_last_layer(recipe.model, network)

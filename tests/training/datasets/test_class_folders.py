@@ -85,7 +85,7 @@ def test_a_published_layout_is_read_as_before(tmp_path):
 def test_findings_are_folders_too_and_no_finding_is_none_of_them(tmp_path):
     for i, name in enumerate(("Mass", "Pleural Thickening", "No Finding")):
         picture(tmp_path / name / f"{i}.png", 80 * i, i)
-    data = nih.read(tmp_path, model_of("nih14-resnet18"))
+    data = nih.read(tmp_path, model_of("nih14-efficientnet-lite0"))
     assert data.is_independent
     found = [[data.labels[k] for k in np.flatnonzero(row)] for row in data.targets]
     assert sorted(found) == [[], ["Mass"], ["Pleural_Thickening"]]
