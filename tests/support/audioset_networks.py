@@ -61,16 +61,15 @@ def whole_network(name: str) -> nn.Module:
         whole.encoder.init_bn.running_mean.sub_(30)
         whole.encoder.init_bn.running_var.mul_(200)
     else:
-        _calibrate(whole)
+        calibrate(whole, torch.randn(4, 1, 128, 160, generator=torch.Generator().manual_seed(6)))
     return whole
 
 
-def _calibrate(network: nn.Module) -> None:
+def calibrate(network: nn.Module, inputs: torch.Tensor) -> None:
     """Batch normalisation's statistics as after training: activations of order 1 in every layer."""
     layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     for layer in layers:
         layer.momentum = 1.0
-    inputs = torch.randn(4, 1, 128, 160, generator=torch.Generator().manual_seed(6))
     with torch.inference_mode():
         network.train().features(inputs)
     network.eval()
