@@ -71,6 +71,9 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", help="`auto`: the networks that fit the patients of radiographs"
     )
     _add_data(command)
+    command.add_argument(
+        "--most", type=int, metavar="N", help="auto: films of each collection; default: all"
+    )
     command.add_argument("--write-card", action="store_true", help="put the figures in its card")
     command.add_argument("--out", type=Path, metavar="DIR", help="write JSON and plots")
     add_json(command)
@@ -86,7 +89,9 @@ def evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]
 
     if arguments.model == AUTO_MODEL:
         with unpack_dataset(arguments.data) as data, progress_bar() as progress:
-            found = auto_eval.evaluate_auto(data, settings=settings, progress=progress)
+            found = auto_eval.evaluate_auto(
+                data, settings=settings, most=arguments.most, progress=progress
+            )
         yield json_text(found) if arguments.json else auto_eval.table(found)
         return
     with unpack_dataset(arguments.data) as data, progress_bar() as progress:

@@ -81,7 +81,7 @@ def list_films(data: Path, ages: Path | None = None) -> list[Film]:
                 is_normal=file.labels in (("No Finding",), ("Normal",)),
                 patient=file.patient,
             )
-            for file, fits, test in zip(files, fitted, tested or fitted, strict=True)
+            for file, fits, test in zip(files, fitted, tested or [False] * len(files), strict=True)
         )
 
     children = kermany.list_radiographs(data)

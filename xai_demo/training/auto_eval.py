@@ -46,17 +46,22 @@ class Answer:
 
 
 def evaluate_auto(
-    data: Path, *, settings: Settings, progress: Progress | None = None
+    data: Path,
+    *,
+    settings: Settings,
+    most: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Answer the unseen films of `data`: normal adults, and the children of Kermany's test split.
 
-    Raises TrainingError where there are none of either.
+    `most` are the films of each collection, drawn at random; None: all. Raises TrainingError where
+    there are none of either.
     """
     report = progress or (lambda done, doing: None)
     analyser = Analyser(settings)
     adult, child = (choices.fitting_model(analyser.hub, who) for who in ("adult", "child"))
     seen = training_patients(settings.weights_dir / adult) or frozenset()
-    films = [film for film in list_films(data) if _is_test(film, seen)]
+    films = _draw([film for film in list_films(data) if _is_test(film, seen)], most)
     if not films:
         raise TrainingError(
             f"{data} holds no unseen film of normal adults or of children; expected are NIH's, the "
@@ -104,6 +109,15 @@ def _is_test(film: Film, seen: frozenset[str]) -> bool:
     if film.is_fitted or film.patient in seen:
         return False
     return film.is_test if film.kind == CHILDREN else film.is_normal
+
+
+def _draw(films: Sequence[Film], most: int | None) -> list[Film]:
+    """At most so many films of each kind, the same ones every time."""
+    order = np.random.default_rng(0).permutation(len(films))
+    kept: dict[str, list[Film]] = {}
+    for film in (films[i] for i in order):
+        kept.setdefault(film.kind, []).append(film)
+    return [film for same in kept.values() for film in same[:most]]
 
 
 def _answer(analyser: Analyser, film: Film) -> Answer:
