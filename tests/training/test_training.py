@@ -443,30 +443,6 @@ def test_a_run_may_have_five_steps_or_one(films, tmp_path, monkeypatch, epochs):
     assert len((out / "log.csv").read_text().splitlines()) == 1 + epochs
 
 
-def test_the_last_epoch_is_kept_where_the_schedule_says_so(films, tmp_path, monkeypatch):
-    from xai_demo.training import trainer
-
-    worse = iter(range(100))
-    monkeypatch.setattr(
-        trainer,
-        "_validation_row",
-        lambda network, data: {"validation": 1.0 + next(worse), "accuracy": 0.5},
-    )
-    recipe = RECIPES[NAME]
-    kept = {}
-    for keep_last in (False, True):
-        schedule = dataclasses.replace(recipe.schedule, keep_last=keep_last)
-        monkeypatch.setitem(RECIPES, NAME, dataclasses.replace(recipe, schedule=schedule))
-        out = train_model(NAME, data=films, out=tmp_path / str(keep_last), epochs=2)
-        kept[keep_last] = torch.load(out / "best.pt", weights_only=True)
-        average = torch.load(out / "checkpoint.pt", weights_only=True)["average"]
-        is_last = [
-            torch.equal(tensor, average[f"module.network.{name}"])
-            for name, tensor in kept[keep_last].items()
-        ]
-        assert all(is_last) == keep_last
-
-
 def test_training_stops_where_validation_does_not_improve(films, tmp_path, monkeypatch):
     from xai_demo.training import trainer
 

@@ -59,9 +59,7 @@ def training(recipe: Recipe, model: Model) -> str:
         *_unusual_settings(schedule),
         f"classes sampled in proportion to their size to the power {schedule.sampling_power:g}",
         "weights averaged over steps",
-        "the weights of the last epoch kept"
-        if schedule.keep_last
-        else "the best validation epoch kept",
+        "the best validation epoch kept",
     ]
     return (
         f"Trained by `python -m xai_demo train {model.name} --data DIR --out "

@@ -42,7 +42,6 @@ class Schedule:
     time_loss_weight: float = 0.5  # of the time-resolved loss, where there is one
     # Epochs without improvement before training stops; 0: never stop early.
     patience: int = 0
-    keep_last: bool = False  # the weights of the last epoch, not those of the best validation
     # AdamW; False: Adam, weight decay as part of the gradient.
     decoupled_decay: bool = True
     # Epochs without improvement that halve the rate; 0: one cycle.

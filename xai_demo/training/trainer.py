@@ -46,10 +46,9 @@ def fit(
 ) -> nn.Module:
     """Train, and return the network with the averaged weights of its best validation epoch.
 
-    With `schedule.keep_last` they are those of the last epoch instead. After every epoch,
-    `out/checkpoint.pt` holds everything needed to resume, and the tracker (which `track` opens,
-    given the first epoch of this run) gets one more row. Training stops early once validation has
-    not improved for `schedule.patience` epochs.
+    After every epoch, `out/checkpoint.pt` holds everything needed to resume, and the tracker (which
+    `track` opens, given the first epoch of this run) gets one more row. Training stops early once
+    validation has not improved for `schedule.patience` epochs.
     """
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -81,9 +80,9 @@ def fit(
         row = {"train": loss, **_validation_row(average.module.network, data)}
         if schedule.plateau_patience:
             cycle.step(row["validation"])
-        since = 0 if schedule.keep_last or row["validation"] <= best else since + 1
+        since = 0 if row["validation"] <= best else since + 1
         if not since:
-            best = min(best, row["validation"])
+            best = row["validation"]
             _save(out / "best.pt", average.module.network.state_dict())
         _save(
             out / CHECKPOINT,

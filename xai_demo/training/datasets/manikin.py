@@ -1,6 +1,6 @@
 """HLS-CMDS: lung sounds of a training manikin through an electronic stethoscope.
 
-Torabi et al. 2024, arXiv:2410.15280: 4 kHz, 15 s, a labels.csv with file, kind (lung or heart),
+Torabi et al. 2024 (arXiv): 4 kHz, 15 s, a labels.csv with file, kind (lung or heart),
 type, location and sex. There are no patients, and the same sound lies there under several names:
 what sounds the same, sample by sample, is one recording. A hash of its samples puts every second
 recording into the test half, whatever else is in the folder.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from xai_demo.training.lung.samples import LungDataset, Segment
 
 # Of each source, for the last layer; more take long and change little.
-MAX_WINDOWS = 4000
+MAX_WINDOWS = 6000
 # The number of augmented windows, and its limit as a multiple of the number of events.
 _MAX_AUGMENTED = 12_000
 _MAX_AUGMENTED_PER_EVENT = 4

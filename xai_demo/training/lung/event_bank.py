@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["crackle", "fine crackle", "wheeze", "voice"]
 
-SIZE = 300  # synthetic sounds of each kind
+SIZE = 600  # synthetic sounds of each kind
 _SNR_DB: dict[Kind, tuple[float, float]] = {
     "crackle": (-4, 14),
     "fine crackle": (-6, 10),
