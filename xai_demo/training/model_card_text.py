@@ -216,7 +216,26 @@ def _sites(result: dict[str, Any]) -> list[str]:
         lines += _record_level(f"{site}, {level}", row.get("record_level"))
         lines += _timeline(f"{site}, {level}", row.get("timeline"))
         lines += _by_detail(f"{site}, {level}", row.get("by_detail"))
+        lines += _by_device(f"{site}, {level}", row.get("by_device"))
     return lines
+
+
+def _by_device(subject: str, rows: dict[str, Any] | None) -> list[str]:
+    """How well normal and abnormal are told apart with each stethoscope."""
+    if not rows:
+        return []
+    return [
+        "",
+        f"{subject}, by stethoscope or microphone:",
+        "",
+        "| device | samples | abnormal | patients | auroc_abnormal |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {name} | {row['n']} | {row['abnormal']} | {row['groups']} | "
+            f"{interval_text(row['auroc_abnormal'])} |"
+            for name, row in rows.items()
+        ),
+    ]
 
 
 def _by_detail(subject: str, rows: dict[str, Any] | None) -> list[str]:

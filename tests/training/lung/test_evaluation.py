@@ -128,6 +128,7 @@ def test_a_mixture_is_evaluated_site_by_site(data, settings, tmp_path):
     assert set(result["sites"]) == {"sprsound", "icbhi", "manikin", "fraiwan"}
     assert result["sites"]["icbhi"]["events"]["n"] == 2  # the cycles of the official test
     assert result["sites"]["icbhi"]["recordings"]["n"] == 1
+    assert "by_device" not in result["sites"]["icbhi"]["events"]  # there is one alone
     assert result["recordings"]["n"] == 2
     assert result["recordings"]["record_level"]["n"] == 3
     assert result["recordings"]["record_level"]["poor_quality"] == 1
@@ -167,7 +168,13 @@ def test_a_card_tells_sites_and_levels_and_never_of_patients_that_were_learnt_fr
     result = evaluate_model(NAME, settings=settings, data=data)
     own = dataclasses.replace(settings, weights_dir=tmp_path)
     shutil.copytree(settings.weights_dir / NAME, tmp_path / NAME)
+    area = {"value": 0.75, "low": 0.5, "high": 1.0}
+    result["sites"]["icbhi"]["events"]["by_device"] = {
+        "Litt3200": {"n": 2, "groups": 1, "abnormal": 1, "auroc_abnormal": area}
+    }
     card = write_card(NAME, settings=own, result=result).read_text()
+    assert "icbhi, events, by stethoscope or microphone:" in card
+    assert "| Litt3200 | 2 | 1 | 1 | 0.750 (0.500-1.000) |" in card
     start = "| {} | {} | {} | {} | "
     for row in (
         ("sprsound", "events", 4, 1),

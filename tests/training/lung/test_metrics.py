@@ -297,3 +297,22 @@ def test_a_sound_is_found_if_the_decision_contains_it():
         "Normal": (2, 0.5),
         "Wheezing": (1, 1.0),
     }
+
+
+def test_every_device_is_judged_by_its_own_samples():
+    targets = np.array([NORMAL, CRACKLE, NORMAL, WHEEZE, NORMAL])
+    normal = np.array([0.9, 0.2, 0.3, 0.8, 0.5])
+    rows = np.column_stack([normal, 1 - normal, 0 * normal, 0 * normal])
+    given = lung_scores.decide(rows, targets, tuple("aabbc"))
+    table = lung_scores.abnormal_by_device(given, ["good", "good", "bad", "bad", "alone"])
+    assert {name: row["auroc_abnormal"]["value"] for name, row in table.items()} == {
+        "alone": None,  # no abnormal sample: nothing to tell apart
+        "bad": 0.0,
+        "good": 1.0,
+    }
+    assert table["bad"] | {"auroc_abnormal": 0} == {
+        "n": 2,
+        "groups": 1,
+        "abnormal": 1,
+        "auroc_abnormal": 0,
+    }

@@ -73,7 +73,7 @@ def evaluate_lung_model(
     takes, notes, known = held_out_takes(corpus, trained_on)
     evaluator = _Evaluator(network, model)
     levels: dict[str, dict[str, Predictions]] = {}
-    extra: dict[str, dict[str, Any]] = {}
+    extra: dict[tuple[str, str], dict[str, Any]] = {}
     for number, site in enumerate(s for s in SITES if any(t.site == s for t in takes)):
         part = [t for t in takes if t.site == site]
         start = number / len(SITES)
@@ -84,10 +84,10 @@ def evaluate_lung_model(
 
         levels[site] = {}
         if any(take.annotations for take in part):
-            levels[site]["events"] = evaluator.events(part, report)
+            levels[site]["events"], extra[site, "events"] = evaluator.events(part, report)
         result = evaluator.recordings(part, report, notes)
         if result is not None:
-            levels[site]["recordings"], extra[site] = result
+            levels[site]["recordings"], extra[site, "recordings"] = result
     if not any(levels.values()):
         raise TrainingError(
             f"{data} contains nothing to evaluate {model.name} on; annotated events or recordings "
@@ -138,8 +138,13 @@ class _Evaluator:
     network: torch.nn.Module
     model: Model
 
-    def events(self, takes: Sequence[Take], progress: Progress) -> Predictions:
-        """Predictions for every annotated event or cycle alone, with all around it masked."""
+    def events(
+        self, takes: Sequence[Take], progress: Progress
+    ) -> tuple[Predictions, dict[str, Any]]:
+        """Predictions for every annotated event or cycle alone, with all around it masked.
+
+        Where several stethoscopes were used, also the figures of each.
+        """
         spec = sound_spec(self.model)
         annotated = [take for take in takes if take.annotations]
         recordings = read_spectrograms(
@@ -155,11 +160,16 @@ class _Evaluator:
             )
             for segment in dataset.segments
         ]
-        return self._predictions(
+        owners = [recordings[segment.recording].take for segment in dataset.segments]
+        predictions = self._predictions(
             np.stack(rows),
             [segment.kind for segment in dataset.segments],
-            [recordings[segment.recording].take.patient for segment in dataset.segments],
+            [take.patient for take in owners],
         )
+        devices = [take.device for take in owners]
+        several = len(set(devices)) > 1
+        by_device = lung_metrics.abnormal_by_device(predictions, devices) if several else {}
+        return predictions, {"by_device": by_device} if several else {}
 
     def recordings(
         self, takes: Sequence[Take], progress: Progress, notes: list[str]
@@ -319,7 +329,7 @@ def _read_take(take: Take, model: Model) -> Recording:
 def _evaluation(
     model: Model,
     levels: dict[str, dict[str, Predictions]],
-    extra: dict[str, dict[str, Any]],
+    extra: dict[tuple[str, str], dict[str, Any]],
     notes: list[str],
     *,
     has_official_icbhi: bool,
@@ -333,8 +343,8 @@ def _evaluation(
         }
         for site, by_level in levels.items()
     }
-    for site, more in extra.items():
-        sites[site]["recordings"] |= more
+    for (site, level), more in extra.items():
+        sites[site][level] |= more
     level, top = next(_headline_levels(levels))
     if len(sites) > 1:
         others = ", ".join(SITES[s] for s in sites if s != top)

@@ -208,6 +208,29 @@ def found_by_detail(
     return table
 
 
+def abnormal_by_device(
+    answers: Predictions, devices: Sequence[str], *, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """For each device, its samples and patients and how well normal and abnormal are told apart."""
+    table: dict[str, dict[str, Any]] = {}
+    is_abnormal = answers.targets != NORMAL
+    for name in sorted(set(devices)):
+        chosen = np.array([device == name for device in devices])
+        scores, truth = 1 - answers.probabilities[chosen, NORMAL], is_abnormal[chosen]
+        patients = tuple(p for p, c in zip(answers.patients, chosen, strict=True) if c)
+
+        def area(weights: Array, scores: Array = scores, truth: Any = truth) -> dict[str, float]:
+            return {"auroc_abnormal": metrics.auroc(scores, truth, weights)}
+
+        table[name] = {
+            "n": int(chosen.sum()),
+            "groups": len(set(patients)),
+            "abnormal": int(truth.sum()),
+            **metrics.as_json(metrics.with_intervals(area, patients, seed=seed)),
+        }
+    return table
+
+
 def recording_probabilities(
     probabilities: Array, recordings: NDArray[np.int64], n_recordings: int
 ) -> Array:
