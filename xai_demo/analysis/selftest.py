@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xai_demo.analysis import inputs
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import __file__ as catalog_file
+from xai_demo.engine.backends import onnx_runner
 from xai_demo.errors import (
     CheckpointMismatchError,
     CheckpointUnavailableError,
@@ -27,8 +29,9 @@ from xai_demo.errors import (
 )
 from xai_demo.examples import example_path
 from xai_demo.files import write_atomically
-from xai_demo.hub import clips
+from xai_demo.hub import clips, wheels
 from xai_demo.hub.checkpoint import sha256_of
+from xai_demo.hub.onnx_weights import read_float_graph
 from xai_demo.records import Analysis, Task
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ EXAMPLE_BY_TASK: dict[Task, str] = {
 TOLERANCE = 0.002
 # Of a cell of the normalised heatmap, whose maximum is 1.
 HEATMAP_TOLERANCE = 0.02
+# Of probabilities, against the same graph in another library.
+GRAPH_TOLERANCE = 1e-5
 ANSWER_FILE = "selftest.json"
 # Models that are downloaded have no directory in `weights/`. Their answers ship with the package.
 HUB_ANSWERS = Path(catalog_file).parent / "answers"
@@ -56,7 +61,7 @@ class CheckResult:
     """The outcome of one check; `passed` is None if it could not be made."""
 
     model: str
-    against: str  # "stored" or "published"
+    against: str  # "stored", "published" or "graph"
     passed: bool | None
     sentence: str
 
@@ -72,10 +77,13 @@ def check_model(
         raise CheckpointUnavailableError(
             f"The weights of {name} are not installed. {analyser.hub.describe(name)['note']}"
         )
-    published = analyser.hub.entry(name).published_answer
+    entry = analyser.hub.entry(name)
     results = [_check_stored(analyser, name, backend)]
-    if published is not None:
-        results.append(_check_published(analyser, name, published, clip, backend))
+    if entry.published_answer is not None:
+        results.append(_check_published(analyser, name, entry.published_answer, clip, backend))
+    # The graph stays in the cache beside what was made of it, but a bundled copy comes without.
+    if entry.wheel and (graph := wheels.member_path(entry.wheel, analyser.settings)).is_file():
+        results.append(_check_graph(analyser, name, graph))
     return tuple(results)
 
 
@@ -275,6 +283,28 @@ def _check_published(
     )
     return result(
         True, f"as published for {published.clip}, within {published.tolerance:g}: {rows}."
+    )
+
+
+def _check_graph(analyser: Analyser, name: str, path: Path) -> CheckResult:
+    """Compare with the published graph, which ONNX Runtime runs with its quantisation stripped."""
+    graph = onnx_runner(read_float_graph(path).SerializeToString())
+    network = analyser.engine.network(name, backend="torch")
+    example = example_path(EXAMPLE_BY_TASK[network.model.task])
+    recording = analyser.reader.read(network.model, example)
+    worst, count = 0.0, 0
+    for window in inputs.prepare(network.model, recording).inputs:
+        # The graph has time before frequency, and takes one window at a time.
+        expected = network.probabilities(graph(window[None].swapaxes(2, 3)))
+        actual = network.probabilities(network.head(network.features(window[None])))
+        worst, count = max(worst, float(np.abs(actual - expected).max())), count + 1
+    return CheckResult(
+        model=name,
+        against="graph",
+        passed=worst <= GRAPH_TOLERANCE,
+        sentence=f"{name}: {'as' if worst <= GRAPH_TOLERANCE else 'not as'} its published graph in"
+        f" ONNX Runtime, without its quantisation: the probabilities of {count} windows of"
+        f" {example.name} differ by at most {worst:.1e} (allowed {GRAPH_TOLERANCE:g}).",
     )
 
 

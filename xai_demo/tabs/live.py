@@ -48,6 +48,8 @@ _MAX_CHUNK_BYTES = 20_000_000
 # The loudest level is drawn at least this white, so that a silent room stays dark.
 _MIN_WHITE_DB = -50.0
 
+_MAX_BARS = 10
+
 _INVITATION = (
     '<p class="xai-quiet">Press Record and hold the stethoscope or microphone still. The answer '
     "for the last few seconds appears here and is updated about once a second. Nothing is stored; "
@@ -179,8 +181,9 @@ def live_view(
 ) -> str:
     """Return the answer, a bar for each label in the model's own order, and the last seconds."""
     label = "Uncertain" if decision.label is None else phrases.display_label(decision.label)
-    # In the model's order, so that no bar changes its place from one answer to the next.
-    by_label = {p.label: p.probability for p in predictions}
+    # In the model's order, so that no bar changes its place from one answer to the next. Of
+    # hundreds of labels only the most probable have one.
+    by_label = {p.label: p.probability for p in predictions[:_MAX_BARS]}
     bars = "".join(_bar(each, by_label[each]) for each in model.labels if each in by_label)
     return (
         f'<div class="xai-live" data-received="{received_s:.2f}"><div class="xai-live-now">'
