@@ -14,6 +14,7 @@ from xai_demo.export import report_text
 from xai_demo.imaging.gate import screen_radiograph
 from xai_demo.records import Analysis, Explanation, Radiograph, Raster
 from xai_demo.synthesis.thorax import lung_masks, thorax_phantom
+from xai_demo.tabs.comparison import comparison_html
 from xai_demo.tabs.figure import figure_html
 
 if TYPE_CHECKING:
@@ -111,6 +112,12 @@ def test_the_page_tells_it_for_every_label_and_draws_the_outline_on_request() ->
     assert "data-lungs-shown" not in html
     # In both panes.
     assert html.count('<polygon points="20.00,20.00 40.00,20.00 40.00,60.00"/>') == 2
+
+
+def test_a_second_heatmap_has_its_own_share() -> None:
+    html = comparison_html(analysis_with((0.625, 0.5)), analysis_with((0.25, 0.5)))
+    assert "62 % lies inside." in html
+    assert "25 % lies inside." in html
 
 
 def test_a_film_without_a_field_has_no_button_and_says_so() -> None:

@@ -136,7 +136,11 @@ def heatmap_pane(
     ratio = "" if view.duration_s is not None else f' style="aspect-ratio:{columns}/{rows}"'
     kind = "image" if view.duration_s is None else "sound"
     alternative = f"Heatmap: {title}. {phrases.heatmap_location(view, explanation)}"
-    faithfulness = phrases.faithfulness_sentence(explanation)
+    sentences = (
+        phrases.lungs_sentence(view, explanation),
+        phrases.faithfulness_sentence(explanation),
+    )
+    below = " ".join(filter(None, sentences))
     image = (
         '<img class="xai-copy" alt="">'
         if base is None
@@ -147,7 +151,7 @@ def heatmap_pane(
         f'<div class="xai-plot xai-pair-{kind}" role="img" '
         f'aria-label="{escape(alternative)}"{ratio}>'
         f"{image}{heatmap_layer(view, explanation, 0)}</div>"
-        f'<p class="xai-quiet">{escape(faithfulness)}</p></div>'
+        f'<p class="xai-quiet">{escape(below)}</p></div>'
     )
 
 
