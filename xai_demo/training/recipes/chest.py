@@ -83,7 +83,8 @@ def evaluate_covid(
     if EXTERNAL in parts:
         plots["external"] = parts[EXTERNAL].predictions[""]
     return Evaluation(
-        result=evaluation.result | {"parts": figures},
+        # Those of `whole`, and on how many radiographs no lung field was found.
+        result=evaluation.result | {"parts": figures, "notes": list(masked.notes)},
         predictions={**evaluation.predictions, **plots},
     )
 
