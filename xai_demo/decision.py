@@ -233,7 +233,7 @@ def age_mismatch(model: Model, facts: Mapping[str, Any]) -> str:
     # A file is believed; a visitor may have pressed the wrong button.
     doubt = known.get("doubt", {}) if known.get("source") == "visitor" else {}
     for each, verb in ((known, "is"), (doubt, "may well be")):
-        trained_on = {"adult": "children", "child": "adults"}.get(each.get("value"))
+        trained_on = {"adult": "children", "child": "adults"}.get(str(each.get("value")))
         if trained_on and model.patients == trained_on:
             return (
                 f"{model.name} was trained on {trained_on}, and this {verb} {age_phrase(each)}: "
