@@ -24,7 +24,7 @@ from xai_demo.catalog import MODELS
 from xai_demo.cli import main
 from xai_demo.explainers import EXPLAINERS
 from xai_demo.networks import ARCHITECTURES
-from xai_demo.records import DISCLAIMER
+from xai_demo.records import AUTO_MODEL, DISCLAIMER, TASKS
 from xai_demo.settings import Settings
 from xai_demo.tabs import TABS
 from xai_demo.training.recipes import RECIPES
@@ -173,7 +173,7 @@ def test_every_command_shown_is_one_that_exists(
         if word.startswith("xai_demo/"):
             assert (ROOT / word).is_file()
         if word in TAKE_A_MODEL and after and not after.startswith("--"):
-            assert after in MODELS
+            assert after in (*MODELS, *TASKS, AUTO_MODEL)
         if word in TAKE_A_RECIPE:
             assert after in RECIPES
         if word == "--explainer":
