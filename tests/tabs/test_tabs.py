@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -801,3 +802,24 @@ def test_who_stops_waits_until_the_work_has_ended() -> None:
 
     run_apart(both())
     assert len(running) == 0
+
+
+def test_a_page_opened_after_a_better_model_came_selects_it() -> None:
+    analyser = FakeAnalyser()
+    page = build(analyser)
+    (restore,) = [f.fn for f in page.fns.values() if getattr(f.fn, "__name__", "") == "restore"]
+    no_link = SimpleNamespace(query_params={})
+    unchanged = restore(no_link)
+    assert not any("value" in update for update in unchanged if isinstance(update, dict))
+    assert not any(isinstance(update, str) for update in unchanged)
+
+    # as where the server has fetched it in the background
+    analyser.hub.absent = frozenset()
+    updates = restore(no_link)
+    selected = [u["value"] for u in updates if isinstance(u, dict) and u.get("value")]
+    assert "big-cnn14" in selected
+    (opening,) = [u for u in updates if isinstance(u, str)]
+    assert "is not installed" not in opening
+    # A link that names a model still has its way.
+    named = restore(SimpleNamespace(query_params={"model": "everyday-cnn6"}))
+    assert "everyday-cnn6" in [u.get("value") for u in named if isinstance(u, dict)]
