@@ -130,3 +130,15 @@ def test_no_finding_is_an_answer_of_its_own_and_names_the_nearest():
     answer = decide(FINDINGS, [0.02, 0.15, 0.3])
     assert (answer.label, answer.kind, answer.findings) == (None, "nothing found", ())
     assert "nearest is Nodule at 0.15, whose point is 0.20" in answer.reason
+
+
+def test_independent_labels_are_averaged_over_windows_before_their_maximum_counts():
+    sounds = dataclasses.replace(THREE, activation="sigmoid", operating_points={})
+    rows = np.array([[0.9, 0, 0.2], [0.1, 0, 0.2], [0.1, 0.6, 0.2], [0.3, 0.8, 0.2]], np.float32)
+    assert pool_windows(sounds, rows) == pytest.approx([0.9, 0.8, 0.2])
+    pairs = dataclasses.replace(sounds, averaged_windows=2)
+    assert pool_windows(pairs, rows) == pytest.approx([0.5, 0.7, 0.2])
+    # A recording of fewer windows: the mean of all of them.
+    many = dataclasses.replace(sounds, averaged_windows=20)
+    assert pool_windows(many, rows) == pytest.approx([0.35, 0.35, 0.2])
+    assert pool_windows(many, rows[:1]) == pytest.approx(rows[0])
