@@ -64,6 +64,23 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="write the report, pictures and sounds here"
     )
     command.add_argument(
+        "--noise", choices=KINDS, help="add noise to the sound and compare the answers"
+    )
+    command.add_argument(
+        "--snr",
+        type=float,
+        metavar="DB",
+        help=f"signal-to-noise ratio; default: {DEFAULT_SNR_DB:g}",
+    )
+    command.add_argument(
+        "--no-faithfulness", action="store_true", help="skip the faithfulness test"
+    )
+    command.add_argument("--json", action="store_true", help="print only JSON")
+    _add_radiograph_options(command)
+
+
+def _add_radiograph_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--film",
         choices=GATE_MODES,
         default=GATE_MODES[0],
@@ -78,19 +95,6 @@ def add_analyse(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-uncertainty", action="store_true", help="skip test-time augmentation of a radiograph"
     )
-    command.add_argument(
-        "--noise", choices=KINDS, help="add noise to the sound and compare the answers"
-    )
-    command.add_argument(
-        "--snr",
-        type=float,
-        metavar="DB",
-        help=f"signal-to-noise ratio; default: {DEFAULT_SNR_DB:g}",
-    )
-    command.add_argument(
-        "--no-faithfulness", action="store_true", help="skip the faithfulness test"
-    )
-    command.add_argument("--json", action="store_true", help="print only JSON")
 
 
 def _band(text: str) -> tuple[float, float] | None:
