@@ -112,7 +112,7 @@ MODELS: dict[str, Entry] = {
         ),
     ),
     "nih14-efficientnet-lite0": Entry(task="chest_xray", stand_in_for="nih14-resnet50"),
-    "covid3-resnet50": Entry(task="chest_xray"),
+    "covid3-efficientnet-lite0": Entry(task="chest_xray"),
     "covid3-simplecnn": Entry(task="chest_xray"),
     "pneumonia3-resnet18": Entry(task="chest_xray"),
     "lung-resnet18": Entry(task="stethoscope"),
