@@ -199,11 +199,11 @@ def found_by_detail(
     for name in sorted(set(details)):
         chosen = np.array([detail == name for detail in details])
 
-        def found(weights: Array, chosen: Any = chosen) -> dict[str, float]:
+        def share_found(weights: Array, chosen: Any = chosen) -> dict[str, float]:
             inside = weights * chosen
             return {"found": share(float(inside @ is_found), float(inside.sum()))}
 
-        figures = metrics.with_intervals(found, answers.patients, seed=seed)
+        figures = metrics.with_intervals(share_found, answers.patients, seed=seed)
         table[name] = {"n": int(chosen.sum()), **metrics.as_json(figures)}
     return table
 
