@@ -237,9 +237,9 @@ def fetching(large: tuple[Model, Path], hub_server: HubServer, tmp_path: Path) -
     from tests.support.fake_hub import COMMIT
     from xai_demo.analysis import Analyser
     from xai_demo.catalog import MODELS, Entry
+    from xai_demo.catalog.sources import Checkpoint
     from xai_demo.engine import Engine
     from xai_demo.hub import Hub
-    from xai_demo.records import Checkpoint
     from xai_demo.settings import Settings
 
     settings = dataclasses.replace(

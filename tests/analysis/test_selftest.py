@@ -18,11 +18,12 @@ from xai_demo import networks
 from xai_demo.analysis import Analyser, selftest
 from xai_demo.analysis.request import AnalysisRequest
 from xai_demo.catalog import MODELS, Entry, hub_models
+from xai_demo.catalog.sources import Checkpoint, PublishedAnswer
 from xai_demo.cli import main
 from xai_demo.errors import CheckpointMismatchError, RequestError
 from xai_demo.networks import ARCHITECTURES
 from xai_demo.networks.panns_modules import Cnn14, ConvBlock
-from xai_demo.records import Checkpoint, Model, PublishedAnswer
+from xai_demo.records import Model
 from xai_demo.settings import Settings
 
 NAME = "small-cnn14"

@@ -14,10 +14,11 @@ import pytest
 from xai_demo.audio.spectrogram import frame_count, window_frames, window_starts
 from xai_demo.catalog import MODELS, Entry, hub_models, suggestion
 from xai_demo.catalog.hub_models import read_labels
+from xai_demo.catalog.sources import Checkpoint
 from xai_demo.decision import rescale_to_operating_points
 from xai_demo.hub.checkpoint import read_model
 from xai_demo.imaging import preprocess
-from xai_demo.records import TASKS, Checkpoint, LogMel, Raster
+from xai_demo.records import TASKS, LogMel, Raster
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = [name for name, entry in MODELS.items() if entry.is_bundled]

@@ -19,12 +19,13 @@ from tests.support.fake_hub import COMMIT, HubServer, serve_hub
 from tests.support.small_models import model_of
 from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry
+from xai_demo.catalog.sources import Checkpoint
 from xai_demo.engine.backends import load_cut_network
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
 from xai_demo.hub import Hub, adapters
 from xai_demo.hub.adapters import ADAPTERS
 from xai_demo.hub.download import RetryPolicy
-from xai_demo.records import Checkpoint, Model
+from xai_demo.records import Model
 from xai_demo.settings import Settings
 
 SMALL = dataclasses.replace(model_of("resnet18"), labels=("Hernia", "Edema", "Mass"))

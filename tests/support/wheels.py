@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xai_demo.records import WheelFile
+from xai_demo.catalog.sources import WheelFile
 
 PROJECT, VERSION = "sound-network", "1.2.3"
 # A wheel whose code would tell if it ran.

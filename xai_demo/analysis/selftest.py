@@ -36,7 +36,7 @@ from xai_demo.records import Analysis, Task
 
 if TYPE_CHECKING:
     from xai_demo.analysis import Analyser
-    from xai_demo.records import PublishedAnswer
+    from xai_demo.catalog.sources import PublishedAnswer
     from xai_demo.settings import Settings
 
 EXAMPLE_BY_TASK: dict[Task, str] = {

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from xai_demo.catalog import hub_models
-from xai_demo.records import Checkpoint, Model, PublishedAnswer, Task, WheelFile
+from xai_demo.catalog.sources import Checkpoint, PublishedAnswer, WheelFile
+from xai_demo.records import Model, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ import dataclasses
 import math
 from importlib.resources import files
 
-from xai_demo.records import LogMel, Model, PublishedAnswer, Raster
+from xai_demo.catalog.sources import PublishedAnswer
+from xai_demo.records import LogMel, Model, Raster
 
 
 def read_labels(name: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from xai_demo import networks
 from xai_demo.catalog import MODELS, Entry, availability_note, suggestion
+from xai_demo.catalog.sources import Checkpoint, WheelFile
 from xai_demo.errors import (
     CheckpointMismatchError,
     CheckpointUnavailableError,
@@ -41,7 +42,7 @@ from xai_demo.hub.checkpoint import (
 )
 from xai_demo.hub.download import HubClient, MissingFileError, RetryPolicy
 from xai_demo.hub.store import Store, WeightsFile, not_writable_error
-from xai_demo.records import Checkpoint, Model, Progress, Task, WheelFile
+from xai_demo.records import Model, Progress, Task
 from xai_demo.settings import Settings
 
 __all__ = ["Hub", "WeightsFile"]

@@ -15,7 +15,7 @@ from xai_demo.hub.checkpoint import sha256_of
 from xai_demo.hub.store import not_writable_error
 
 if TYPE_CHECKING:
-    from xai_demo.records import PublishedAnswer
+    from xai_demo.catalog.sources import PublishedAnswer
     from xai_demo.settings import Settings
 
 _TIMEOUT_S = 10.0

