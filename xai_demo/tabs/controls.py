@@ -327,7 +327,10 @@ def _dropdown(
 
 def _model_title(analyser: Analyser, name: str) -> str:
     row = analyser.hub.describe(name)
-    notes = [f"for {row['patients']}"] if row.get("patients") in ("adults", "children") else []
+    patients = str(row.get("patients"))
+    # Most titles say it themselves.
+    is_news = patients in ("adults", "children") and patients not in str(row["title"])
+    notes = [f"for {patients}"] if is_news else []
     notes += [] if row["available"] else ["not installed"]
     note = f" ({', '.join(notes)})" if notes else ""
     return f"{row['title']}{note}"
