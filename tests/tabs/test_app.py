@@ -347,11 +347,12 @@ def test_a_slow_explainer_tells_how_far_it_is_and_what_it_spent(client: Client) 
 
 
 def test_a_layer_can_be_named(client: Client) -> None:
-    layer = client.predict(api_name="/models")[0]["layers"][0]
-    report = ask(client, "chest_xray", example_of("chest_xray"), layer=layer)[0]
+    first = client.predict(api_name="/models")[0]
+    layer, model = first["layers"][0], first["name"]
+    report = ask(client, "chest_xray", example_of("chest_xray"), model=model, layer=layer)[0]
     assert report["explanations"][0]["layer"] == layer
     with pytest.raises(AppError, match=f"'cellar'; choose from: {layer}"):
-        ask(client, "chest_xray", example_of("chest_xray"), layer="cellar")
+        ask(client, "chest_xray", example_of("chest_xray"), model=model, layer="cellar")
 
 
 def test_several_callers_at_once_get_their_own_answers(client: Client) -> None:

@@ -404,6 +404,7 @@ def test_an_answer_passes_the_picks_on(tmp_path: Path) -> None:
             "cycles_name": None,
             "backend": "auto",
             "film": "checked",
+            "age": "auto",
             "noise": None,
             "faithfulness": True,
             "uncertainty": True,

@@ -69,15 +69,21 @@ def default_models(hub: Hub, task: Task) -> Sequence[str]:
 def before_reading(request: AnalysisRequest, hub: Hub) -> AnalysisRequest:
     """The request with a network in place of "auto", so that it can be checked without the file.
 
-    For radiographs that is one which knows the target, if there is a target.
+    For radiographs that is one which knows the target and the layer, where they are named.
     """
     if request.model != AUTO_MODEL and not leaves_choice(request):
         return request
     names = default_models(hub, request.task)
     if request.age != "auto":
         names = (fitting_model(hub, request.age),)
-    knowing = [name for name in names if request.target in hub.model(name).labels]
+    knowing = [name for name in names if _knows(hub.model(name), request)]
     return dataclasses.replace(request, model=(knowing or list(names))[0])
+
+
+def _knows(model: Model, request: AnalysisRequest) -> bool:
+    return (request.target is None or request.target in model.labels) and (
+        request.layer is None or request.layer in networks.architecture(model).cuts
+    )
 
 
 def after_reading(
