@@ -95,7 +95,6 @@ def lay_out(task: Task, analyser: Analyser, age: gr.Radio | None = None) -> Cont
 
     `age` is laid out already, see `age_radio`.
     """
-    hub = analyser.hub
     first = AUTO_MODEL if age else None
     # None: the page must open even where no model of the task is installed.
     chosen = selected_model(analyser, task, first)
@@ -145,7 +144,7 @@ def lay_out(task: Task, analyser: Analyser, age: gr.Radio | None = None) -> Cont
         backend=backend,
         layer=layer,
         compare_with=compare_with,
-        weights=_own_model_box(task, offered=hub.own_models),
+        weights=_own_model_box(task, offered=analyser.hub.own_models),
         faithfulness=faithfulness,
         film=film,
         uncertainty=uncertainty,
