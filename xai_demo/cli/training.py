@@ -82,12 +82,13 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 def evaluate(arguments: argparse.Namespace, settings: Settings) -> Iterator[str]:
     """measure a model on its test data"""
     from xai_demo.export import evaluation_text
-    from xai_demo.training import auto_eval
     from xai_demo.training.datasets.archive import unpack_dataset
     from xai_demo.training.evaluate import evaluate_model
     from xai_demo.training.model_card import write_card
 
     if arguments.model == AUTO_MODEL:
+        from xai_demo.training import auto_eval
+
         with unpack_dataset(arguments.data) as data, progress_bar() as progress:
             found = auto_eval.evaluate_auto(
                 data, settings=settings, most=arguments.most, progress=progress
