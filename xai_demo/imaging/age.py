@@ -1,4 +1,4 @@
-"""Whose radiograph it is, an adult's or a child's: the visitor, the file or the picture says. Pure.
+"""Whose radiograph it is, an adult's or a child's, as visitor, file or picture say. Pure.
 
 The picture's word is a guess: a logistic regression on where a small grey copy is bright and how
 its edges run, without the borders that a collimator leaves. It was fitted on children of one
@@ -134,15 +134,15 @@ def _without_borders(small: Floats) -> Floats:
     rows, columns = slice(0, len(small)), slice(0, len(small))
     # Corners of a border that is cut off may have hidden more of it.
     for _ in range(3):
-        rows = _varied(smooth[rows, columns].T, rows)
-        columns = _varied(smooth[rows, columns], columns)
+        rows = _varying_span(smooth[rows, columns].T, rows)
+        columns = _varying_span(smooth[rows, columns], columns)
     return np.ascontiguousarray(small[rows, columns])
 
 
-def _varied(picture: Floats, columns: slice) -> slice:
+def _varying_span(picture: Floats, columns: slice) -> slice:
     """The part of `columns`, those of `picture`, between the first and the last that vary."""
     low, high = np.percentile(picture, (10, 90), axis=0)
-    varied = np.flatnonzero(high - low > _FLAT)
-    if len(varied) < _LEAST_SHARE * 2 * gate.SIDE:
+    varying = np.flatnonzero(high - low > _FLAT)
+    if len(varying) < _LEAST_SHARE * 2 * gate.SIDE:
         return columns
-    return slice(columns.start + int(varied[0]), columns.start + int(varied[-1]) + 1)
+    return slice(columns.start + int(varying[0]), columns.start + int(varying[-1]) + 1)

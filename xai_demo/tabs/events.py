@@ -75,14 +75,7 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
     if panel.preview is not None:
         show_preview = functools.partial(preview_html, analyser)
         panel.file.change(show_preview, panel.file, panel.preview, **PREVIEWS)
-    if controls.film is not None:
-        # A choice made for one image does not hold for the next.
-        panel.file.change(lambda: GATE_MODES[0], None, controls.film, **INSTANT)
-    if controls.age is not None:
-        panel.file.change(lambda: AGES[0], None, controls.age, **INSTANT)
-    if panel.meant_for is not None:
-        say = functools.partial(meant_for_html, analyser)
-        controls.model.change(say, controls.model, panel.meant_for, **INSTANT)
+    _connect_image_choices(panel, analyser)
     # The button, and every choice but the model's, run the analysis.
     events = [panel.analyse.click(answer, inputs, panel.outputs, **working)]
     # "select", because a dropdown sends "input" twice for one choice.
@@ -122,6 +115,19 @@ def connect(panel: Panel, analyser: Analyser, jobs: Jobs) -> None:
     # This cancels what still waits in the queue. It must come after the running analysis has ended:
     # Gradio treats an event that it cancels halfway as pending again once that reports progress.
     stopped.then(None, cancels=cast(Any, events), **PRIVATE)
+
+
+def _connect_image_choices(panel: Panel, analyser: Analyser) -> None:
+    """Forget what was said of the last image, and say for whom the selected network is meant."""
+    controls = panel.controls
+    if controls.film is not None:
+        # A choice made for one image does not hold for the next.
+        panel.file.change(lambda: GATE_MODES[0], None, controls.film, **INSTANT)
+    if controls.age is not None:
+        panel.file.change(lambda: AGES[0], None, controls.age, **INSTANT)
+    if panel.meant_for is not None:
+        say = functools.partial(meant_for_html, analyser)
+        controls.model.change(say, controls.model, panel.meant_for, **INSTANT)
 
 
 def _connect_noise(panel: Panel, analyser: Analyser, jobs: Jobs, answers: list[Any]) -> list[Any]:
