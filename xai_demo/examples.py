@@ -118,11 +118,11 @@ EXAMPLES: dict[str, Example] = {
         title="Dog",
         expectation="Six barks at 0.35, 0.85, 2.1, 2.5, 2.95 and 4.1 s, synthesised",
     ),
-    "rooster": Example(
+    "rain": Example(
         task="audioset",
-        file="rooster.flac",
-        title="Rooster",
-        expectation="One crow at 1.2-2.9 s, synthesised",
+        file="rain.flac",
+        title="Rain",
+        expectation="Steady rain with single drops throughout, synthesised",
     ),
     "clock": Example(
         task="audioset",

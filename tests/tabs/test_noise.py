@@ -187,9 +187,9 @@ def test_a_picked_noise_is_shown_on_the_page_and_goes_again(page, tone: Path, an
         "() => document.querySelector('#audioset-noise').innerText.includes('pink noise, 40 dB')"
     )
     asked = len(analyser.calls)
-    page.click("#audioset-example-rooster")  # a new sound is asked about with the noise as well
+    page.click("#audioset-example-rain")  # a new sound is asked about with the noise as well
     assert came(page, lambda: len(analyser.calls) >= asked + 3)
-    assert analyser.calls[-1]["file"] == "rooster.flac"
+    assert analyser.calls[-1]["file"] == "rain.flac"
     assert analyser.calls[-1]["noise"] == Noise(kind="pink", snr_db=40)
     page.locator("#audioset-noise-kind label", has_text="None").click()
     page.wait_for_selector("#audioset-noise .xai-noise", state="detached")

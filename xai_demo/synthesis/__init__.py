@@ -75,7 +75,7 @@ BUILDERS: dict[str, Callable[[], SynthesisedSound | Phantom]] = {
         ),
     ),
     "dog": partial(everyday_sound, "Dog", seed=21),
-    "rooster": partial(everyday_sound, "Crowing, cock-a-doodle-doo", seed=22),
+    "rain": partial(everyday_sound, "Rain", seed=22),
     "clock": partial(everyday_sound, "Tick-tock", seed=23),
     "helicopter": partial(everyday_sound, "Helicopter", seed=24),
 }
