@@ -567,7 +567,9 @@ def test_the_hubs_own_variables_are_respected(hub_server: HubServer, tmp_path: P
 
     def run(**environ: str) -> subprocess.CompletedProcess[str]:
         chosen = [f"{name}={value}" for name, value in environ.items()]
-        command = ["env", "NO_PROXY=127.0.0.1", *chosen, sys.executable, "-c", program]
+        # The cache is then where the Hub's own variable says.
+        command = ["env", "--unset=XAI_DEMO_CACHE", "NO_PROXY=127.0.0.1", *chosen]
+        command += [sys.executable, "-c", program]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     here = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub_server.url}

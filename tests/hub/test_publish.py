@@ -25,7 +25,7 @@ from xai_demo.hub import publish
 from xai_demo.hub.checkpoint import read_model
 
 ROOT = Path(__file__).resolve().parents[2]
-BUNDLED = [name for name, entry in MODELS.items() if entry.checkpoint is None]
+BUNDLED = [name for name, entry in MODELS.items() if entry.is_bundled]
 SECRET = "hf_" + "secret" * 5
 
 

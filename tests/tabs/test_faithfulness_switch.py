@@ -70,9 +70,9 @@ def test_programs_can_leave_the_uncertainty_of_a_radiograph_out(
     with pytest.raises(AppError, match="uncertainty must be true or false, not 'nix'"):
         client.predict(given, api_name="/chest_xray", uncertainty="nix")
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    *_, last = endpoints["/chest_xray"]["parameters"]
-    assert last["parameter_name"] == "uncertainty"
-    assert (last["parameter_has_default"], last["parameter_default"]) == (True, None)
+    parameters = {p["parameter_name"]: p for p in endpoints["/chest_xray"]["parameters"]}
+    switch = parameters["uncertainty"]
+    assert (switch["parameter_has_default"], switch["parameter_default"]) == (True, None)
 
 
 def test_a_switch_that_nobody_touches_is_neither_on_nor_off(

@@ -155,7 +155,8 @@ def _compress(radiograph: Floats, quality: int) -> Floats:
 
     eight_bits = np.rint(255 * np.clip(radiograph, 0, 1)).astype(np.uint8)
     _, file = cv2.imencode(".jpg", eight_bits, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.float32) / 255
+    decoded: Floats = np.asarray(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE), np.float32)
+    return decoded / np.float32(255)
 
 
 def _noise(radiograph: Floats, rng: np.random.Generator, max_deviation: float) -> Floats:
