@@ -88,6 +88,24 @@ def test_an_interval_across_the_operating_point_is_not_stable(
     assert says in phrases.stability(prediction, point, 12)
 
 
+def test_without_a_finding_the_probability_of_any_decides_how_the_marks_are_read() -> None:
+    analysis, model = film_analysis()
+    none = Decision(label=None, probability=0.83, reason="None.", kind="nothing found")
+    report = replace(analysis.report, decision=none)
+    nothing = replace(analysis, report=report)
+    # A point of 0.8 lies within the interval of the label nearest to its own.
+    model = replace(model, operating_points=dict.fromkeys(model.labels, 0.8))
+    gated = replace(model, any_label_point=0.33)
+    assert "so the answer is not stable" in answer_html(nothing, model)
+    assert "the label counts as found." in answer_html(nothing, model)
+    assert "so the answer is not stable" not in answer_html(nothing, gated)
+    assert "counts as found, if the probability of any is at least 0.33." in (
+        answer_html(nothing, gated)
+    )
+    # With a finding, its own point decides as ever.
+    assert "so the answer is not stable" in answer_html(analysis, gated)
+
+
 def test_a_film_is_told_in_one_line() -> None:
     facts = {
         "format": "DICOM",

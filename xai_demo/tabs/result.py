@@ -212,7 +212,10 @@ def _stability(analysis: Analysis, model: Model) -> str:
         nearest = max(report.predictions, key=lambda p: p.probability / by_label.get(p.label, 0.5))
         label = nearest.label
     prediction = next(p for p in report.predictions if p.label == label)
-    text = phrases.stability(prediction, by_label.get(label), report.uncertainty["passes"])
+    # Without a finding, the probability of any label decides in such a model, not that of one.
+    decides = report.decision.label is not None or model.any_label_point is None
+    point = by_label.get(label) if decides else None
+    text = phrases.stability(prediction, point, report.uncertainty["passes"])
     return f'<p class="xai-quiet xai-stability">{escape(text)}</p>' if text else ""
 
 
@@ -243,6 +246,8 @@ def _operating_point_note(model: Model) -> str:
         if model.activation == "sigmoid"
         else "the answer is the label furthest above its own"
     )
+    if model.any_label_point is not None:
+        meaning += f", if the probability of any is at least {model.any_label_point:.2f}"
     return f"The mark on a bar is the label's operating point: {meaning}."
 
 
