@@ -290,7 +290,8 @@ def test_a_stop_before_the_encoder_has_come_is_a_stop(page: Page, encoder: Encod
     microphone.locator("button", has_text="Stop").click()
     encoder.give()
     page.wait_for_timeout(1500)
-    assert microphone.locator("button", has_text="Record").is_visible()
+    # On a busy machine the recorder takes longer to start and to stop again.
+    microphone.locator("button", has_text="Record").wait_for()
     assert not page.locator("#stethoscope-live .xai-live").count()
 
 
