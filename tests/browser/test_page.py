@@ -295,6 +295,19 @@ def test_a_stop_before_the_encoder_has_come_is_a_stop(page: Page, encoder: Encod
     assert not page.locator("#stethoscope-live .xai-live").count()
 
 
+def test_a_recorder_that_starts_after_a_stop_is_stopped(page: Page) -> None:
+    microphone = page.locator("#stethoscope-microphone")
+    record(page)
+    page.wait_for_function(f"{HEARD} >= 1")
+    microphone.locator("button", has_text="Stop").click()
+    recording = microphone.locator("button", has_text="Record")
+    recording.wait_for()
+    # As a start does that was under way: a press that is not the visitor's.
+    recording.evaluate("button => button.click()")
+    microphone.locator("button", has_text="Stop").wait_for()
+    recording.wait_for()
+
+
 def test_a_recording_by_microphone_is_answered(page: Page) -> None:
     page.click("#stethoscope-file button[aria-label='Record audio']")
     page.click("#stethoscope-file .record-button")

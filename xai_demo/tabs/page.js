@@ -90,9 +90,14 @@ window.addEventListener("unhandledrejection", (event) => {
     xaiRetry = setTimeout(() => button(".record-button")?.click(), 20);
   }, 500);
 });
-// A click by the visitor takes precedence.
+// A click by the visitor takes precedence, also over a recorder that is just about to start.
+let xaiIsWanted = false;
 document.addEventListener("click", (event) => {
-  if (event.isTrusted && event.target.closest(xaiMicrophone)) clearTimeout(xaiRetry);
+  const box = event.isTrusted && event.target.closest(xaiMicrophone);
+  if (!box) return;
+  clearTimeout(xaiRetry);
+  const pressed = event.target.closest(".mic-wrap .controls button");
+  if (pressed) xaiIsWanted = pressed.matches(".record-button");
 }, true);
 
 // On a busy machine a browser may give a microphone that never delivers a sound, and Gradio's recorder
@@ -111,6 +116,11 @@ setInterval(() => {
   const listening = xaiListening;
   if (!stop || !stop.offsetParent) {
     listening.began = 0;
+    return;
+  }
+  // The visitor pressed Stop while the recorder was starting, which Gradio does not hear.
+  if (!xaiIsWanted) {
+    stop.click();
     return;
   }
   if (!listening.began) {
