@@ -84,13 +84,15 @@ def pool_windows(model: Model, probabilities: Floats) -> Floats:
     return mean
 
 
-def any_label(probabilities: Sequence[float] | Floats) -> float:
+def any_label(probabilities: Any) -> Any:
     """The probability that any label is present, as if they were independent: 1 - prod(1 - p).
 
-    >>> any_label([0.5, 0.5, 0.0])
+    Of one sample or of many: (..., labels) -> (...).
+
+    >>> float(any_label([0.5, 0.5, 0.0]))
     0.75
     """
-    return float(1 - np.prod(1 - np.asarray(probabilities, np.float64)))
+    return 1 - np.prod(1 - np.asarray(probabilities, np.float64), axis=-1)
 
 
 def _rolling_means(rows: Floats, count: int) -> Floats:
@@ -121,7 +123,8 @@ def findings(
 
 
 def _has_any_label(model: Model, probabilities: Sequence[float] | Floats) -> bool:
-    return model.any_label_point is None or any_label(probabilities) >= model.any_label_point
+    point = model.any_label_point
+    return point is None or bool(any_label(probabilities) >= point)
 
 
 def decide(

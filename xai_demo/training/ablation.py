@@ -269,7 +269,10 @@ def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": [
             {
                 **row,
-                "mean": {name: round_finite(_mean_defined(values(row, name))) for name in FIGURES},
+                "mean": {
+                    name: round_finite(metrics.mean_defined(np.array(values(row, name))))
+                    for name in FIGURES
+                },
                 "against_first": None
                 if row is first
                 else {
@@ -279,11 +282,6 @@ def _comparison(rows: list[dict[str, Any]]) -> dict[str, Any]:
             for row in rows
         ]
     }
-
-
-def _mean_defined(values: list[float]) -> float:
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
 
 
 def table(result: dict[str, Any]) -> str:

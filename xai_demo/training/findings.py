@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xai_demo.decision import any_label
 from xai_demo.training import metrics
 from xai_demo.training.calibration import youden_threshold
 
@@ -127,7 +128,7 @@ def calibrate_model(
     any_point = None if most is None else point_of_any_label(probabilities, targets, most)
     present = targets.sum()
     if any_point is not None:
-        reached = _any_label(probabilities) >= any_point
+        reached = any_label(probabilities) >= any_point
         # All of them, if so few are left that no label could have a point.
         if targets[reached].any():
             probabilities, targets = probabilities[reached], targets[reached]
@@ -159,7 +160,7 @@ def point_of_any_label(probabilities: Array, targets: Labels, most: float) -> fl
 
     No larger share does. Rounded up to four digits; None where every sample has a label.
     """
-    without = np.sort(_any_label(probabilities[~targets.astype(bool).any(axis=1)]))
+    without = np.sort(any_label(probabilities[~targets.astype(bool).any(axis=1)]))
     if not len(without):
         return None
     # So many may reach the point; the next one may not.
@@ -168,20 +169,13 @@ def point_of_any_label(probabilities: Array, targets: Labels, most: float) -> fl
     return min(1.0, math.floor(highest_below * 1e4 + 1) / 1e4)
 
 
-def _any_label(probabilities: Array) -> Array:
-    """`decision.any_label` of every sample, (samples,)."""
-    # Of all samples at once, because every bootstrap draw asks.
-    result: Array = 1 - np.prod(1 - probabilities, axis=1)
-    return result
-
-
 def decide(model: Model, probabilities: Array) -> Labels:
     """Which labels the demo lists, (samples, labels)."""
     # A label without a point is at one half, as in `decision`.
     points = np.array([model.operating_points.get(label, 0.5) for label in model.labels])
     decisions: Labels = (probabilities >= points).astype(np.int64)
     if model.any_label_point is not None:
-        decisions[_any_label(probabilities) < model.any_label_point] = 0
+        decisions[any_label(probabilities) < model.any_label_point] = 0
     return decisions
 
 
@@ -226,7 +220,7 @@ def summary(
 ) -> dict[str, float]:
     """Means over the labels and the calibration error, as `evaluate --json` names them."""
     by_figure = per_label(probabilities, targets, decisions, weights)
-    mean = {name: _mean_defined(values) for name, values in by_figure.items()}
+    mean = {name: metrics.mean_defined(values) for name, values in by_figure.items()}
     return {
         "auroc": mean["auroc"],
         "accuracy": mean["accuracy"],
@@ -238,7 +232,7 @@ def summary(
         "specificity": mean["specificity"],
         "ece": calibration_error(probabilities, targets, weights),
         "auroc_abnormal": metrics.auroc(
-            _any_label(probabilities), np.asarray(targets.any(axis=1), np.bool_), weights
+            any_label(probabilities), np.asarray(targets.any(axis=1), np.bool_), weights
         ),
         **_listing(targets, decisions, weights),
     }
@@ -311,8 +305,3 @@ def confusion_counts(targets: Labels, decisions: Labels) -> list[Any]:
         np.bincount(2 * truth + decision, minlength=4).reshape(2, 2).tolist()
         for truth, decision in zip(targets.T, decisions.T, strict=True)
     ]
-
-
-def _mean_defined(values: Array) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")

@@ -165,6 +165,16 @@ def with_intervals(
     return result
 
 
+def mean_defined(values: Array) -> float:
+    """The mean of the figures that are defined; NaN where none is.
+
+    >>> mean_defined(np.array([1.0, np.nan, 2.0]))
+    1.5
+    """
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
 def as_json(metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """Values and intervals rounded to four digits; a figure that is not defined is null."""
     return {

@@ -66,6 +66,11 @@ def evaluate_predictions(
     return Evaluation(result=result, predictions={"": predictions})
 
 
+def part_figures(result: dict[str, Any]) -> dict[str, Any]:
+    """What the result of an evaluation says of one of its parts."""
+    return {name: result[name] for name in ("n", "groups", "metrics", "per_class", "confusion")}
+
+
 def _exclusive_figures(
     model: Model, probabilities: Array, targets: Labels, decisions: Labels, groups: list[str]
 ) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def evaluate_covid(
     external = covid.external(data, model)
     if external is not None:
         parts[EXTERNAL] = predict.evaluate_test_split(network, model, external)
-    figures = {name: _part_figures(part.result) for name, part in parts.items()}
+    figures = {name: predict.part_figures(part.result) for name, part in parts.items()}
     plots = {"without_lungs": parts[LUNGS_MASKED].predictions[""]}
     if EXTERNAL in parts:
         plots["external"] = parts[EXTERNAL].predictions[""]
@@ -130,10 +130,6 @@ def _thumbnails(data: Dataset, split: Split) -> Array:
         for i in data.indices(split)
     ]
     return np.stack(rows).reshape(len(rows), -1).astype(np.float64)
-
-
-def _part_figures(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: result[name] for name in ("n", "groups", "metrics", "per_class", "confusion")}
 
 
 _KERMANY = (

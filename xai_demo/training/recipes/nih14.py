@@ -61,9 +61,7 @@ def evaluate_findings(
         part = whole.subset(np.flatnonzero(chosen))
         if len(part.indices("test")):
             result = predict.evaluate_test_split(network, model, part).result
-            parts[name] = {
-                key: result[key] for key in ("n", "groups", "metrics", "per_class", "confusion")
-            }
+            parts[name] = predict.part_figures(result)
     return dataclasses.replace(evaluation, result=evaluation.result | {"parts": parts})
 
 
